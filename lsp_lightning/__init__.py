@@ -1,0 +1,57 @@
+"""Language Self-Play on PyTorch Lightning: data-free RL for language models on one consumer GPU.
+
+One language model plays Challenger (writes queries that the Solver does badly at) and Solver
+(answers them). Names load when they are first used, so that importing the package is fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Challenger": "queries",
+    "ConfigError": "errors",
+    "LocalEngine": "generation",
+    "Lora": "policy",
+    "Player": "player",
+    "Policy": "policy",
+    "PromptFile": "queries",
+    "Reward": "rewards",
+    "Sampling": "types",
+    "SelfPlayDataModule": "datamodule",
+    "SelfPlayModule": "module",
+    "SelfReward": "rewards",
+    "VerifiableReward": "rewards",
+    "play_round": "selfplay",
+    "round_advantages": "selfplay",
+}
+
+__all__ = sorted(_HOME)
+
+if TYPE_CHECKING:
+    from lsp_lightning.datamodule import SelfPlayDataModule as SelfPlayDataModule
+    from lsp_lightning.errors import ConfigError as ConfigError
+    from lsp_lightning.generation import LocalEngine as LocalEngine
+    from lsp_lightning.module import SelfPlayModule as SelfPlayModule
+    from lsp_lightning.player import Player as Player
+    from lsp_lightning.policy import Lora as Lora
+    from lsp_lightning.policy import Policy as Policy
+    from lsp_lightning.queries import Challenger as Challenger
+    from lsp_lightning.queries import PromptFile as PromptFile
+    from lsp_lightning.rewards import Reward as Reward
+    from lsp_lightning.rewards import SelfReward as SelfReward
+    from lsp_lightning.rewards import VerifiableReward as VerifiableReward
+    from lsp_lightning.selfplay import play_round as play_round
+    from lsp_lightning.selfplay import round_advantages as round_advantages
+    from lsp_lightning.types import Sampling as Sampling
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,52 @@
+"""Checkpoints at the edge of a round: a crash costs at most the rounds since the last one."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from lsp_lightning.errors import ConfigError
+
+
+class RoundCheckpoint(Checkpoint):
+    """Keeps ``checkpoints/last.ckpt`` and, at the end, the adapter for use elsewhere.
+
+    A checkpoint is written beside the old one, flushed to the disk and then put in its place, so
+    that
+    there is a whole one at any time.
+
+    Args:
+        every: rounds between two checkpoints.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        if every < 1:
+            raise ConfigError("checkpoint.every", f"is {every}", "set 1 or more rounds")
+        self.every = every
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save after every ``every``-th round."""
+        if (batch.index + 1) % self.every == 0:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last round and the trained adapter (or model)."""
+        self.save(trainer)
+        if trainer.is_global_zero:
+            policy: Any = pl_module.policy
+            name = "adapter" if getattr(pl_module, "lora", None) else "model"
+            policy.save(Path(trainer.default_root_dir) / name)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the checkpoint in such a way that it is never half there."""
+        path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        partial = path.with_suffix(".ckpt.partial")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)

@@ -1,0 +1,92 @@
+"""What a run came to: summary.json, and the lines a user reads at its end."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+Scores = dict[str, float]
+
+
+class RunSummary(Callback):
+    """Writes ``summary.json``: rounds, seconds, held-out scores before and after."""
+
+    def __init__(self) -> None:
+        self._before: Scores | None = None
+        self._after: Scores | None = None
+        self._after_round = -1
+        self._seconds_before_resume = 0.0
+        self._start = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the newest held-out scores; those before the first round apart."""
+        scores = heldout_scores(pl_module)
+        if trainer.sanity_checking:
+            self._before = scores
+            self._start = time.perf_counter()
+        else:
+            self._after, self._after_round = scores, trainer.global_step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score the held-out tasks once more if rounds were played since, then write and tell."""
+        if self._before is not None and self._after_round != trainer.global_step:
+            module: Any = pl_module
+            for i, tasks in enumerate(module.data.val_dataloader()):
+                module.score_heldout(tasks, i)
+            module.close_heldout()
+            self._after = heldout_scores(pl_module)
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir)
+        summary = {
+            "rounds": trainer.global_step,
+            "seconds": round(self._seconds(), 3),
+            "heldout_before": self._before,
+            "heldout_after": self._after,
+        }
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        print(_report(summary, folder))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know of its beginning."""
+        return {"before": self._before, "seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from ``state_dict``."""
+        self._before = state_dict["before"]
+        self._seconds_before_resume = float(state_dict["seconds"])
+        self._start = time.perf_counter()
+
+    def _seconds(self) -> float:
+        return self._seconds_before_resume + time.perf_counter() - self._start
+
+
+def heldout_scores(pl_module: LightningModule) -> Scores | None:
+    """The module's newest held-out scores as plain numbers, with their count; None without any."""
+    module: Any = pl_module
+    means: dict[str, Any] = module.heldout_scores
+    if not means:
+        return None
+    scores = {name.removeprefix("heldout/"): float(value) for name, value in means.items()}
+    return {**scores, "n": len(module.data.heldout)}
+
+
+def _report(summary: dict[str, Any], folder: Path) -> str:
+    minutes, seconds = divmod(round(summary["seconds"]), 60)
+    lines = [f"\n{summary['rounds']} rounds in {minutes} min {seconds:02d} s"]
+    before, after = summary["heldout_before"], summary["heldout_after"]
+    if before and after:
+        for name, label in (("sampled", "sampled answers"), ("greedy", "greedy answers")):
+            lines.append(
+                f"held-out tasks solved by {label}: {before[name]:.1%} -> {after[name]:.1%}"
+                f"  ({before['n']} tasks)"
+            )
+    lines += [
+        f"written to {folder}/: metrics.csv, summary.json, config.yaml, transcripts/, "
+        "checkpoints/last.ckpt, adapter/",
+        f"next: lsp-lightning test --ckpt_path {folder}/checkpoints/last.ckpt",
+        f"curves: tensorboard --logdir {folder}",
+    ]
+    return "\n".join(lines)

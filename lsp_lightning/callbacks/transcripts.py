@@ -1,0 +1,141 @@
+"""What was said: every query and answer of a run with their rewards, as Parquet."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.types import SelfPlayRound
+
+
+class Transcripts(Callback):
+    """``transcripts/*.parquet``, one row an answer.
+
+    Parquet cannot be appended to, so the rounds of the open shard are JSON lines until it is full.
+
+    Args:
+        every: keep every so-many-th round; 0 keeps none.
+        shard_rounds: kept rounds in one Parquet file.
+    """
+
+    def __init__(self, every: int = 1, shard_rounds: int = 100) -> None:
+        if every < 0:
+            raise ConfigError("transcripts.every", f"is {every}", "set 0 (none) or more")
+        if shard_rounds < 1:
+            raise ConfigError("transcripts.shard_rounds", f"is {shard_rounds}", "set 1 or more")
+        self.every = every
+        self.shard_rounds = shard_rounds
+        self._kept = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drop what an interrupted run wrote of rounds that will be played again."""
+        if self.every and trainer.is_global_zero:
+            folder = _folder(trainer)
+            folder.mkdir(parents=True, exist_ok=True)
+            _forget_from(folder, trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Append the round; close the shard when it is full."""
+        if not self.every or batch.index % self.every or not trainer.is_global_zero:
+            return
+        with _open_shard(trainer).open("a", encoding="utf-8") as file:
+            for row in rows(batch):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._kept += 1
+        if self._kept % self.shard_rounds == 0:
+            close_shard(_folder(trainer))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the last shard."""
+        if self.every and trainer.is_global_zero:
+            close_shard(_folder(trainer))
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave readable files behind."""
+        self.on_train_end(trainer, pl_module)
+
+
+def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
+    """One plain row for each answer of the round."""
+    playout = played.playout
+    for i, (query, answers) in enumerate(
+        zip(playout.query_texts, playout.answer_groups(), strict=True)
+    ):
+        facts = {name: values[i] for name, values in played.query_facts.items()}
+        for j, answer in enumerate(answers):
+            yield {
+                "round": played.index,
+                "query": query,
+                "valid": bool(playout.valid_N[i]),
+                **facts,
+                "answer": answer,
+                **{
+                    f"reward/{name}": float(scores[i, j] if scores.dim() == 2 else scores[i])
+                    for name, scores in played.components.items()
+                },
+                "R": float(played.rewards_NG[i, j]),
+                "Q": None if played.quality_NG is None else float(played.quality_NG[i, j]),
+            }
+
+
+def close_shard(folder: Path) -> None:
+    """Turn the open shard into a Parquet file named after its first round."""
+    shard = folder / "open.jsonl"
+    if not shard.is_file():
+        return
+    lines = _read(shard)
+    if lines:
+        target = folder / f"rounds-{lines[0]['round']:06d}.parquet"
+        partial = target.with_suffix(".partial")
+        pq.write_table(pa.Table.from_pylist(_aligned(lines)), partial)
+        partial.replace(target)
+    shard.unlink()
+
+
+def _forget_from(folder: Path, first_round: int) -> None:
+    """Take out all rows of ``first_round`` and later, in shards of either kind."""
+    for path in sorted(folder.glob("rounds-*.parquet")):
+        table = pq.read_table(path)
+        kept = table.filter(pa.compute.less(table["round"], first_round))
+        if kept.num_rows == 0:
+            path.unlink()
+        elif kept.num_rows < table.num_rows:
+            pq.write_table(kept, path)
+    shard = folder / "open.jsonl"
+    if shard.is_file():
+        lines = [line for line in _read(shard) if line["round"] < first_round]
+        shard.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def _read(shard: Path) -> list[dict[str, Any]]:
+    """Rows of an open shard; a last line cut off by a crash does not count."""
+    found = []
+    for line in shard.read_text(encoding="utf-8").splitlines():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return found
+
+
+def _aligned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same columns in every row."""
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    return [{name: line.get(name) for name in names} for line in lines]
+
+
+def _folder(trainer: Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "transcripts"
+
+
+def _open_shard(trainer: Trainer) -> Path:
+    return _folder(trainer) / "open.jsonl"

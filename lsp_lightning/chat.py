@@ -1,0 +1,144 @@
+"""Chat turns as token ids. What a player wrote is encoded as plain text, whatever it spells."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: For models without a chat template: the text, then a new line.
+PLAIN_TEMPLATE = (
+    "{{ bos_token or '' }}{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+)
+
+_SENTINEL = "\ue000{}\ue001"
+
+
+def fill(template: str, slots: Mapping[str, str]) -> str:
+    """The template with each ``{slot}`` replaced, in one pass: text in a slot is never filled
+    again."""
+    if not slots:
+        return template
+    names = "|".join(map(re.escape, slots))
+    return re.sub(rf"\{{({names})\}}", lambda m: slots[m.group(1)], template)
+
+
+class ChatCodec:
+    """A tokenizer's chat turns with the difference kept between what we wrote and what a player
+    wrote.
+
+    Args:
+        tokenizer: any Hugging Face tokenizer.
+        template_kwargs: fixed arguments of the chat template (a pinned ``date_string``,
+            ``enable_thinking: false``), so that the same run is the same tomorrow.
+        stop_ids: tokens that end a completion.
+    """
+
+    def __init__(
+        self, tokenizer: Any, template_kwargs: Mapping[str, Any], stop_ids: Sequence[int]
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.stop_ids = tuple(stop_ids)
+        self._kwargs = dict(template_kwargs)
+        self._chat_template = tokenizer.chat_template or PLAIN_TEMPLATE
+        # runs of white space are tokens of some vocabularies, and unknown text is no control token
+        added = {t: i for t, i in tokenizer.get_added_vocab().items() if t.strip()}
+        special = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+        controls = {**added, **dict(special)}
+        controls.pop(tokenizer.unk_token, None)
+        self._control_ids = frozenset(controls.values())
+        spellings = sorted(controls, key=len, reverse=True)
+        self._spelling = re.compile("|".join(map(re.escape, spellings))) if spellings else None
+        self._expected: dict[tuple[str, str], Counter[int]] = {}
+
+    def encode(self, template: str, slots: Mapping[str, str], prefix: str = "") -> list[int]:
+        """Ids of ``template``, filled, as the user's turn, then the assistant's header and
+        ``prefix``.
+
+        The template and the prefix are trusted and may spell control tokens; the slots are not.
+        Harmless text gets exactly the ids of ``apply_chat_template``. Where a slot would bring in a
+        control token, the slots are encoded apart from the template, as plain text.
+
+        Args:
+            template: text with ``{name}`` places for the slots.
+            slots: player's text by name; white space at its ends does not count.
+            prefix: what the assistant's reply is made to begin with.
+        """
+        slots = {name: text.strip() for name, text in slots.items()}
+        ids = self._tokenize(self._render(fill(template, slots)) + prefix)
+        if self._controls(ids) == self._expected_controls(template, slots, prefix):
+            return ids
+        return self._encode_apart(template, slots, prefix)
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Ids of a text in which no control token occurs, even if it spells one."""
+        ids: list[int] = []
+        for piece in self._broken_spellings(text):
+            piece_ids = self._tokenize(piece, split_special_tokens=True)
+            if self._control_ids.isdisjoint(piece_ids):
+                ids += piece_ids
+            else:  # a normalised look-alike: character by character, dropping what still is a token
+                by_char = [self._tokenize(char, split_special_tokens=True) for char in piece]
+                ids += [i for char_ids in by_char for i in char_ids if i not in self._control_ids]
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of a completion without its stop token; other control tokens are spelled out."""
+        ids = list(ids)
+        if ids and ids[-1] in self.stop_ids:
+            ids.pop()
+        text = self.tokenizer.decode(
+            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return str(text)
+
+    def _render(self, content: str) -> str:
+        rendered = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}],
+            chat_template=self._chat_template,
+            tokenize=False,
+            add_generation_prompt=True,
+            **self._kwargs,
+        )
+        return str(rendered)
+
+    def _tokenize(self, text: str, **kwargs: Any) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, **kwargs)["input_ids"])
+
+    def _controls(self, ids: Sequence[int]) -> Counter[int]:
+        return Counter(i for i in ids if i in self._control_ids)
+
+    def _expected_controls(
+        self, template: str, slots: Mapping[str, str], prefix: str
+    ) -> Counter[int]:
+        """The control tokens that the template brings by itself, found with harmless slots."""
+        key = (template, prefix)
+        if key not in self._expected:
+            harmless = fill(template, dict.fromkeys(slots, "x"))
+            self._expected[key] = self._controls(self._tokenize(self._render(harmless) + prefix))
+        return self._expected[key]
+
+    def _encode_apart(self, template: str, slots: Mapping[str, str], prefix: str) -> list[int]:
+        sentinels = {_SENTINEL.format(k): name for k, name in enumerate(slots)}
+        marked = fill(template, {name: mark for mark, name in sentinels.items()})
+        rendered = self._render(marked) + prefix
+        ids: list[int] = []
+        for piece in re.split(f"({'|'.join(map(re.escape, sentinels))})", rendered):
+            if piece in sentinels:
+                ids += self.encode_plain(slots[sentinels[piece]])
+            elif piece:
+                ids += self._tokenize(piece)
+        return ids
+
+    def _broken_spellings(self, text: str) -> list[str]:
+        """The text cut after the first character of everything that spells a control token."""
+        if self._spelling is None:
+            return [text] if text else []
+        pieces, start = [], 0
+        # overlapping matches count, so the search goes on one character after each match's start
+        match = self._spelling.search(text)
+        while match:
+            pieces.append(text[start : match.start() + 1])
+            start = match.start() + 1
+            match = self._spelling.search(text, start)
+        pieces.append(text[start:])
+        return [piece for piece in pieces if piece]

@@ -1,0 +1,208 @@
+"""The command line: LightningCLI with one-line errors, a fresh folder for each run and a quiet
+start."""
+
+import difflib
+import json
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from lsp_lightning.callbacks import (
+    RoundCheckpoint,
+    RoundProgress,
+    RunCurves,
+    RunSummary,
+    RunTable,
+    Transcripts,
+)
+from lsp_lightning.datamodule import SelfPlayDataModule
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.module import SelfPlayModule
+from lsp_lightning.rewards import RewardError
+
+_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 1,  # the stream is one epoch of max_steps rounds
+    "num_sanity_val_steps": -1,  # all of the held-out tasks, before the first round
+    "log_every_n_steps": 1,
+    "devices": 1,
+    "use_distributed_sampler": False,
+    "enable_model_summary": False,
+    "default_root_dir": "runs/lsp",
+}
+
+
+class Parser(LightningArgumentParser):
+    """The parser whose errors are one line: the key, what is wrong, the nearest valid key."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise instead of printing the usage listing."""
+        raise _short(message, [a.dest for a in self._actions]) from ex
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes config.yaml into the run's folder; other commands leave the folder as it is."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save for ``fit`` alone."""
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+class SelfPlayCLI(LightningCLI):
+    """``fit``, ``validate``, ``test`` and ``predict``."""
+
+    def __init__(self, args: Sequence[str]) -> None:
+        super().__init__(
+            SelfPlayModule,
+            SelfPlayDataModule,
+            parser_class=Parser,
+            save_config_callback=SaveRunConfig,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults=dict(_DEFAULTS),
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={"prog": "lsp-lightning"},
+            args=list(args),
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The run's own callbacks, each with its key."""
+        parser.add_lightning_class_args(RoundCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Transcripts, "transcripts")
+
+    def _parse_ckpt_path(self) -> None:
+        """Checkpoints hold no settings: what was typed holds (see
+        SelfPlayModule.on_load_checkpoint)."""
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run's folder and fit the validation interval into short runs."""
+        assert self.subcommand is not None
+        config = self.config[self.subcommand]
+        _check_trainer(config.trainer)
+        if self.subcommand == "fit":
+            folder = run_folder(Path(config.trainer.default_root_dir), config.get("ckpt_path"))
+            config.trainer.default_root_dir = str(folder)
+            interval, rounds = config.trainer.val_check_interval, config.trainer.max_steps
+            if isinstance(interval, int) and interval > rounds > 0:
+                config.trainer.val_check_interval = rounds
+        self._resuming = bool(config.get("ckpt_path"))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer with the run's table, curves, progress and summary."""
+        assert self.subcommand is not None
+        config = self.config[self.subcommand].trainer
+        folder = config.default_root_dir
+        fitting = self.subcommand == "fit"
+        if config.logger is None or config.logger is True:
+            kwargs["logger"] = (
+                [RunTable(folder, keep=self._resuming), RunCurves(folder)] if fitting else False
+            )
+        if not fitting:  # no checkpoints or transcripts of a model that is only looked at
+            kwargs["enable_checkpointing"] = False
+        callbacks: list[Any] = list(self._get(self.config_init, "trainer").callbacks or [])
+        if config.enable_progress_bar is not False:
+            callbacks.append(RoundProgress())
+        if fitting:
+            callbacks.append(RunSummary())
+        return super().instantiate_trainer(**kwargs, callbacks=callbacks)
+
+    def after_test(self) -> None:
+        """Print the result of the tasks kept for reporting."""
+        self._print_scores("test")
+
+    def after_validate(self) -> None:
+        """Print the result of the tasks for choosing settings."""
+        self._print_scores("validate")
+
+    def predict(self, model: SelfPlayModule, **kwargs: Any) -> None:
+        """Answer the queries and write them as JSON lines."""
+        answered = self.trainer.predict(model, **kwargs) or []
+        path = Path(self.trainer.default_root_dir) / "predictions.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8") as file:
+            for row in (row for batch in answered for row in batch):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        print(f"answers written to {path}")
+
+    def _print_scores(self, command: str) -> None:
+        tasks = self.datamodule.test if command == "test" else self.datamodule.heldout
+        scores = {k: float(v) for k, v in self.trainer.callback_metrics.items() if "heldout" in k}
+        if not scores:
+            print("nothing to score: give data.heldout (or data.test) and a reward of 0 or 1")
+            return
+        print(json.dumps({"tasks": len(tasks), **scores}))
+
+
+def run_command(args: Sequence[str]) -> int:
+    """Run one command of the command line. Returns the exit status."""
+    _quiet()
+    if "OMP_NUM_THREADS" not in os.environ:  # threads that fight over few cores are slower than one
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+    try:
+        SelfPlayCLI(args)
+    except RewardError as error:
+        print(f"error: {error}")
+        return 1
+    return 0
+
+
+def run_folder(wanted: Path, checkpoint: str | None) -> Path:
+    """The folder of this run: ``wanted``, or ``wanted-2``, ``-3`` ... where a run is there already.
+
+    A run that resumes from a checkpoint inside ``wanted`` goes on there.
+    """
+    if checkpoint and Path(checkpoint).resolve().is_relative_to(wanted.resolve()):
+        return wanted
+    folder, number = wanted, 1
+    while (folder / "config.yaml").exists() or (folder / "metrics.csv").exists():
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    return folder
+
+
+def _check_trainer(trainer: Any) -> None:
+    if trainer.precision not in (None, "32-true", 32, "32"):
+        raise ConfigError(
+            "trainer.precision", f"is {trainer.precision!r}", "leave it out and set model.dtype"
+        )
+    if trainer.get("accumulate_grad_batches", 1) != 1 or trainer.get("gradient_clip_val"):
+        raise ConfigError(
+            "trainer.accumulate_grad_batches and trainer.gradient_clip_val",
+            "do nothing here",
+            "use model.micro_batch_tokens and model.max_grad_norm",
+        )
+
+
+def _short(message: str, keys: Sequence[str]) -> ConfigError:
+    """A parser's message as key, problem and remedy."""
+    lines = [line.strip(" -") for line in message.strip().splitlines() if line.strip(" -")]
+    text = " ".join(lines)
+    unknown = re.search(r"(?:Key|key|option) ['\"]([\w.]+)['\"] is not expected", text)
+    if unknown is None:
+        unknown = re.search(r"[Uu]nrecognized arguments: --([\w.]+)", text)
+    if unknown:
+        key = unknown.group(1)
+        near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+        remedy = f"did you mean {near[0]!r}?" if near else "see --help for the keys"
+        return ConfigError(key, "there is no such key", remedy)
+    return ConfigError("config", text[:400], "see --help for each key's values")
+
+
+def _quiet() -> None:
+    """Nothing on the screen but what the user can use."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(lightning|transformers|peft)\..*")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

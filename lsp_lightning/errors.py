@@ -1,0 +1,17 @@
+"""The errors a user can mend: one line that names the key and the remedy."""
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work, found before any model is loaded where that is possible.
+
+    Args:
+        key: the config key, as typed on the command line (``data.group_size``).
+        problem: what is wrong with it.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, key: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{key}: {problem}; {remedy}")
+        self.key = key
+        self.problem = problem
+        self.remedy = remedy

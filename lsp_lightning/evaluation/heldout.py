@@ -1,0 +1,64 @@
+"""Held-out tasks: how often a policy solves them, sampled and greedily."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lsp_lightning.player import Player
+from lsp_lightning.queries import Query
+from lsp_lightning.rewards import Reward, RewardError
+from lsp_lightning.seeding import derive_seed
+from lsp_lightning.types import Playout, Sampling
+
+
+@dataclass(frozen=True)
+class HeldOutScore:
+    """Scores of some tasks."""
+
+    sampled: Tensor
+    """(tasks, draws) scores of sampled answers."""
+    greedy: Tensor
+    """(tasks,) scores of the greedy answers."""
+
+
+def score_tasks(
+    player: Player,
+    tasks: Sequence[Query],
+    reward: Reward,
+    sampling: Sampling,
+    solver_prompt: str,
+    draws: int = 1,
+    seed: int = 0,
+) -> HeldOutScore:
+    """Sample ``draws`` answers and one greedy answer to each task and let ``reward`` judge them.
+
+    Args:
+        player: the policy.
+        tasks: queries with what is known of them.
+        reward: the judge, one that needs no round around it.
+        sampling: how the sampled answers are drawn.
+        solver_prompt: what the Solver is told; slot {query}.
+        draws: sampled answers to each task.
+        seed: fixes the sampled answers.
+
+    Raises:
+        RewardError: an answer could not be judged.
+    """
+    prompts = [player.codec.encode(solver_prompt, {"query": task.text}) for task in tasks]
+
+    def judged(sampling: Sampling, draws: int) -> Tensor:
+        playout = Playout(
+            query_texts=tuple(task.text for task in tasks),
+            answers=player.respond(prompts, draws, sampling, derive_seed(seed, "heldout")),
+            group_size=draws,
+            references=tuple(task.reference for task in tasks),
+        )
+        scores = reward.score(playout)
+        if torch.isnan(scores).any():
+            raise RewardError(f"reward {reward.name!r} could not judge every held-out answer")
+        return scores
+
+    greedy = replace(sampling, temperature=0.0)
+    return HeldOutScore(sampled=judged(sampling, draws), greedy=judged(greedy, 1).squeeze(1))

@@ -1,0 +1,52 @@
+"""The maths of Language Self-Play: functions over tensors, each with its equation."""
+
+from lsp_lightning.functional.advantages import (
+    OBJECTIVES,
+    UNIT_RANGE_OBJECTIVES,
+    AdvantageScale,
+    ChallengerObjective,
+    band,
+    challenger_advantages,
+    challenger_rewards,
+    dead_groups,
+    frontier,
+    learnability,
+    minimax,
+    query_values,
+    solver_advantages,
+)
+from lsp_lightning.functional.kl import (
+    KLForm,
+    k1_in_reward,
+    k1_loss,
+    k2_loss,
+    k3_loss,
+    sequence_log_ratio,
+)
+from lsp_lightning.functional.logprobs import token_logprobs
+from lsp_lightning.functional.losses import row_weights, selfplay_loss
+
+__all__ = [
+    "OBJECTIVES",
+    "UNIT_RANGE_OBJECTIVES",
+    "AdvantageScale",
+    "ChallengerObjective",
+    "KLForm",
+    "band",
+    "challenger_advantages",
+    "challenger_rewards",
+    "dead_groups",
+    "frontier",
+    "k1_in_reward",
+    "k1_loss",
+    "k2_loss",
+    "k3_loss",
+    "learnability",
+    "minimax",
+    "query_values",
+    "row_weights",
+    "selfplay_loss",
+    "sequence_log_ratio",
+    "solver_advantages",
+    "token_logprobs",
+]

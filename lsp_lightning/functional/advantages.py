@@ -1,0 +1,133 @@
+"""Who is paid what: values, advantages and the Challenger's objectives (arXiv 2509.07414, section
+3).
+
+Axes: ``N`` queries, ``G`` answers to each. Nothing here knows of models, configs or loggers.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+AdvantageScale = Literal["none", "std"]
+ChallengerObjective = Literal["minimax", "learnability", "frontier", "band"]
+
+_STD_FLOOR = 1e-6
+
+
+def query_values(rewards_NG: Tensor) -> Tensor:
+    """Value of each query, ``V_i = mean_j R_ij`` (eq. 2). (N, G) -> (N,)."""
+    _require_matrix(rewards_NG, "rewards_NG")
+    return rewards_NG.mean(dim=1)
+
+
+def solver_advantages(
+    rewards_NG: Tensor, quality_NG: Tensor | None = None, scale: AdvantageScale = "none"
+) -> Tensor:
+    """Solver's advantage: ``R + Q`` minus the mean of its group (Algorithm 1). (N, G) -> (N, G).
+
+    The own sample is inside the mean, as in the paper, so that the expected gradient is
+    ``(G - 1) / G`` of the true one. ``scale="std"`` also divides by the group's standard
+    deviation, as GRPO does; a group without spread keeps advantage 0.
+    """
+    _require_matrix(rewards_NG, "rewards_NG")
+    total_NG = rewards_NG if quality_NG is None else rewards_NG + _like(quality_NG, rewards_NG)
+    return _centre(total_NG, scale)
+
+
+def challenger_rewards(
+    objective_N: Tensor, quality_NG: Tensor | None = None, extra_N: Tensor | None = None
+) -> Tensor:
+    """What the Challenger is paid: its objective, ``+ VQ_i = mean_j Q_ij``, + rewards of its own.
+
+    Args:
+        objective_N: one of the objectives below, (N,). In the paper ``-V``.
+        quality_NG: weighted quality self-reward, (N, G), or None for LSP-Zero.
+        extra_N: weighted rewards that enter for the Challenger alone, (N,), or None.
+    """
+    reward_N = objective_N
+    if quality_NG is not None:
+        reward_N = reward_N + query_values(quality_NG)
+    if extra_N is not None:
+        reward_N = reward_N + _like(extra_N, objective_N)
+    return reward_N
+
+
+def challenger_advantages(rewards_N: Tensor, scale: AdvantageScale = "none") -> Tensor:
+    """Challenger's advantage: its reward minus the mean over the round's queries. (N,) -> (N,).
+
+    With :func:`minimax` and without Q this is ``mean(V) - V_i`` (eq. 3).
+    """
+    if rewards_N.dim() != 1:
+        raise ValueError(f"rewards_N must have shape (N,), got {tuple(rewards_N.shape)}")
+    return _centre(rewards_N.unsqueeze(0), scale).squeeze(0)
+
+
+def minimax(rewards_NG: Tensor) -> Tensor:
+    """The paper's objective ``-V_i``: the harder, the better. (N, G) -> (N,)."""
+    return -query_values(rewards_NG)
+
+
+def learnability(rewards_NG: Tensor, max_variance: Tensor | float = 0.25) -> Tensor:
+    """Highest where half of the answers are right. (N, G) -> (N,), in [0, 1].
+
+    The variance within the group over the largest possible one. For rewards in {0, 1} that is
+    ``4 V (1 - V)``; for others the caller passes the largest variance seen so far (its scale).
+    """
+    _require_matrix(rewards_NG, "rewards_NG")
+    scale = torch.as_tensor(max_variance, dtype=rewards_NG.dtype, device=rewards_NG.device)
+    return rewards_NG.var(dim=1, unbiased=False) / scale.clamp_min(_STD_FLOOR)
+
+
+def frontier(rewards_NG: Tensor) -> Tensor:
+    """``1 - V`` where somebody solved it, else 0: hard pays, impossible does not. Needs R in [0,
+    1]."""
+    values_N = query_values(rewards_NG)
+    return torch.where(values_N > 0, 1 - values_N, torch.zeros_like(values_N))
+
+
+def band(rewards_NG: Tensor, low: float = 0.25, high: float = 0.75) -> Tensor:
+    """1 while V lies in [low, high], falling linearly to 0 at V = 0 and V = 1. Needs R in [0,
+    1]."""
+    if not 0 < low <= high < 1:
+        raise ValueError(f"band needs 0 < low <= high < 1, got low={low}, high={high}")
+    values_N = query_values(rewards_NG)
+    return torch.minimum(values_N / low, (1 - values_N) / (1 - high)).clamp(0, 1)
+
+
+#: Objectives that are a plain function of the group's rewards; learnability also takes a scale.
+OBJECTIVES: dict[str, Callable[..., Tensor]] = {
+    "minimax": minimax,
+    "learnability": learnability,
+    "frontier": frontier,
+    "band": band,
+}
+#: Objectives whose meaning depends on rewards in [0, 1].
+UNIT_RANGE_OBJECTIVES = frozenset({"frontier", "band"})
+
+
+def dead_groups(rewards_NG: Tensor) -> Tensor:
+    """True for groups without spread, from which nothing can be learned. (N, G) -> (N,) bool."""
+    _require_matrix(rewards_NG, "rewards_NG")
+    return rewards_NG.amax(dim=1) - rewards_NG.amin(dim=1) <= _STD_FLOOR
+
+
+def _centre(x: Tensor, scale: AdvantageScale) -> Tensor:
+    """Rows minus their mean, optionally over their standard deviation. (..., K) -> (..., K)."""
+    centred = x - x.mean(dim=-1, keepdim=True)
+    if scale == "std":
+        std = centred.square().mean(dim=-1, keepdim=True).sqrt()
+        return torch.where(std > _STD_FLOOR, centred / std.clamp_min(_STD_FLOOR), 0.0 * centred)
+    return centred
+
+
+def _require_matrix(x: Tensor, name: str) -> None:
+    if x.dim() != 2:
+        raise ValueError(f"{name} must have shape (N, G), got {tuple(x.shape)}")
+
+
+def _like(x: Tensor, other: Tensor) -> Tensor:
+    if x.shape != other.shape:
+        raise ValueError(f"expected shape {tuple(other.shape)}, got {tuple(x.shape)}")
+    return x

@@ -1,0 +1,88 @@
+"""Four ways to hold the policy near its reference, told apart by the gradient they give on-policy.
+
+``d`` is the log-ratio ``log pi - log pi_ref`` of a sampled completion; ``n`` completions of one
+role, ``T`` tokens. "The sum, not the mean": a sequence's log-ratio is summed over its tokens.
+
+=================  ==========================================  ================================
+form               term                                        expected gradient at ratio 1
+=================  ==========================================  ================================
+``k1_in_reward``   detached d, centred, taken off the advantage  grad KL(pi || ref)
+``k2_loss``        d^2 / 2 on the sequence                     grad KL(pi || ref)
+``k3_loss``        exp(-d) - 1 + d                             grad KL(ref || pi); heavy tails
+``k1_loss``        d, as printed in eqs. 4 and 5               zero: restrains nothing
+=================  ==========================================  ================================
+
+Sources: arXiv 2506.09477 (why the printed form has no pull), arXiv 2512.21852.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+KLForm = Literal["k1_in_reward", "k2_loss", "k3_loss", "k1_loss"]
+
+
+def sequence_log_ratio(logprobs_nT: Tensor, ref_logprobs_nT: Tensor, mask_nT: Tensor) -> Tensor:
+    """``log pi(y) - log pi_ref(y)`` of whole completions: the sum over their tokens. (n, T) ->
+    (n,)."""
+    if not logprobs_nT.shape == ref_logprobs_nT.shape == mask_nT.shape:
+        raise ValueError(
+            "logprobs, ref_logprobs and mask must share one (n, T) shape, got "
+            f"{tuple(logprobs_nT.shape)}, {tuple(ref_logprobs_nT.shape)}, {tuple(mask_nT.shape)}"
+        )
+    return _log_ratio(logprobs_nT, ref_logprobs_nT, mask_nT).sum(dim=1)
+
+
+def k1_in_reward(log_ratio_n: Tensor) -> Tensor:
+    """Penalty to take off each completion's advantage (times beta): detached, centred. (n,) ->
+    (n,).
+
+    Each value minus the mean of the *others* (leave-one-out), so that the centring lowers the
+    variance and leaves the expectation of the gradient, grad KL(pi || pi_ref), untouched. Call it
+    once per role: centring both roles together would bias the Challenger.
+    """
+    if log_ratio_n.dim() != 1:
+        raise ValueError(f"log_ratio_n must have shape (n,), got {tuple(log_ratio_n.shape)}")
+    d_n = log_ratio_n.detach()
+    n = d_n.numel()
+    if n < 2:
+        return d_n
+    return (d_n - d_n.mean()) * (n / (n - 1))
+
+
+def k1_loss(logprobs_nT: Tensor, ref_logprobs_nT: Tensor, mask_nT: Tensor) -> Tensor:
+    """The term as printed (eqs. 4, 5). Its expected gradient is zero: noise, no pull. -> (n,)."""
+    return sequence_log_ratio(logprobs_nT, ref_logprobs_nT, mask_nT)
+
+
+def k2_loss(logprobs_nT: Tensor, ref_logprobs_nT: Tensor, mask_nT: Tensor) -> Tensor:
+    """Half the squared log-ratio of the sequence: grad KL(pi || pi_ref) on-policy. -> (n,)."""
+    return 0.5 * sequence_log_ratio(logprobs_nT, ref_logprobs_nT, mask_nT).square()
+
+
+def k3_loss(
+    logprobs_nT: Tensor, ref_logprobs_nT: Tensor, mask_nT: Tensor, per_token: bool = True
+) -> Tensor:
+    """``exp(-d) - 1 + d``, summed per token (as other trainers have it) or on the sequence. ->
+    (n,).
+
+    On the sequence its gradient is that of KL(pi_ref || pi), the other direction; per token it is
+    that of KL(pi_ref || pi) of the next token, over prefixes that the policy sampled. Heavy tails:
+    ``exp(-d)`` explodes on tokens that the policy rarely samples and the reference likes.
+    """
+    d = (
+        _log_ratio(logprobs_nT, ref_logprobs_nT, mask_nT)
+        if per_token
+        else sequence_log_ratio(logprobs_nT, ref_logprobs_nT, mask_nT).unsqueeze(1)
+    )
+    return (torch.exp(-d) - 1 + d).sum(dim=1)
+
+
+#: The forms that are terms of the loss; ``k1_in_reward`` enters through the advantage instead.
+LOSS_FORMS = {"k1_loss": k1_loss, "k2_loss": k2_loss, "k3_loss": k3_loss}
+
+
+def _log_ratio(logprobs_nT: Tensor, ref_logprobs_nT: Tensor, mask_nT: Tensor) -> Tensor:
+    # where, not a product: a padded place may hold inf or nan, and 0 * inf is nan
+    return torch.where(mask_nT.bool(), logprobs_nT - ref_logprobs_nT, 0.0)

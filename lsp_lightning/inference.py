@@ -1,0 +1,50 @@
+"""Reading a model without training it: its state, and rows laid out for it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def inference_state(model: torch.nn.Module, device_type: str) -> Iterator[None]:
+    """Eval mode, no gradients, no autocast; what was there before comes back.
+
+    ``no_grad`` and not ``inference_mode``: models may keep buffers they make here (long-context
+    rotary tables), and training could not use them afterwards.
+    """
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        model.train(training)
+
+
+def by_token_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of rows of like length in batches of at most ``budget`` padded tokens.
+
+    Longest first, so that what does not fit into memory is found out at once. A row longer than the
+    budget is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        longest = lengths[batches[-1][0]] if batches else 0
+        if batches and longest * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Prompts as ids (n, P) int64 and mask (n, P) bool, padded on the left."""
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), longest), pad_id)
+    mask = torch.zeros((len(prompts), longest), dtype=torch.bool)
+    for i, prompt in enumerate(prompts):
+        ids[i, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[i, longest - len(prompt) :] = True
+    return ids, mask

@@ -1,0 +1,102 @@
+"""The console script. Light: help and typing mistakes are answered before anything heavy loads."""
+
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lsp_lightning import __version__
+from lsp_lightning.errors import ConfigError
+
+COMMANDS = {
+    "fit": "play and learn; writes a run's folder",
+    "validate": "score the held-out tasks for choosing settings",
+    "test": "score the held-out tasks for reporting",
+    "predict": "answer the held-out queries and write the answers",
+}
+
+HELP = """\
+usage: lsp-lightning COMMAND [--config FILE ...] [--key value ...]
+
+Language Self-Play: one language model writes the questions and answers them, and learns from both.
+
+commands:
+{commands}
+
+  lsp-lightning COMMAND --help          every key with its meaning and default
+  lsp-lightning COMMAND --print_config  the whole config, after overlays and flags
+
+examples:
+  lsp-lightning fit --config configs/tiny_lsp.yaml
+  lsp-lightning fit --config configs/tiny_lsp.yaml --data.group_size 16 --trainer.max_steps 200
+  lsp-lightning fit --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt --trainer.max_steps 300
+  lsp-lightning test --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status: 0, 1 where a run failed, 2 for a mistake in its
+    set-up."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        lines = [f"  {name:<10}{meaning}" for name, meaning in COMMANDS.items()]
+        print(HELP.format(commands="\n".join(lines)), end="")
+        return 0
+    if args[0] == "--version":
+        print(f"lsp-lightning {__version__}")
+        return 0
+    try:
+        _check_command(args[0])
+        args = with_run_config(args)
+        from lsp_lightning.cli import run_command
+
+        return run_command(args)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def with_run_config(args: Sequence[str]) -> list[str]:
+    """A checkpoint given without a config brings the one of its run; what is typed goes over it.
+
+    Raises:
+        ConfigError: no such checkpoint.
+    """
+    args = list(args)
+    path = _value_of(args, "--ckpt_path")
+    if path is None or path == "null":
+        return args
+    checkpoint = Path(path)
+    if not checkpoint.is_file():
+        raise ConfigError("ckpt_path", f"no file {path!r}", "give a run's checkpoints/last.ckpt")
+    if _value_of(args, "--config") is None and _value_of(args, "-c") is None:
+        config = checkpoint.resolve().parent.parent / "config.yaml"
+        if not config.is_file():
+            raise ConfigError("config", f"no {config} beside the checkpoint", "give --config FILE")
+        args[1:1] = ["--config", str(config)]
+    return args
+
+
+def _value_of(args: Sequence[str], flag: str) -> str | None:
+    for i, arg in enumerate(args):
+        if arg == flag and i + 1 < len(args):
+            return args[i + 1]
+        if arg.startswith(f"{flag}="):
+            return arg.partition("=")[2]
+    return None
+
+
+def _check_command(command: str) -> None:
+    if command in COMMANDS:
+        return
+    if command.startswith("-"):
+        raise ConfigError(
+            "command", f"{command!r} stands before it", "type the command first: fit ..."
+        )
+    near = difflib.get_close_matches(command, COMMANDS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(COMMANDS)}"
+    raise ConfigError("command", f"there is no {command!r}", hint)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

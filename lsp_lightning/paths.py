@@ -1,0 +1,35 @@
+"""Paths in a config: a file or folder, or ``pkg:package/rest`` for what a package ships."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from lsp_lightning.errors import ConfigError
+
+_PACKAGE_SCHEME = "pkg:"
+
+
+def resolve(path: str) -> Path:
+    """The local path meant by ``path``.
+
+    Raises:
+        ModuleNotFoundError: ``pkg:`` names a package that is not installed.
+    """
+    if path.startswith(_PACKAGE_SCHEME):
+        package, _, rest = path.removeprefix(_PACKAGE_SCHEME).partition("/")
+        return Path(str(files(package))) / rest
+    return Path(path).expanduser()
+
+
+def require_file(path: str, key: str) -> Path:
+    """The local file meant by ``path``.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    try:
+        resolved = resolve(path)
+    except ModuleNotFoundError as error:
+        raise ConfigError(key, f"no package for {path!r}", "check the name after 'pkg:'") from error
+    if not resolved.is_file():
+        raise ConfigError(key, f"no file {path!r}", "give the path of an existing file")
+    return resolved

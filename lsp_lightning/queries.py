@@ -1,0 +1,169 @@
+"""Where a round's queries come from: the Challenger writes them, or a file holds them."""
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lsp_lightning.chat import fill
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.paths import require_file
+from lsp_lightning.player import Player
+from lsp_lightning.prompts import CHALLENGER, challenger_slots, is_valid_query, read_template
+from lsp_lightning.seeding import derive_seed, permutation
+from lsp_lightning.types import Rollouts, Sampling
+
+
+@dataclass(frozen=True)
+class Query:
+    """One line of a prompt file."""
+
+    text: str
+    """What is asked."""
+    reference: object | None = None
+    """What is known of it: an answer, tests, or None."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The queries of one round."""
+
+    texts: tuple[str, ...]
+    """N queries."""
+    valid_N: Tensor
+    """(N,) bool: keeps the form rules."""
+    rollouts: Rollouts | None = None
+    """How the Challenger wrote them; None from a file."""
+    references: tuple[object, ...] | None = None
+    """What is known of each, or None."""
+
+
+class QuerySource(ABC):
+    """Supplies the queries of any round; the same seed and round give the same ones."""
+
+    #: Whether the policy writes the queries, and so is trained as Challenger.
+    selfplay: bool
+
+    @abstractmethod
+    def draw(self, player: Player, num_queries: int, index: int, seed: int) -> Drawn:
+        """The queries of round ``index`` of the run with this seed."""
+
+
+class Challenger(QuerySource):
+    """Self-play: the policy itself, prompted, writes the queries. It sees nothing but the prompt.
+
+    Args:
+        task: what the queries should be about; None leaves it to the Challenger.
+        template: a form for the queries, with placeholders that the Challenger fills.
+        prompt: file that replaces the prompt; slots {task} and {template} are optional.
+        sampling: how queries are drawn.
+    """
+
+    selfplay = True
+
+    def __init__(
+        self,
+        task: str | None = None,
+        template: str | None = None,
+        prompt: str | None = None,
+        sampling: Sampling = Sampling(max_new_tokens=256),  # noqa: B008 - frozen
+    ) -> None:
+        check_sampling(sampling, "data.queries.init_args.sampling", for_training=True)
+        text = read_template(prompt, CHALLENGER, "data.queries.init_args.prompt", ())
+        # task and template come from the config, so they are trusted and become part of the
+        # template
+        self._prompt = fill(text, challenger_slots(task, template))
+        self.sampling = sampling
+
+    def draw(self, player: Player, num_queries: int, index: int, seed: int) -> Drawn:
+        """N queries, sampled from one prompt."""
+        ids = player.codec.encode(self._prompt, {})
+        rollouts = player.respond(
+            [ids], num_queries, self.sampling, derive_seed(seed, index, "queries")
+        )
+        valid = [
+            is_valid_query(text, truncated)
+            for text, truncated in zip(rollouts.texts, rollouts.truncated.tolist(), strict=True)
+        ]
+        return Drawn(
+            texts=tuple(text.strip() for text in rollouts.texts),
+            valid_N=torch.tensor(valid),
+            rollouts=rollouts,
+        )
+
+
+class PromptFile(QuerySource):
+    """The data-driven baseline (GRPO): queries from a JSONL file, and no Challenger to train.
+
+    Args:
+        path: file of lines ``{"query": ..., "reference": ...}``; the reference is optional. Each
+            pass over it is in a new order.
+    """
+
+    selfplay = False
+
+    def __init__(self, path: str) -> None:
+        self._queries = read_queries(path, "data.queries.init_args.path")
+
+    def draw(self, player: Player, num_queries: int, index: int, seed: int) -> Drawn:
+        """The next N queries of an endless stream of shuffled passes over the file."""
+        size = len(self._queries)
+        places = range(index * num_queries, (index + 1) * num_queries)
+        passes = {place // size for place in places}
+        orders = {k: permutation(size, derive_seed(seed, k, "order")) for k in passes}
+        chosen = [self._queries[orders[place // size][place % size]] for place in places]
+        return Drawn(
+            texts=tuple(query.text for query in chosen),
+            valid_N=torch.ones(num_queries, dtype=torch.bool),
+            references=tuple(query.reference for query in chosen),
+        )
+
+
+def read_queries(path: str, key: str) -> list[Query]:
+    """Queries of a JSONL file.
+
+    Raises:
+        ConfigError: no such file, no lines, or a line that is not a query; names file and line.
+    """
+    file: Path = require_file(path, key)
+    queries = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        where = f"line {number} of {path!r}"
+        if not line.strip():
+            raise ConfigError(key, f"{where} is empty", "delete the line")
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ConfigError(
+                key, f"{where} is not JSON ({error.msg})", 'write lines like {"query": "..."}'
+            ) from error
+        text = entry.get("query") if isinstance(entry, dict) else None
+        if not isinstance(text, str) or not text.strip():
+            raise ConfigError(
+                key, f"{where} has no 'query' text", 'write lines like {"query": "..."}'
+            )
+        queries.append(Query(text.strip(), entry.get("reference")))
+    if not queries:
+        raise ConfigError(key, f"{path!r} holds no queries", 'write lines like {"query": "..."}')
+    return queries
+
+
+def check_sampling(sampling: Sampling, key: str, for_training: bool) -> None:
+    """Whether sampling settings make sense.
+
+    Raises:
+        ConfigError: a setting out of its range.
+    """
+    if sampling.temperature < 0 or (for_training and sampling.temperature == 0):
+        raise ConfigError(
+            f"{key}.temperature", f"is {sampling.temperature}", "training needs one above 0"
+        )
+    if sampling.max_new_tokens < 1:
+        raise ConfigError(f"{key}.max_new_tokens", f"is {sampling.max_new_tokens}", "set 1 or more")
+    if not 0 < sampling.top_p <= 1:
+        raise ConfigError(f"{key}.top_p", f"is {sampling.top_p}", "set it above 0 and at most 1")
+    if sampling.top_k < 0:
+        raise ConfigError(f"{key}.top_k", f"is {sampling.top_k}", "set 0 (off) or more")

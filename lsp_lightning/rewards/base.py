@@ -1,0 +1,185 @@
+"""What a reward is, and how several become the R and Q of a round."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from lightning.pytorch import Callback
+from torch import Tensor
+
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.types import Playout, Reference
+
+Enters = Literal["task", "quality", "challenger"]
+
+
+class RewardError(RuntimeError):
+    """A reward that could judge nothing of a round, or returned something unusable."""
+
+
+class Reward(Callback):
+    """One number for every answer. Override :meth:`score`; all of Lightning's hooks are there too.
+
+    Usable without a Trainer: ``reward.score(playout)``.
+
+    Args:
+        weight: factor in the sum of its kind.
+        name: what it is called in metrics and transcripts; unique in a run.
+        enters: "task" is R (the Solver gains it, the Challenger loses it), "quality" is Q (both
+            gain it), "challenger" is paid to the Challenger alone.
+    """
+
+    #: The range that scores stay in, or None where they have none (a reward model's logits).
+    span: tuple[float, float] | None = None
+    #: Whether scores are 0 or 1 only.
+    binary: bool = False
+
+    def __init__(
+        self, weight: float = 1.0, name: str | None = None, enters: Enters = "task"
+    ) -> None:
+        self.weight = weight
+        self.name = name or type(self).__name__.removesuffix("Reward").lower()
+        self.enters: Enters = enters
+
+    def connect(self, reference: Reference) -> None:
+        """Receive the frozen reference once it is loaded; rewards that judge with it keep it."""
+
+    def score(self, playout: Playout) -> Tensor:
+        """Judge a whole round.
+
+        Returns:
+            (N, G) floats, or (N,) where it enters for the Challenger. NaN means "could not be
+            judged", never "wrong"; a cell so marked takes its group's mean and pushes nobody.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must override score(playout)")
+
+    def describe(self, playout: Playout) -> Mapping[str, tuple[object, ...]]:
+        """Facts about each query for metrics and transcripts: N values by name (bool, number,
+        text).
+
+        None stands for "does not apply". By default nothing.
+        """
+        return {}
+
+    @property
+    def state_key(self) -> str:
+        """One for each name, so that two rewards of one class keep their states apart."""
+        return f"{type(self).__qualname__}[{self.name}]"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A playout's rewards, combined."""
+
+    rewards_NG: Tensor
+    """Weighted sum of the task rewards."""
+    quality_NG: Tensor | None
+    """Weighted sum of the quality rewards, or None without any."""
+    challenger_N: Tensor | None
+    """Weighted sum of the rewards for the Challenger alone, or None without any."""
+    judged_N: Tensor
+    """(N,) bool: false where one reward could judge no answer of the group."""
+    components: Mapping[str, Tensor]
+    """Every reward's own scores, unweighted, NaN kept."""
+
+
+def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
+    """Every reward's scores and their weighted sums by where they enter.
+
+    Raises:
+        RewardError: a reward raised, judged nothing, or returned the wrong shape or an infinity.
+    """
+    n, g = len(playout.query_texts), playout.group_size
+    judged_N = torch.ones(n, dtype=torch.bool)
+    components: dict[str, Tensor] = {}
+    sums: dict[Enters, Tensor] = {}
+    for reward in rewards:
+        scores = _checked(reward, playout, (n,) if reward.enters == "challenger" else (n, g))
+        components[reward.name] = scores
+        filled, judged = fill_unjudged(scores)
+        judged_N &= judged
+        sums[reward.enters] = sums.get(reward.enters, torch.zeros(())) + reward.weight * filled
+    return Scored(
+        rewards_NG=sums["task"],
+        quality_NG=sums.get("quality"),
+        challenger_N=sums.get("challenger"),
+        judged_N=judged_N,
+        components=components,
+    )
+
+
+def fill_unjudged(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """NaN replaced by what pushes nobody, and which queries could be judged at all.
+
+    In (N, G) a NaN takes its group's mean; a group without any judged cell is 0 and marked. In (N,)
+    a NaN takes the round's mean.
+
+    Returns:
+        the filled scores and judged (N,) bool.
+    """
+    known = ~scores.isnan()
+    if scores.dim() == 1:
+        return torch.where(known, scores, scores.nanmean()), torch.ones_like(known)
+    mean_N1 = torch.where(known, scores, 0.0).sum(1, keepdim=True) / known.sum(
+        1, keepdim=True
+    ).clamp(1)
+    return torch.where(known, scores, mean_N1), known.any(dim=1)
+
+
+def check_rewards(rewards: Sequence[Reward]) -> None:
+    """Whether a list of rewards makes a game.
+
+    Raises:
+        ConfigError: no task reward, or two of one name.
+    """
+    key = "model.rewards"
+    if not any(reward.enters == "task" for reward in rewards):
+        raise ConfigError(
+            key,
+            "no reward enters for the task, so there is nothing to play for",
+            "add one, such as class_path: lsp_lightning.VerifiableReward",
+        )
+    names = [reward.name for reward in rewards]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                key, f"two rewards are named {name!r}", "give each its own init_args.name"
+            )
+
+
+def is_binary(rewards: Sequence[Reward]) -> bool:
+    """Whether R is 0 or 1 only."""
+    task = [reward for reward in rewards if reward.enters == "task"]
+    return len(task) == 1 and task[0].binary and task[0].weight == 1
+
+
+def in_unit_range(rewards: Sequence[Reward]) -> bool:
+    """Whether R, the weighted sum of the task rewards, always lies in [0, 1]."""
+    low = high = 0.0
+    for reward in rewards:
+        if reward.enters != "task":
+            continue
+        if reward.span is None:
+            return False
+        ends = [reward.weight * end for end in reward.span]
+        low, high = low + min(ends), high + max(ends)
+    return low >= 0 and high <= 1
+
+
+def _checked(reward: Reward, playout: Playout, shape: tuple[int, ...]) -> Tensor:
+    try:
+        scores = reward.score(playout)
+    except Exception as error:
+        raise RewardError(f"reward {reward.name!r} failed: {error}") from error
+    if not isinstance(scores, Tensor) or tuple(scores.shape) != shape:
+        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise RewardError(
+            f"reward {reward.name!r} returned {got}, expected a tensor of shape {shape}"
+        )
+    scores = scores.detach().float().cpu()
+    if scores.isinf().any():
+        raise RewardError(f"reward {reward.name!r} returned an infinite score")
+    if scores.isnan().all():
+        raise RewardError(f"reward {reward.name!r} could judge nothing of this round")
+    return scores

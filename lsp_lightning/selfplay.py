@@ -1,0 +1,140 @@
+"""One round of the game (Algorithm 1 of arXiv 2509.07414), readable from top to bottom."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lsp_lightning.functional import (
+    OBJECTIVES,
+    AdvantageScale,
+    ChallengerObjective,
+    challenger_advantages,
+    challenger_rewards,
+    learnability,
+    solver_advantages,
+)
+from lsp_lightning.player import Player
+from lsp_lightning.prompts import SOLVER
+from lsp_lightning.queries import QuerySource
+from lsp_lightning.rewards import Reward, score_all
+from lsp_lightning.seeding import derive_seed
+from lsp_lightning.types import Playout, Sampling, SelfPlayRound
+
+InvalidQuery = Literal["lowest", "as_scored"]
+
+
+def play_round(
+    player: Player,
+    source: QuerySource,
+    rewards: Sequence[Reward],
+    *,
+    num_queries: int = 8,
+    group_size: int = 8,
+    sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    solver_prompt: str = SOLVER,
+    index: int = 0,
+    seed: int = 0,
+) -> SelfPlayRound:
+    """Play and judge one round with the weights as they are. Needs no Trainer.
+
+    Args:
+        player: the policy, in both roles.
+        source: where the queries come from.
+        rewards: what judges; those that judge with the reference must be connected to it.
+        num_queries: N.
+        group_size: G, answers to each query.
+        sampling: how answers are drawn.
+        solver_prompt: what the Solver is told; slot {query}.
+        index: which round of the run; together with ``seed`` it fixes all that is drawn.
+        seed: the run's seed.
+    """
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "queries"):
+        drawn = source.draw(player, num_queries, index, seed)
+    with _timed(seconds, "answers"):
+        prompts = [player.codec.encode(solver_prompt, {"query": text}) for text in drawn.texts]
+        answers = player.respond(prompts, group_size, sampling, derive_seed(seed, index, "answers"))
+    playout = Playout(
+        query_texts=drawn.texts,
+        answers=answers,
+        group_size=group_size,
+        queries=drawn.rollouts,
+        references=drawn.references,
+        valid_N=drawn.valid_N,
+    )
+    with _timed(seconds, "rewards"):
+        scored = score_all(rewards, playout)
+        facts = {k: v for reward in rewards for k, v in reward.describe(playout).items()}
+    return SelfPlayRound(
+        index=index,
+        playout=playout,
+        rewards_NG=scored.rewards_NG,
+        judged_N=scored.judged_N,
+        quality_NG=scored.quality_NG,
+        challenger_N=scored.challenger_N,
+        components=scored.components,
+        query_facts=facts,
+        seconds=seconds,
+    )
+
+
+@dataclass(frozen=True)
+class Advantages:
+    """What a round's completions are reinforced by, before the KL term."""
+
+    solver_NG: Tensor
+    """(N, G)."""
+    challenger_N: Tensor | None
+    """(N,), or None when the queries come from a file."""
+
+    def rows(self) -> Tensor:
+        """(R,): the N queries (if played), then the N*G answers."""
+        flat = self.solver_NG.flatten()
+        return flat if self.challenger_N is None else torch.cat([self.challenger_N, flat])
+
+
+def round_advantages(
+    played: SelfPlayRound,
+    objective: ChallengerObjective = "minimax",
+    scale: AdvantageScale = "none",
+    invalid_query: InvalidQuery = "lowest",
+    max_variance: float = 0.25,
+) -> Advantages:
+    """Steps 3 and 4 of Algorithm 1. A group in which nothing could be judged gets 0 for both roles.
+
+    Args:
+        played: the scored round.
+        objective: what the Challenger plays for, besides ``+ VQ``.
+        scale: whether advantages are divided by their standard deviation.
+        invalid_query: "lowest" pays a query that breaks the form rules the round's lowest reward.
+        max_variance: the scale of ``learnability``; 1/4 for rewards in {0, 1}.
+    """
+    judged_N = played.judged_N
+    solver_NG = solver_advantages(played.rewards_NG, played.quality_NG, scale)
+    solver_NG = torch.where(judged_N.unsqueeze(1), solver_NG, 0.0)
+    if not played.trains_challenger:
+        return Advantages(solver_NG, None)
+    objective_N = (
+        learnability(played.rewards_NG, max_variance)
+        if objective == "learnability"
+        else OBJECTIVES[objective](played.rewards_NG)
+    )
+    rewards_N = challenger_rewards(objective_N, played.quality_NG, played.challenger_N)
+    if invalid_query == "lowest":
+        rewards_N = torch.where(played.playout.valid_N, rewards_N, rewards_N.min())
+    challenger_N = torch.zeros_like(rewards_N)
+    if judged_N.any():
+        challenger_N[judged_N] = challenger_advantages(rewards_N[judged_N], scale)
+    return Advantages(solver_NG, challenger_N)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[phase] = time.perf_counter() - start

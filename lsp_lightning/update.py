@@ -1,0 +1,118 @@
+"""The gradient of one round, micro-batch by micro-batch (step 5 of Algorithm 1)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lsp_lightning.collate import sampled_logprobs
+from lsp_lightning.functional import (
+    KLForm,
+    k1_in_reward,
+    row_weights,
+    selfplay_loss,
+    sequence_log_ratio,
+)
+from lsp_lightning.policy import Policy
+from lsp_lightning.selfplay import Advantages
+from lsp_lightning.types import Role, SelfPlayRound, TrainBatch
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What the loss is made of.
+
+    Args:
+        beta: weight of the KL term, for both roles.
+        kl: its form.
+        alpha_ch: weight of the Challenger's loss beside the Solver's.
+    """
+
+    beta: float
+    kl: KLForm
+    alpha_ch: float
+
+
+@dataclass(frozen=True)
+class UpdateFacts:
+    """What the gradient pass saw, each row's; R completions, (R,) tensors on the CPU."""
+
+    loss: float
+    """The round's loss; with ratio 1 its value says little, its gradient is what counts."""
+    log_ratio_R: Tensor
+    """log pi - log pi_ref of each completion, as sampled: an estimate of the KL in nats a
+    sequence."""
+    entropy_R: Tensor
+    """Mean token entropy of each completion in nats."""
+    roles: dict[Role, slice]
+    """Which rows are whose."""
+
+
+def role_rows(played: SelfPlayRound) -> dict[Role, slice]:
+    """Which of the round's R rows belong to which role."""
+    n = len(played.playout.query_texts) if played.trains_challenger else 0
+    solver = slice(n, n + played.rewards_NG.numel())
+    return {Role.CHALLENGER: slice(0, n), Role.SOLVER: solver} if n else {Role.SOLVER: solver}
+
+
+def accumulate_gradients(
+    policy: Policy,
+    played: SelfPlayRound,
+    advantages: Advantages,
+    batches: Sequence[TrainBatch],
+    settings: LossSettings,
+    backward: Callable[[Tensor], None],
+) -> UpdateFacts:
+    """Leave the round's gradient in the policy's parameters.
+
+    The reference passes over the whole round come first: the KL penalty is centred over each role's
+    rows, and no adapter may be switched between a forward and its backward. Completions are
+    weighted
+    so that micro-batches of any size sum to the gradient of the whole round.
+    """
+    references = [policy.reference_logprobs(batch) for batch in batches]
+    roles = role_rows(played)
+    log_ratio_R = _sampled_log_ratios(played, batches, references)
+    advantages_R = advantages.rows().clone()
+    weights_R = torch.empty_like(advantages_R)
+    n, g = played.rewards_NG.shape
+    weights = dict(zip(Role, row_weights(n, g, settings.alpha_ch), strict=True))
+    for role, rows in roles.items():
+        weights_R[rows] = weights[role]
+        if settings.kl == "k1_in_reward":
+            advantages_R[rows] -= settings.beta * k1_in_reward(log_ratio_R[rows])
+
+    loss_sum = 0.0
+    entropy_R = torch.empty_like(advantages_R)
+    for batch, reference in zip(batches, references, strict=True):
+        chosen = batch.rows.cpu()
+        logprobs, entropies = policy.completion_logprobs(batch)
+        loss = selfplay_loss(
+            logprobs,
+            reference,
+            batch.mask,
+            advantages_R[chosen].to(logprobs.device),
+            weights_R[chosen].to(logprobs.device),
+            settings.beta,
+            settings.kl,
+        )
+        backward(loss)
+        loss_sum += float(loss.detach())
+        entropy_R[chosen] = (entropies.sum(1) / batch.mask.sum(1)).cpu()
+    return UpdateFacts(loss_sum, log_ratio_R, entropy_R, roles)
+
+
+def _sampled_log_ratios(
+    played: SelfPlayRound, batches: Sequence[TrainBatch], references: Sequence[Tensor]
+) -> Tensor:
+    """Each completion's log-ratio from the log-probs it was sampled with. -> (R,)."""
+    sampled = sampled_logprobs(played)
+    log_ratio_R = torch.empty(len(sampled))
+    for batch, reference in zip(batches, references, strict=True):
+        mask, rows = batch.mask.cpu(), batch.rows.tolist()
+        logprobs = torch.zeros(mask.shape)
+        for c, row in enumerate(rows):
+            logprobs[c, : len(sampled[row])] = sampled[row]
+        log_ratio_R[rows] = sequence_log_ratio(logprobs, reference.cpu(), mask)
+    return log_ratio_R
