@@ -16,6 +16,7 @@ _HOME = {
     "Lora": "policy",
     "Player": "player",
     "Policy": "policy",
+    "PreferenceReward": "rewards",
     "PromptFile": "queries",
     "Reward": "rewards",
     "Sampling": "types",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from lsp_lightning.policy import Policy as Policy
     from lsp_lightning.queries import Challenger as Challenger
     from lsp_lightning.queries import PromptFile as PromptFile
+    from lsp_lightning.rewards import PreferenceReward as PreferenceReward
     from lsp_lightning.rewards import Reward as Reward
     from lsp_lightning.rewards import SelfReward as SelfReward
     from lsp_lightning.rewards import VerifiableReward as VerifiableReward

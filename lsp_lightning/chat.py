@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 #: For models without a chat template: the text, then a new line.
@@ -20,6 +21,18 @@ def fill(template: str, slots: Mapping[str, str]) -> str:
         return template
     names = "|".join(map(re.escape, slots))
     return re.sub(rf"\{{({names})\}}", lambda m: slots[m.group(1)], template)
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """A trusted conversation with places for slots."""
+
+    templates: tuple[tuple[str, str], ...]
+    """Role and text of each turn."""
+    prefix: str
+    """What the reply is made to begin with."""
+    reply: bool
+    """Whether the assistant's header follows."""
 
 
 class ChatCodec:
@@ -48,26 +61,34 @@ class ChatCodec:
         self._control_ids = frozenset(controls.values())
         spellings = sorted(controls, key=len, reverse=True)
         self._spelling = re.compile("|".join(map(re.escape, spellings))) if spellings else None
-        self._expected: dict[tuple[str, str], Counter[int]] = {}
+        self._expected: dict[_Turns, Counter[int]] = {}
 
     def encode(self, template: str, slots: Mapping[str, str], prefix: str = "") -> list[int]:
-        """Ids of ``template``, filled, as the user's turn, then the assistant's header and
-        ``prefix``.
-
-        The template and the prefix are trusted and may spell control tokens; the slots are not.
-        Harmless text gets exactly the ids of ``apply_chat_template``. Where a slot would bring in a
-        control token, the slots are encoded apart from the template, as plain text.
+        """Ids of ``template``, filled, as the user's turn, then the reply's header and ``prefix``.
 
         Args:
-            template: text with ``{name}`` places for the slots.
+            template: trusted text with ``{name}`` places for the slots.
             slots: player's text by name; white space at its ends does not count.
-            prefix: what the assistant's reply is made to begin with.
+            prefix: trusted; what the assistant's reply is made to begin with.
+        """
+        return self._encode(_Turns((("user", template),), prefix, True), slots)
+
+    def encode_dialogue(self, query: str, answer: str) -> list[int]:
+        """Ids of a finished exchange: the query is the user's turn, the answer the assistant's."""
+        turns = (("user", "{query}"), ("assistant", "{answer}"))
+        return self._encode(_Turns(turns, "", False), {"query": query, "answer": answer})
+
+    def _encode(self, turns: "_Turns", slots: Mapping[str, str]) -> list[int]:
+        """Harmless text gets exactly the ids of ``apply_chat_template``.
+
+        Where a slot would bring in a control token, the slots are encoded apart from the template,
+        as plain text.
         """
         slots = {name: text.strip() for name, text in slots.items()}
-        ids = self._tokenize(self._render(fill(template, slots)) + prefix)
-        if self._controls(ids) == self._expected_controls(template, slots, prefix):
+        ids = self._tokenize(self._render(turns, slots))
+        if self._controls(ids) == self._expected_controls(turns, slots):
             return ids
-        return self._encode_apart(template, slots, prefix)
+        return self._encode_apart(turns, slots)
 
     def encode_plain(self, text: str) -> list[int]:
         """Ids of a text in which no control token occurs, even if it spells one."""
@@ -91,15 +112,16 @@ class ChatCodec:
         )
         return str(text)
 
-    def _render(self, content: str) -> str:
+    def _render(self, turns: "_Turns", slots: Mapping[str, str]) -> str:
+        messages = [{"role": r, "content": fill(t, slots)} for r, t in turns.templates]
         rendered = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}],
+            messages,
             chat_template=self._chat_template,
             tokenize=False,
-            add_generation_prompt=True,
+            add_generation_prompt=turns.reply,
             **self._kwargs,
         )
-        return str(rendered)
+        return str(rendered) + turns.prefix
 
     def _tokenize(self, text: str, **kwargs: Any) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False, **kwargs)["input_ids"])
@@ -107,20 +129,16 @@ class ChatCodec:
     def _controls(self, ids: Sequence[int]) -> Counter[int]:
         return Counter(i for i in ids if i in self._control_ids)
 
-    def _expected_controls(
-        self, template: str, slots: Mapping[str, str], prefix: str
-    ) -> Counter[int]:
+    def _expected_controls(self, turns: "_Turns", slots: Mapping[str, str]) -> Counter[int]:
         """The control tokens that the template brings by itself, found with harmless slots."""
-        key = (template, prefix)
-        if key not in self._expected:
-            harmless = fill(template, dict.fromkeys(slots, "x"))
-            self._expected[key] = self._controls(self._tokenize(self._render(harmless) + prefix))
-        return self._expected[key]
+        if turns not in self._expected:
+            rendered = self._render(turns, dict.fromkeys(slots, "x"))
+            self._expected[turns] = self._controls(self._tokenize(rendered))
+        return self._expected[turns]
 
-    def _encode_apart(self, template: str, slots: Mapping[str, str], prefix: str) -> list[int]:
+    def _encode_apart(self, turns: "_Turns", slots: Mapping[str, str]) -> list[int]:
         sentinels = {_SENTINEL.format(k): name for k, name in enumerate(slots)}
-        marked = fill(template, {name: mark for mark, name in sentinels.items()})
-        rendered = self._render(marked) + prefix
+        rendered = self._render(turns, {name: mark for mark, name in sentinels.items()})
         ids: list[int] = []
         for piece in re.split(f"({'|'.join(map(re.escape, sentinels))})", rendered):
             if piece in sentinels:

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,7 +93,6 @@ class SelfPlayCLI(LightningCLI):
             interval, rounds = config.trainer.val_check_interval, config.trainer.max_steps
             if isinstance(interval, int) and interval > rounds > 0:
                 config.trainer.val_check_interval = rounds
-        self._resuming = bool(config.get("ckpt_path"))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the run's table, curves, progress and summary."""
@@ -103,9 +101,7 @@ class SelfPlayCLI(LightningCLI):
         folder = config.default_root_dir
         fitting = self.subcommand == "fit"
         if config.logger is None or config.logger is True:
-            kwargs["logger"] = (
-                [RunTable(folder, keep=self._resuming), RunCurves(folder)] if fitting else False
-            )
+            kwargs["logger"] = [RunTable(folder), RunCurves(folder)] if fitting else False
         if not fitting:  # no checkpoints or transcripts of a model that is only looked at
             kwargs["enable_checkpointing"] = False
         callbacks: list[Any] = list(self._get(self.config_init, "trainer").callbacks or [])
@@ -203,6 +199,3 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(lightning|transformers|peft)\..*")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.prompts import SOLVER, read_template
@@ -37,6 +37,11 @@ class RoundStream:
             index = self._next
             self._next += 1
             yield self._play(index)
+
+    @property
+    def next_round(self) -> int:
+        """The number of the round that comes next, which is how many were played."""
+        return self._next
 
     def state_dict(self) -> dict[str, Any]:
         """Which round comes next; all else follows from the seed."""
@@ -114,6 +119,7 @@ class SelfPlayDataModule(LightningDataModule):
         self.test = read_queries(test, "data.test") if test else []
         self.heldout_draws = heldout_draws
         self.heldout_batch = heldout_batch
+        self.stream: RoundStream | None = None
         self.seed = seed if seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
     def train_dataloader(self) -> RoundStream:
@@ -122,7 +128,8 @@ class SelfPlayDataModule(LightningDataModule):
         if trainer is None or trainer.max_steps < 1:
             raise ConfigError("trainer.max_steps", "is not set", "set the number of rounds to play")
         module: Any = trainer.lightning_module
-        return RoundStream(module.play, trainer.max_steps)
+        self.stream = RoundStream(module.play, trainer.max_steps)
+        return self.stream
 
     def val_dataloader(self) -> HeldOutTasks | list[Any]:
         """The held-out tasks for choosing settings."""
@@ -145,3 +152,9 @@ class SelfPlayDataModule(LightningDataModule):
 def _at_least(value: int, least: int, key: str, reason: str) -> None:
     if value < least:
         raise ConfigError(key, f"is {value}, but {reason}", f"set {least} or more")
+
+
+def rounds_played(trainer: Trainer) -> int:
+    """Rounds of this run so far, the skipped ones too (``global_step`` does not count those)."""
+    stream = getattr(getattr(trainer, "datamodule", None), "stream", None)
+    return 0 if stream is None else int(stream.next_round)

@@ -48,3 +48,9 @@ def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Ten
         ids[i, longest - len(prompt) :] = torch.tensor(prompt)
         mask[i, longest - len(prompt) :] = True
     return ids, mask
+
+
+def pad_right(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Rows as ids (n, S) int64 and mask (n, S) bool, padded on the right."""
+    ids, mask = pad_left([row[::-1] for row in rows], pad_id)
+    return ids.flip(1), mask.flip(1)

@@ -1,6 +1,7 @@
 """The console script. Light: help and typing mistakes are answered before anything heavy loads."""
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_command(args[0])
         args = with_run_config(args)
+        # read when the libraries are imported, so set before
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        if not sys.stderr.isatty():
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         from lsp_lightning.cli import run_command
 
         return run_command(args)

@@ -57,10 +57,13 @@ def pass_at_k(solved: Tensor, k: int) -> Tensor:
 
 
 def round_metrics(
-    played: SelfPlayRound, advantages: Advantages, facts: UpdateFacts
+    played: SelfPlayRound,
+    advantages: Advantages,
+    facts: UpdateFacts,
+    gradient_norm: Tensor,
+    seconds: Mapping[str, float],
 ) -> dict[str, Tensor | float]:
-    """All that is logged of a round; the help page of each name is the README's table of
-    metrics."""
+    """All that is logged of a round, by name; ``seconds`` is wall time by phase."""
     values_N = query_values(played.rewards_NG)
     metrics: dict[str, Tensor | float] = {
         "loss": facts.loss,
@@ -69,6 +72,10 @@ def round_metrics(
         "value_std": values_N.std(unbiased=False),
         "dead_groups": dead_groups(_solver_total(played)).float(),
         "advantage_std/solver": advantages.solver_NG.std(unbiased=False),
+        "gradient_norm": gradient_norm,
+        "skipped": float(not torch.isfinite(gradient_norm)),
+        "tokens_per_second": _sampled_tokens(played) / sum(seconds.values()),
+        **{f"seconds/{phase}": s for phase, s in seconds.items()},
     }
     if played.quality_NG is not None:
         metrics["quality"] = played.quality_NG
@@ -119,7 +126,7 @@ def _solver_total(played: SelfPlayRound) -> Tensor:
     return played.rewards_NG + played.quality_NG
 
 
-def sampled_tokens(played: SelfPlayRound) -> int:
+def _sampled_tokens(played: SelfPlayRound) -> int:
     """Tokens that the engine drew for this round."""
     playout = played.playout
     rollouts = [r for r in (playout.queries, playout.answers) if r is not None]

@@ -1,34 +1,35 @@
 """The LightningModule: the shared policy, its reference, and one optimiser step a round."""
 
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lsp_lightning.collate import pack
 from lsp_lightning.datamodule import SelfPlayDataModule
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.evaluation.heldout import score_tasks
-from lsp_lightning.functional import (
-    UNIT_RANGE_OBJECTIVES,
-    AdvantageScale,
-    ChallengerObjective,
-    KLForm,
-)
-from lsp_lightning.metrics import Means, pass_at_k, round_metrics, sampled_tokens
+from lsp_lightning.functional import AdvantageScale, ChallengerObjective, KLForm
+from lsp_lightning.heldout import answer_greedily, heldout_reward, score_tasks
+from lsp_lightning.metrics import Means, round_metrics
 from lsp_lightning.player import Player
 from lsp_lightning.policy import Dtype, Lora, Policy, ReferenceChoice
-from lsp_lightning.pretrained import check_adapter, check_base
+from lsp_lightning.pretrained import check_policy
 from lsp_lightning.queries import Query
-from lsp_lightning.rewards import Reward, check_rewards, in_unit_range, is_binary
-from lsp_lightning.seeding import derive_seed
+from lsp_lightning.resume import (
+    compare_facts,
+    keep_trained,
+    optimizer_defaults,
+    require_trained,
+    stay_open,
+)
+from lsp_lightning.rewards import Reward, check_rewards, is_binary
+from lsp_lightning.seeding import derive_seed, seeded
 from lsp_lightning.selfplay import (
     Advantages,
     InvalidQuery,
@@ -36,9 +37,7 @@ from lsp_lightning.selfplay import (
     round_advantages,
 )
 from lsp_lightning.types import SelfPlayRound
-from lsp_lightning.update import LossSettings, UpdateFacts, accumulate_gradients
-
-_DECISIVE = ("base", "lora", "init_adapter", "reference")
+from lsp_lightning.update import LossSettings, accumulate_gradients, clip_gradient
 
 
 class SelfPlayModule(LightningModule):
@@ -92,14 +91,7 @@ class SelfPlayModule(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # a checkpoint holds what is trained, not the base
-        self.base = base
         self.rewards = rewards
-        self.lora = lora
-        self.init_adapter = init_adapter
-        self.reference_choice: ReferenceChoice = reference
-        self.dtype_choice: Dtype = dtype
-        self.chat_template_kwargs = chat_template_kwargs or {}
-        self.activation_checkpointing = activation_checkpointing
         self.loss_settings = LossSettings(beta, kl, alpha_ch)
         self.challenger_objective: ChallengerObjective = challenger_objective
         self.advantage_scale: AdvantageScale = advantage_scale
@@ -108,48 +100,42 @@ class SelfPlayModule(LightningModule):
         self.lr_scheduler = lr_scheduler
         self.max_grad_norm = max_grad_norm
         self.micro_batch_tokens = micro_batch_tokens
-        self.check()
+        check_rewards(rewards, challenger_objective)
+        check_policy(base, lora is not None, init_adapter)
+        if micro_batch_tokens < 1:
+            raise ConfigError("model.micro_batch_tokens", "is below 1", "set the tokens that fit")
         self.policy: Policy | None = None
+        self._load_policy = partial(
+            Policy,
+            base,
+            lora,
+            init_adapter,
+            reference,
+            dtype,
+            chat_template_kwargs,
+            activation_checkpointing,
+        )
+        self._facts = {
+            "base": base,
+            "lora": vars(lora) if lora else None,
+            "init_adapter": init_adapter,
+            "reference": reference,
+            "beta": beta,
+            "kl": kl,
+            "alpha_ch": alpha_ch,
+            "challenger_objective": challenger_objective,
+            "advantage_scale": advantage_scale,
+            "invalid_query": invalid_query,
+            "rewards": [[r.name, r.enters, r.weight] for r in rewards],
+            "optimizer": optimizer_defaults(optimizer),
+        }
         self.round_means = Means()
         self.heldout_means = Means()
         self.heldout_scores: dict[str, Tensor] = {}
-        # the scale of learnability: 1/4 is the largest variance in [0, 1]; others are found by
-        # looking
+        # learnability's scale: 1/4 is the largest variance in [0, 1]; others are found by looking
         largest = 0.25 if is_binary(rewards) else 0.0
         self.register_buffer("max_variance", torch.tensor(largest))
         self.max_variance: Tensor
-
-    def check(self) -> None:
-        """What can be wrong with the settings, found before any model is loaded.
-
-        Raises:
-            ConfigError: names the key and the remedy.
-        """
-        check_rewards(self.rewards)
-        check_base(self.base)
-        check_adapter(self.init_adapter, "model.init_adapter")
-        if self.lora is None and self.init_adapter is not None:
-            raise ConfigError("model.init_adapter", "needs LoRA", "leave model.lora at its default")
-        if self.loss_settings.beta < 0:
-            raise ConfigError("model.beta", f"is {self.loss_settings.beta}", "set 0 or more")
-        if self.loss_settings.alpha_ch < 0:
-            raise ConfigError(
-                "model.alpha_ch", f"is {self.loss_settings.alpha_ch}", "set 0 or more"
-            )
-        if self.micro_batch_tokens < 1:
-            raise ConfigError("model.micro_batch_tokens", "is below 1", "set the tokens that fit")
-        if self.challenger_objective in UNIT_RANGE_OBJECTIVES and not in_unit_range(self.rewards):
-            raise ConfigError(
-                "model.challenger_objective",
-                f"{self.challenger_objective!r} needs task rewards in [0, 1]",
-                "use learnability or minimax, or rewards with that range",
-            )
-        if self.loss_settings.kl == "k1_loss":
-            warnings.warn(
-                "model.kl: k1_loss is the KL term as printed; its expected gradient is zero: beta "
-                "restrains nothing and adds noise. k1_in_reward has the intended gradient.",
-                stacklevel=2,
-            )
 
     # -- set-up ------------------------------------------------------------------------------------
 
@@ -161,16 +147,8 @@ class SelfPlayModule(LightningModule):
         """Load the policy, once, and show the rewards their judge."""
         if self.policy is not None:
             return
-        self.policy = Policy(
-            self.base,
-            self.lora,
-            self.init_adapter,
-            self.reference_choice,
-            self.dtype_choice,
-            self.chat_template_kwargs,
-            self.activation_checkpointing,
-            device=self.trainer.strategy.root_device if self._trainer else "cpu",
-        )
+        device = self.trainer.strategy.root_device if self._trainer else "cpu"
+        self.policy = self._load_policy(device=device)
         for reward in self.rewards:
             reward.connect(self.policy)
 
@@ -205,8 +183,7 @@ class SelfPlayModule(LightningModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Nothing moves: a round is text and small tensors; its micro-batches are moved one by
-        one."""
+        """Nothing moves: a round is text and small tensors; its micro-batches move one by one."""
         return batch
 
     # -- one round -------------------------------------------------------------------------------
@@ -223,8 +200,11 @@ class SelfPlayModule(LightningModule):
             sampling=data.solver,
             solver_prompt=data.solver_prompt,
             index=index,
-            seed=derive_seed(data.seed, "rank", self.global_rank),
+            seed=self._seed("play"),
         )
+
+    def _seed(self, *purpose: int | str) -> int:
+        return derive_seed(self.data.seed, self.global_rank, *purpose)
 
     def training_step(self, played: SelfPlayRound, batch_idx: int) -> None:
         """Learn from one round: all its micro-batches, then one optimiser step."""
@@ -235,11 +215,11 @@ class SelfPlayModule(LightningModule):
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         optimizer.zero_grad()
-        with self._seeded(played.index):
+        with seeded(self.device, self._seed("dropout", played.index)):
             facts = accumulate_gradients(
                 policy, played, advantages, batches, self.loss_settings, self.manual_backward
             )
-        norm = self._clip()
+        norm = clip_gradient(policy, self.max_grad_norm)
         if torch.isfinite(norm):
             optimizer.step()
         else:
@@ -247,8 +227,12 @@ class SelfPlayModule(LightningModule):
             rank_zero_warn(
                 f"round {played.index}: the gradient is not finite; the round is skipped"
             )
-        self._step_schedule()
-        self._log_round(played, advantages, facts, norm, time.perf_counter() - start)
+        scheduler: Any = self.lr_schedulers()
+        if scheduler is not None:
+            scheduler.step()
+        seconds = {**played.seconds, "update": time.perf_counter() - start}
+        self.round_means.update(round_metrics(played, advantages, facts, norm, seconds))
+        self.log_dict(self.round_means.compute(), batch_size=1)
         if played.index + 1 >= self.trainer.max_steps:  # also where rounds were skipped
             self.trainer.should_stop = True
 
@@ -263,51 +247,11 @@ class SelfPlayModule(LightningModule):
             float(self.max_variance),
         )
 
-    def _clip(self) -> Tensor:
-        """The gradient's norm, after clipping it if asked to. -> ()."""
-        trained = [p for p in self.parameters() if p.grad is not None]
-        largest = self.max_grad_norm if self.max_grad_norm is not None else float("inf")
-        return torch.nn.utils.clip_grad_norm_(trained, largest)
-
-    def _step_schedule(self) -> None:
-        scheduler: Any = self.lr_schedulers()
-        if scheduler is not None:
-            scheduler.step()
-
-    @contextmanager
-    def _seeded(self, index: int) -> Iterator[None]:
-        """Dropout of a round depends on the round alone."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(derive_seed(self.data.seed, index, "dropout", self.global_rank))
-            yield
-
-    def _log_round(
-        self,
-        played: SelfPlayRound,
-        advantages: Advantages,
-        facts: UpdateFacts,
-        norm: Tensor,
-        update_seconds: float,
-    ) -> None:
-        seconds = {**played.seconds, "update": update_seconds}
-        self.round_means.update(round_metrics(played, advantages, facts))
-        self.round_means.update({f"seconds/{phase}": s for phase, s in seconds.items()})
-        self.round_means.update({"gradient_norm": norm, "skipped": float(not torch.isfinite(norm))})
-        means = self.round_means.compute()
-        means["tokens_per_second"] = torch.tensor(sampled_tokens(played) / sum(seconds.values()))
-        self.log_dict(means, batch_size=1)
-
     # -- held-out tasks --------------------------------------------------------------------------
-
-    def heldout_reward(self) -> Reward | None:
-        """The reward that decides held-out tasks: the first task reward of 0 or 1, if there is
-        one."""
-        return next((r for r in self.rewards if r.enters == "task" and r.binary), None)
 
     def score_heldout(self, tasks: list[Query], batch_idx: int) -> None:
         """Add some tasks to the held-out means."""
-        reward = self.heldout_reward()
+        reward = heldout_reward(self.rewards)
         if reward is None:
             return
         data = self.data
@@ -318,21 +262,12 @@ class SelfPlayModule(LightningModule):
             data.solver,
             data.solver_prompt,
             data.heldout_draws,
-            seed=derive_seed(data.seed, "heldout", batch_idx),
+            seed=self._seed("heldout", batch_idx),
         )
-        found = {"heldout/sampled": score.sampled, "heldout/greedy": score.greedy}
-        if data.heldout_draws > 1:
-            found[f"heldout/pass@{data.heldout_draws}"] = pass_at_k(
-                score.sampled, data.heldout_draws
-            )
-        self.heldout_means.update(found)
+        self.heldout_means.update(score.means())
 
     def validation_step(self, tasks: list[Query], batch_idx: int) -> None:
         """Score some held-out tasks."""
-        self.score_heldout(tasks, batch_idx)
-
-    def test_step(self, tasks: list[Query], batch_idx: int) -> None:
-        """Score some tasks kept for reporting."""
         self.score_heldout(tasks, batch_idx)
 
     def close_heldout(self) -> None:
@@ -344,55 +279,26 @@ class SelfPlayModule(LightningModule):
         self.close_heldout()
         self.log_dict(self.heldout_scores, batch_size=1)
 
-    def on_test_epoch_end(self) -> None:
-        """Log the means over the tasks kept for reporting."""
-        self.close_heldout()
-        self.log_dict(self.heldout_scores, batch_size=1)
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
 
     def predict_step(self, tasks: list[Query], batch_idx: int) -> list[dict[str, str]]:
         """Answer some queries greedily."""
-        data = self.data
         player = Player.local(self.loaded_policy)
-        prompts = [player.codec.encode(data.solver_prompt, {"query": task.text}) for task in tasks]
-        greedy = type(data.solver)(temperature=0.0, max_new_tokens=data.solver.max_new_tokens)
-        answers = player.respond(prompts, 1, greedy, seed=0)
-        return [
-            {"query": task.text, "answer": text}
-            for task, text in zip(tasks, answers.texts, strict=True)
-        ]
+        return answer_greedily(player, tasks, self.data.solver, self.data.solver_prompt)
 
     # -- checkpoints -----------------------------------------------------------------------------
 
     def facts(self) -> dict[str, Any]:
         """The settings that a resumed run is compared by: plain values only."""
         data = self.data
-        settings = self.loss_settings
-        return {
-            "base": self.base,
-            "lora": vars(self.lora) if self.lora else None,
-            "init_adapter": self.init_adapter,
-            "reference": self.reference_choice,
-            "beta": settings.beta,
-            "kl": settings.kl,
-            "alpha_ch": settings.alpha_ch,
-            "challenger_objective": self.challenger_objective,
-            "advantage_scale": self.advantage_scale,
-            "invalid_query": self.invalid_query,
-            "rewards": [[r.name, r.enters, r.weight] for r in self.rewards],
-            "num_queries": data.num_queries,
-            "group_size": data.group_size,
-            "seed": data.seed,
-        }
+        game = {"num_queries": data.num_queries, "group_size": data.group_size, "seed": data.seed}
+        return {**self._facts, **game}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is trained (every adapter by name), not the base."""
-        policy = self.loaded_policy
-        trained = {f"policy.{name}" for name in policy.trained_state()}
-        checkpoint["state_dict"] = {
-            name: tensor
-            for name, tensor in checkpoint["state_dict"].items()
-            if name in trained or not name.startswith("policy.")
-        }
+        keep_trained(checkpoint, set(self.loaded_policy.trained_state()))
+        stay_open(checkpoint)
         checkpoint["lsp_lightning"] = self.facts()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -401,17 +307,5 @@ class SelfPlayModule(LightningModule):
         Raises:
             ConfigError: it is of another base, adapter or reference.
         """
-        before, now = checkpoint.get("lsp_lightning", {}), self.facts()
-        for key in (k for k, value in before.items() if now.get(k) != value):
-            was = f"{before[key]!r} in the checkpoint, {now.get(key)!r} now"
-            if key in _DECISIVE:
-                raise ConfigError(f"model.{key}", was, "resume with the setting of the checkpoint")
-            rank_zero_info(f"resuming with another {key}: {was}")
-        expected = {f"policy.{name}" for name in self.loaded_policy.trained_state()}
-        missing = expected - set(checkpoint["state_dict"])
-        if missing:
-            raise ConfigError(
-                "ckpt_path",
-                f"lacks {len(missing)} trained tensors",
-                "give a checkpoint of this run",
-            )
+        compare_facts(checkpoint, self.facts())
+        require_trained(checkpoint, set(self.loaded_policy.trained_state()))

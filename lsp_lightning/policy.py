@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from lsp_lightning.chat import ChatCodec
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional.logprobs import token_logprobs
-from lsp_lightning.inference import by_token_budget, inference_state
+from lsp_lightning.inference import by_token_budget, inference_state, pad_right
 from lsp_lightning.paths import resolve
-from lsp_lightning.pretrained import load_model, load_tokenizer
+from lsp_lightning.pretrained import load_codec, load_model
 from lsp_lightning.types import TrainBatch
 
 ReferenceChoice = Literal["start", "base"]
@@ -76,8 +76,8 @@ class Policy(nn.Module):
         super().__init__()
         model = load_model(base, _compute_type(dtype, torch.device(device), lora))
         check_head(model)
-        self.pad_id, stop_ids, tokenizer = load_tokenizer(base, model)
-        self.codec = ChatCodec(tokenizer, chat_template_kwargs or {}, stop_ids)
+        self.codec: ChatCodec
+        self.codec, self.pad_id = load_codec(base, model, chat_template_kwargs or {})
         if activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self.model: nn.Module
@@ -150,13 +150,10 @@ class Policy(nn.Module):
         results: dict[int, Tensor] = {}
         with self.reference() as model:
             for rows in by_token_budget([len(p) for p in prompts], _JUDGE_TOKENS):
-                longest = len(prompts[rows[0]])
-                ids = torch.full((len(rows), longest), self.pad_id)
-                for k, i in enumerate(rows):
-                    ids[k, : len(prompts[i])] = torch.tensor(prompts[i])
-                ends = torch.tensor([len(prompts[i]) - 1 for i in rows], device=self.device)
-                positions = torch.arange(longest, device=self.device).expand_as(ids)
-                hidden = _hidden_states(model, ids.to(self.device), positions)
+                ids, mask = pad_right([prompts[i] for i in rows], self.pad_id)
+                ids, ends = ids.to(self.device), mask.sum(1).to(self.device) - 1
+                positions = torch.arange(ids.shape[1], device=self.device).expand_as(ids)
+                hidden = _hidden_states(model, ids, positions)
                 last = hidden[torch.arange(len(rows), device=self.device), ends]
                 logprobs = _head(model, last).float().log_softmax(dim=-1)
                 results.update(zip(rows, logprobs, strict=True))

@@ -2,13 +2,14 @@
 line."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lsp_lightning.chat import ChatCodec
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.paths import resolve
 
@@ -16,8 +17,8 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _KEY = "model.base"
 
 
-def check_base(base: str) -> None:
-    """What can be known of ``base`` without loading it.
+def check_base(base: str, key: str = _KEY) -> None:
+    """What can be known of a model folder or hub id without loading it.
 
     Raises:
         ConfigError: no such folder, or one without a config or without safetensors weights.
@@ -25,40 +26,41 @@ def check_base(base: str) -> None:
     try:
         folder = resolve(base)
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            _KEY, f"no package for {base!r}", "check the name after 'pkg:'"
-        ) from error
+        raise ConfigError(key, f"no package for {base!r}", "check the name after 'pkg:'") from error
     if not folder.is_dir():
         if _HUB_ID.fullmatch(base) and not base.startswith("."):
             return
         raise ConfigError(
-            _KEY, f"no folder {base!r}", "give a model folder, or a hub id like Qwen/Qwen3-1.7B"
+            key, f"no folder {base!r}", "give a model folder, or a hub id like Qwen/Qwen3-1.7B"
         )
     if not (folder / "config.json").is_file():
         raise ConfigError(
-            _KEY, f"folder {base!r} has no config.json", "give a Hugging Face model folder"
+            key, f"folder {base!r} has no config.json", "give a Hugging Face model folder"
         )
     if not any(folder.glob("*.safetensors")):
         raise ConfigError(
-            _KEY,
+            key,
             f"folder {base!r} has no safetensors weights (pickled ones can run code)",
             "save the model again with save_pretrained(..., safe_serialization=True)",
         )
 
 
-def check_adapter(folder: str | None, key: str) -> None:
-    """Whether ``folder`` holds an adapter in peft's layout with safetensors weights.
+def check_policy(base: str, with_lora: bool, init_adapter: str | None) -> None:
+    """What can be known of the policy's folders without loading anything.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: see :func:`check_base`; or ``init_adapter`` is no adapter in peft's layout.
     """
-    if folder is None:
+    check_base(base)
+    if init_adapter is None:
         return
-    path = resolve(folder)
-    if not (path / "adapter_config.json").is_file() or not any(path.glob("*.safetensors")):
+    key, folder = "model.init_adapter", resolve(init_adapter)
+    if not with_lora:
+        raise ConfigError(key, "needs LoRA", "leave model.lora at its default")
+    if not (folder / "adapter_config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise ConfigError(
             key,
-            f"{folder!r} is not a peft adapter (adapter_config.json and adapter_model.safetensors)",
+            f"{init_adapter!r} is not a peft adapter (adapter_config.json, *.safetensors)",
             "give the 'adapter' folder of a finished run",
         )
 
@@ -72,30 +74,53 @@ def load_model(base: str, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     check_base(base)
-    with _one_line(base):
+    with _one_line(base, _KEY):
         return AutoModelForCausalLM.from_pretrained(
             _source(base), dtype=dtype, use_safetensors=True, trust_remote_code=False
         )
 
 
-def load_tokenizer(base: str, model: Any) -> tuple[int, list[int], Any]:
-    """Padding id, the ids that end a turn (tokenizer's and generation config's), and the
-    tokenizer."""
+def load_classifier(model: str, key: str) -> Any:
+    """A sequence classifier with one label, in eval mode, on the CPU, as it was saved.
+
+    Raises:
+        ConfigError: it cannot be had, or has another number of labels.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    check_base(model, key)
+    with _one_line(model, key):
+        classifier = AutoModelForSequenceClassification.from_pretrained(
+            _source(model), dtype="auto", use_safetensors=True, trust_remote_code=False
+        )
+    labels = classifier.config.num_labels
+    if labels != 1:
+        raise ConfigError(key, f"{model!r} has {labels} labels", "give a reward model with one")
+    return classifier.eval()
+
+
+def load_codec(
+    base: str, model: Any, template_kwargs: Mapping[str, Any], key: str = _KEY
+) -> tuple[ChatCodec, int]:
+    """The model's chat codec, which knows what ends a turn, and its padding id.
+
+    Raises:
+        ConfigError: no tokenizer, or nothing that ends a turn.
+    """
     from transformers import AutoTokenizer
 
-    with _one_line(base):
+    with _one_line(base, key):
         tokenizer = AutoTokenizer.from_pretrained(_source(base), trust_remote_code=False)
-    configured = model.generation_config.eos_token_id
+    generation = getattr(model, "generation_config", None)
+    configured = getattr(generation, "eos_token_id", None)
     stops = configured if isinstance(configured, list) else [configured]
     stop_ids = sorted({i for i in [*stops, tokenizer.eos_token_id] if i is not None})
     if not stop_ids:
         raise ConfigError(
-            _KEY,
-            f"{base!r} names no token that ends a turn",
-            "set eos_token_id in its generation config",
+            key, f"{base!r} names no token that ends a turn", "set eos_token_id in its config"
         )
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_ids[0]
-    return pad_id, stop_ids, tokenizer
+    return ChatCodec(tokenizer, template_kwargs, stop_ids), pad_id
 
 
 def _source(base: str) -> str:
@@ -104,7 +129,7 @@ def _source(base: str) -> str:
 
 
 @contextmanager
-def _one_line(base: str) -> Iterator[None]:
+def _one_line(base: str, key: str) -> Iterator[None]:
     """The loaders' many ways to fail, as one line that names the key."""
     try:
         yield
@@ -118,4 +143,4 @@ def _one_line(base: str) -> Iterator[None]:
         first_line = (
             str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         )
-        raise ConfigError(_KEY, f"cannot load {base!r} ({first_line})", remedy) from error
+        raise ConfigError(key, f"cannot load {base!r} ({first_line})", remedy) from error

@@ -2,6 +2,10 @@
 
 import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 
 
 def derive_seed(run_seed: int, *purpose: int | str) -> int:
@@ -13,3 +17,11 @@ def derive_seed(run_seed: int, *purpose: int | str) -> int:
 def permutation(size: int, seed: int) -> list[int]:
     """The numbers below ``size`` in an order that depends on the seed alone."""
     return random.Random(seed).sample(range(size), size)
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Global randomness (dropout) from this seed alone; what was there before comes back."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -198,6 +198,10 @@ class TrainBatch:
 class Reference(Protocol):
     """The frozen reference as a judge sees it: a chat model that says what comes next."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+
     def encode(self, template: str, slots: Mapping[str, str], prefix: str = "") -> list[int]:
         """A chat turn whose trusted template has its slots filled with plain text, plus a
         prefix."""

@@ -1,5 +1,6 @@
 """The gradient of one round, micro-batch by micro-batch (step 5 of Algorithm 1)."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lsp_lightning.collate import sampled_logprobs
+from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional import (
     KLForm,
     k1_in_reward,
@@ -32,6 +34,17 @@ class LossSettings:
     beta: float
     kl: KLForm
     alpha_ch: float
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "alpha_ch"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"model.{name}", f"is {getattr(self, name)}", "set 0 or more")
+        if self.kl == "k1_loss":
+            warnings.warn(
+                "model.kl: k1_loss is the KL term as printed; its expected gradient is zero: beta "
+                "restrains nothing and adds noise. k1_in_reward has the intended gradient.",
+                stacklevel=3,
+            )
 
 
 @dataclass(frozen=True)
@@ -116,3 +129,9 @@ def _sampled_log_ratios(
             logprobs[c, : len(sampled[row])] = sampled[row]
         log_ratio_R[rows] = sequence_log_ratio(logprobs, reference.cpu(), mask)
     return log_ratio_R
+
+
+def clip_gradient(policy: Policy, max_norm: float | None) -> Tensor:
+    """Scale the gradient down to ``max_norm`` if it is longer. -> its norm before, ()."""
+    trained = [p for p in policy.parameters() if p.grad is not None]
+    return torch.nn.utils.clip_grad_norm_(trained, float("inf") if max_norm is None else max_norm)

@@ -29,13 +29,17 @@ class RoundCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save after every ``every``-th round."""
-        if (batch.index + 1) % self.every == 0:
+        """Save after every ``every``-th round and after the last.
+
+        Not at the end of training: there Lightning's epoch is over, and such a checkpoint could not
+        be gone on with when more rounds are asked for.
+        """
+        played = batch.index + 1
+        if played % self.every == 0 or played == trainer.max_steps:
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the last round and the trained adapter (or model)."""
-        self.save(trainer)
+        """Save the trained adapter (or model) for use elsewhere."""
         if trainer.is_global_zero:
             policy: Any = pl_module.policy
             name = "adapter" if getattr(pl_module, "lora", None) else "model"

@@ -7,6 +7,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lsp_lightning.datamodule import rounds_played
+
 Scores = dict[str, float]
 
 
@@ -27,11 +29,11 @@ class RunSummary(Callback):
             self._before = scores
             self._start = time.perf_counter()
         else:
-            self._after, self._after_round = scores, trainer.global_step
+            self._after, self._after_round = scores, rounds_played(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score the held-out tasks once more if rounds were played since, then write and tell."""
-        if self._before is not None and self._after_round != trainer.global_step:
+        if self._before is not None and self._after_round != rounds_played(trainer):
             module: Any = pl_module
             for i, tasks in enumerate(module.data.val_dataloader()):
                 module.score_heldout(tasks, i)
@@ -41,13 +43,22 @@ class RunSummary(Callback):
             return
         folder = Path(trainer.default_root_dir)
         summary = {
-            "rounds": trainer.global_step,
+            "rounds": rounds_played(trainer),
             "seconds": round(self._seconds(), 3),
             "heldout_before": self._before,
             "heldout_after": self._after,
         }
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         print(_report(summary, folder))
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Say how to go on, whatever ended the run."""
+        checkpoint = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        if trainer.is_global_zero and checkpoint.is_file():
+            print(f"\nstopped after {rounds_played(trainer)} rounds; go on with:")
+            print(f"  lsp-lightning fit --ckpt_path {checkpoint}")
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know of its beginning."""

@@ -5,42 +5,78 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+Row = dict[str, Any]
 
-class RunTable(CSVLogger):
-    """``metrics.csv``, flushed every round.
+
+class RunTable(Logger):
+    """``metrics.csv`` in the run's folder: a row is on the disk as soon as it is logged.
+
+    A resumed run keeps the rows of earlier rounds; rows of rounds that are played again are dropped.
 
     Args:
         folder: the run's folder.
-        keep: go on with the rows of earlier rounds; rows of rounds that are played again are
-            dropped.
     """
 
-    def __init__(self, folder: str | Path, keep: bool = False) -> None:
-        super().__init__(folder, name="", version="", flush_logs_every_n_steps=1)
-        self._path = Path(folder) / "metrics.csv"
-        self._old_rows: list[dict[str, Any]] = []
-        if keep and self._path.is_file():
-            with self._path.open(newline="", encoding="utf-8") as file:
-                self._old_rows = list(csv.DictReader(file))
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__()
+        self._folder = Path(folder)
+        self._path = self._folder / "metrics.csv"
+        self._columns: list[str] = []
+        self._started = False
+
+    @property
+    def name(self) -> str:
+        """No sub-folder."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """No sub-folder."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run's folder."""
+        return str(self._folder)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Tensor | float], step: int | None = None) -> None:
-        """Add a row; before the first one, the kept rows of earlier rounds."""
-        if self._old_rows and step is not None:
-            earlier = [row for row in self._old_rows if int(row["step"]) < step]
-            self._old_rows = []
-            self.experiment.metrics.extend(
-                {k: v for k, v in row.items() if v != ""} for row in earlier
-            )
-        super().log_metrics(dict(metrics), step)
+        """Append a row."""
+        row: Row = {"step": step or 0, **{k: float(v) for k, v in metrics.items()}}
+        if not self._started:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._rewrite([old for old in self._rows() if int(old["step"]) < row["step"]], row)
+            self._started = True
+        elif not set(row) <= set(self._columns):
+            self._rewrite(self._rows(), row)
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
 
     @rank_zero_only
-    def log_hyperparams(self, params: Any = None) -> None:
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run's settings are in config.yaml."""
+
+    def _rows(self) -> list[Row]:
+        if not self._path.is_file():
+            return []
+        with self._path.open(newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file) if row["step"].isdigit()]
+
+    def _rewrite(self, rows: list[Row], new: Row) -> None:
+        """The table again with columns for ``new`` too, put in the old one's place at once."""
+        names = {name for row in (*rows, new) for name in row}
+        self._columns = ["step", *sorted(names - {"step"})]
+        partial = self._path.with_suffix(".csv.partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(self._path)
 
 
 class RunCurves(TensorBoardLogger):

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lsp_lightning.datamodule import rounds_played
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.types import SelfPlayRound
 
@@ -37,7 +38,7 @@ class Transcripts(Callback):
         if self.every and trainer.is_global_zero:
             folder = _folder(trainer)
             folder.mkdir(parents=True, exist_ok=True)
-            _forget_from(folder, trainer.global_step)
+            _forget_from(folder, rounds_played(trainer))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

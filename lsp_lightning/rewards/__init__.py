@@ -10,10 +10,12 @@ from lsp_lightning.rewards.base import (
     is_binary,
     score_all,
 )
+from lsp_lightning.rewards.preference import PreferenceReward
 from lsp_lightning.rewards.self_reward import SelfReward
 from lsp_lightning.rewards.verifiable import VerifiableReward, Verifier
 
 __all__ = [
+    "PreferenceReward",
     "Reward",
     "RewardError",
     "Scored",

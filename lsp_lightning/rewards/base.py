@@ -9,6 +9,7 @@ from lightning.pytorch import Callback
 from torch import Tensor
 
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.functional import UNIT_RANGE_OBJECTIVES, ChallengerObjective
 from lsp_lightning.types import Playout, Reference
 
 Enters = Literal["task", "quality", "challenger"]
@@ -127,11 +128,13 @@ def fill_unjudged(scores: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(known, scores, mean_N1), known.any(dim=1)
 
 
-def check_rewards(rewards: Sequence[Reward]) -> None:
-    """Whether a list of rewards makes a game.
+def check_rewards(
+    rewards: Sequence[Reward], objective: ChallengerObjective = "learnability"
+) -> None:
+    """Whether a list of rewards makes a game that the Challenger can play for this objective.
 
     Raises:
-        ConfigError: no task reward, or two of one name.
+        ConfigError: no task reward, two of one name, or a range that the objective cannot take.
     """
     key = "model.rewards"
     if not any(reward.enters == "task" for reward in rewards):
@@ -146,6 +149,12 @@ def check_rewards(rewards: Sequence[Reward]) -> None:
             raise ConfigError(
                 key, f"two rewards are named {name!r}", "give each its own init_args.name"
             )
+    if objective in UNIT_RANGE_OBJECTIVES and not in_unit_range(rewards):
+        raise ConfigError(
+            "model.challenger_objective",
+            f"{objective!r} needs task rewards in [0, 1]",
+            "use learnability or minimax, or rewards with that range",
+        )
 
 
 def is_binary(rewards: Sequence[Reward]) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lsp_lightning.metrics import pass_at_k
 from lsp_lightning.player import Player
 from lsp_lightning.queries import Query
 from lsp_lightning.rewards import Reward, RewardError
@@ -21,6 +22,19 @@ class HeldOutScore:
     """(tasks, draws) scores of sampled answers."""
     greedy: Tensor
     """(tasks,) scores of the greedy answers."""
+
+    def means(self) -> dict[str, Tensor]:
+        """The scores under the names they are logged by; pass@k where k > 1 answers were drawn."""
+        draws = self.sampled.shape[1]
+        found = {"heldout/sampled": self.sampled, "heldout/greedy": self.greedy}
+        if draws > 1:
+            found[f"heldout/pass@{draws}"] = pass_at_k(self.sampled, draws)
+        return found
+
+
+def heldout_reward(rewards: Sequence[Reward]) -> Reward | None:
+    """The reward that decides held-out tasks: the first task reward of 0 or 1, if there is one."""
+    return next((r for r in rewards if r.enters == "task" and r.binary), None)
 
 
 def score_tasks(
@@ -62,3 +76,15 @@ def score_tasks(
 
     greedy = replace(sampling, temperature=0.0)
     return HeldOutScore(sampled=judged(sampling, draws), greedy=judged(greedy, 1).squeeze(1))
+
+
+def answer_greedily(
+    player: Player, tasks: Sequence[Query], sampling: Sampling, solver_prompt: str
+) -> list[dict[str, str]]:
+    """The greedy answer to each task, as rows with ``query`` and ``answer``."""
+    prompts = [player.codec.encode(solver_prompt, {"query": task.text}) for task in tasks]
+    answers = player.respond(prompts, 1, replace(sampling, temperature=0.0), seed=0)
+    return [
+        {"query": task.text, "answer": text}
+        for task, text in zip(tasks, answers.texts, strict=True)
+    ]

@@ -1,0 +1,144 @@
+"""The table of the README: every arm on the tiny world, several seeds, one set of reporting tasks.
+
+python -m benchmarks.tiny_table --out runs/table [--seeds 0 1 2] [--rounds 100] [--processes 2]
+
+Each arm is a run of the command line with its preset; nothing is tuned here. Runs that are there
+already are not played again, so a broken-off table goes on where it stopped.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lsp_lightning import Challenger, Player, Policy, Sampling, VerifiableReward
+from lsp_lightning.heldout import score_tasks
+from lsp_lightning.metrics import fact_metrics, pass_at_k
+from lsp_lightning.queries import read_queries
+from lsp_lightning.tinyworld.verifier import TinyWorldVerifier
+
+WORLD = "pkg:lsp_lightning/tinyworld"
+DRAWS, QUERIES = 8, 512
+SOLVER = Sampling(max_new_tokens=8)
+
+#: Arms: label, preset, further arguments.
+ARMS: dict[str, tuple[str, list[str]]] = {
+    "lr 0": ("tiny_lsp", ["--model.optimizer.init_args.lr", "0.0"]),
+    "GRPO with data": ("tiny_grpo", []),
+    "LSP-Zero": ("tiny_lsp_zero", []),
+    "LSP, paper's form": ("tiny_lsp_paper", []),
+    "LSP, recommended": ("tiny_lsp", []),
+}
+
+
+def main() -> None:
+    """Play all runs, measure each adapter, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/table"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    jobs = [(arm, seed) for seed in args.seeds for arm in args.arms]
+    with ThreadPoolExecutor(args.processes) as pool:
+        list(pool.map(lambda job: play(args.out, job[0], job[1], args.rounds), jobs))
+    results: dict[str, Any] = {"base": [measure(None, seed) for seed in args.seeds]}
+    for temperature in (0.7, 0.5, 0.3):
+        results[f"base, temperature {temperature}"] = [
+            measure(None, seed, temperature) for seed in args.seeds
+        ]
+    for arm in args.arms:
+        results[arm] = [measure(folder(args.out, arm, seed), seed) for seed in args.seeds]
+    report = {"rounds": args.rounds, "seeds": args.seeds, "arms": results}
+    (args.out / "table.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(table(results))
+
+
+def folder(out: Path, arm: str, seed: int) -> Path:
+    """Where a run lies."""
+    return out / f"{arm.replace(' ', '_').replace(',', '')}-{seed}"
+
+
+def play(out: Path, arm: str, seed: int, rounds: int) -> None:
+    """One run of the command line, on one thread; skipped if it is finished."""
+    preset, extra = ARMS[arm]
+    run = folder(out, arm, seed)
+    if (run / "summary.json").is_file():
+        return
+    command = [
+        *(sys.executable, "-m", "lsp_lightning", "fit", "--config", f"configs/{preset}.yaml"),
+        *("--seed_everything", str(seed), "--trainer.max_steps", str(rounds)),
+        *("--trainer.default_root_dir", str(run), *extra),
+    ]
+    run.parent.mkdir(parents=True, exist_ok=True)
+    with run.with_suffix(".log").open("w") as log:
+        subprocess.run(
+            command,
+            check=True,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    print(f"played {run}", flush=True)
+
+
+def measure(run: Path | None, seed: int, temperature: float = 1.0) -> dict[str, float]:
+    """Score one policy on the reporting tasks and let it write queries as Challenger."""
+    policy = Policy(f"{WORLD}/base", init_adapter=str(run / "adapter") if run else None)
+    player = Player.local(policy)
+    tasks = read_queries(f"{WORLD}/data/test.jsonl", "test")
+    verifier = TinyWorldVerifier()
+    score = score_tasks(
+        player,
+        tasks,
+        VerifiableReward(verifier),
+        replace(SOLVER, temperature=temperature),
+        "{query}",
+        DRAWS,
+        seed,
+    )
+    challenger = Challenger(
+        prompt=f"{WORLD}/prompts/challenger.txt", sampling=Sampling(max_new_tokens=28)
+    )
+    facts = [verifier.describe(q) for q in challenger.draw(player, QUERIES, 0, seed + 1000).texts]
+    known = [f for f in facts if f is not None]
+    return {
+        "sampled": float(score.sampled.mean()),
+        "greedy": float(score.greedy.mean()),
+        "pass@8": float(pass_at_k(score.sampled, DRAWS).mean()),
+        "malformed": 1 - len(known) / len(facts),
+        **fact_metrics("level", [f["level"] for f in known]),
+        **fact_metrics("family", [f["family"] for f in known]),
+    }
+
+
+def table(results: dict[str, list[dict[str, float]]]) -> str:
+    """Markdown: mean and standard deviation over the seeds."""
+    names = list(next(iter(results.values()))[0])
+    heads = [name.removeprefix("queries/").replace("_", " ") for name in names]
+    lines = [f"| arm | {' | '.join(heads)} |", f"|---|{'---|' * len(names)}"]
+    for arm, rows in results.items():
+        cells = [cell([row.get(name, float("nan")) for row in rows]) for name in names]
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cell(values: Sequence[float]) -> str:
+    """``.790 ± .008``."""
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.3f} ± {spread:.3f}"
+
+
+if __name__ == "__main__":
+    main()
