@@ -1,11 +1,10 @@
 """The command line: LightningCLI with one-line errors, a fresh folder for each run and a quiet
 start."""
 
-import difflib
 import json
 import logging
 import os
-import re
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from lsp_lightning.callbacks import (
     RunTable,
     Transcripts,
 )
+from lsp_lightning.cli_errors import hidden_config_error, one_line
 from lsp_lightning.datamodule import SelfPlayDataModule
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.module import SelfPlayModule
@@ -44,7 +44,11 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage listing."""
-        raise _short(message, [a.dest for a in self._actions]) from ex
+        # an error about a key of a sub-command may be told to the parser above it
+        below = getattr(self._subcommands_action, "choices", None) or {}
+        raise one_line(
+            message, [a.dest for p in (self, *below.values()) for a in p._actions]
+        ) from ex
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -146,8 +150,10 @@ def run_command(args: Sequence[str]) -> int:
     try:
         SelfPlayCLI(args)
     except RewardError as error:
-        print(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
         return 1
+    except Exception as error:
+        raise hidden_config_error(error) or error from None
     return 0
 
 
@@ -176,21 +182,6 @@ def _check_trainer(trainer: Any) -> None:
             "do nothing here",
             "use model.micro_batch_tokens and model.max_grad_norm",
         )
-
-
-def _short(message: str, keys: Sequence[str]) -> ConfigError:
-    """A parser's message as key, problem and remedy."""
-    lines = [line.strip(" -") for line in message.strip().splitlines() if line.strip(" -")]
-    text = " ".join(lines)
-    unknown = re.search(r"(?:Key|key|option) ['\"]([\w.]+)['\"] is not expected", text)
-    if unknown is None:
-        unknown = re.search(r"[Uu]nrecognized arguments: --([\w.]+)", text)
-    if unknown:
-        key = unknown.group(1)
-        near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-        remedy = f"did you mean {near[0]!r}?" if near else "see --help for the keys"
-        return ConfigError(key, "there is no such key", remedy)
-    return ConfigError("config", text[:400], "see --help for each key's values")
 
 
 def _quiet() -> None:

@@ -1,8 +1,10 @@
 """The errors a user can mend: one line that names the key and the remedy."""
 
 
-class ConfigError(ValueError):
+class ConfigError(Exception):
     """A setting that cannot work, found before any model is loaded where that is possible.
+
+    Not a ValueError: parsers take those for "try the next type" and would hide the line.
 
     Args:
         key: the config key, as typed on the command line (``data.group_size``).

@@ -134,8 +134,6 @@ def _one_line(base: str, key: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
         if "gated" in str(error).lower():
             remedy = "accept its licence on the hub and log in (hf auth login)"
         else:

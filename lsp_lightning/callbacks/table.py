@@ -16,7 +16,7 @@ Row = dict[str, Any]
 class RunTable(Logger):
     """``metrics.csv`` in the run's folder: a row is on the disk as soon as it is logged.
 
-    A resumed run keeps the rows of earlier rounds; rows of rounds that are played again are dropped.
+    A resumed run keeps the rows of earlier rounds and drops those of rounds that are played again.
 
     Args:
         folder: the run's folder.

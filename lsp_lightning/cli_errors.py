@@ -1,0 +1,69 @@
+"""A parser's many-lined errors as one line: the key, what is wrong, what to do."""
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from lsp_lightning.errors import ConfigError
+
+_UNKNOWN = (
+    r"(?:Key|key|option|Option) ['\"]([\w.]+)['\"] is not (?:expected|accepted)",
+    r"does not accept option ['\"]([\w.]+)['\"]",
+    r"[Uu]nrecognized arguments: --([\w.]+)",
+)
+_LONGEST = 300
+
+
+def one_line(message: str, keys: Sequence[str]) -> ConfigError:
+    """The error that a user reads.
+
+    Args:
+        message: the parser's own, of any number of lines.
+        keys: the keys there are, to suggest the nearest.
+    """
+    text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip(" -"))
+    inside = re.findall(r"Parser key \"([\w.]+)\":", text)
+    for pattern in _UNKNOWN:
+        unknown = re.search(pattern, text)
+        if unknown:
+            return _unknown_key(unknown.group(1), inside[:1], keys)
+    required = re.search(r"arguments are required: (.*)", text)
+    if required:
+        missing = re.sub(r"\b(fit|validate|test|predict)\.", "", required.group(1))
+        return ConfigError(missing, "not set", "give --config FILE, such as configs/tiny_lsp.yaml")
+    nested = re.search(r"(\w+): there is no such key; (did you mean '\w+'\?)?", text)
+    if nested and inside:
+        remedy = nested.group(2) or "see --help for the keys"
+        return ConfigError(f"{inside[0]}.{nested.group(1)}", "there is no such key", remedy)
+    key = inside[0] if inside else "config"
+    problem = _plain(re.sub(r"^(config: )?(Parser key \"[\w.]+\":\s*)+", "", text))
+    return ConfigError(key, problem, "see --help for each key's values")
+
+
+def hidden_config_error(error: BaseException) -> ConfigError | None:
+    """The ConfigError that a parser wrapped while it tried one type after another, if any."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ConfigError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _unknown_key(key: str, inside: Sequence[str], keys: Sequence[str]) -> ConfigError:
+    full = key if not inside or key.startswith(inside[0]) else f"{inside[0]}.{key}"
+    near = difflib.get_close_matches(full, keys, n=1, cutoff=0.6)
+    remedy = f"did you mean {near[0]!r}?" if near else "see --help for the keys"
+    return ConfigError(full, "there is no such key", remedy)
+
+
+def _plain(text: str) -> str:
+    """A parser's way of naming types and values in words."""
+    text = re.sub(r"Does not validate against any of the Union subtypes.*?Errors:\s*", "", text)
+    text = re.sub(r"Expected a <class 'NoneType'>\.?", "", text)
+    text = re.sub(r"Given value type: .*", "", text)
+    text = re.sub(r"Expected a typing\.Literal\[(.*?)\]", r"must be one of \1", text)
+    text = re.sub(r"Expected an? <class '(\w+)'>", r"must be \1", text)
+    text = re.sub(r"\. Got value: (\S+)", r", is \1", text)
+    text = re.sub(r"\s+", " ", text).strip(" ;")
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
