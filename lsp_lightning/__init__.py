@@ -14,6 +14,7 @@ _HOME = {
     "ConfigError": "errors",
     "LocalEngine": "generation",
     "Lora": "policy",
+    "PayoffSettings": "selfplay",
     "Player": "player",
     "Policy": "policy",
     "PreferenceReward": "rewards",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from lsp_lightning.rewards import Reward as Reward
     from lsp_lightning.rewards import SelfReward as SelfReward
     from lsp_lightning.rewards import VerifiableReward as VerifiableReward
+    from lsp_lightning.selfplay import PayoffSettings as PayoffSettings
     from lsp_lightning.selfplay import play_round as play_round
     from lsp_lightning.selfplay import round_advantages as round_advantages
     from lsp_lightning.types import Sampling as Sampling

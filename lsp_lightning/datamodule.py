@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
 
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.prompts import SOLVER, read_template
 from lsp_lightning.queries import Challenger, Query, QuerySource, check_sampling, read_queries
 from lsp_lightning.types import Sampling, SelfPlayRound
@@ -103,14 +103,18 @@ class SelfPlayDataModule(LightningDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        _at_least(num_queries, 1, "data.num_queries", "a round needs a query")
-        _at_least(group_size, 2, "data.group_size", "an answer is measured against its group")
-        _at_least(heldout_draws, 1, "data.heldout_draws", "nothing would be sampled")
-        _at_least(heldout_batch, 1, "data.heldout_batch", "nothing would be answered")
+        require_at_least(num_queries, 1, "data.num_queries", "a round needs a query")
+        require_at_least(
+            group_size, 2, "data.group_size", "answers are measured against each other"
+        )
+        require_at_least(heldout_draws, 1, "data.heldout_draws", "nothing would be sampled")
+        require_at_least(heldout_batch, 1, "data.heldout_batch", "nothing would be answered")
         check_sampling(solver, "data.solver", for_training=True)
         self.queries: QuerySource = queries if queries is not None else Challenger()
         if self.queries.selfplay:
-            _at_least(num_queries, 2, "data.num_queries", "a query is measured against the others")
+            require_at_least(
+                num_queries, 2, "data.num_queries", "queries are measured against each other"
+            )
         self.num_queries = num_queries
         self.group_size = group_size
         self.solver = solver
@@ -147,11 +151,6 @@ class SelfPlayDataModule(LightningDataModule):
         if not tasks:
             raise ConfigError("data.test", "is not set", "give a JSONL file of queries to answer")
         return HeldOutTasks(tasks, self.heldout_batch)
-
-
-def _at_least(value: int, least: int, key: str, reason: str) -> None:
-    if value < least:
-        raise ConfigError(key, f"is {value}, but {reason}", f"set {least} or more")
 
 
 def rounds_played(trainer: Trainer) -> int:

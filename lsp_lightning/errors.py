@@ -17,3 +17,13 @@ class ConfigError(Exception):
         self.key = key
         self.problem = problem
         self.remedy = remedy
+
+
+def require_at_least(value: int, least: int, key: str, reason: str) -> None:
+    """Whether a setting reaches its least value.
+
+    Raises:
+        ConfigError: it does not, for this reason.
+    """
+    if value < least:
+        raise ConfigError(key, f"is {value}, but {reason}", f"set {least} or more")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lsp_lightning.collate import pack
 from lsp_lightning.datamodule import SelfPlayDataModule
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.functional import AdvantageScale, ChallengerObjective, KLForm
 from lsp_lightning.heldout import answer_greedily, heldout_reward, score_tasks
 from lsp_lightning.metrics import Means, round_metrics
@@ -33,6 +33,7 @@ from lsp_lightning.seeding import derive_seed, seeded
 from lsp_lightning.selfplay import (
     Advantages,
     InvalidQuery,
+    PayoffSettings,
     play_round,
     round_advantages,
 )
@@ -93,39 +94,30 @@ class SelfPlayModule(LightningModule):
         self.strict_loading = False  # a checkpoint holds what is trained, not the base
         self.rewards = rewards
         self.loss_settings = LossSettings(beta, kl, alpha_ch)
-        self.challenger_objective: ChallengerObjective = challenger_objective
-        self.advantage_scale: AdvantageScale = advantage_scale
-        self.invalid_query: InvalidQuery = invalid_query
+        self.payoffs = PayoffSettings(challenger_objective, advantage_scale, invalid_query)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.max_grad_norm = max_grad_norm
         self.micro_batch_tokens = micro_batch_tokens
         check_rewards(rewards, challenger_objective)
         check_policy(base, lora is not None, init_adapter)
-        if micro_batch_tokens < 1:
-            raise ConfigError("model.micro_batch_tokens", "is below 1", "set the tokens that fit")
+        require_at_least(micro_batch_tokens, 1, "model.micro_batch_tokens", "nothing would fit")
         self.policy: Policy | None = None
-        self._load_policy = partial(
-            Policy,
-            base,
-            lora,
-            init_adapter,
-            reference,
-            dtype,
-            chat_template_kwargs,
-            activation_checkpointing,
-        )
-        self._facts = {
+        policy_settings: dict[str, Any] = {
             "base": base,
-            "lora": vars(lora) if lora else None,
+            "lora": lora,
             "init_adapter": init_adapter,
             "reference": reference,
-            "beta": beta,
-            "kl": kl,
-            "alpha_ch": alpha_ch,
-            "challenger_objective": challenger_objective,
-            "advantage_scale": advantage_scale,
-            "invalid_query": invalid_query,
+            "dtype": dtype,
+            "chat_template_kwargs": chat_template_kwargs,
+            "activation_checkpointing": activation_checkpointing,
+        }
+        self._load_policy = partial(Policy, **policy_settings)
+        self._facts = {
+            **policy_settings,
+            "lora": vars(lora) if lora else None,
+            **vars(self.loss_settings),
+            **vars(self.payoffs),
             "rewards": [[r.name, r.enters, r.weight] for r in rewards],
             "optimizer": optimizer_defaults(optimizer),
         }
@@ -239,13 +231,7 @@ class SelfPlayModule(LightningModule):
     def _advantages(self, played: SelfPlayRound) -> Advantages:
         variance = played.rewards_NG.var(dim=1, unbiased=False).max()
         self.max_variance.copy_(torch.maximum(self.max_variance, variance.to(self.max_variance)))
-        return round_advantages(
-            played,
-            self.challenger_objective,
-            self.advantage_scale,
-            self.invalid_query,
-            float(self.max_variance),
-        )
+        return round_advantages(played, self.payoffs, float(self.max_variance))
 
     # -- held-out tasks --------------------------------------------------------------------------
 

@@ -98,22 +98,34 @@ class Advantages:
         return flat if self.challenger_N is None else torch.cat([self.challenger_N, flat])
 
 
+@dataclass(frozen=True)
+class PayoffSettings:
+    """How rewards become advantages.
+
+    Args:
+        challenger_objective: what the Challenger plays for, besides ``+ VQ``.
+        advantage_scale: whether advantages are divided by their standard deviation.
+        invalid_query: "lowest" pays a query that breaks the form rules the round's lowest reward.
+    """
+
+    challenger_objective: ChallengerObjective = "minimax"
+    advantage_scale: AdvantageScale = "none"
+    invalid_query: InvalidQuery = "lowest"
+
+
 def round_advantages(
     played: SelfPlayRound,
-    objective: ChallengerObjective = "minimax",
-    scale: AdvantageScale = "none",
-    invalid_query: InvalidQuery = "lowest",
+    settings: PayoffSettings = PayoffSettings(),
     max_variance: float = 0.25,
 ) -> Advantages:
     """Steps 3 and 4 of Algorithm 1. A group in which nothing could be judged gets 0 for both roles.
 
     Args:
         played: the scored round.
-        objective: what the Challenger plays for, besides ``+ VQ``.
-        scale: whether advantages are divided by their standard deviation.
-        invalid_query: "lowest" pays a query that breaks the form rules the round's lowest reward.
+        settings: the Challenger's objective and the like.
         max_variance: the scale of ``learnability``; 1/4 for rewards in {0, 1}.
     """
+    scale, objective = settings.advantage_scale, settings.challenger_objective
     judged_N = played.judged_N
     solver_NG = solver_advantages(played.rewards_NG, played.quality_NG, scale)
     solver_NG = torch.where(judged_N.unsqueeze(1), solver_NG, 0.0)
@@ -125,7 +137,7 @@ def round_advantages(
         else OBJECTIVES[objective](played.rewards_NG)
     )
     rewards_N = challenger_rewards(objective_N, played.quality_NG, played.challenger_N)
-    if invalid_query == "lowest":
+    if settings.invalid_query == "lowest":
         rewards_N = torch.where(played.playout.valid_N, rewards_N, rewards_N.min())
     challenger_N = torch.zeros_like(rewards_N)
     if judged_N.any():

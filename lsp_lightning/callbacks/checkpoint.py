@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import require_at_least
 
 
 class RoundCheckpoint(Checkpoint):
@@ -22,8 +22,7 @@ class RoundCheckpoint(Checkpoint):
     """
 
     def __init__(self, every: int = 1) -> None:
-        if every < 1:
-            raise ConfigError("checkpoint.every", f"is {every}", "set 1 or more rounds")
+        require_at_least(every, 1, "checkpoint.every", "nothing would be kept")
         self.every = every
 
     def on_train_batch_end(

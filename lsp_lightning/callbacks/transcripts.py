@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lsp_lightning.datamodule import rounds_played
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import require_at_least
 from lsp_lightning.types import SelfPlayRound
 
 
@@ -25,10 +25,8 @@ class Transcripts(Callback):
     """
 
     def __init__(self, every: int = 1, shard_rounds: int = 100) -> None:
-        if every < 0:
-            raise ConfigError("transcripts.every", f"is {every}", "set 0 (none) or more")
-        if shard_rounds < 1:
-            raise ConfigError("transcripts.shard_rounds", f"is {shard_rounds}", "set 1 or more")
+        require_at_least(every, 0, "transcripts.every", "0 is none already")
+        require_at_least(shard_rounds, 1, "transcripts.shard_rounds", "a file holds a round")
         self.every = every
         self.shard_rounds = shard_rounds
         self._kept = 0
