@@ -12,6 +12,7 @@ PLAIN_TEMPLATE = (
 )
 
 _SENTINEL = "\ue000{}\ue001"
+_UNKNOWN = "\ue0ff"  # a character for private use, in no vocabulary
 
 
 def fill(template: str, slots: Mapping[str, str]) -> str:
@@ -53,11 +54,13 @@ class ChatCodec:
         self.stop_ids = tuple(stop_ids)
         self._kwargs = dict(template_kwargs)
         self._chat_template = tokenizer.chat_template or PLAIN_TEMPLATE
-        # runs of white space are tokens of some vocabularies, and unknown text is no control token
-        added = {t: i for t, i in tokenizer.get_added_vocab().items() if t.strip()}
         special = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
-        controls = {**added, **dict(special)}
-        controls.pop(tokenizer.unk_token, None)
+        controls = {**tokenizer.get_added_vocab(), **dict(special)}
+        # runs of white space (written as such or as U+2581) are tokens of some vocabularies
+        controls = {t: i for t, i in controls.items() if t.replace("\u2581", " ").strip()}
+        # where plain text can be unknown, the token for that is no control token
+        if tokenizer.unk_token_id in self._tokenize(_UNKNOWN):
+            controls.pop(tokenizer.unk_token, None)
         self._control_ids = frozenset(controls.values())
         spellings = sorted(controls, key=len, reverse=True)
         self._spelling = re.compile("|".join(map(re.escape, spellings))) if spellings else None

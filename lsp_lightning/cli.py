@@ -25,6 +25,7 @@ from lsp_lightning.callbacks import (
 from lsp_lightning.cli_errors import hidden_config_error, one_line
 from lsp_lightning.datamodule import SelfPlayDataModule
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.main import COMMANDS
 from lsp_lightning.module import SelfPlayModule
 from lsp_lightning.rewards import RewardError
 
@@ -36,6 +37,11 @@ _DEFAULTS: dict[str, Any] = {
     "use_distributed_sampler": False,
     "enable_model_summary": False,
     "default_root_dir": "runs/lsp",
+}
+
+_OPTIMIZER: dict[str, Any] = {
+    "class_path": "torch.optim.AdamW",
+    "init_args": {"lr": 1e-5, "betas": [0.9, 0.95], "weight_decay": 0.0},
 }
 
 
@@ -73,7 +79,10 @@ class SelfPlayCLI(LightningCLI):
             trainer_defaults=dict(_DEFAULTS),
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={"prog": "lsp-lightning"},
+            parser_kwargs={
+                "prog": "lsp-lightning",
+                **{command: {"allow_abbrev": False} for command in COMMANDS},
+            },
             args=list(args),
         )
 
@@ -81,6 +90,7 @@ class SelfPlayCLI(LightningCLI):
         """The run's own callbacks, each with its key."""
         parser.add_lightning_class_args(RoundCheckpoint, "checkpoint")
         parser.add_lightning_class_args(Transcripts, "transcripts")
+        parser.set_defaults({"model.optimizer": _OPTIMIZER})
 
     def _parse_ckpt_path(self) -> None:
         """Checkpoints hold no settings: what was typed holds (see
@@ -106,14 +116,24 @@ class SelfPlayCLI(LightningCLI):
         fitting = self.subcommand == "fit"
         if config.logger is None or config.logger is True:
             kwargs["logger"] = [RunTable(folder), RunCurves(folder)] if fitting else False
-        if not fitting:  # no checkpoints or transcripts of a model that is only looked at
-            kwargs["enable_checkpointing"] = False
         callbacks: list[Any] = list(self._get(self.config_init, "trainer").callbacks or [])
         if config.enable_progress_bar is not False:
             callbacks.append(RoundProgress())
         if fitting:
             callbacks.append(RunSummary())
         return super().instantiate_trainer(**kwargs, callbacks=callbacks)
+
+    def before_fit(self) -> None:
+        """Ask for the rounds before a model is loaded."""
+        self.datamodule.check_rounds(self.trainer)
+
+    def before_test(self) -> None:
+        """Ask for the tasks before a model is loaded."""
+        self.datamodule.test_dataloader()
+
+    def before_predict(self) -> None:
+        """Ask for the queries before a model is loaded."""
+        self.datamodule.predict_dataloader()
 
     def after_test(self) -> None:
         """Print the result of the tasks kept for reporting."""

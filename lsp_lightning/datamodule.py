@@ -128,12 +128,19 @@ class SelfPlayDataModule(LightningDataModule):
 
     def train_dataloader(self) -> RoundStream:
         """The stream of all rounds of the run, ``trainer.max_steps`` of them."""
-        trainer = self.trainer
-        if trainer is None or trainer.max_steps < 1:
-            raise ConfigError("trainer.max_steps", "is not set", "set the number of rounds to play")
-        module: Any = trainer.lightning_module
-        self.stream = RoundStream(module.play, trainer.max_steps)
+        trainer: Any = self.trainer
+        self.check_rounds(trainer)
+        self.stream = RoundStream(trainer.lightning_module.play, trainer.max_steps)
         return self.stream
+
+    def check_rounds(self, trainer: Trainer) -> None:
+        """Whether the trainer knows how many rounds to play.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        if trainer.max_steps < 1:
+            raise ConfigError("trainer.max_steps", "is not set", "set the number of rounds to play")
 
     def val_dataloader(self) -> HeldOutTasks | list[Any]:
         """The held-out tasks for choosing settings."""

@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         _check_command(args[0])
+        check_config_files(args)
         args = with_run_config(args)
         # read when the libraries are imported, so set before
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -61,6 +62,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+def check_config_files(args: Sequence[str]) -> None:
+    """Whether each config file is there and is YAML.
+
+    Raises:
+        ConfigError: one is not; names it.
+    """
+    import yaml
+
+    for path in (Path(a) for f, a in _flags(args) if f in ("--config", "-c")):
+        if not path.is_file():
+            raise ConfigError("config", f"no file {str(path)!r}", "give an existing YAML file")
+        try:
+            yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            place = " ".join(str(error).split())
+            raise ConfigError(
+                "config", f"{str(path)!r} is not YAML ({place})", "mend it"
+            ) from error
+
+
 def with_run_config(args: Sequence[str]) -> list[str]:
     """A checkpoint given without a config brings the one of its run; what is typed goes over it.
 
@@ -68,13 +89,14 @@ def with_run_config(args: Sequence[str]) -> list[str]:
         ConfigError: no such checkpoint.
     """
     args = list(args)
-    path = _value_of(args, "--ckpt_path")
+    flags = dict(_flags(args))
+    path = flags.get("--ckpt_path")
     if path is None or path == "null":
         return args
     checkpoint = Path(path)
     if not checkpoint.is_file():
         raise ConfigError("ckpt_path", f"no file {path!r}", "give a run's checkpoints/last.ckpt")
-    if _value_of(args, "--config") is None and _value_of(args, "-c") is None:
+    if not {"--config", "-c"} & set(flags):
         config = checkpoint.resolve().parent.parent / "config.yaml"
         if not config.is_file():
             raise ConfigError("config", f"no {config} beside the checkpoint", "give --config FILE")
@@ -82,13 +104,14 @@ def with_run_config(args: Sequence[str]) -> list[str]:
     return args
 
 
-def _value_of(args: Sequence[str], flag: str) -> str | None:
-    for i, arg in enumerate(args):
-        if arg == flag and i + 1 < len(args):
-            return args[i + 1]
-        if arg.startswith(f"{flag}="):
-            return arg.partition("=")[2]
-    return None
+def _flags(args: Sequence[str]) -> list[tuple[str, str]]:
+    """Flags with their values, written ``--flag value`` or ``--flag=value``."""
+    found = []
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        flag, equals, value = arg.partition("=")
+        if flag.startswith("-"):
+            found.append((flag, value if equals else following))
+    return found
 
 
 def _check_command(command: str) -> None:

@@ -103,24 +103,10 @@ class SelfPlayModule(LightningModule):
         check_policy(base, lora is not None, init_adapter)
         require_at_least(micro_batch_tokens, 1, "model.micro_batch_tokens", "nothing would fit")
         self.policy: Policy | None = None
-        policy_settings: dict[str, Any] = {
-            "base": base,
-            "lora": lora,
-            "init_adapter": init_adapter,
-            "reference": reference,
-            "dtype": dtype,
-            "chat_template_kwargs": chat_template_kwargs,
-            "activation_checkpointing": activation_checkpointing,
-        }
-        self._load_policy = partial(Policy, **policy_settings)
-        self._facts = {
-            **policy_settings,
-            "lora": vars(lora) if lora else None,
-            **vars(self.loss_settings),
-            **vars(self.payoffs),
-            "rewards": [[r.name, r.enters, r.weight] for r in rewards],
-            "optimizer": optimizer_defaults(optimizer),
-        }
+        kwargs = chat_template_kwargs
+        self._load_policy = partial(
+            Policy, base, lora, init_adapter, reference, dtype, kwargs, activation_checkpointing
+        )
         self.round_means = Means()
         self.heldout_means = Means()
         self.heldout_scores: dict[str, Tensor] = {}
@@ -230,7 +216,9 @@ class SelfPlayModule(LightningModule):
 
     def _advantages(self, played: SelfPlayRound) -> Advantages:
         variance = played.rewards_NG.var(dim=1, unbiased=False).max()
-        self.max_variance.copy_(torch.maximum(self.max_variance, variance.to(self.max_variance)))
+        if torch.isfinite(variance):  # one overflow must not flatten the scale of all later rounds
+            variance = variance.to(self.max_variance)
+            self.max_variance.copy_(torch.maximum(self.max_variance, variance))
         return round_advantages(played, self.payoffs, float(self.max_variance))
 
     # -- held-out tasks --------------------------------------------------------------------------
@@ -278,8 +266,20 @@ class SelfPlayModule(LightningModule):
     def facts(self) -> dict[str, Any]:
         """The settings that a resumed run is compared by: plain values only."""
         data = self.data
-        game = {"num_queries": data.num_queries, "group_size": data.group_size, "seed": data.seed}
-        return {**self._facts, **game}
+        base, lora, init_adapter, reference, *_ = self._load_policy.args
+        return {
+            "base": base,
+            "lora": vars(lora) if lora else None,
+            "init_adapter": init_adapter,
+            "reference": reference,
+            **vars(self.loss_settings),
+            **vars(self.payoffs),
+            "rewards": [[r.name, r.enters, r.weight] for r in self.rewards],
+            "optimizer": optimizer_defaults(self.optimizer),
+            "num_queries": data.num_queries,
+            "group_size": data.group_size,
+            "seed": data.seed,
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is trained (every adapter by name), not the base."""

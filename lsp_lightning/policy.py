@@ -15,7 +15,7 @@ from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional.logprobs import token_logprobs
 from lsp_lightning.inference import by_token_budget, inference_state, pad_right
 from lsp_lightning.paths import resolve
-from lsp_lightning.pretrained import load_codec, load_model
+from lsp_lightning.pretrained import check_policy, load_codec, load_model
 from lsp_lightning.types import TrainBatch
 
 ReferenceChoice = Literal["start", "base"]
@@ -74,6 +74,7 @@ class Policy(nn.Module):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
+        check_policy(base, lora is not None, init_adapter)
         model = load_model(base, _compute_type(dtype, torch.device(device), lora))
         check_head(model)
         self.codec: ChatCodec
@@ -95,6 +96,11 @@ class Policy(nn.Module):
     def causal_lm(self) -> Any:
         """The Hugging Face model with its adapters in place: what engines sample from."""
         return _causal_lm(self.model)
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether adapters are trained, and not all weights."""
+        return not self._copies
 
     @property
     def device(self) -> torch.device:

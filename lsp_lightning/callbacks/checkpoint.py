@@ -41,7 +41,7 @@ class RoundCheckpoint(Checkpoint):
         """Save the trained adapter (or model) for use elsewhere."""
         if trainer.is_global_zero:
             policy: Any = pl_module.policy
-            name = "adapter" if getattr(pl_module, "lora", None) else "model"
+            name = "adapter" if policy.has_adapter else "model"
             policy.save(Path(trainer.default_root_dir) / name)
 
     def save(self, trainer: Trainer) -> None:

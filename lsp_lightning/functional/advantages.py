@@ -48,7 +48,7 @@ def challenger_rewards(
     """
     reward_N = objective_N
     if quality_NG is not None:
-        reward_N = reward_N + query_values(quality_NG)
+        reward_N = reward_N + _like(query_values(quality_NG), objective_N)
     if extra_N is not None:
         reward_N = reward_N + _like(extra_N, objective_N)
     return reward_N
@@ -110,7 +110,8 @@ UNIT_RANGE_OBJECTIVES = frozenset({"frontier", "band"})
 def dead_groups(rewards_NG: Tensor) -> Tensor:
     """True for groups without spread, from which nothing can be learned. (N, G) -> (N,) bool."""
     _require_matrix(rewards_NG, "rewards_NG")
-    return rewards_NG.amax(dim=1) - rewards_NG.amin(dim=1) <= _STD_FLOOR
+    floor_N = _STD_FLOOR * rewards_NG.abs().amax(dim=1).clamp_min(1.0)
+    return rewards_NG.amax(dim=1) - rewards_NG.amin(dim=1) <= floor_N
 
 
 def _centre(x: Tensor, scale: AdvantageScale) -> Tensor:
@@ -118,7 +119,9 @@ def _centre(x: Tensor, scale: AdvantageScale) -> Tensor:
     centred = x - x.mean(dim=-1, keepdim=True)
     if scale == "std":
         std = centred.square().mean(dim=-1, keepdim=True).sqrt()
-        return torch.where(std > _STD_FLOOR, centred / std.clamp_min(_STD_FLOOR), 0.0 * centred)
+        # equal rewards have a spread of rounding errors, which grows with their size
+        floor = _STD_FLOOR * x.abs().amax(dim=-1, keepdim=True).clamp_min(1.0)
+        return torch.where(std > floor, centred / std.clamp_min(_STD_FLOOR), 0.0 * centred)
     return centred
 
 

@@ -45,6 +45,9 @@ def selfplay_loss(
     if not advantages_B.shape == weights_B.shape == logprobs_BT.shape[:1]:
         raise ValueError("advantages and weights must have shape (B,)")
     mask_BT = mask_BT.bool()
+    # masked before and after: whatever padding holds, it reaches neither the value nor the gradient
+    logprobs_BT = torch.where(mask_BT, logprobs_BT, 0.0)
+    ref_logprobs_BT = torch.where(mask_BT, ref_logprobs_BT, 0.0)
     ratio_BT = torch.exp(logprobs_BT - logprobs_BT.detach())
     objective_B = torch.where(mask_BT, ratio_BT, 0.0).sum(dim=1) * advantages_B
     if kl != "k1_in_reward" and beta != 0:

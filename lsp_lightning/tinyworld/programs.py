@@ -1,0 +1,85 @@
+"""The family `prog`: straight-line Python one-liners. What do they print?
+
+A program of level n assigns n variables in the order a, b, c, each from those before it, and prints
+one expression: `a=3;b=a+4;print(b-2)`. Every accepted text is valid Python with the same output.
+The truth is computed from the parsed text; nothing is ever executed.
+"""
+
+import random
+import re
+
+VARIABLES = "abc"
+VALUE_LIMIT = 20  # of the values in a generated program; the grammar itself sets no such limit
+
+
+def _expression(variables: str) -> str:
+    """Pattern of one operation. The right side of `*` is a digit, so values stay small."""
+    operand = f"[0-9{variables}]"
+    return rf"(?:{operand}[+-]{operand}|{operand}\*[0-9])"
+
+
+def _program_pattern(level: int) -> re.Pattern[str]:
+    """Pattern of a whole program: which variables are known at each place is part of it."""
+    rest = "".join(f";{VARIABLES[i]}={_expression(VARIABLES[:i])}" for i in range(1, level))
+    return re.compile(rf"a=[0-9]{rest};print\({_expression(VARIABLES[:level])}\)")
+
+
+PATTERNS = tuple(_program_pattern(level) for level in (1, 2, 3))
+
+
+def _value(expression: str, known: dict[str, int]) -> int:
+    """Value of a literal, a variable or one operation on two of them."""
+    if len(expression) == 1:
+        return known[expression] if expression in known else int(expression)
+    left, operator, right = (expression[0], expression[1], expression[2])
+    x, y = _value(left, known), _value(right, known)
+    return x + y if operator == "+" else x - y if operator == "-" else x * y
+
+
+def _values(text: str) -> list[int]:
+    """Values of all assignments of an accepted program in order, the printed one last."""
+    *assignments, output = text.split(";")
+    known: dict[str, int] = {}
+    for assignment in assignments:
+        known[assignment[0]] = _value(assignment[2:], known)
+    return [*known.values(), _value(output[len("print(") : -1], known)]
+
+
+def run_program(text: str) -> tuple[int, str] | None:
+    """(level, printed text) of a program, or None where the grammar does not accept it."""
+    for level, pattern in enumerate(PATTERNS, start=1):
+        if pattern.fullmatch(text):
+            return level, str(_values(text)[-1])
+    return None
+
+
+def _draw_expression(known: str, rng: random.Random) -> str:
+    """One operation on any known variable: an assignment may be idle, as in real programs."""
+    variable, operator = rng.choice(known), rng.choice("++--*")
+    if operator == "*":
+        return f"{variable}*{rng.randint(2, 9)}"
+    # x-x is left out: it would make too many answers 0
+    others = known.replace(variable, "") if operator == "-" else known
+    digit = not others or rng.random() < 0.7
+    pair = [variable, str(rng.randint(0, 9)) if digit else rng.choice(others)]
+    if rng.random() < 0.3:
+        pair.reverse()
+    return operator.join(pair)
+
+
+def make_program(level: int, rng: random.Random) -> str:
+    """A program of the level (1..3) that a small model can learn to run.
+
+    Variables hold 0..VALUE_LIMIT; only what is printed may be negative. At level 1, where few
+    programs exist, products up to 9*9 are let through.
+    """
+    limit = 81 if level == 1 else VALUE_LIMIT
+    while True:
+        parts = [f"a={rng.randint(0, 9)}"]
+        for i in range(1, level):
+            parts.append(f"{VARIABLES[i]}={_draw_expression(VARIABLES[:i], rng)}")
+        parts.append(f"print({_draw_expression(VARIABLES[:level], rng)})")
+        text = ";".join(parts)
+        *assigned, printed = _values(text)
+        if all(0 <= value <= limit for value in assigned) and abs(printed) <= limit:
+            return text
