@@ -25,7 +25,6 @@ from lsp_lightning.callbacks import (
 from lsp_lightning.cli_errors import hidden_config_error, one_line
 from lsp_lightning.datamodule import SelfPlayDataModule
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.main import COMMANDS
 from lsp_lightning.module import SelfPlayModule
 from lsp_lightning.rewards import RewardError
 
@@ -79,10 +78,7 @@ class SelfPlayCLI(LightningCLI):
             trainer_defaults=dict(_DEFAULTS),
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={
-                "prog": "lsp-lightning",
-                **{command: {"allow_abbrev": False} for command in COMMANDS},
-            },
+            parser_kwargs={"prog": "lsp-lightning", "allow_abbrev": False},
             args=list(args),
         )
 

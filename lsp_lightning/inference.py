@@ -14,13 +14,14 @@ def inference_state(model: torch.nn.Module, device_type: str) -> Iterator[None]:
     ``no_grad`` and not ``inference_mode``: models may keep buffers they make here (long-context
     rotary tables), and training could not use them afterwards.
     """
-    training = model.training
+    training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         with torch.no_grad(), torch.autocast(device_type, enabled=False):
             yield
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True
 
 
 def by_token_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -80,7 +80,7 @@ class Policy(nn.Module):
         self.codec: ChatCodec
         self.codec, self.pad_id = load_codec(base, model, chat_template_kwargs or {})
         if activation_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         self.model: nn.Module
         if lora is None and init_adapter is None:
             self.model = model

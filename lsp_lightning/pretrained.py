@@ -1,6 +1,7 @@
 """Getting a model and its tokenizer: safetensors only, no code from the hub, faults said in one
 line."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -62,6 +63,11 @@ def check_policy(base: str, with_lora: bool, init_adapter: str | None) -> None:
             key,
             f"{init_adapter!r} is not a peft adapter (adapter_config.json, *.safetensors)",
             "give the 'adapter' folder of a finished run",
+        )
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    if config.get("peft_type") != "LORA" or config.get("modules_to_save"):
+        raise ConfigError(
+            key, f"{init_adapter!r} is more than LoRA matrices", "give a plain LoRA adapter"
         )
 
 

@@ -34,7 +34,8 @@ class RoundCheckpoint(Checkpoint):
         be gone on with when more rounds are asked for.
         """
         played = batch.index + 1
-        if played % self.every == 0 or played == trainer.max_steps:
+        last = played == trainer.max_steps or trainer.should_stop
+        if played % self.every == 0 or last:
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -21,7 +21,8 @@ class LocalEngine:
             past_key_values, logits_to_keep`` (all current Hugging Face ones do).
         stop_ids: tokens that end a completion.
         pad_id: what fills up shorter rows.
-        max_rows: completions decoded together; more are decoded in turn, each with its own cache.
+        max_rows: prompts are taken together until their draws are so many; one prompt's draws are
+            never parted.
     """
 
     def __init__(
