@@ -64,13 +64,15 @@ def round_metrics(
     seconds: Mapping[str, float],
 ) -> dict[str, Tensor | float]:
     """All that is logged of a round, by name; ``seconds`` is wall time by phase."""
-    values_N = query_values(played.rewards_NG)
+    judged_N = played.judged_N
+    rewards_NG = played.rewards_NG[judged_N]
+    values_N = query_values(rewards_NG)
     metrics: dict[str, Tensor | float] = {
         "loss": facts.loss,
-        "reward": played.rewards_NG,
+        "reward": rewards_NG,
         "value": values_N,
         "value_std": values_N.std(unbiased=False),
-        "dead_groups": dead_groups(_solver_total(played)).float(),
+        "dead_groups": dead_groups(_solver_total(played)[judged_N]).float(),
         "advantage_std/solver": advantages.solver_NG.std(unbiased=False),
         "gradient_norm": gradient_norm,
         "skipped": float(not torch.isfinite(gradient_norm)),
@@ -78,7 +80,7 @@ def round_metrics(
         **{f"seconds/{phase}": s for phase, s in seconds.items()},
     }
     if played.quality_NG is not None:
-        metrics["quality"] = played.quality_NG
+        metrics["quality"] = played.quality_NG[judged_N]
     if advantages.challenger_N is not None:
         metrics["advantage_std/challenger"] = advantages.challenger_N.std(unbiased=False)
     for role, rows in facts.roles.items():

@@ -74,7 +74,7 @@ def play_round(
         index=index,
         playout=playout,
         rewards_NG=scored.rewards_NG,
-        judged_N=scored.judged_N,
+        judged_NG=scored.judged_NG,
         quality_NG=scored.quality_NG,
         challenger_N=scored.challenger_N,
         components=scored.components,
@@ -132,16 +132,17 @@ def round_advantages(
     if not played.trains_challenger:
         return Advantages(solver_NG, None)
     objective_N = (
-        learnability(played.rewards_NG, max_variance)
+        learnability(played.rewards_NG, max_variance, played.judged_NG)
         if objective == "learnability"
         else OBJECTIVES[objective](played.rewards_NG)
     )
     rewards_N = challenger_rewards(objective_N, played.quality_NG, played.challenger_N)
-    if settings.invalid_query == "lowest":
-        rewards_N = torch.where(played.playout.valid_N, rewards_N, rewards_N.min())
     challenger_N = torch.zeros_like(rewards_N)
     if judged_N.any():
-        challenger_N[judged_N] = challenger_advantages(rewards_N[judged_N], scale)
+        paid_N, valid_N = rewards_N[judged_N], played.playout.valid_N[judged_N]
+        if settings.invalid_query == "lowest":
+            paid_N = torch.where(valid_N, paid_N, paid_N.min())
+        challenger_N[judged_N] = challenger_advantages(paid_N, scale)
     return Advantages(solver_NG, challenger_N)
 
 

@@ -141,9 +141,8 @@ class SelfPlayRound:
     """What was played."""
     rewards_NG: Tensor
     """Weighted sum of the task rewards, R."""
-    judged_N: Tensor
-    """(N,) bool: false where no answer of the group could be judged; such a group teaches
-    nothing."""
+    judged_NG: Tensor
+    """(N, G) bool: every reward could judge the answer. A group without one teaches nothing."""
     quality_NG: Tensor | None
     """Weighted sum of the quality rewards, Q; None for LSP-Zero."""
     challenger_N: Tensor | None
@@ -154,6 +153,11 @@ class SelfPlayRound:
     """What verifiers know of each query, by name (malformed, level, family ...), N values each."""
     seconds: Mapping[str, float]
     """Wall time by phase."""
+
+    @property
+    def judged_N(self) -> Tensor:
+        """(N,) bool: at least one answer of the group could be judged."""
+        return self.judged_NG.any(dim=1)
 
     @property
     def trains_challenger(self) -> bool:

@@ -69,15 +69,21 @@ def minimax(rewards_NG: Tensor) -> Tensor:
     return -query_values(rewards_NG)
 
 
-def learnability(rewards_NG: Tensor, max_variance: Tensor | float = 0.25) -> Tensor:
+def learnability(
+    rewards_NG: Tensor, max_variance: Tensor | float = 0.25, judged_NG: Tensor | None = None
+) -> Tensor:
     """Highest where half of the answers are right. (N, G) -> (N,), in [0, 1].
 
     The variance within the group over the largest possible one. For rewards in {0, 1} that is
     ``4 V (1 - V)``; for others the caller passes the largest variance seen so far (its scale).
+    Answers that could not be judged (``judged_NG`` false) do not count.
     """
     _require_matrix(rewards_NG, "rewards_NG")
-    scale = torch.as_tensor(max_variance, dtype=rewards_NG.dtype, device=rewards_NG.device)
-    return rewards_NG.var(dim=1, unbiased=False) / scale.clamp_min(_STD_FLOOR)
+    judged = torch.ones_like(rewards_NG) if judged_NG is None else judged_NG.to(rewards_NG.dtype)
+    count_N1 = judged.sum(dim=1, keepdim=True).clamp_min(1)
+    mean_N1 = (judged * rewards_NG).sum(dim=1, keepdim=True) / count_N1
+    variance_N = (judged * (rewards_NG - mean_N1).square()).sum(dim=1) / count_N1.squeeze(1)
+    return variance_N / max(float(max_variance), _STD_FLOOR)
 
 
 def frontier(rewards_NG: Tensor) -> Tensor:

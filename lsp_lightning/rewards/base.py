@@ -13,6 +13,10 @@ from lsp_lightning.functional import UNIT_RANGE_OBJECTIVES, ChallengerObjective
 from lsp_lightning.types import Playout, Reference
 
 Enters = Literal["task", "quality", "challenger"]
+#: Where a reward that scores answers can enter.
+AnswerEnters = Literal["task", "quality"]
+
+_ROUNDING = 1e-6
 
 
 class RewardError(RuntimeError):
@@ -79,8 +83,8 @@ class Scored:
     """Weighted sum of the quality rewards, or None without any."""
     challenger_N: Tensor | None
     """Weighted sum of the rewards for the Challenger alone, or None without any."""
-    judged_N: Tensor
-    """(N,) bool: false where one reward could judge no answer of the group."""
+    judged_NG: Tensor
+    """(N, G) bool: every reward of answers could judge this one."""
     components: Mapping[str, Tensor]
     """Every reward's own scores, unweighted, NaN kept."""
 
@@ -92,40 +96,37 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
         RewardError: a reward raised, judged nothing, or returned the wrong shape or an infinity.
     """
     n, g = len(playout.query_texts), playout.group_size
-    judged_N = torch.ones(n, dtype=torch.bool)
+    judged_NG = torch.ones((n, g), dtype=torch.bool)
     components: dict[str, Tensor] = {}
     sums: dict[Enters, Tensor] = {}
     for reward in rewards:
         scores = _checked(reward, playout, (n,) if reward.enters == "challenger" else (n, g))
         components[reward.name] = scores
-        filled, judged = fill_unjudged(scores)
-        judged_N &= judged
-        sums[reward.enters] = sums.get(reward.enters, torch.zeros(())) + reward.weight * filled
+        if scores.dim() == 2:
+            judged_NG &= ~scores.isnan()
+        weighted = reward.weight * fill_unjudged(scores)
+        sums[reward.enters] = sums.get(reward.enters, torch.zeros(())) + weighted
+    if "task" not in sums:
+        raise RewardError("no reward enters for the task: there is nothing to play for")
     return Scored(
         rewards_NG=sums["task"],
         quality_NG=sums.get("quality"),
         challenger_N=sums.get("challenger"),
-        judged_N=judged_N,
+        judged_NG=judged_NG,
         components=components,
     )
 
 
-def fill_unjudged(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """NaN replaced by what pushes nobody, and which queries could be judged at all.
+def fill_unjudged(scores: Tensor) -> Tensor:
+    """NaN replaced by what pushes nobody.
 
-    In (N, G) a NaN takes its group's mean; a group without any judged cell is 0 and marked. In (N,)
-    a NaN takes the round's mean.
-
-    Returns:
-        the filled scores and judged (N,) bool.
+    In (N, G) a NaN takes its group's mean, and 0 where nothing of the group was judged. In (N,) it
+    takes the round's mean.
     """
     known = ~scores.isnan()
-    if scores.dim() == 1:
-        return torch.where(known, scores, scores.nanmean()), torch.ones_like(known)
-    mean_N1 = torch.where(known, scores, 0.0).sum(1, keepdim=True) / known.sum(
-        1, keepdim=True
-    ).clamp(1)
-    return torch.where(known, scores, mean_N1), known.any(dim=1)
+    counts = known.sum(dim=-1, keepdim=True).clamp(min=1)
+    means = torch.where(known, scores, 0.0).sum(dim=-1, keepdim=True) / counts
+    return torch.where(known, scores, means)
 
 
 def check_rewards(
@@ -157,6 +158,21 @@ def check_rewards(
         )
 
 
+def require_answers(enters: Enters, name: str) -> AnswerEnters:
+    """Where a reward that scores answers, (N, G), enters.
+
+    Raises:
+        ConfigError: for the Challenger alone, who is paid by the query.
+    """
+    if enters == "challenger":
+        raise ConfigError(
+            "model.rewards",
+            f"{name!r} scores answers and cannot enter for the challenger",
+            "let it enter for task or quality",
+        )
+    return enters
+
+
 def is_binary(rewards: Sequence[Reward]) -> bool:
     """Whether R is 0 or 1 only."""
     task = [reward for reward in rewards if reward.enters == "task"]
@@ -173,7 +189,7 @@ def in_unit_range(rewards: Sequence[Reward]) -> bool:
             return False
         ends = [reward.weight * end for end in reward.span]
         low, high = low + min(ends), high + max(ends)
-    return low >= 0 and high <= 1
+    return low >= -_ROUNDING and high <= 1 + _ROUNDING
 
 
 def _checked(reward: Reward, playout: Playout, shape: tuple[int, ...]) -> Tensor:

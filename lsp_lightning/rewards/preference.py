@@ -9,7 +9,7 @@ from torch import Tensor
 from lsp_lightning.chat import ChatCodec
 from lsp_lightning.inference import by_token_budget, inference_state, pad_right
 from lsp_lightning.pretrained import check_base, load_classifier, load_codec
-from lsp_lightning.rewards.base import Enters, Reward
+from lsp_lightning.rewards.base import AnswerEnters, Reward, require_answers
 from lsp_lightning.types import Playout, Reference
 
 _KEY = "model.rewards.PreferenceReward.model"
@@ -35,11 +35,11 @@ class PreferenceReward(Reward):
         model: str,
         weight: float = 1.0,
         name: str = "preference",
-        enters: Enters = "task",
+        enters: AnswerEnters = "task",
         max_tokens: int = 2048,
         batch_tokens: int = 8192,
     ) -> None:
-        super().__init__(weight, name, enters)
+        super().__init__(weight, name, require_answers(enters, name))
         check_base(model, _KEY)
         self._source = model
         self._max_tokens = max_tokens

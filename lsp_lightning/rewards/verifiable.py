@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lsp_lightning.rewards.base import Enters, Reward
+from lsp_lightning.rewards.base import AnswerEnters, Reward, require_answers
 from lsp_lightning.types import Playout
 
 
@@ -43,10 +43,10 @@ class VerifiableReward(Reward):
         verifier: Verifier,
         weight: float = 1.0,
         name: str = "verifiable",
-        enters: Enters = "task",
+        enters: AnswerEnters = "task",
         binary: bool = True,
     ) -> None:
-        super().__init__(weight, name, enters)
+        super().__init__(weight, name, require_answers(enters, name))
         self.verifier = verifier
         self.binary = binary
 
