@@ -14,7 +14,7 @@ from torch import Tensor
 from lsp_lightning.collate import pack
 from lsp_lightning.datamodule import SelfPlayDataModule
 from lsp_lightning.errors import ConfigError, require_at_least
-from lsp_lightning.functional import AdvantageScale, ChallengerObjective, KLForm
+from lsp_lightning.functional import AdvantageScale, ChallengerObjective, KLForm, learnability
 from lsp_lightning.heldout import answer_greedily, heldout_reward, score_tasks
 from lsp_lightning.metrics import Means, round_metrics
 from lsp_lightning.player import Player
@@ -215,7 +215,7 @@ class SelfPlayModule(LightningModule):
             self.trainer.should_stop = True
 
     def _advantages(self, played: SelfPlayRound) -> Advantages:
-        variance = played.rewards_NG.var(dim=1, unbiased=False).max()
+        variance = learnability(played.rewards_NG, 1.0, played.judged_NG).max()
         if torch.isfinite(variance):  # one overflow must not flatten the scale of all later rounds
             variance = variance.to(self.max_variance)
             self.max_variance.copy_(torch.maximum(self.max_variance, variance))

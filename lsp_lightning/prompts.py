@@ -5,7 +5,7 @@ what fills their slots is plain text.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.paths import require_file
@@ -94,14 +94,16 @@ def is_valid_query(text: str, truncated: bool) -> bool:
     return bool(text.strip()) and not truncated and not any(tag in text for tag in TEMPLATE_TAGS)
 
 
-_JUDGE_TAG = re.compile(
-    r"<(?=\s*/?\s*(?:instruction|response|calculation|score)\b)", flags=re.IGNORECASE
-)
+#: Tags of the judge's prompt and reply.
+JUDGE_TAGS = ("instruction", "response", "Calculation", "Score")
 
 
-def fence(text: str) -> str:
+def fence(text: str, tags: Iterable[str] = JUDGE_TAGS) -> str:
     """A judged text that cannot close the tags it stands between, nor write the judge's own.
 
-    The opening bracket of each such tag becomes a single angle quotation mark.
+    The opening bracket of each such tag, in any case and spacing, becomes a single angle quotation
+    mark. A comparison such as ``x <score`` stays: without a closing bracket there is no tag.
     """
-    return _JUDGE_TAG.sub("\u2039", text)
+    names = "|".join(map(re.escape, tags))
+    tag = rf"<(?=\s*/?\s*(?:{names})\b[^<>]*>)"
+    return re.sub(tag, "\u2039", text, flags=re.IGNORECASE)

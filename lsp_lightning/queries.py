@@ -130,7 +130,12 @@ def read_queries(path: str, key: str) -> list[Query]:
     """
     file: Path = require_file(path, key)
     queries = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(key, f"{path!r} is not UTF-8 text", "save it as UTF-8") from error
+    # not splitlines: JSON strings may hold other line separators as they are
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
         where = f"line {number} of {path!r}"
         if not line.strip():
             raise ConfigError(key, f"{where} is empty", "delete the line")
@@ -140,12 +145,12 @@ def read_queries(path: str, key: str) -> list[Query]:
             raise ConfigError(
                 key, f"{where} is not JSON ({error.msg})", 'write lines like {"query": "..."}'
             ) from error
-        text = entry.get("query") if isinstance(entry, dict) else None
-        if not isinstance(text, str) or not text.strip():
+        query = entry.get("query") if isinstance(entry, dict) else None
+        if not isinstance(query, str) or not query.strip():
             raise ConfigError(
                 key, f"{where} has no 'query' text", 'write lines like {"query": "..."}'
             )
-        queries.append(Query(text.strip(), entry.get("reference")))
+        queries.append(Query(query.strip(), entry.get("reference")))
     if not queries:
         raise ConfigError(key, f"{path!r} holds no queries", 'write lines like {"query": "..."}')
     return queries
@@ -157,7 +162,7 @@ def check_sampling(sampling: Sampling, key: str, for_training: bool) -> None:
     Raises:
         ConfigError: a setting out of its range.
     """
-    if sampling.temperature < 0 or (for_training and sampling.temperature == 0):
+    if not sampling.temperature >= 0 or (for_training and sampling.temperature == 0):
         raise ConfigError(
             f"{key}.temperature", f"is {sampling.temperature}", "training needs one above 0"
         )

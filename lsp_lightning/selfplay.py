@@ -127,8 +127,7 @@ def round_advantages(
     """
     scale, objective = settings.advantage_scale, settings.challenger_objective
     judged_N = played.judged_N
-    solver_NG = solver_advantages(played.rewards_NG, played.quality_NG, scale)
-    solver_NG = torch.where(judged_N.unsqueeze(1), solver_NG, 0.0)
+    solver_NG = solver_advantages(played.rewards_NG, played.quality_NG, scale, played.judged_NG)
     if not played.trains_challenger:
         return Advantages(solver_NG, None)
     objective_N = (

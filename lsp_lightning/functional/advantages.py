@@ -23,17 +23,21 @@ def query_values(rewards_NG: Tensor) -> Tensor:
 
 
 def solver_advantages(
-    rewards_NG: Tensor, quality_NG: Tensor | None = None, scale: AdvantageScale = "none"
+    rewards_NG: Tensor,
+    quality_NG: Tensor | None = None,
+    scale: AdvantageScale = "none",
+    judged_NG: Tensor | None = None,
 ) -> Tensor:
     """Solver's advantage: ``R + Q`` minus the mean of its group (Algorithm 1). (N, G) -> (N, G).
 
     The own sample is inside the mean, as in the paper, so that the expected gradient is
     ``(G - 1) / G`` of the true one. ``scale="std"`` also divides by the group's standard
-    deviation, as GRPO does; a group without spread keeps advantage 0.
+    deviation, as GRPO does; a group without spread keeps advantage 0. Answers that could not be
+    judged (``judged_NG`` false) get 0 and move no other.
     """
     _require_matrix(rewards_NG, "rewards_NG")
     total_NG = rewards_NG if quality_NG is None else rewards_NG + _like(quality_NG, rewards_NG)
-    return _centre(total_NG, scale)
+    return _centre(total_NG, scale, judged_NG)
 
 
 def challenger_rewards(
@@ -79,10 +83,8 @@ def learnability(
     Answers that could not be judged (``judged_NG`` false) do not count.
     """
     _require_matrix(rewards_NG, "rewards_NG")
-    judged = torch.ones_like(rewards_NG) if judged_NG is None else judged_NG.to(rewards_NG.dtype)
-    count_N1 = judged.sum(dim=1, keepdim=True).clamp_min(1)
-    mean_N1 = (judged * rewards_NG).sum(dim=1, keepdim=True) / count_N1
-    variance_N = (judged * (rewards_NG - mean_N1).square()).sum(dim=1) / count_N1.squeeze(1)
+    centred_NG, count_N1 = _deviations(rewards_NG, judged_NG)
+    variance_N = centred_NG.square().sum(dim=1) / count_N1.squeeze(1)
     return variance_N / max(float(max_variance), _STD_FLOOR)
 
 
@@ -120,11 +122,19 @@ def dead_groups(rewards_NG: Tensor) -> Tensor:
     return rewards_NG.amax(dim=1) - rewards_NG.amin(dim=1) <= floor_N
 
 
-def _centre(x: Tensor, scale: AdvantageScale) -> Tensor:
+def _deviations(x: Tensor, judged: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Rows minus the mean of their judged cells (0 elsewhere); how many those are, at least 1."""
+    known = torch.ones_like(x) if judged is None else _like(judged, x).to(x.dtype)
+    count = known.sum(dim=-1, keepdim=True).clamp_min(1)
+    mean = (known * x).sum(dim=-1, keepdim=True) / count
+    return known * (x - mean), count
+
+
+def _centre(x: Tensor, scale: AdvantageScale, judged: Tensor | None = None) -> Tensor:
     """Rows minus their mean, optionally over their standard deviation. (..., K) -> (..., K)."""
-    centred = x - x.mean(dim=-1, keepdim=True)
+    centred, count = _deviations(x, judged)
     if scale == "std":
-        std = centred.square().mean(dim=-1, keepdim=True).sqrt()
+        std = (centred.square().sum(dim=-1, keepdim=True) / count).sqrt()
         # equal rewards have a spread of rounding errors, which grows with their size
         floor = _STD_FLOOR * x.abs().amax(dim=-1, keepdim=True).clamp_min(1.0)
         return torch.where(std > floor, centred / std.clamp_min(_STD_FLOOR), 0.0 * centred)

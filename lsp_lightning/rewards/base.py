@@ -100,6 +100,8 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
     components: dict[str, Tensor] = {}
     sums: dict[Enters, Tensor] = {}
     for reward in rewards:
+        if reward.name in components:
+            raise RewardError(f"two rewards are named {reward.name!r}")
         scores = _checked(reward, playout, (n,) if reward.enters == "challenger" else (n, g))
         components[reward.name] = scores
         if scores.dim() == 2:
@@ -205,6 +207,11 @@ def _checked(reward: Reward, playout: Playout, shape: tuple[int, ...]) -> Tensor
     scores = scores.detach().float().cpu()
     if scores.isinf().any():
         raise RewardError(f"reward {reward.name!r} returned an infinite score")
+    if reward.binary and not ((scores == 0) | (scores == 1) | scores.isnan()).all():
+        raise RewardError(
+            f"reward {reward.name!r} is said to be 0 or 1 and returned another score; "
+            "set its binary to false"
+        )
     if scores.isnan().all():
         raise RewardError(f"reward {reward.name!r} could judge nothing of this round")
     return scores

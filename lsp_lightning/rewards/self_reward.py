@@ -1,12 +1,16 @@
 """The quality self-reward: the frozen reference, prompted, judges the round."""
 
+import re
+
 import torch
 from torch import Tensor
 
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.prompts import JUDGE, MAX_SCORE, SCORE_PREFIX, fence, read_template
+from lsp_lightning.prompts import JUDGE, JUDGE_TAGS, MAX_SCORE, SCORE_PREFIX, fence, read_template
 from lsp_lightning.rewards.base import Reward
 from lsp_lightning.types import Playout, Reference
+
+_UNKNOWN = "\U0010fffd"  # a character for private use, in no vocabulary
 
 
 class SelfReward(Reward):
@@ -30,6 +34,8 @@ class SelfReward(Reward):
         super().__init__(weight, name, enters="quality")
         slots = ("instruction", "response")
         self._template = read_template(prompt, JUDGE, "model.rewards.SelfReward.prompt", slots)
+        # every tag of the template is one that a judged text must not spell
+        self._tags = {*re.findall(r"</?(\w+)>", self._template), *JUDGE_TAGS}
         self._reference: Reference | None = None
         self._score_ids: list[int] = []
 
@@ -40,10 +46,11 @@ class SelfReward(Reward):
             ConfigError: the tokenizer has no single token for one of the scores.
         """
         start = reference.encode(self._template, {}, prefix=SCORE_PREFIX)
+        unknown = reference.encode(self._template, {}, prefix=f"{SCORE_PREFIX}{_UNKNOWN}")[-1]
         self._score_ids = []
         for score in range(MAX_SCORE + 1):
             ids = reference.encode(self._template, {}, prefix=f"{SCORE_PREFIX}{score}")
-            if ids[:-1] != start:
+            if ids[:-1] != start or ids[-1] == unknown:
                 raise ConfigError(
                     "model.rewards.SelfReward",
                     f"this model's tokenizer has no token for {score} after {SCORE_PREFIX!r}",
@@ -61,7 +68,10 @@ class SelfReward(Reward):
         prompts = [
             self._reference.encode(
                 self._template,
-                {"instruction": fence(query), "response": fence(answer)},
+                {
+                    "instruction": fence(query, self._tags),
+                    "response": fence(answer, self._tags),
+                },
                 prefix=SCORE_PREFIX,
             )
             for query, answers in zip(playout.query_texts, playout.answer_groups(), strict=True)

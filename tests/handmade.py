@@ -1,0 +1,91 @@
+"""Rounds written by hand, for tests of what is made of them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lsp_lightning.rewards import Reward
+from lsp_lightning.types import Playout, Rollouts, SelfPlayRound
+
+
+def rollouts(
+    texts: Sequence[str], lengths: Sequence[int] | None = None, truncated: Sequence[bool] = ()
+) -> Rollouts:
+    """Completions that spell ``texts``; row ``i`` has ``lengths[i]`` tokens (2 if not given)."""
+    n = len(texts)
+    lengths = lengths or [2] * n
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
+    return Rollouts(
+        prompt_ids=torch.ones(n, 3, dtype=torch.long),
+        prompt_mask=torch.ones(n, 3, dtype=torch.bool),
+        completion_ids=mask.long(),
+        completion_mask=mask,
+        logprobs=-mask.float(),
+        truncated=torch.tensor(truncated or [False] * n),
+        texts=tuple(texts),
+        temperature=1.0,
+    )
+
+
+def playout(
+    queries: Sequence[str],
+    answers: Sequence[Sequence[str]],
+    *,
+    references: Sequence[object] | None = None,
+    valid: Sequence[bool] | None = None,
+    from_file: bool = False,
+) -> Playout:
+    """N queries with G answers each, written by the Challenger unless ``from_file``."""
+    return Playout(
+        query_texts=tuple(queries),
+        answers=rollouts([text for group in answers for text in group]),
+        group_size=len(answers[0]),
+        queries=None if from_file else rollouts(queries),
+        references=None if references is None else tuple(references),
+        valid_N=torch.tensor(valid or [True] * len(queries)),
+    )
+
+
+def scored_round(
+    rewards: Sequence[Sequence[float]],
+    *,
+    quality: Sequence[Sequence[float]] | None = None,
+    challenger: Sequence[float] | None = None,
+    judged: Sequence[bool] | Sequence[Sequence[bool]] | None = None,
+    valid: Sequence[bool] | None = None,
+    from_file: bool = False,
+) -> SelfPlayRound:
+    """A scored round with these rewards; ``judged`` is told for each query or for each answer."""
+    n, g = len(rewards), len(rewards[0])
+    judged_NG = torch.tensor(judged or [True] * n)
+    return SelfPlayRound(
+        index=0,
+        playout=playout(
+            [f"query {i}" for i in range(n)],
+            [[f"answer {i} {j}" for j in range(g)] for i in range(n)],
+            valid=valid,
+            from_file=from_file,
+        ),
+        rewards_NG=torch.tensor(rewards),
+        judged_NG=judged_NG if judged_NG.dim() == 2 else judged_NG.unsqueeze(1).expand(n, g),
+        quality_NG=None if quality is None else torch.tensor(quality),
+        challenger_N=None if challenger is None else torch.tensor(challenger),
+        components={},
+        query_facts={},
+        seconds={},
+    )
+
+
+class FixedReward(Reward):
+    """Scores known beforehand."""
+
+    def __init__(self, scores: object, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.scores = torch.tensor(scores) if isinstance(scores, list) else scores
+
+    def score(self, playout: Playout) -> Tensor:
+        """The scores."""
+        if isinstance(self.scores, Exception):
+            raise self.scores
+        return self.scores

@@ -1,0 +1,687 @@
+"""The command line: what a run writes, how it goes on, and what is said of a mistake."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import transformers
+import yaml
+from lightning.pytorch import Trainer
+
+from lsp_lightning.main import main
+from lsp_lightning.rewards import Reward
+
+ROOT = Path(__file__).parent.parent
+TINY = str(ROOT / "configs" / "tiny_lsp.yaml")
+
+
+@pytest.fixture(autouse=True)
+def untouched_process():
+    """What a run sets for its process does not outlive the test."""
+    environment, threads = dict(os.environ), torch.get_num_threads()
+    with warnings.catch_warnings():
+        yield
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    """Six of the tiny world's held-out tasks."""
+    lines = (ROOT / "lsp_lightning/tinyworld/data/dev.jsonl").read_text().splitlines()
+    path = tmp_path_factory.mktemp("tasks") / "tasks.jsonl"
+    path.write_text("\n".join(lines[:6]) + "\n")
+    return str(path)
+
+
+def fit_args(folder, tasks, *more):
+    """A run of two small rounds on the tiny world."""
+    return [
+        "fit",
+        "--config",
+        TINY,
+        "--trainer.default_root_dir",
+        str(folder),
+        "--trainer.max_steps",
+        "2",
+        "--data.num_queries",
+        "3",
+        "--data.group_size",
+        "2",
+        "--data.heldout",
+        tasks,
+        "--data.test",
+        tasks,
+        *more,
+    ]
+
+
+def status(args):
+    """The exit status of a command, however it ends."""
+    try:
+        return main(args)
+    except SystemExit as exit_:
+        return exit_.code or 0
+
+
+@pytest.fixture(scope="module")
+def process(tasks, tmp_path_factory):
+    """A run in a process of its own: its folder, and what it wrote to its two streams."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    done = subprocess.run(
+        [sys.executable, "-m", "lsp_lightning", *fit_args(folder, tasks)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(process):
+    """The folder of a finished run of two rounds. Read only: copy it to go on with it."""
+    return process[0]
+
+
+def rounds_in(folder):
+    """The rounds of metrics.csv, in its order."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [int(row["step"]) for row in csv.DictReader(file) if row["reward"]]
+
+
+def transcript(folder):
+    shards = sorted((folder / "transcripts").glob("*.parquet"))
+    return [row for shard in shards for row in pq.read_table(shard).to_pylist()]
+
+
+# -- a light start ---------------------------------------------------------------------------------
+
+
+def seconds_and_modules(code):
+    """How long a fresh process takes for ``code``, and which heavy modules it has then."""
+    script = (
+        "import sys, time; start = time.perf_counter()\n"
+        f"{code}\n"
+        "heavy = {'torch', 'lightning', 'transformers', 'peft', 'pyarrow', 'jsonargparse'}\n"
+        "print(time.perf_counter() - start, *sorted(heavy & set(sys.modules)))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    seconds, *heavy = out.stdout.splitlines()[-1].split()
+    return float(seconds), heavy
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    seconds, heavy = seconds_and_modules("import lsp_lightning")
+    assert heavy == []
+    assert seconds < 1
+
+
+def test_help_loads_nothing_heavy():
+    seconds, heavy = seconds_and_modules(
+        "from lsp_lightning.main import main; assert main(['--help']) == 0"
+    )
+    assert heavy == []
+    assert seconds < 3
+
+
+def test_a_mistyped_command_loads_nothing_heavy():
+    _, heavy = seconds_and_modules(
+        "from lsp_lightning.main import main; assert main(['fitt']) == 2"
+    )
+    assert heavy == []
+
+
+def test_help_names_every_command(capsys):
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    for command in ("fit", "validate", "test", "predict"):
+        assert re.search(rf"^  {command}\b", shown, flags=re.MULTILINE)
+
+
+def test_the_module_runs_like_the_script():
+    out = subprocess.run(
+        [sys.executable, "-m", "lsp_lightning", "--version"], capture_output=True, text=True
+    )
+    assert out.returncode == 0
+    assert out.stdout.startswith("lsp-lightning ")
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_every_key_has_a_help_text(command, capsys):
+    assert status([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    keys = ("model", "data", "checkpoint", "transcripts")
+    entries = re.findall(
+        rf"^  (--(?:{'|'.join(keys)})\.[\w.]+)([^\n]*(?:\n {{10,}}[^\n]*)*)", shown, re.MULTILINE
+    )
+    named = {flag for flag, _ in entries}
+    assert {"--model.base", "--model.rewards", "--data.num_queries", "--checkpoint.every"} <= named
+    silent = []
+    for flag, text in entries:
+        if flag.endswith(".help"):
+            continue
+        # the argument's placeholder, then its meaning, then (type: ..., default: ...)
+        meaning = " ".join(text.split()).partition("(")[0]
+        meaning = re.sub(r"^[A-Z_]+\+?|^\{[^}]*\}|^\[[^\]]*\]|\.\.\.", "", meaning.strip())
+        if len(meaning.split()) < 2:
+            silent.append(flag)
+    assert not silent
+
+
+# -- a run -----------------------------------------------------------------------------------------
+
+
+def test_a_run_writes_its_folder(finished):
+    assert (finished / "config.yaml").is_file()
+    assert list(finished.glob("events.out.tfevents*"))
+    assert (finished / "checkpoints" / "last.ckpt").is_file()
+    assert (finished / "adapter" / "adapter_model.safetensors").is_file()
+    assert rounds_in(finished) == [0, 1]
+    assert not list(finished.rglob("*.partial"))
+    rows = transcript(finished)
+    assert [row["round"] for row in rows] == [0] * 6 + [1] * 6
+    assert {"query", "answer", "R", "Q", "reward/verifiable", "reward/self_reward"} <= set(rows[0])
+
+
+def test_the_summary_says_what_the_run_came_to(finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["rounds"] == 2
+    assert summary["seconds"] > 0
+    for key in ("heldout_before", "heldout_after"):
+        scores = summary[key]
+        assert scores["n"] == 6
+        assert 0 <= scores["sampled"] <= 1
+        assert (scores["greedy"] * 6) == pytest.approx(round(scores["greedy"] * 6), abs=1e-4)
+
+
+def test_the_saved_config_is_the_whole_of_it(finished):
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    assert config["data"]["num_queries"] == 3
+    assert config["trainer"]["max_steps"] == 2
+    assert config["trainer"]["default_root_dir"] == str(finished)
+    assert [r["class_path"].rsplit(".", 1)[-1] for r in config["model"]["rewards"]] == [
+        "VerifiableReward",
+        "SelfReward",
+    ]
+
+
+def test_a_second_run_gets_a_folder_of_its_own(finished, tasks, tmp_path, capfd):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert main(fit_args(folder, tasks, "--trainer.max_steps", "1")) == 0
+    assert rounds_in(tmp_path / "run-2") == [0]
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    assert str(tmp_path / "run-2") in capfd.readouterr().out
+
+
+def moved(finished, folder):
+    """The finished run as if it had been played in ``folder``."""
+    shutil.copytree(finished, folder)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace(str(finished), str(folder)))
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def test_a_run_goes_on_in_its_folder(finished, tasks, tmp_path):
+    folder = tmp_path / "run"
+    checkpoint = moved(finished, folder)
+    assert main(["fit", "--ckpt_path", str(checkpoint), "--trainer.max_steps", "4"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert rounds_in(folder) == [0, 1, 2, 3]
+    assert [row["round"] for row in transcript(folder)] == [r for r in range(4) for _ in range(6)]
+    summary = json.loads((folder / "summary.json").read_text())
+    before = json.loads((finished / "summary.json").read_text())
+    assert summary["rounds"] == 4
+    assert summary["heldout_before"] == before["heldout_before"]
+    assert summary["heldout_after"]["n"] == 6
+    assert summary["seconds"] > before["seconds"]
+
+
+def test_a_run_made_longer_is_the_longer_run(finished, tasks, tmp_path):
+    main(fit_args(tmp_path / "whole", tasks, "--trainer.max_steps", "3"))
+    checkpoint = moved(finished, tmp_path / "cut")
+    assert main(["fit", "--ckpt_path", str(checkpoint), "--trainer.max_steps", "3"]) == 0
+    assert transcript(tmp_path / "cut") == transcript(tmp_path / "whole")
+    kinds = [f"{name}/adapter/adapter_model.safetensors" for name in ("cut", "whole")]
+    assert (tmp_path / kinds[0]).read_bytes() == (tmp_path / kinds[1]).read_bytes()
+
+
+def test_a_finished_run_that_is_resumed_plays_nothing_more(finished, tmp_path):
+    checkpoint = moved(finished, tmp_path / "run")
+    assert main(["fit", "--ckpt_path", str(checkpoint)]) == 0
+    assert rounds_in(tmp_path / "run") == [0, 1]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["rounds"] == 2
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_a_checkpoint_can_be_scored(finished, tmp_path, capfd, command):
+    checkpoint = moved(finished, tmp_path / "run")
+    before = sorted(p for p in (tmp_path / "run").rglob("*"))
+    assert main([command, "--ckpt_path", str(checkpoint)]) == 0
+    scores = json.loads(capfd.readouterr().out.strip().splitlines()[-1])
+    assert scores["tasks"] == 6
+    assert {"heldout/sampled", "heldout/greedy"} <= set(scores)
+    assert sorted(p for p in (tmp_path / "run").rglob("*")) == before
+    summary = json.loads((finished / "summary.json").read_text())
+    assert scores["heldout/greedy"] == pytest.approx(summary["heldout_after"]["greedy"])
+
+
+def test_a_checkpoint_can_answer(finished, tasks, tmp_path):
+    checkpoint = moved(finished, tmp_path / "run")
+    assert main(["predict", "--ckpt_path", str(checkpoint)]) == 0
+    lines = (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()
+    asked = [json.loads(line)["query"] for line in Path(tasks).read_text().splitlines()]
+    assert [json.loads(line)["query"] for line in lines] == asked
+    assert all(isinstance(json.loads(line)["answer"], str) for line in lines)
+
+
+def test_the_base_can_be_scored_without_a_checkpoint(tasks, capfd):
+    assert main(["validate", "--config", TINY, "--data.heldout", tasks]) == 0
+    assert json.loads(capfd.readouterr().out.strip().splitlines()[-1])["tasks"] == 6
+
+
+def test_a_run_is_quiet(process):
+    """On the error stream the progress of two rounds and nothing else."""
+    _, _, shown = process
+    lines = [line for line in shown.splitlines() if line.strip()]
+    assert [line.split()[:2] for line in lines] == [["round", "1/2"], ["round", "2/2"]]
+
+
+def test_a_run_ends_with_what_it_came_to_and_what_comes_next(process):
+    folder, shown, _ = process
+    assert "2 rounds in" in shown
+    assert re.search(r"solved by greedy answers: \d+\.\d% -> \d+\.\d%", shown)
+    assert f"lsp-lightning test --ckpt_path {folder}/checkpoints/last.ckpt" in shown
+    for name in ("metrics.csv", "summary.json", "config.yaml", "transcripts", "adapter"):
+        assert name in shown
+        assert (folder / name).exists()
+
+
+def test_the_printed_config_parses_to_itself(tasks, tmp_path, capfd):
+    assert status(fit_args(tmp_path / "run", tasks, "--print_config")) == 0
+    first = capfd.readouterr().out
+    path = tmp_path / "config.yaml"
+    path.write_text(first)
+    assert status(["fit", "--config", str(path), "--print_config"]) == 0
+    assert yaml.safe_load(capfd.readouterr().out) == yaml.safe_load(first)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def bare_config(tmp_path):
+    """A config that leaves all that has a default to it."""
+    config = {
+        "model": {"base": "pkg:lsp_lightning/tinyworld/base", "rewards": [VERIFIABLE]},
+        "data": {"num_queries": 2, "group_size": 2, "solver": {"max_new_tokens": 4}},
+        "trainer": {
+            "max_steps": 1,
+            "accelerator": "cpu",
+            "default_root_dir": str(tmp_path / "run"),
+        },
+    }
+    # the challenger's own prompt has characters that the tiny world does not know
+    prompt = {"prompt": "pkg:lsp_lightning/tinyworld/prompts/challenger.txt"}
+    config["data"]["queries"] = {"class_path": "lsp_lightning.Challenger", "init_args": prompt}
+    path = tmp_path / "bare.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+def test_a_config_without_an_optimizer_prints_to_one_that_parses(bare_config, tmp_path, capfd):
+    assert status(["fit", "--config", bare_config, "--print_config"]) == 0
+    printed = capfd.readouterr().out
+    path = tmp_path / "printed.yaml"
+    path.write_text(printed)
+    assert status(["fit", "--config", str(path), "--print_config"]) == 0
+    assert yaml.safe_load(capfd.readouterr().out) == yaml.safe_load(printed)
+
+
+def test_a_rate_can_be_typed_where_the_config_has_no_optimizer(bare_config, capfd):
+    args = ["fit", "--config", bare_config, "--model.optimizer.init_args.lr", "0.125"]
+    assert status([*args, "--print_config"]) == 0
+    config = yaml.safe_load(capfd.readouterr().out)
+    assert config["model"]["optimizer"]["init_args"]["lr"] == 0.125
+
+
+def test_a_run_without_an_optimizer_in_its_config_goes_on(bare_config, tmp_path):
+    assert main(["fit", "--config", bare_config]) == 0
+    checkpoint = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert main(["fit", "--ckpt_path", checkpoint, "--trainer.max_steps", "2"]) == 0
+    assert rounds_in(tmp_path / "run") == [0, 1]
+
+
+def test_overlays_and_flags_go_over_the_config(tmp_path, capfd):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("data:\n  num_queries: 5\n  group_size: 3\n")
+    args = ["fit", "--config", TINY, "--config", str(overlay), "--data.group_size", "4"]
+    assert status([*args, "--print_config"]) == 0
+    config = yaml.safe_load(capfd.readouterr().out)
+    assert config["data"]["num_queries"] == 5
+    assert config["data"]["group_size"] == 4
+    assert config["data"]["solver"]["max_new_tokens"] == 8
+    assert len(config["model"]["rewards"]) == 2
+
+
+def test_a_validation_interval_longer_than_the_run_works(tasks, tmp_path):
+    args = fit_args(tmp_path / "run", tasks, "--trainer.max_steps", "1")
+    assert main([*args, "--trainer.val_check_interval", "25"]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["heldout_after"]["n"] == 6
+
+
+def test_a_run_without_heldout_tasks_works(tmp_path, tasks):
+    args = fit_args(tmp_path / "run", tasks, "--data.heldout", "null")
+    assert main(args) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["heldout_before"] is None
+    assert summary["heldout_after"] is None
+
+
+# -- mistakes --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Loading a model fails the test; so does starting to train."""
+
+    def loaded(*args, **kwargs):
+        pytest.fail("a model was loaded")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", loaded)
+
+
+def pickled_base(folder: Path):
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    torch.save({}, folder / "pytorch_model.bin")
+    return str(folder)
+
+
+def file_with(path: Path, text: str):
+    path.write_text(text)
+    return str(path)
+
+
+VERIFIER = "lsp_lightning.tinyworld.verifier.TinyWorldVerifier"
+VERIFIABLE = {"class_path": "lsp_lightning.VerifiableReward", "init_args": {"verifier": VERIFIER}}
+SELF_REWARD = {"class_path": "lsp_lightning.SelfReward"}
+
+MISTAKES = {
+    "missing model folder": (
+        lambda tmp: ["--model.base", "./no/such/folder"],
+        ("model.base", "no folder", "hub id"),
+    ),
+    "pickled weights": (
+        lambda tmp: ["--model.base", pickled_base(tmp / "pickled")],
+        ("model.base", "safetensors", "save"),
+    ),
+    "unknown model key": (
+        lambda tmp: ["--model.betta", "1"],
+        ("model.betta", "no such key", "'model.beta'"),
+    ),
+    "unknown data key": (
+        lambda tmp: ["--data.num_query", "1"],
+        ("data.num_query", "no such key", "'data.num_queries'"),
+    ),
+    "unknown trainer key": (
+        lambda tmp: ["--trainer.maxx_steps", "1"],
+        ("trainer.maxx_steps", "no such key", "'trainer.max_steps'"),
+    ),
+    "unknown top key": (
+        lambda tmp: ["--seed_everithing", "1"],
+        ("seed_everithing", "no such key", "'seed_everything'"),
+    ),
+    "key typed in part": (
+        lambda tmp: ["--trainer.max_st", "1"],
+        ("trainer.max_st", "no such key", "'trainer.max_steps'"),
+    ),
+    "unknown model key in a file": (
+        lambda tmp: ["--config", file_with(tmp / "c.yaml", "model:\n  betta: 1\n")],
+        ("model.betta", "no such key", "'model.beta'"),
+    ),
+    "unknown data key in a file": (
+        lambda tmp: ["--config", file_with(tmp / "c.yaml", "data:\n  num_query: 1\n")],
+        ("data.num_query", "no such key", "'data.num_queries'"),
+    ),
+    "unknown trainer key in a file": (
+        lambda tmp: ["--config", file_with(tmp / "c.yaml", "trainer:\n  max_step: 1\n")],
+        ("trainer.max_step", "no such key", "'trainer.max_steps'"),
+    ),
+    "unknown top key in a file": (
+        lambda tmp: ["--config", file_with(tmp / "c.yaml", "seed_everythin: 1\n")],
+        ("seed_everythin", "no such key", "'seed_everything'"),
+    ),
+    "unknown nested key in a file": (
+        lambda tmp: ["--config", file_with(tmp / "c.yaml", "data:\n  solver:\n    top: 1\n")],
+        ("data.solver", "top"),
+    ),
+    "no queries": (lambda tmp: ["--data.num_queries", "0"], ("data.num_queries", "is 0", "set")),
+    "one query": (lambda tmp: ["--data.num_queries", "1"], ("data.num_queries", "is 1", "set 2")),
+    "one answer": (lambda tmp: ["--data.group_size", "1"], ("data.group_size", "is 1", "set 2")),
+    "wrong type": (lambda tmp: ["--data.num_queries", "abc"], ("data.num_queries", "abc", "int")),
+    "negative beta": (lambda tmp: ["--model.beta", "-1"], ("model.beta", "-1", "0 or more")),
+    "negative alpha": (
+        lambda tmp: ["--model.alpha_ch", "-1"],
+        ("model.alpha_ch", "-1", "0 or more"),
+    ),
+    "greedy training": (
+        lambda tmp: ["--data.solver.temperature", "0"],
+        ("data.solver.temperature", "above 0"),
+    ),
+    "impossible top-p": (lambda tmp: ["--data.solver.top_p", "0"], ("data.solver.top_p", "set")),
+    "unknown objective": (
+        lambda tmp: ["--model.challenger_objective", "maximin"],
+        ("model.challenger_objective", "maximin", "minimax"),
+    ),
+    "unknown kl": (lambda tmp: ["--model.kl", "k4"], ("model.kl", "k4", "k1_in_reward")),
+    "half precision": (
+        lambda tmp: ["--trainer.precision", "16-mixed"],
+        ("trainer.precision", "16-mixed", "model.dtype"),
+    ),
+    "accumulation": (
+        lambda tmp: ["--trainer.accumulate_grad_batches", "2"],
+        ("trainer.accumulate_grad_batches", "model.micro_batch_tokens"),
+    ),
+    "clipping by the trainer": (
+        lambda tmp: ["--trainer.gradient_clip_val", "1.0"],
+        ("trainer.gradient_clip_val", "model.max_grad_norm"),
+    ),
+    "no task reward": (
+        lambda tmp: ["--model.rewards", json.dumps([SELF_REWARD])],
+        ("model.rewards", "task", "VerifiableReward"),
+    ),
+    "no rewards": (lambda tmp: ["--model.rewards", "[]"], ("model.rewards", "task")),
+    "two rewards of one name": (
+        lambda tmp: ["--model.rewards", json.dumps([VERIFIABLE, VERIFIABLE])],
+        ("model.rewards", "'verifiable'", "init_args.name"),
+    ),
+    "unknown reward": (
+        lambda tmp: ["--model.rewards", json.dumps([{"class_path": "lsp_lightning.NoReward"}])],
+        ("model.rewards", "NoReward"),
+    ),
+    "empty line in a prompt file": (
+        lambda tmp: ["--data.heldout", file_with(tmp / "q.jsonl", '{"query": "a"}\n\n')],
+        ("data.heldout", "line 2", "q.jsonl", "delete"),
+    ),
+    "empty line in the queries": (
+        lambda tmp: [
+            "--data.queries",
+            json.dumps(
+                {
+                    "class_path": "lsp_lightning.PromptFile",
+                    "init_args": {"path": file_with(tmp / "q.jsonl", '\n{"query": "a"}\n')},
+                }
+            ),
+        ],
+        ("data.queries", "line 1", "q.jsonl", "delete"),
+    ),
+    "missing judge prompt": (
+        lambda tmp: [
+            "--model.rewards",
+            json.dumps([VERIFIABLE, {**SELF_REWARD, "init_args": {"prompt": "no_judge.txt"}}]),
+        ],
+        ("model.rewards", "no file", "no_judge.txt"),
+    ),
+    "greedy challenger": (
+        lambda tmp: [
+            "--data.queries",
+            json.dumps(
+                {
+                    "class_path": "lsp_lightning.Challenger",
+                    "init_args": {"sampling": {"temperature": 0}},
+                }
+            ),
+        ],
+        ("data.queries.init_args.sampling.temperature", "above 0"),
+    ),
+    "missing challenger prompt": (
+        lambda tmp: [
+            "--data.queries",
+            json.dumps(
+                {"class_path": "lsp_lightning.Challenger", "init_args": {"prompt": "no_ch.txt"}}
+            ),
+        ],
+        ("data.queries.init_args.prompt", "no file", "no_ch.txt"),
+    ),
+    "missing prompt file": (
+        lambda tmp: ["--data.heldout", "no_such.jsonl"],
+        ("data.heldout", "no file", "no_such.jsonl"),
+    ),
+    "missing checkpoint": (
+        lambda tmp: ["--ckpt_path", "no/such/last.ckpt"],
+        ("ckpt_path", "no/such/last.ckpt", "give"),
+    ),
+    "missing config": (lambda tmp: ["--config", "no_such.yaml"], ("config", "no_such.yaml")),
+    "broken config": (
+        lambda tmp: ["--config", file_with(tmp / "c.yaml", "model: [1, {2\n")],
+        ("config", "c.yaml"),
+    ),
+    "config that is a list": (
+        lambda tmp: ["--config", file_with(tmp / "c.yaml", "- 1\n- 2\n")],
+        ("config",),
+    ),
+    "missing adapter": (
+        lambda tmp: ["--model.init_adapter", "./nowhere"],
+        ("model.init_adapter", "nowhere", "adapter"),
+    ),
+    "adapter without lora": (
+        lambda tmp: ["--model.lora", "null", "--model.init_adapter", adapter_in(tmp / "a")],
+        ("model.init_adapter", "LoRA"),
+    ),
+    "no rounds": (lambda tmp: ["--trainer.max_steps", "-1"], ("trainer.max_steps", "set")),
+}
+
+
+def adapter_in(folder: Path):
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").touch()
+    return str(folder)
+
+
+@pytest.mark.parametrize("mistake", sorted(MISTAKES))
+def test_a_mistake_is_one_line_that_names_key_and_remedy(
+    mistake, tasks, tmp_path, capfd, no_model, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    make_args, words = MISTAKES[mistake]
+    code = status(fit_args(tmp_path / "run", tasks, *make_args(tmp_path)))
+    shown = capfd.readouterr()
+    assert code == 2
+    assert len(shown.err.strip().splitlines()) == 1, shown.err
+    assert shown.err.startswith("error: ")
+    assert len(shown.err) < 500
+    for word in words:
+        assert word in shown.err
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["fitt"], ("fitt", "'fit'")),
+        (["nonsense"], ("nonsense", "fit", "predict")),
+        (["--config", TINY, "fit"], ("--config", "command first")),
+        (["fit", "--config"], ("config",)),
+        (["fit", "fit"], ("fit",)),
+        (["fit"], ("model",)),
+        (["test", "--config", TINY, "--data.test", "null"], ("data.test", "give")),
+        (["predict", "--config", TINY, "--data.test", "null", "--data.heldout", "null"], ("data",)),
+    ],
+    ids=lambda value: " ".join(value).replace(str(ROOT), "") if isinstance(value, list) else "",
+)
+def test_a_mistake_in_the_command_is_one_line_too(args, words, capfd, no_model):
+    assert status(args) == 2
+    shown = capfd.readouterr().err
+    assert len(shown.strip().splitlines()) == 1, shown
+    for word in words:
+        assert word in shown
+
+
+def test_resuming_with_another_adapter_is_refused_in_one_line(finished, tmp_path, capfd):
+    checkpoint = moved(finished, tmp_path / "run")
+    code = status(["fit", "--ckpt_path", str(checkpoint), "--model.lora.rank", "4"])
+    shown = capfd.readouterr().err
+    assert code == 2
+    [line] = [line for line in shown.splitlines() if line.startswith("error: ")]
+    assert "model.lora" in line
+    assert "Traceback" not in shown
+
+
+def test_a_rate_typed_on_resuming_is_in_force(finished, tmp_path, monkeypatch):
+    rates = []
+    fit = Trainer.fit
+
+    def looked_at(self, *args, **kwargs):
+        fit(self, *args, **kwargs)
+        rates.append(self.optimizers[0].param_groups[0]["lr"])
+
+    looked_at.__wrapped__ = fit
+    monkeypatch.setattr(Trainer, "fit", looked_at)
+    checkpoint = moved(finished, tmp_path / "run")
+    args = ["fit", "--ckpt_path", str(checkpoint), "--trainer.max_steps", "3"]
+    assert main([*args, "--model.optimizer.init_args.lr", "0.0001"]) == 0
+    assert rates == [0.0001]
+
+
+class Failing(Reward):
+    """Judges one round, then nothing more."""
+
+    def __init__(self):
+        super().__init__(name="failing")
+        self.rounds = 0
+
+    def score(self, playout):
+        self.rounds += 1
+        if self.rounds > 1:
+            raise RuntimeError("the judge has gone home")
+        return torch.zeros(len(playout.query_texts), playout.group_size)
+
+
+def test_a_reward_that_fails_is_said_in_one_line_and_the_run_can_go_on(tasks, tmp_path, capfd):
+    rewards = json.dumps([{"class_path": f"{__name__}.Failing"}])
+    assert main(fit_args(tmp_path / "run", tasks, "--model.rewards", rewards)) == 1
+    shown = capfd.readouterr().err
+    [line] = [line for line in shown.splitlines() if line.startswith("error: ")]
+    assert "'failing'" in line
+    assert "gone home" in line
+    assert "Traceback" not in shown
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    assert rounds_in(tmp_path / "run") == [0]
+    assert {row["round"] for row in transcript(tmp_path / "run")} == {0}

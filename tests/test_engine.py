@@ -1,0 +1,317 @@
+"""The engine in the process: what it samples, what it computes, what it leaves behind."""
+
+import pytest
+import torch
+from small_game import make_policy, stir
+
+from lsp_lightning.collate import pack
+from lsp_lightning.generation import LocalEngine
+from lsp_lightning.generation.local import sample, truncate
+from lsp_lightning.inference import pad_left
+from lsp_lightning.types import Completions, Playout, Rollouts, Sampling, SelfPlayRound
+
+PAD = 0
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen3"])
+def policy(request):
+    """A tiny policy whose adapter does something."""
+    policy = make_policy(request.getfixturevalue(f"tiny_{request.param}_folder"))
+    stir(policy, scale=0.5)
+    return policy
+
+
+@pytest.fixture(scope="module")
+def model(policy):
+    return policy.causal_lm
+
+
+def vocabulary(model):
+    return model.config.vocab_size
+
+
+def prompts_of(lengths, size, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(1, size, (n,), generator=generator).tolist() for n in lengths]
+
+
+def many_stops(model):
+    """A sixth of the vocabulary: most completions end early."""
+    return list(range(5, vocabulary(model), 6))
+
+
+def forward_shapes(model, call):
+    """What the model was asked to compute during ``call``: (rows, new tokens, attended) each."""
+    seen = []
+
+    def look(module, args, kwargs):
+        attended = int(kwargs["attention_mask"].sum())
+        seen.append((*kwargs["input_ids"].shape, attended))
+
+    handle = model.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        call()
+    finally:
+        handle.remove()
+    return seen
+
+
+@pytest.mark.parametrize("stops", ["rare", "many"])
+def test_greedy_rollouts_are_those_of_generate(model, stops):
+    prompts = prompts_of([3, 11, 1, 7], vocabulary(model))
+    stop_ids = [5] if stops == "rare" else many_stops(model)
+    drawn = LocalEngine(model, stop_ids, PAD).generate(
+        prompts, 1, Sampling(temperature=0.0, max_new_tokens=12), seed=0
+    )
+    ids, mask = pad_left(prompts, PAD)
+    model.eval()
+    expected = model.generate(
+        input_ids=ids,
+        attention_mask=mask.long(),
+        do_sample=False,
+        max_new_tokens=12,
+        eos_token_id=stop_ids,
+        pad_token_id=PAD,
+    )[:, ids.shape[1] :]
+    assert drawn.ids.shape == expected.shape
+    assert torch.equal(drawn.ids, expected)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.3])
+def test_sampled_logprobs_are_those_the_trainer_computes_again(policy, temperature):
+    prompts = prompts_of([4, 13, 1, 8, 2], vocabulary(policy.causal_lm), seed=1)
+    draws = 6
+    sampling = Sampling(temperature=temperature, max_new_tokens=20)
+    engine = LocalEngine(policy.causal_lm, many_stops(policy.causal_lm), PAD)
+    drawn = []
+    shapes = forward_shapes(
+        policy.causal_lm, lambda: drawn.append(engine.generate(prompts, draws, sampling, seed=3))
+    )
+    completions = drawn[0]
+    rows = [shape[0] for shape in shapes[1:]]
+    assert rows[-1] < rows[0] == len(prompts) * draws, "no row left the batch: nothing was tested"
+    played = as_round(prompts, draws, completions, temperature)
+    for batch in pack(played, PAD, token_budget=200):
+        logprobs, _ = policy.completion_logprobs(batch)
+        for c, row in enumerate(batch.rows.tolist()):
+            sampled = completions.logprobs[row][completions.mask[row]]
+            torch.testing.assert_close(logprobs[c][batch.mask[c]], sampled, atol=1e-4, rtol=0)
+
+
+def as_round(prompts, draws, completions: Completions, temperature):
+    ids, mask = pad_left(prompts, PAD)
+    n = len(prompts)
+    answers = Rollouts(
+        prompt_ids=ids.repeat_interleave(draws, 0),
+        prompt_mask=mask.repeat_interleave(draws, 0),
+        completion_ids=completions.ids,
+        completion_mask=completions.mask,
+        logprobs=completions.logprobs,
+        truncated=completions.truncated,
+        texts=("",) * (n * draws),
+        temperature=temperature,
+    )
+    return SelfPlayRound(
+        index=0,
+        playout=Playout(("q",) * n, answers, draws),
+        rewards_NG=torch.zeros(n, draws),
+        judged_NG=torch.ones((n, draws), dtype=torch.bool),
+        quality_NG=None,
+        challenger_N=None,
+        components={},
+        query_facts={},
+        seconds={},
+    )
+
+
+@pytest.mark.parametrize("max_rows", [512, 8])
+def test_a_prompt_is_computed_once_for_all_its_draws(model, max_rows):
+    lengths = [3, 9, 1, 6, 5]
+    prompts = prompts_of(lengths, vocabulary(model))
+    engine = LocalEngine(model, [5], PAD, max_rows=max_rows)
+    shapes = forward_shapes(
+        model, lambda: engine.generate(prompts, 4, Sampling(max_new_tokens=5), seed=0)
+    )
+    # a prefill has as many rows as prompts; without a cache before it, it attends to them alone
+    longest = iter([max(lengths)] if max_rows == 512 else [9, 6, 5])
+    prefills = [shape for shape in shapes if shape[1] > 1 or shape[0] <= 2]
+    assert [new for _, new, _ in prefills] == list(longest)
+    assert sum(attended for _, _, attended in prefills) == sum(lengths)
+    decoding = [shape for shape in shapes if shape not in prefills]
+    assert decoding
+    assert all(new == 1 for _, new, _ in decoding)
+
+
+def test_positions_count_from_the_first_token_of_each_prompt(model):
+    """Rotary models forgive a shift of all positions; others would not."""
+    lengths, seen = [3, 9, 1], []
+    handle = model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(
+            (kwargs["position_ids"], kwargs["attention_mask"])
+        ),
+        with_kwargs=True,
+    )
+    try:
+        LocalEngine(model, [], PAD).generate(
+            prompts_of(lengths, vocabulary(model)), 2, Sampling(max_new_tokens=4), seed=0
+        )
+    finally:
+        handle.remove()
+    (prefill, mask), *steps = seen
+    for positions, kept, length in zip(prefill, mask.bool(), lengths, strict=True):
+        assert positions[kept].tolist() == list(range(length))
+    for step, (positions, _) in enumerate(steps):
+        assert positions[:, 0].tolist() == [n + step for n in lengths for _ in range(2)]
+
+
+def test_same_seed_same_tokens_other_seed_other_tokens(model):
+    prompts = prompts_of([3, 9], vocabulary(model))
+    engine = LocalEngine(model, [5], PAD)
+    sampling = Sampling(max_new_tokens=16)
+    first, again, other = (engine.generate(prompts, 4, sampling, seed) for seed in (7, 7, 8))
+    assert torch.equal(first.ids, again.ids)
+    assert torch.equal(first.logprobs, again.logprobs)
+    assert first.ids.tolist() != other.ids.tolist()
+
+
+def test_sampling_leaves_the_global_generator_alone(model):
+    state = torch.get_rng_state()
+    LocalEngine(model, [5], PAD).generate([[1, 2]], 4, Sampling(max_new_tokens=8), seed=0)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("max_rows", [512, 4])
+def test_the_mask_ends_with_the_stop_token_and_truncated_rows_have_none(model, max_rows):
+    prompts = prompts_of([3, 9, 4, 6], vocabulary(model))
+    stop_ids = list(range(5, vocabulary(model), 12))
+    drawn = LocalEngine(model, stop_ids, PAD, max_rows).generate(
+        prompts, 4, Sampling(max_new_tokens=10), seed=2
+    )
+    is_stop = torch.isin(drawn.ids, torch.tensor(stop_ids)) & drawn.mask
+    for row, (ids, mask) in enumerate(zip(drawn.ids, drawn.mask, strict=True)):
+        length = int(mask.sum())
+        assert length > 0
+        assert mask.tolist() == [True] * length + [False] * (len(mask) - length)
+        assert not is_stop[row, : length - 1].any()
+        assert bool(drawn.truncated[row]) == (not bool(is_stop[row, length - 1]))
+        assert bool(drawn.truncated[row]) <= (length == 10)
+        assert (ids[length:] == PAD).all()
+        assert (drawn.logprobs[row, length:] == 0).all()
+    assert drawn.truncated.any(), "no row was cut off: nothing was tested"
+    assert not drawn.truncated.all()
+
+
+def test_the_second_of_two_stop_tokens_ends_a_completion_too(model):
+    everything = list(range(vocabulary(model)))
+    drawn = LocalEngine(model, everything, PAD).generate(
+        [[1, 2, 3]], 5, Sampling(max_new_tokens=10), seed=0
+    )
+    assert drawn.ids.shape == (5, 1)
+    assert not drawn.truncated.any()
+
+
+def first_token_probabilities(model, prompt, temperature=1.0):
+    model.eval()
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prompt])).logits[0, -1]
+    return (logits / temperature).softmax(-1)
+
+
+def test_first_tokens_come_as_often_as_the_softmax_says(model):
+    prompt, draws = [3, 4, 5, 6], 20_000
+    for temperature in (0.7, 1.3):
+        sampling = Sampling(temperature=temperature, max_new_tokens=1)
+        drawn = LocalEngine(model, [5], PAD).generate([prompt], draws, sampling, seed=11)
+        counts = torch.bincount(drawn.ids[:, 0], minlength=vocabulary(model)).double()
+        expected = first_token_probabilities(model, prompt, temperature).double() * draws
+        often = expected >= 5
+        rest = torch.tensor([counts[~often].sum(), expected[~often].sum()])
+        chi2 = ((counts - expected)[often] ** 2 / expected[often]).sum()
+        chi2 += (rest[0] - rest[1]) ** 2 / rest[1].clamp_min(1)
+        freedom = int(often.sum())
+        # mean f, variance 2f: five standard deviations
+        assert chi2 < freedom + 5 * (2 * freedom) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("top_p", "top_k"), [(1.0, 3), (0.4, 0), (0.5, 4), (1e-6, 0)], ids=["k", "p", "both", "one"]
+)
+def test_top_k_and_top_p_restrict_to_the_allowed_set_and_keep_full_logprobs(model, top_p, top_k):
+    prompt = [3, 4, 5, 6]
+    probabilities = first_token_probabilities(model, prompt)
+    allowed = allowed_tokens(probabilities.tolist(), top_p, top_k)
+    assert len(allowed) < vocabulary(model)
+    sampling = Sampling(max_new_tokens=1, top_p=top_p, top_k=top_k)
+    drawn = LocalEngine(model, [5], PAD).generate([prompt], 4000, sampling, seed=1)
+    assert set(drawn.ids[:, 0].tolist()) == allowed
+    torch.testing.assert_close(
+        drawn.logprobs[:, 0], probabilities.log()[drawn.ids[:, 0]], atol=1e-4, rtol=0
+    )
+
+
+def allowed_tokens(probabilities, top_p, top_k):
+    """Written out: the k likeliest, then of those, renormalised, the fewest that reach top_p."""
+    order = sorted(range(len(probabilities)), key=lambda i: -probabilities[i])
+    order = order[:top_k] if top_k else order
+    total = sum(probabilities[i] for i in order)
+    chosen, reached = set(), 0.0
+    for i in order:
+        if reached >= top_p:
+            break
+        chosen.add(i)
+        reached += probabilities[i] / total
+    return chosen
+
+
+def test_truncation_by_hand():
+    logprobs = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+
+    def kept(top_p, top_k):
+        return truncate(logprobs, top_p, top_k).isfinite()[0].tolist()
+
+    assert kept(1.0, 0) == [True] * 4
+    assert kept(1.0, 9) == [True] * 4
+    assert kept(1.0, 2) == [True, True, False, False]
+    assert kept(0.6, 0) == [True, True, False, False]  # the token that crosses 0.6 stays
+    assert kept(0.45, 0) == [True, False, False, False]
+    # of the two likeliest the first has .5 / .8 = .625 of what is left
+    assert kept(0.6, 2) == [True, False, False, False]
+
+
+def test_greedy_logprobs_are_those_at_temperature_one():
+    logits = torch.tensor([[1.0, 3.0, 2.0]])
+    tokens, logprobs = sample(logits, Sampling(temperature=0.0), torch.Generator())
+    assert tokens.tolist() == [1]
+    torch.testing.assert_close(logprobs, logits.log_softmax(-1)[:, 1])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mode_gradients_and_precision_are_as_they_were(model, training):
+    engine = LocalEngine(model, [5], PAD)
+    sampling = Sampling(max_new_tokens=6)
+    expected = engine.generate([[1, 2, 3]], 3, sampling, seed=0)
+    model.train(training)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        drawn = engine.generate([[1, 2, 3]], 3, sampling, seed=0)
+        assert torch.is_autocast_enabled("cpu")
+    assert torch.is_grad_enabled()
+    assert all(module.training is training for module in model.modules())
+    # and neither autocast nor train mode was on while it sampled
+    assert torch.equal(drawn.ids, expected.ids)
+    assert torch.equal(drawn.logprobs, expected.logprobs)
+    assert not drawn.logprobs.requires_grad
+
+
+def test_mode_comes_back_when_sampling_fails(model):
+    model.train()
+    engine = LocalEngine(model, [5], PAD)
+    with pytest.raises(IndexError):
+        engine.generate([[10**6]], 2, Sampling(max_new_tokens=2), seed=0)
+    assert model.training
+    assert torch.is_grad_enabled()
+
+
+def test_weights_are_bit_equal_after_sampling(model):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    LocalEngine(model, [5], PAD).generate([[1, 2, 3]], 3, Sampling(max_new_tokens=6), seed=0)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())

@@ -1,0 +1,242 @@
+"""What is logged of a round, against rounds worked out by hand."""
+
+import itertools
+import json
+import math
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from handmade import playout, rollouts, scored_round
+
+from lsp_lightning import round_advantages
+from lsp_lightning.metrics import Means, fact_metrics, pass_at_k, round_metrics
+from lsp_lightning.types import Role
+from lsp_lightning.update import UpdateFacts
+
+NAN = float("nan")
+
+# -- pass@k ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+@pytest.mark.parametrize(("n", "k"), [(n, k) for n in range(1, 6) for k in range(1, n + 1)])
+def test_pass_at_k_is_the_share_of_k_draws_with_a_right_one_among_them(n, k, dtype):
+    solved = torch.tensor([[1] * c + [0] * (n - c) for c in range(n + 1)], dtype=dtype)
+    expected = []
+    for row in solved.tolist():
+        subsets = list(itertools.combinations(row, k))
+        expected.append(sum(any(subset) for subset in subsets) / len(subsets))
+    torch.testing.assert_close(pass_at_k(solved, k), torch.tensor(expected))
+
+
+def test_pass_at_k_does_not_depend_on_the_order_of_the_draws():
+    assert pass_at_k(torch.tensor([[0.0, 1, 0, 1]]), 2) == pass_at_k(
+        torch.tensor([[1.0, 1, 0, 0]]), 2
+    )
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_pass_at_k_needs_as_many_draws(k):
+    with pytest.raises(ValueError, match=rf"pass@{k} needs 1 <= k <= 3 draws"):
+        pass_at_k(torch.zeros(2, 3), k)
+
+
+# -- means ----------------------------------------------------------------------------------------
+
+
+def test_a_mean_counts_every_value_once():
+    means = Means()
+    means.update({"a": 1.0, "b": torch.tensor([[1.0, 2.0], [3.0, 6.0]])})
+    means.update({"a": torch.tensor([2.0, 6.0])})
+    assert {name: mean.item() for name, mean in means.compute().items()} == {"a": 3.0, "b": 3.0}
+
+
+def test_nan_does_not_count_and_never_becomes_zero():
+    means = Means()
+    means.update({"some": torch.tensor([1.0, NAN, 3.0]), "none": torch.tensor([NAN, NAN])})
+    means.update({"some": NAN, "late": NAN})
+    means.update({"late": 5.0})
+    assert {name: mean.item() for name, mean in means.compute().items()} == {
+        "some": 2.0,
+        "late": 5.0,
+    }
+
+
+def test_means_start_anew_after_they_were_read():
+    means = Means()
+    means.update({"a": 1.0, "b": 1.0})
+    means.compute()
+    means.update({"a": 3.0})
+    assert {name: mean.item() for name, mean in means.compute().items()} == {"a": 3.0}
+    assert means.compute() == {}
+
+
+def test_names_with_dots_and_slashes_are_taken():
+    means = Means()
+    means.update({"reward/a.b": 2.0})
+    assert [mean.item() for mean in means.compute().values()] == [2.0]
+
+
+def one_of_two_processes(rank: int, folder: str) -> None:
+    """Means over two processes, of which only the first ever hears of a level."""
+    torch.distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meet",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=20),
+    )
+    means = Means()
+    means.update({"value": float(rank)})
+    means.update(fact_metrics("level", (None, None) if rank else (1, 2)))
+    means.update({"z": 10.0 + rank})
+    found = {name: mean.item() for name, mean in means.compute().items()}
+    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_a_name_that_one_process_lacks_holds_nobody_up_and_shifts_no_other_mean(tmp_path):
+    # all queries of one process malformed: it has no level to tell
+    torch.multiprocessing.spawn(one_of_two_processes, args=(str(tmp_path),), nprocs=2)
+    for rank in range(2):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert found["value"] == pytest.approx(0.5)
+        assert found["z"] == pytest.approx(10.5)
+        assert found.get("queries/level", 1.5) == pytest.approx(1.5)
+
+
+# -- rounds ---------------------------------------------------------------------------------------
+
+
+def facts_of(played, log_ratio, entropy) -> UpdateFacts:
+    n = len(played.playout.query_texts) if played.trains_challenger else 0
+    roles = {Role.CHALLENGER: slice(0, n)} if n else {}
+    roles[Role.SOLVER] = slice(n, n + played.rewards_NG.numel())
+    return UpdateFacts(-0.25, torch.tensor(log_ratio), torch.tensor(entropy), roles)
+
+
+def logged(played, log_ratio=None, entropy=None, norm=1.5, seconds=None) -> dict[str, float]:
+    """The round's metrics as they reach the log."""
+    rows = played.rewards_NG.numel() + len(played.playout.query_texts) * played.trains_challenger
+    facts = facts_of(played, log_ratio or [0.0] * rows, entropy or [0.0] * rows)
+    advantages = round_advantages(played)
+    seconds = seconds or {"answers": 1.0}
+    means = Means()
+    means.update(round_metrics(played, advantages, facts, torch.tensor(norm), seconds))
+    return {name: mean.item() for name, mean in means.compute().items()}
+
+
+ROUND = scored_round([[1.0, 0.0], [0.0, 0.0]])
+
+
+def test_rewards_and_values_of_a_round():
+    found = logged(ROUND)
+    assert found["reward"] == pytest.approx(1 / 4)
+    assert found["value"] == pytest.approx(1 / 4)
+    assert found["value_std"] == pytest.approx(1 / 4)  # of 1/2 and 0
+    assert found["dead_groups"] == pytest.approx(1 / 2)  # the second group has no spread
+    # advantages 1/2, -1/2, 0, 0 and for the Challenger -1/4, 1/4
+    assert found["advantage_std/solver"] == pytest.approx(math.sqrt(1 / 8))
+    assert found["advantage_std/challenger"] == pytest.approx(1 / 4)
+    assert "quality" not in found
+
+
+def test_a_group_is_dead_when_reward_and_quality_together_have_no_spread():
+    found = logged(scored_round([[1.0, 0.0], [0.0, 0.0]], quality=[[0.0, 1.0], [0.5, 0.5]]))
+    assert found["quality"] == pytest.approx(1 / 2)
+    assert found["dead_groups"] == 1  # the first one too: 1 + 0 = 0 + 1
+
+
+def test_kl_and_entropy_are_told_by_role():
+    # rows: two queries, then four answers
+    found = logged(ROUND, [0.1, 0.3, 1.0, 2.0, 3.0, 6.0], [2.0, 4.0, 1.0, 1.0, 1.0, 5.0])
+    assert found["kl/challenger"] == pytest.approx(0.2)
+    assert found["kl/solver"] == pytest.approx(3.0)
+    assert found["entropy/challenger"] == pytest.approx(3.0)
+    assert found["entropy/solver"] == pytest.approx(2.0)
+    assert found["loss"] == pytest.approx(-0.25)
+
+
+def test_a_round_from_a_file_has_nothing_of_the_challenger():
+    found = logged(scored_round([[1.0, 0.0], [0.0, 0.0]], from_file=True), [1.0] * 4)
+    assert not [name for name in found if "challenger" in name]
+    assert not {"queries/tokens", "queries/truncated"} & set(found)
+    assert found["kl/solver"] == pytest.approx(1.0)
+
+
+def test_texts_are_counted():
+    queries = ["same", "same", "s"]
+    played = replace(
+        scored_round([[1.0, 0.0]] * 3),
+        playout=replace(
+            playout(queries, [["a", "b"]] * 3, valid=[True, False, True]),
+            queries=rollouts(queries, lengths=[3, 5, 1], truncated=[False, True, False]),
+            answers=rollouts(
+                list("ababab"), lengths=[1, 2, 3, 6, 5, 1], truncated=[False] * 5 + [True]
+            ),
+        ),
+    )
+    found = logged(played, seconds={"queries": 1.0, "answers": 2.0})
+    assert found["queries/invalid"] == pytest.approx(1 / 3)
+    assert found["queries/duplicate"] == pytest.approx(1 / 3)  # one of three is a repetition
+    assert found["queries/characters"] == pytest.approx(3)
+    assert found["queries/tokens"] == pytest.approx(3)
+    assert found["queries/truncated"] == pytest.approx(1 / 3)
+    assert found["answers/tokens"] == pytest.approx(3)
+    assert found["answers/truncated"] == pytest.approx(1 / 6)
+    # 3 + 5 + 1 tokens of queries, 1 + 2 + 3 + 6 + 5 + 1 of answers, in 3 seconds
+    assert found["tokens_per_second"] == pytest.approx(9)
+    assert found["seconds/answers"] == pytest.approx(2)
+
+
+@pytest.mark.parametrize(("norm", "skipped"), [(0.5, 0.0), (math.inf, 1.0), (NAN, 1.0)])
+def test_a_round_whose_gradient_is_not_finite_is_logged_as_skipped(norm, skipped):
+    assert logged(ROUND, norm=norm)["skipped"] == skipped
+
+
+def test_components_are_means_of_what_was_judged_and_the_rest_is_counted():
+    components = {
+        "a": torch.tensor([[1.0, NAN], [0.0, 0.5]]),
+        "b": torch.tensor([0.2, 0.4]),
+    }
+    found = logged(replace(ROUND, components=components))
+    assert found["reward/a"] == pytest.approx(1 / 2)
+    assert found["unjudged/a"] == pytest.approx(1 / 4)
+    assert found["reward/b"] == pytest.approx(0.3)
+    assert found["unjudged/b"] == 0
+
+
+def test_a_group_with_nothing_judged_does_not_lower_the_logged_reward():
+    # its filled-in zeros stand for nothing: mean reward 1, and no group that was judged is dead
+    played = scored_round([[0.0, 0.0], [1.5, 0.5]], judged=[False, True])
+    found = logged(played)
+    assert found["reward"] == pytest.approx(1)
+    assert found["value"] == pytest.approx(1)
+    assert found["dead_groups"] == 0
+
+
+def test_facts_of_numbers_are_means_and_facts_of_texts_are_entropies():
+    facts = {
+        "malformed": (True, False, False, False),
+        "level": (None, 1, 2, 3),
+        "family": ("add", "add", "sort", "sort"),
+        "nothing": (None,) * 4,
+    }
+    found = {
+        name: value for fact in facts for name, value in fact_metrics(fact, facts[fact]).items()
+    }
+    assert found == pytest.approx(
+        {
+            "queries/malformed": 1 / 4,
+            "queries/level": 2,
+            "queries/family_entropy": math.log(2),  # two families, half each
+        }
+    )
+
+
+def test_facts_of_one_family_have_entropy_zero():
+    assert fact_metrics("family", ("add",) * 3) == {"queries/family_entropy": 0.0}

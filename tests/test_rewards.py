@@ -1,0 +1,437 @@
+"""How several judgements become R and Q, and what happens to what nobody could judge."""
+
+import math
+
+import pytest
+import torch
+from handmade import FixedReward, playout, scored_round
+from lightning.pytorch import Callback
+
+from lsp_lightning import (
+    ConfigError,
+    PayoffSettings,
+    Reward,
+    VerifiableReward,
+    round_advantages,
+)
+from lsp_lightning.rewards import (
+    RewardError,
+    SelfReward,
+    Verifier,
+    check_rewards,
+    fill_unjudged,
+    in_unit_range,
+    is_binary,
+    score_all,
+)
+
+NAN = float("nan")
+PLAYED = playout(["q0", "q1"], [["a", "b"], ["c", "d"]])  # N = 2, G = 2
+ROUND = [[1.0, 0.0], [0.0, 0.0]]
+
+
+def task(scores=ROUND, **kwargs) -> FixedReward:
+    return FixedReward(scores, **kwargs)
+
+
+def advantages_of(scored, objective="minimax"):
+    """Advantages of a round with these scores."""
+    played = scored_round(
+        scored.rewards_NG.tolist(),
+        quality=None if scored.quality_NG is None else scored.quality_NG.tolist(),
+        challenger=None if scored.challenger_N is None else scored.challenger_N.tolist(),
+        judged=scored.judged_NG.tolist(),
+    )
+    return round_advantages(played, PayoffSettings(objective))
+
+
+# -- sums -----------------------------------------------------------------------------------------
+
+
+def test_rewards_are_summed_by_where_they_enter_times_their_weights():
+    rewards = [
+        task([[1, 2], [3, 4]], weight=2.0, name="a"),
+        task([[1.0, 0.0], [0.0, 1.0]], weight=-0.5, name="b"),
+        FixedReward([[0.5, 0.5], [0.0, 1.0]], weight=3.0, name="q", enters="quality"),
+        FixedReward([1.0, -1.0], weight=0.1, name="c", enters="challenger"),
+    ]
+    scored = score_all(rewards, PLAYED)
+    torch.testing.assert_close(scored.rewards_NG, torch.tensor([[1.5, 4.0], [6.0, 7.5]]))
+    torch.testing.assert_close(scored.quality_NG, torch.tensor([[1.5, 1.5], [0.0, 3.0]]))
+    torch.testing.assert_close(scored.challenger_N, torch.tensor([0.1, -0.1]))
+    assert scored.judged_NG.tolist() == [[True, True], [True, True]]
+
+
+def test_components_are_kept_by_name_and_unweighted():
+    scored = score_all([task(weight=5.0, name="a")], PLAYED)
+    assert list(scored.components) == ["a"]
+    torch.testing.assert_close(scored.components["a"], torch.tensor(ROUND))
+
+
+def test_without_quality_and_challenger_rewards_there_is_none():
+    scored = score_all([task()], PLAYED)
+    assert scored.quality_NG is None
+    assert scored.challenger_N is None
+
+
+@pytest.mark.parametrize("scores", [[[True, False], [False, True]], [[1, 0], [0, 1]]])
+def test_truths_and_whole_numbers_are_scores(scores):
+    assert score_all([task(scores)], PLAYED).rewards_NG.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_scores_carry_no_gradient_into_the_round():
+    scores = torch.zeros(2, 2, requires_grad=True)
+    assert not score_all([task(scores)], PLAYED).rewards_NG.requires_grad
+
+
+def test_a_round_without_a_task_reward_says_so():
+    quality = FixedReward(ROUND, name="q", enters="quality")
+    with pytest.raises((ConfigError, RewardError), match="task"):
+        score_all([quality], PLAYED)
+
+
+# -- what could not be judged ---------------------------------------------------------------------
+
+
+def test_an_unjudged_answer_takes_its_groups_mean():
+    filled = fill_unjudged(torch.tensor([[1.0, NAN, 0.0], [NAN, NAN, 0.3]]))
+    torch.testing.assert_close(filled, torch.tensor([[1.0, 0.5, 0.0], [0.3, 0.3, 0.3]]))
+
+
+def test_an_unjudged_query_takes_the_rounds_mean():
+    filled = fill_unjudged(torch.tensor([1.0, NAN, 0.0]))
+    torch.testing.assert_close(filled, torch.tensor([1.0, 0.5, 0.0]))
+
+
+def test_an_answer_is_judged_when_every_reward_of_answers_could_judge_it():
+    rewards = [
+        task([[1.0, NAN], [1.0, 0.0]]),
+        FixedReward([[NAN, 0.5], [0.2, 0.4]], name="q", enters="quality"),
+        FixedReward([NAN, 1.0], name="c", enters="challenger"),  # judges queries
+    ]
+    scored = score_all(rewards, PLAYED)
+    assert scored.judged_NG.tolist() == [[False, False], [True, True]]
+    played = scored_round([[1.0, 1.0], [1.0, 0.0]], judged=scored.judged_NG.tolist())
+    assert played.judged_N.tolist() == [False, True]
+
+
+def test_an_unjudged_answer_has_advantage_zero_and_moves_no_other_one():
+    with_hole = advantages_of(score_all([task([[1.0, NAN], [1.0, 0.0]])], PLAYED))
+    assert with_hole.solver_NG[0].tolist() == [0.0, 0.0]
+    three = scored_round(fill_unjudged(torch.tensor([[1.0, NAN, 0.0]])).tolist())
+    # without the hole: 1 - 1/2 and 0 - 1/2
+    assert round_advantages(three).solver_NG[0].tolist() == [0.5, 0.0, -0.5]
+
+
+def test_an_unjudged_answer_does_not_change_its_querys_value():
+    # the group's mean keeps V at 1 and 0, so the Challenger gets 1/2 - 1 and 1/2 - 0
+    scored = score_all([task([[1.0, NAN], [NAN, 0.0]])], PLAYED)
+    assert advantages_of(scored).challenger_N.tolist() == [-0.5, 0.5]
+
+
+def test_an_unjudged_answer_does_not_change_what_its_query_is_worth_to_learn():
+    # one right, one wrong, one lost: as learnable as one right and one wrong, 4 * 1/2 * 1/2 = 1,
+    # and so is the second query: nothing to choose between the two
+    rewards = [[1.0, 0.0, NAN, NAN], [1.0, 0.0, 1.0, 0.0]]
+    scored = score_all([task(rewards)], playout(["q0", "q1"], [["a"] * 4] * 2))
+    assert advantages_of(scored, objective="learnability").challenger_N.tolist() == [0.0, 0.0]
+
+
+def test_a_group_with_nothing_judged_is_marked_and_never_passed_off_as_wrong():
+    rewards = [[NAN, NAN], [1.0, 0.0], [1.0, 1.0]]
+    scored = score_all([task(rewards)], playout(["q"] * 3, [["a", "b"]] * 3))
+    assert scored.judged_NG.tolist() == [[False] * 2, [True] * 2, [True] * 2]
+    assert scored.components["fixed"].isnan().tolist() == [[True] * 2, [False] * 2, [False] * 2]
+    advantages = advantages_of(scored)
+    assert advantages.solver_NG.tolist() == [[0.0, 0.0], [0.5, -0.5], [0.0, 0.0]]
+    # eq. 3 over the two judged queries alone: the mean of 1/2 and 1 is 3/4
+    assert advantages.challenger_N.tolist() == [0.0, 0.25, -0.25]
+
+
+def test_a_group_that_one_of_two_rewards_could_not_judge_teaches_nothing():
+    rewards = [
+        task([[1.0, 0.0], [1.0, 0.0]]),
+        FixedReward([[NAN, NAN], [0.2, 0.4]], name="q", enters="quality"),
+    ]
+    advantages = advantages_of(score_all(rewards, PLAYED))
+    assert advantages.solver_NG[0].tolist() == [0.0, 0.0]
+    assert advantages.challenger_N.tolist() == [0.0, 0.0]  # one query is left: nothing to compare
+    # 1 + 0.2 and 0 + 0.4, mean 0.8
+    assert advantages.solver_NG[1].tolist() == pytest.approx([0.4, -0.4])
+
+
+@pytest.mark.parametrize("scale", ["none", "std"])
+@pytest.mark.parametrize("objective", ["minimax", "learnability", "frontier", "band"])
+def test_whatever_the_objective_an_unjudged_group_moves_neither_role(objective, scale):
+    played = scored_round([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]], judged=[False, True, True])
+    settings = PayoffSettings(objective, scale)
+    advantages = round_advantages(played, settings)
+    alone = round_advantages(scored_round([[1.0, 0.0], [1.0, 1.0]]), settings)
+    assert advantages.solver_NG[0].tolist() == [0.0, 0.0]
+    assert advantages.challenger_N[0] == 0
+    # the others get what they would get in a round of their own
+    torch.testing.assert_close(advantages.challenger_N[1:], alone.challenger_N)
+
+
+# -- unusable rewards -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scores", "problem"),
+    [
+        ([1.0, 0.0], r"returned \(2,\), expected a tensor of shape \(2, 2\)"),
+        ([[1.0], [0.0]], r"returned \(2, 1\), expected a tensor of shape \(2, 2\)"),
+        (0.5, r"returned float, expected a tensor of shape \(2, 2\)"),
+        ([[1.0, math.inf], [0.0, 0.0]], "infinite"),
+        ([[1.0, -math.inf], [0.0, 0.0]], "infinite"),
+        ([[NAN, NAN], [NAN, NAN]], "could judge nothing"),
+        (KeyError("no such server"), "failed: 'no such server'"),
+    ],
+)
+def test_an_unusable_reward_is_named_and_ends_the_round(scores, problem):
+    with pytest.raises(RewardError, match=rf"^reward 'mine' .*{problem}"):
+        score_all([task(name="other"), task(scores, name="mine")], PLAYED)
+
+
+def test_a_reward_for_the_challenger_judges_queries_not_answers():
+    with pytest.raises(RewardError, match=r"returned \(2, 2\), expected a tensor of shape \(2,\)"):
+        score_all([task(), FixedReward(ROUND, name="c", enters="challenger")], PLAYED)
+
+
+def test_the_cause_of_a_failure_is_kept():
+    with pytest.raises(RewardError) as error:
+        score_all([task(ConnectionError("refused"), name="mine")], PLAYED)
+    assert isinstance(error.value.__cause__, ConnectionError)
+
+
+def test_a_reward_that_overrides_nothing_says_what_to_override():
+    with pytest.raises(RewardError, match=r"Reward must override score\(playout\)"):
+        score_all([Reward()], PLAYED)
+
+
+# -- lists of rewards -----------------------------------------------------------------------------
+
+
+def test_a_list_without_a_task_reward_is_refused():
+    with pytest.raises(ConfigError, match=r"^model\.rewards: no reward enters for the task"):
+        check_rewards([SelfReward()])
+    with pytest.raises(ConfigError, match=r"^model\.rewards: no reward enters for the task"):
+        check_rewards([])
+
+
+def test_two_rewards_of_one_name_are_refused():
+    with pytest.raises(ConfigError, match=r"^model\.rewards: two rewards are named 'fixed'; "):
+        check_rewards([task(), task()])
+    check_rewards([task(), task(name="second")])
+
+
+@pytest.mark.parametrize("objective", ["frontier", "band"])
+def test_objectives_of_the_unit_range_refuse_rewards_without_it(objective):
+    check_rewards([VerifiableReward(Exact())], objective)
+    for other in ("minimax", "learnability"):
+        check_rewards([task()], other)
+    with pytest.raises(ConfigError, match=rf"^model\.challenger_objective: '{objective}' needs "):
+        check_rewards([task()], objective)
+
+
+def ranged(low, high, weight=1.0, **kwargs) -> FixedReward:
+    reward = task(weight=weight, **kwargs)
+    reward.span = (low, high)
+    return reward
+
+
+@pytest.mark.parametrize(
+    ("rewards", "inside"),
+    [
+        ([ranged(0, 1)], True),
+        ([ranged(0, 1, 0.5), ranged(0, 1, 0.5)], True),
+        ([ranged(0, 1), ranged(0, 1)], False),  # up to 2
+        ([ranged(0, 1, -1)], False),  # down to -1
+        ([ranged(1, 2), ranged(0, 1, -1)], False),  # 0 to 2
+        ([ranged(-1, 0, -1)], True),
+        ([ranged(0, 1), task()], False),  # a reward model's logits have no range
+        ([ranged(0, 1), task(enters="quality")], True),  # Q is not R
+        ([ranged(0, 1, w) for w in (0.05, 0.55, 0.3, 0.1)], True),  # adds up to 1.0000000000000002
+    ],
+)
+def test_the_range_of_r_is_that_of_the_weighted_sum_of_task_rewards(rewards, inside):
+    assert in_unit_range(rewards) is inside
+
+
+def test_r_is_binary_only_as_one_unweighted_binary_task_reward():
+    binary = VerifiableReward(Exact())
+    assert is_binary([binary])
+    assert is_binary([binary, SelfReward()])  # Q is not R
+    assert not is_binary([VerifiableReward(Exact(), weight=2.0)])
+    assert not is_binary([VerifiableReward(Exact(), binary=False)])
+    assert not is_binary([binary, VerifiableReward(Exact(), name="second")])
+    assert not is_binary([binary, task()])
+
+
+# -- rewards as callbacks -------------------------------------------------------------------------
+
+
+def test_a_reward_is_a_callback_with_a_state_key_of_its_own():
+    one, other = VerifiableReward(Exact(), name="one"), VerifiableReward(Exact(), name="other")
+    assert isinstance(one, Callback)
+    assert one.state_key != other.state_key
+    assert one.state_key == VerifiableReward(Exact(), name="one").state_key  # resume finds it
+    assert task(name="one").state_key != one.state_key
+
+
+def test_a_reward_is_called_by_its_class_unless_named():
+    class LengthReward(FixedReward):
+        pass
+
+    assert LengthReward(ROUND).name == "length"
+    assert LengthReward(ROUND, name="short").name == "short"
+
+
+# -- the verifiable reward ------------------------------------------------------------------------
+
+
+class Exact(Verifier):
+    """Right answers are the reference; queries that begin with a question mark are malformed."""
+
+    def check(self, query, answers, reference):
+        return [float(answer == reference) for answer in answers]
+
+    def describe(self, query):
+        return None if query.startswith("?") else {"characters": len(query)}
+
+
+def test_the_verifier_sees_each_querys_own_answers_and_reference():
+    played = playout(["q0", "q1"], [["a", "b"], ["b", "a"]], references=["a", "a"])
+    assert VerifiableReward(Exact()).score(played).tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    played = playout(["q0", "q1"], [["a", "b"], ["b", "a"]], references=["a", "b"])
+    assert VerifiableReward(Exact()).score(played).tolist() == [[1.0, 0.0], [1.0, 0.0]]
+
+
+def test_without_references_the_verifier_gets_none():
+    class NoReference(Verifier):
+        def check(self, query, answers, reference):
+            return [float(reference is None)] * len(answers)
+
+    assert VerifiableReward(NoReference()).score(PLAYED).tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+def test_what_a_verifier_knows_of_queries_is_told_by_name_with_none_for_malformed_ones():
+    facts = VerifiableReward(Exact()).describe(playout(["abc", "?"], [["a"], ["b"]]))
+    assert facts == {"malformed": (False, True), "characters": (3, None)}
+
+
+def test_a_verifier_that_knows_nothing_of_queries_calls_none_malformed():
+    class Silent(Verifier):
+        def check(self, query, answers, reference):
+            return [0.0] * len(answers)
+
+    assert VerifiableReward(Silent()).describe(PLAYED) == {"malformed": (False, False)}
+
+
+def test_a_verifier_that_fails_on_one_answer_leaves_nan_and_not_zero():
+    class Flaky(Verifier):
+        def check(self, query, answers, reference):
+            return [NAN if answer == "b" else 1.0 for answer in answers]
+
+    scored = score_all([VerifiableReward(Flaky())], PLAYED)
+    assert scored.rewards_NG.tolist() == [[1.0, 1.0], [1.0, 1.0]]
+    assert scored.components["verifiable"].isnan().sum() == 1
+
+
+def test_a_verifier_that_loses_an_answer_is_an_error():
+    class Short(Verifier):
+        def check(self, query, answers, reference):
+            return [1.0] * (len(answers) - (query == "q1"))
+
+    with pytest.raises(RewardError, match=r"^reward 'verifiable' "):
+        score_all([VerifiableReward(Short())], PLAYED)
+
+
+def test_a_verifiable_reward_that_cannot_enter_for_the_challenger_refuses_to_at_once():
+    # it scores answers, (N, G): entering for the Challenger would fail in the first round
+    with pytest.raises((ConfigError, ValueError), match="challenger"):
+        VerifiableReward(Exact(), enters="challenger")
+
+
+# -- invalid queries ------------------------------------------------------------------------------
+
+
+def test_an_invalid_query_is_paid_the_rounds_lowest_reward():
+    # -V = -1, -1/2, 0; the invalid third one, the best paid, gets -1: mean -5/6
+    played = scored_round([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]], valid=[True, True, False])
+    paid = round_advantages(played, PayoffSettings(invalid_query="lowest")).challenger_N
+    torch.testing.assert_close(paid, torch.tensor([-1 / 6, 1 / 3, -1 / 6]))
+
+
+def test_an_invalid_query_may_be_paid_as_scored():
+    played = scored_round([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]], valid=[True, True, False])
+    paid = round_advantages(played, PayoffSettings(invalid_query="as_scored")).challenger_N
+    torch.testing.assert_close(paid, torch.tensor([-0.5, 0.0, 0.5]))
+
+
+def test_answers_to_an_invalid_query_are_learned_from_all_the_same():
+    played = scored_round([[1.0, 0.0], [1.0, 1.0]], valid=[False, True])
+    assert round_advantages(played).solver_NG[0].tolist() == [0.5, -0.5]
+
+
+def test_quality_counts_towards_the_lowest_reward():
+    # -V + VQ: -1 + 0 = -1 and 0 - 3 = -3; the invalid first one gets -3 too
+    played = scored_round([[1.0], [0.0]], quality=[[0.0], [-3.0]], valid=[False, True])
+    assert round_advantages(played).challenger_N.tolist() == [0.0, 0.0]
+
+
+def test_the_lowest_reward_is_that_of_a_judged_query():
+    # learnability: 1 for V = 1/2, 1 for the invalid one; the 0 of the unjudged group is no reward
+    played = scored_round(
+        [[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]], valid=[True, False, True], judged=[True, True, False]
+    )
+    paid = round_advantages(played, PayoffSettings("learnability")).challenger_N
+    assert paid.tolist() == [0.0, 0.0, 0.0]
+
+
+# -- the round's advantages as a whole ------------------------------------------------------------
+
+
+def test_queries_from_a_file_train_no_challenger():
+    advantages = round_advantages(scored_round(ROUND, from_file=True))
+    assert advantages.challenger_N is None
+    assert advantages.rows().tolist() == [0.5, -0.5, 0.0, 0.0]
+
+
+def test_rows_are_the_queries_then_the_answers_query_by_query():
+    advantages = round_advantages(scored_round(ROUND))
+    # V = 1/2 and 0: 1/4 - 1/2 and 1/4 - 0
+    assert advantages.rows().tolist() == [-0.25, 0.25, 0.5, -0.5, 0.0, 0.0]
+
+
+def test_a_reward_for_the_challenger_alone_is_paid_to_it_alone():
+    rewards = [[1.0, 0.0], [1.0, 0.0]]
+    advantages = round_advantages(scored_round(rewards, challenger=[0.0, -1.0]))
+    # -1/2 + 0 and -1/2 - 1: half above and half below their mean
+    assert advantages.challenger_N.tolist() == [0.5, -0.5]
+    torch.testing.assert_close(
+        advantages.solver_NG, round_advantages(scored_round(rewards)).solver_NG
+    )
+
+
+def test_learnability_is_on_the_scale_it_is_given():
+    # variances 9 and 0 over a largest one of 36: 1/4 and 0, so 1/8 above and below their mean
+    played = scored_round([[0.0, 6.0], [2.0, 2.0]])
+    paid = round_advantages(played, PayoffSettings("learnability"), max_variance=36.0).challenger_N
+    assert paid.tolist() == [0.125, -0.125]
+
+
+def test_by_default_the_paper_is_played():
+    assert PayoffSettings() == PayoffSettings("minimax", "none", "lowest")
+
+
+def test_lsp_adds_quality_for_both_roles_and_lsp_zero_is_the_game_without():
+    zero = round_advantages(scored_round([[1.0, 0.0], [0.0, 0.0]]))
+    full = round_advantages(
+        scored_round([[1.0, 0.0], [0.0, 0.0]], quality=[[0.0, 1.0], [1.0, 1.0]])
+    )
+    assert zero.solver_NG.tolist() == [[0.5, -0.5], [0.0, 0.0]]
+    assert full.solver_NG.tolist() == [[0.0, 0.0], [0.0, 0.0]]  # 1 + 0 = 0 + 1
+    assert zero.challenger_N.tolist() == [-0.25, 0.25]
+    # -1/2 + 1/2 = 0 and 0 + 1 = 1
+    assert full.challenger_N.tolist() == [-0.5, 0.5]

@@ -1,0 +1,307 @@
+"""The gradient of a round: the same for any micro-batches, and the one that the paper writes."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from small_game import Checksum, brief, make_policy, stir, tiny_round
+
+from lsp_lightning import PromptFile, SelfReward, VerifiableReward, round_advantages
+from lsp_lightning.collate import pack, sampled_logprobs
+from lsp_lightning.selfplay import Advantages
+from lsp_lightning.types import Role
+from lsp_lightning.update import LossSettings, accumulate_gradients, role_rows
+
+ALL_AT_ONCE = 10**6
+FORMS = ["k1_in_reward", "k2_loss", "k3_loss", "k1_loss"]
+
+
+@pytest.fixture(scope="module")
+def policy(tiny_llama_folder, tmp_path_factory):
+    """Far enough from its reference for the KL term to count."""
+    policy = make_policy(brief(tiny_llama_folder, tmp_path_factory.mktemp("brief") / "model"))
+    stir(policy, scale=0.05)
+    policy.eval()
+    return policy
+
+
+@pytest.fixture(scope="module")
+def played(policy):
+    """Four queries with three answers each, of many lengths, that differ in what they earn."""
+    played = tiny_round(policy, n=4, g=3)
+    advantages = round_advantages(played)
+    assert advantages.challenger_N.abs().max() > 0.1
+    assert advantages.solver_NG.abs().max() > 0.1
+    assert len({int(n) for n in played.playout.answers.completion_mask.sum(1)}) > 2
+    return played
+
+
+def gradient(policy, played, settings, budget, advantages=None):
+    """The round's gradient as one vector, and the facts and micro-batches it came with."""
+    advantages = advantages or round_advantages(played)
+    batches = pack(played, policy.pad_id, budget)
+    policy.zero_grad()
+    facts = accumulate_gradients(
+        policy, played, advantages, batches, settings, lambda loss: loss.backward()
+    )
+    return flat_gradient(policy), facts, batches
+
+
+def flat_gradient(policy):
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    return torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained]
+    ).double()
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+def completions(played):
+    """(prompt, completion, temperature) of every row of the round, the queries first."""
+    playout = played.playout
+    return [
+        (r.prompt_ids[i][r.prompt_mask[i]], r.completion_ids[i][r.completion_mask[i]], r)
+        for r in (playout.queries, playout.answers)
+        if r is not None
+        for i in range(len(r))
+    ]
+
+
+def plain_logprobs(model, prompt, completion, rollouts):
+    """log pi of one completion's tokens from full logits."""
+    logits = model(input_ids=torch.cat([prompt, completion]).unsqueeze(0)).logits[0]
+    logprobs = (logits[len(prompt) - 1 : -1] / rollouts.temperature).log_softmax(-1)
+    return logprobs[torch.arange(len(completion)), completion]
+
+
+def plain_loss(policy, played, settings, advantages):
+    """L_Sol + alpha_Ch L_Ch of eqs. 4 and 5, completion by completion."""
+    rows = completions(played)
+    logprobs = [plain_logprobs(policy.causal_lm, *row) for row in rows]
+    with policy.reference() as model:
+        references = [plain_logprobs(model, *row) for row in rows]
+    n = len(played.playout.query_texts) if played.trains_challenger else 0
+    roles = [("challenger", range(n)), ("solver", range(n, len(rows)))]
+    given = [] if not n else advantages.challenger_N.tolist()
+    given += advantages.solver_NG.flatten().tolist()
+    loss = torch.zeros(())
+    for role, members in roles:
+        if not len(members):
+            continue
+        ratios = {r: float((logprobs[r] - references[r]).sum().detach()) for r in members}
+        total = torch.zeros(())
+        for r in members:
+            advantage = given[r]
+            d = logprobs[r] - references[r]
+            if settings.kl == "k1_in_reward":
+                others = [ratios[o] for o in members if o != r]
+                advantage -= settings.beta * (ratios[r] - sum(others) / len(others))
+                penalty = torch.zeros(())
+            elif settings.kl == "k1_loss":
+                penalty = d.sum()
+            elif settings.kl == "k2_loss":
+                penalty = d.sum() ** 2 / 2
+            else:
+                penalty = ((-d).exp() - 1 + d).sum()
+            # pi / stopgrad(pi) is 1 with the gradient of log pi
+            total = total + advantage * logprobs[r].sum() - settings.beta * penalty
+        share = -total / len(members)
+        loss = loss + (settings.alpha_ch * share if role == "challenger" else share)
+    return loss
+
+
+def plain_gradient(policy, played, settings, advantages):
+    policy.zero_grad()
+    plain_loss(policy, played, settings, advantages).backward()
+    return flat_gradient(policy)
+
+
+# -- the gradient ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kl", FORMS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.float64, 1e-12)])
+def test_micro_batches_of_any_size_give_the_gradient_of_the_whole_round(
+    policy, played, kl, dtype, tolerance
+):
+    """In double precision to the last digits, so what is left in single precision is rounding."""
+    settings = LossSettings(beta=0.3, kl=kl, alpha_ch=0.4)
+    policy.to(dtype)
+    try:
+        whole, facts, batches = gradient(policy, played, settings, ALL_AT_ONCE)
+        assert len(batches) == 1
+        assert whole.norm() > 0
+        lengths = [len(p) + len(c) for p, c, _ in completions(played)]
+        for budget in (max(lengths) * 3, 1):
+            parts, part_facts, part_batches = gradient(policy, played, settings, budget)
+            assert len(part_batches) >= 3
+            assert relative(parts, whole) < tolerance
+            assert part_facts.loss == pytest.approx(facts.loss, rel=1e-5)
+            torch.testing.assert_close(part_facts.log_ratio_R, facts.log_ratio_R, atol=1e-4, rtol=0)
+            torch.testing.assert_close(part_facts.entropy_R, facts.entropy_R, atol=1e-4, rtol=0)
+        assert len(part_batches) == len(lengths)
+    finally:
+        policy.to(torch.float32)
+
+
+@pytest.mark.parametrize("kl", FORMS)
+def test_the_gradient_is_that_of_the_formula_written_out(policy, played, kl):
+    settings = LossSettings(beta=0.3, kl=kl, alpha_ch=0.4)
+    advantages = round_advantages(played)
+    ours, _, _ = gradient(policy, played, settings, 300, advantages)
+    plain = plain_gradient(policy, played, settings, advantages)
+    # the engine's log-probs of the sampled tokens differ from the trainer's by rounding
+    assert relative(ours, plain) < 2e-5
+
+
+def test_both_roles_have_their_part_and_alpha_ch_weighs_the_challengers(policy, played):
+    def of(alpha):
+        return gradient(policy, played, LossSettings(0.3, "k1_in_reward", alpha), ALL_AT_ONCE)[0]
+
+    solver, both = of(0.0), of(1.0)
+    challenger = both - solver
+    assert challenger.norm() > 0.01 * solver.norm()
+    assert relative(of(0.25), solver + 0.25 * challenger) < 1e-5
+
+
+def test_with_alpha_ch_zero_the_solver_alone_is_trained(policy, played):
+    settings = LossSettings(0.3, "k2_loss", 0.0)
+    advantages = round_advantages(played)
+    ours, _, _ = gradient(policy, played, settings, 300, advantages)
+    # the same answers, as if the queries had come from a file
+    answers_only = replace(played, playout=replace(played.playout, queries=None))
+    alone = plain_gradient(
+        policy,
+        answers_only,
+        LossSettings(0.3, "k2_loss", 1.0),
+        Advantages(advantages.solver_NG, None),
+    )
+    assert relative(ours, alone) < 2e-5
+
+
+def test_constant_rewards_without_a_kl_term_give_no_gradient(policy, played):
+    for constant in (0.0, 1.0):
+        flat = replace(played, rewards_NG=torch.full_like(played.rewards_NG, constant))
+        vector, facts, _ = gradient(policy, flat, LossSettings(0.0, "k1_in_reward", 1.0), 300)
+        assert float(vector.norm()) == 0
+        assert facts.loss == 0
+
+
+def test_at_beta_zero_the_form_of_the_kl_term_does_not_matter(policy, played):
+    gradients = [
+        gradient(policy, played, LossSettings(0.0, kl, 1.0), ALL_AT_ONCE)[0] for kl in FORMS
+    ]
+    assert all(torch.equal(g, gradients[0]) for g in gradients)
+
+
+def test_constant_rewards_with_a_kl_term_pull_towards_the_reference(policy, played):
+    flat = replace(played, rewards_NG=torch.zeros_like(played.rewards_NG))
+    settings = LossSettings(0.3, "k2_loss", 1.0)
+    vector, facts, _ = gradient(policy, flat, settings, ALL_AT_ONCE)
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in trained]
+    with torch.no_grad():
+        torch.nn.utils.vector_to_parameters(
+            torch.nn.utils.parameters_to_vector(trained) - 1e-4 * vector.float() / vector.norm(),
+            trained,
+        )
+    batches = pack(flat, policy.pad_id, ALL_AT_ONCE)
+    with torch.no_grad():
+        moved = sum(
+            (policy.completion_logprobs(b)[0].sum(1) - policy.reference_logprobs(b).sum(1))
+            .square()
+            .sum()
+            for b in batches
+        )
+        for parameter, old in zip(trained, before, strict=True):
+            parameter.copy_(old)
+    assert moved < facts.log_ratio_R.square().sum()
+
+
+def test_the_kl_estimate_is_the_log_ratio_of_what_was_sampled(policy, played):
+    _, facts, _ = gradient(policy, played, LossSettings(0.3, "k1_in_reward", 1.0), 300)
+    with policy.reference() as model:
+        references = [plain_logprobs(model, *row).sum() for row in completions(played)]
+    sampled = torch.stack([row.sum() for row in sampled_logprobs(played)])
+    torch.testing.assert_close(
+        facts.log_ratio_R, sampled - torch.stack(references), atol=1e-3, rtol=1e-4
+    )
+    assert facts.log_ratio_R.abs().max() > 0.1
+
+
+def test_at_the_start_of_training_the_log_ratio_is_zero(tiny_llama_folder):
+    policy = make_policy(tiny_llama_folder)
+    _, facts, _ = gradient(
+        policy, tiny_round(policy), LossSettings(0.1, "k1_in_reward", 1.0), ALL_AT_ONCE
+    )
+    assert facts.log_ratio_R.abs().max() < 1e-3
+
+
+def test_a_round_from_a_file_trains_the_solver_alone(policy, tmp_path):
+    path = tmp_path / "queries.jsonl"
+    path.write_text("".join(json.dumps({"query": f"question {i}"}) + "\n" for i in range(5)))
+    played = tiny_round(policy, n=3, g=4, source=PromptFile(str(path)))
+    assert not played.trains_challenger
+    assert role_rows(played) == {Role.SOLVER: slice(0, 12)}
+    settings = LossSettings(0.3, "k1_in_reward", 0.4)
+    advantages = round_advantages(played)
+    assert advantages.challenger_N is None
+    ours, facts, _ = gradient(policy, played, settings, 200, advantages)
+    assert set(facts.roles) == {Role.SOLVER}
+    assert relative(ours, plain_gradient(policy, played, settings, advantages)) < 2e-5
+
+
+def test_the_quality_reward_reaches_both_roles(policy, played):
+    """Q alone: with R constant, what is left of either role's advantage comes from Q."""
+    judge = SelfReward()
+    judge.connect(policy)
+    judged = tiny_round(policy, rewards=[VerifiableReward(Checksum(), weight=0.0), judge])
+    assert judged.playout.query_texts == played.playout.query_texts
+    advantages = round_advantages(judged)
+    assert advantages.solver_NG.abs().max() > 0
+    assert advantages.challenger_N.abs().max() > 0
+    torch.testing.assert_close(advantages.solver_NG.sum(1), torch.zeros(4), atol=1e-6, rtol=0)
+
+
+def test_a_group_that_nobody_could_judge_moves_neither_role(policy, played):
+    judged_NG = torch.tensor([True, False, True, True]).unsqueeze(1).expand_as(played.rewards_NG)
+    advantages = round_advantages(replace(played, judged_NG=judged_NG))
+    assert (advantages.solver_NG[1] == 0).all()
+    assert advantages.challenger_N[1] == 0
+    assert float(advantages.challenger_N.sum()) == pytest.approx(0, abs=1e-6)
+
+
+# -- packing ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", [1, 150, 400, ALL_AT_ONCE])
+def test_packing_holds_every_completion_once_within_the_budget(policy, played, budget):
+    rows = completions(played)
+    batches = pack(played, policy.pad_id, budget)
+    packed = [row for batch in batches for row in batch.rows.tolist()]
+    assert sorted(packed) == list(range(len(rows)))
+    for batch in batches:
+        assert batch.input_ids.numel() <= budget or len(batch.input_ids) == 1
+        flat = batch.input_ids.flatten()
+        for c, row in enumerate(batch.rows.tolist()):
+            prompt, completion, rollouts = rows[row]
+            sources = batch.sources[c][batch.mask[c]]
+            assert batch.targets[c][batch.mask[c]].tolist() == completion.tolist()
+            assert flat[sources + 1].tolist() == completion.tolist()
+            whole = torch.cat([prompt, completion])
+            start = int(sources[0]) - len(prompt) + 1
+            assert flat[start : start + len(whole)].tolist() == whole.tolist()
+            assert float(batch.temperature[c]) == pytest.approx(rollouts.temperature)
+
+
+def test_the_sampled_logprobs_come_in_the_order_of_the_rows(played):
+    playout = played.playout
+    rows = sampled_logprobs(played)
+    assert len(rows) == 4 + 12
+    first_answer = playout.answers.logprobs[0][playout.answers.completion_mask[0]]
+    assert torch.equal(rows[4], first_answer)
+    first_query = playout.queries.logprobs[0][playout.queries.completion_mask[0]]
+    assert torch.equal(rows[0], first_query)
