@@ -22,6 +22,19 @@ class RunSummary(Callback):
         self._seconds_before_resume = 0.0
         self._start = time.perf_counter()
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what is about to happen."""
+        if trainer.is_global_zero:
+            data: Any = getattr(trainer, "datamodule", None)
+            sizes = [(p.numel(), p.requires_grad) for p in pl_module.parameters()]
+            every, trained = sum(n for n, _ in sizes), sum(n for n, grad in sizes if grad)
+            print(
+                f"playing {trainer.max_steps} rounds of {data.num_queries} queries x "
+                f"{data.group_size} answers; {every:,} parameters, {trained:,} of them trained; "
+                f"into {trainer.default_root_dir}/",
+                flush=True,
+            )
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the newest held-out scores; those before the first round apart."""
         scores = heldout_scores(pl_module)
@@ -32,13 +45,16 @@ class RunSummary(Callback):
             self._after, self._after_round = scores, rounds_played(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score the held-out tasks once more if rounds were played since, then write and tell."""
+        """Score the held-out tasks once more if rounds were played since."""
         if self._before is not None and self._after_round != rounds_played(trainer):
             module: Any = pl_module
             for i, tasks in enumerate(module.data.val_dataloader()):
                 module.score_heldout(tasks, i)
             module.close_heldout()
             self._after = heldout_scores(pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the summary and tell, once all else is written."""
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
@@ -86,7 +102,7 @@ def heldout_scores(pl_module: LightningModule) -> Scores | None:
 
 def _report(summary: dict[str, Any], folder: Path) -> str:
     minutes, seconds = divmod(round(summary["seconds"]), 60)
-    lines = [f"\n{summary['rounds']} rounds in {minutes} min {seconds:02d} s"]
+    lines = [f"\nrounds played: {summary['rounds']}, in {minutes} min {seconds:02d} s"]
     before, after = summary["heldout_before"], summary["heldout_after"]
     if before and after:
         for name, label in (("sampled", "sampled answers"), ("greedy", "greedy answers")):
@@ -94,9 +110,10 @@ def _report(summary: dict[str, Any], folder: Path) -> str:
                 f"held-out tasks solved by {label}: {before[name]:.1%} -> {after[name]:.1%}"
                 f"  ({before['n']} tasks)"
             )
+    found = {path.name.partition(".out.")[0] for path in folder.iterdir()}
+    names = sorted("TensorBoard events" if name == "events" else name for name in found)
     lines += [
-        f"written to {folder}/: metrics.csv, summary.json, config.yaml, transcripts/, "
-        "checkpoints/last.ckpt, adapter/",
+        f"written to {folder}/: {', '.join(names)}",
         f"next: lsp-lightning test --ckpt_path {folder}/checkpoints/last.ckpt",
         f"curves: tensorboard --logdir {folder}",
     ]
