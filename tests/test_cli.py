@@ -305,7 +305,7 @@ def test_a_run_is_quiet(process):
 
 def test_a_run_ends_with_what_it_came_to_and_what_comes_next(process):
     folder, shown, _ = process
-    assert "2 rounds in" in shown
+    assert "rounds played: 2" in shown
     assert re.search(r"solved by greedy answers: \d+\.\d% -> \d+\.\d%", shown)
     assert f"lsp-lightning test --ckpt_path {folder}/checkpoints/last.ckpt" in shown
     for name in ("metrics.csv", "summary.json", "config.yaml", "transcripts", "adapter"):
