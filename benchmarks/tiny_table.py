@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 
 from lsp_lightning import Challenger, Player, Policy, Sampling, VerifiableReward
@@ -113,13 +114,25 @@ def measure(run: Path | None, seed: int, temperature: float = 1.0) -> dict[str, 
     )
     facts = [verifier.describe(q) for q in challenger.draw(player, QUERIES, 0, seed + 1000).texts]
     known = [f for f in facts if f is not None]
+    met = queries_met(run) if run else set()
+    unmet = torch.tensor([task.text not in met for task in tasks])
     return {
         "sampled": float(score.sampled.mean()),
+        "sampled, unmet tasks": float(score.sampled[unmet].mean()),
+        "tasks met": len(tasks) - int(unmet.sum()),
         "greedy": float(score.greedy.mean()),
         "pass@8": float(pass_at_k(score.sampled, DRAWS).mean()),
         "malformed": 1 - len(known) / len(facts),
         **fact_metrics("level", [f["level"] for f in known]),
         **fact_metrics("family", [f["family"] for f in known]),
+    }
+
+
+def queries_met(run: Path) -> set[str]:
+    """All queries that were played in a run: a Challenger may by chance write a reporting task."""
+    shards = sorted((run / "transcripts").glob("*.parquet"))
+    return {
+        query for s in shards for query in pq.read_table(s, columns=["query"])["query"].to_pylist()
     }
 
 

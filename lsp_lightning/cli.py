@@ -1,10 +1,13 @@
 """The command line: LightningCLI with one-line errors, a fresh folder for each run and a quiet
 start."""
 
+import atexit
+import contextlib
 import json
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +41,8 @@ _DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs/lsp",
 }
 
+_CLAIM = ".claimed"
+_TERMINATED = 143  # what a shell reports of a process ended by SIGTERM
 _OPTIMIZER: dict[str, Any] = {
     "class_path": "torch.optim.AdamW",
     "init_args": {"lr": 1e-5, "betas": [0.9, 0.95], "weight_decay": 0.0},
@@ -57,12 +62,21 @@ class Parser(LightningArgumentParser):
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Writes config.yaml into the run's folder; other commands leave the folder as it is."""
+    """Writes config.yaml into the run's folder once the run has really begun.
+
+    Not before: a checkpoint that is refused must leave the folder as it was.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save for ``fit`` alone."""
-        if stage == "fit":
-            super().setup(trainer, pl_module, stage)
+        """Nothing yet."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the config without its checkpoint, so that it is the recipe of a new run."""
+        if trainer.is_global_zero:
+            config = self.config.clone()
+            config["ckpt_path"] = None
+            path = Path(trainer.default_root_dir) / "config.yaml"
+            self.parser.save(config, path, skip_none=False, overwrite=True, multifile=False)
 
 
 class SelfPlayCLI(LightningCLI):
@@ -98,11 +112,9 @@ class SelfPlayCLI(LightningCLI):
         config = self.config[self.subcommand]
         _check_trainer(config.trainer)
         if self.subcommand == "fit":
-            folder = run_folder(Path(config.trainer.default_root_dir), config.get("ckpt_path"))
+            wanted = Path(config.trainer.default_root_dir or _DEFAULTS["default_root_dir"])
+            folder = claim_run_folder(wanted, config.get("ckpt_path"))
             config.trainer.default_root_dir = str(folder)
-            interval, rounds = config.trainer.val_check_interval, config.trainer.max_steps
-            if isinstance(interval, int) and interval > rounds > 0:
-                config.trainer.val_check_interval = rounds
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the run's table, curves, progress and summary."""
@@ -110,9 +122,13 @@ class SelfPlayCLI(LightningCLI):
         config = self.config[self.subcommand].trainer
         folder = config.default_root_dir
         fitting = self.subcommand == "fit"
-        if config.logger is None or config.logger is True:
-            kwargs["logger"] = [RunTable(folder), RunCurves(folder)] if fitting else False
-        callbacks: list[Any] = list(self._get(self.config_init, "trainer").callbacks or [])
+        asked = self._get(self.config_init, "trainer")
+        own = [RunCurves(folder)] if config.logger in (None, True) else _as_list(asked.logger or [])
+        kwargs["logger"] = [RunTable(folder), *own] if fitting else False
+        interval, rounds = config.val_check_interval, config.max_steps
+        if isinstance(interval, int) and interval > rounds > 0:  # a short run of a long preset
+            kwargs["val_check_interval"] = rounds
+        callbacks = _as_list(asked.callbacks or [])
         if config.enable_progress_bar is not False:
             callbacks.append(RoundProgress())
         if fitting:
@@ -164,33 +180,58 @@ def run_command(args: Sequence[str]) -> int:
     if "OMP_NUM_THREADS" not in os.environ:  # threads that fight over few cores are slower than one
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     try:
-        SelfPlayCLI(args)
+        cli = SelfPlayCLI(args)
     except RewardError as error:
+        if error.__cause__ is not None:  # a fault in the user's own code: show where
+            traceback.print_exception(error.__cause__)
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Exception as error:
         raise hidden_config_error(error) or error from None
-    return 0
+    return _TERMINATED if cli.trainer.received_sigterm else 0
 
 
-def run_folder(wanted: Path, checkpoint: str | None) -> Path:
-    """The folder of this run: ``wanted``, or ``wanted-2``, ``-3`` ... where a run is there already.
+def claim_run_folder(wanted: Path, checkpoint: str | None) -> Path:
+    """The folder of this run: ``wanted``, or ``wanted-2``, ``-3`` ... where that is not empty.
 
-    A run that resumes from a checkpoint inside ``wanted`` goes on there.
+    It is claimed at once, so that two runs started together get two folders. A run that resumes
+    from a checkpoint inside ``wanted`` goes on there.
     """
     if checkpoint and Path(checkpoint).resolve().is_relative_to(wanted.resolve()):
         return wanted
     folder, number = wanted, 1
-    while (folder / "config.yaml").exists() or (folder / "metrics.csv").exists():
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not any(folder.iterdir()):
+            with contextlib.suppress(FileExistsError):
+                (folder / _CLAIM).touch(exist_ok=False)
+                atexit.register(_give_up_claim, folder)
+                return folder
         number += 1
         folder = wanted.with_name(f"{wanted.name}-{number}")
-    return folder
+
+
+def _give_up_claim(folder: Path) -> None:
+    """Take the claim away; a run that never began leaves no folder behind."""
+    (folder / _CLAIM).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _check_trainer(trainer: Any) -> None:
     if trainer.precision not in (None, "32-true", 32, "32"):
         raise ConfigError(
             "trainer.precision", f"is {trainer.precision!r}", "leave it out and set model.dtype"
+        )
+    if trainer.get("enable_checkpointing") is False:
+        raise ConfigError(
+            "trainer.enable_checkpointing",
+            "is false, and a run could not be gone on with",
+            "leave it out; checkpoint.every says how often",
         )
     if trainer.get("accumulate_grad_batches", 1) != 1 or trainer.get("gradient_clip_val"):
         raise ConfigError(

@@ -1,7 +1,8 @@
 """Batches that the model makes itself: a stream of rounds in place of a data set."""
 
 import os
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
@@ -9,6 +10,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.prompts import SOLVER, read_template
 from lsp_lightning.queries import Challenger, Query, QuerySource, check_sampling, read_queries
+from lsp_lightning.seeding import derive_seed
 from lsp_lightning.types import Sampling, SelfPlayRound
 
 
@@ -123,6 +125,7 @@ class SelfPlayDataModule(LightningDataModule):
         self.test = read_queries(test, "data.test") if test else []
         self.heldout_draws = heldout_draws
         self.heldout_batch = heldout_batch
+        _warn_of_overlap(self.queries, [*self.heldout, *self.test])
         self.stream: RoundStream | None = None
         self.seed = seed if seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
@@ -134,13 +137,32 @@ class SelfPlayDataModule(LightningDataModule):
         return self.stream
 
     def check_rounds(self, trainer: Trainer) -> None:
-        """Whether the trainer knows how many rounds to play.
+        """Whether the trainer knows how many rounds to play, in one process.
 
         Raises:
-            ConfigError: it does not.
+            ConfigError: it does not, or there are several.
         """
+        if trainer.world_size > 1:
+            raise ConfigError(
+                "trainer.devices",
+                f"makes {trainer.world_size} processes, which is not supported yet",
+                "leave it at 1",
+            )
         if trainer.max_steps < 1:
             raise ConfigError("trainer.max_steps", "is not set", "set the number of rounds to play")
+
+    def facts(self) -> dict[str, Any]:
+        """The settings that a resumed run is compared by: plain values only."""
+        heldout = "".join(query.text for query in self.heldout)
+        return {
+            "queries": self.queries.describe(),
+            "num_queries": self.num_queries,
+            "group_size": self.group_size,
+            "solver": dict(vars(self.solver)),
+            "solver_prompt": self.solver_prompt,
+            "heldout": f"{len(self.heldout)} tasks, {derive_seed(0, heldout):x}",
+            "seed": self.seed,
+        }
 
     def val_dataloader(self) -> HeldOutTasks | list[Any]:
         """The held-out tasks for choosing settings."""
@@ -164,3 +186,14 @@ def rounds_played(trainer: Trainer) -> int:
     """Rounds of this run so far, the skipped ones too (``global_step`` does not count those)."""
     stream = getattr(getattr(trainer, "datamodule", None), "stream", None)
     return 0 if stream is None else int(stream.next_round)
+
+
+def _warn_of_overlap(source: QuerySource, heldout: Sequence[Query]) -> None:
+    """Say so when a file that is trained on holds tasks that are scored as held out."""
+    shared = {query.text for query in heldout} & source.known_texts()
+    if shared:
+        warnings.warn(
+            f"data.queries holds {len(shared)} of the tasks in data.heldout and data.test: their "
+            "scores will not be held-out scores",
+            stacklevel=3,
+        )

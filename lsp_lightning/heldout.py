@@ -58,7 +58,7 @@ def score_tasks(
         seed: fixes the sampled answers.
 
     Raises:
-        RewardError: an answer could not be judged.
+        RewardError: no answer could be judged; single ones that could not be are NaN.
     """
     prompts = [player.codec.encode(solver_prompt, {"query": task.text}) for task in tasks]
 
@@ -70,8 +70,8 @@ def score_tasks(
             references=tuple(task.reference for task in tasks),
         )
         scores = reward.score(playout)
-        if torch.isnan(scores).any():
-            raise RewardError(f"reward {reward.name!r} could not judge every held-out answer")
+        if torch.isnan(scores).all():
+            raise RewardError(f"reward {reward.name!r} could judge no held-out answer")
         return scores
 
     greedy = replace(sampling, temperature=0.0)

@@ -75,6 +75,8 @@ def check_config_files(args: Sequence[str]) -> None:
             raise ConfigError("config", f"no file {str(path)!r}", "give an existing YAML file")
         try:
             yaml.safe_load(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise ConfigError("config", f"{str(path)!r} is not UTF-8", "save it so") from error
         except yaml.YAMLError as error:
             place = " ".join(str(error).split())
             raise ConfigError(
@@ -100,7 +102,9 @@ def with_run_config(args: Sequence[str]) -> list[str]:
         config = checkpoint.resolve().parent.parent / "config.yaml"
         if not config.is_file():
             raise ConfigError("config", f"no {config} beside the checkpoint", "give --config FILE")
-        args[1:1] = ["--config", str(config)]
+        # its folder may have been moved, or the command be typed elsewhere: go on where it lies
+        root = ["--trainer.default_root_dir", str(config.parent)]
+        args[1:1] = ["--config", str(config), *root]
     return args
 
 

@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lsp_lightning import resume
 from lsp_lightning.collate import pack
 from lsp_lightning.datamodule import SelfPlayDataModule
 from lsp_lightning.errors import ConfigError, require_at_least
@@ -21,13 +22,6 @@ from lsp_lightning.player import Player
 from lsp_lightning.policy import Dtype, Lora, Policy, ReferenceChoice
 from lsp_lightning.pretrained import check_policy
 from lsp_lightning.queries import Query
-from lsp_lightning.resume import (
-    compare_facts,
-    keep_trained,
-    optimizer_defaults,
-    require_trained,
-    stay_open,
-)
 from lsp_lightning.rewards import Reward, check_rewards, is_binary
 from lsp_lightning.seeding import derive_seed, seeded
 from lsp_lightning.selfplay import (
@@ -38,7 +32,13 @@ from lsp_lightning.selfplay import (
     round_advantages,
 )
 from lsp_lightning.types import SelfPlayRound
-from lsp_lightning.update import LossSettings, accumulate_gradients, clip_gradient
+from lsp_lightning.update import (
+    LossSettings,
+    accumulate_gradients,
+    by_round,
+    check_max_norm,
+    clip_gradient,
+)
 
 
 class SelfPlayModule(LightningModule):
@@ -65,6 +65,9 @@ class SelfPlayModule(LightningModule):
         max_grad_norm: the gradient is clipped to this norm; null leaves it.
         micro_batch_tokens: tokens of one forward and backward pass at most, padding included.
     """
+
+    #: Whether a resumed run scores other held-out tasks than before, or in another way.
+    other_heldout = False
 
     def __init__(
         self,
@@ -101,6 +104,7 @@ class SelfPlayModule(LightningModule):
         self.micro_batch_tokens = micro_batch_tokens
         check_rewards(rewards, challenger_objective)
         check_policy(base, lora is not None, init_adapter)
+        check_max_norm(max_grad_norm)
         require_at_least(micro_batch_tokens, 1, "model.micro_batch_tokens", "nothing would fit")
         self.policy: Policy | None = None
         kwargs = chat_template_kwargs
@@ -110,12 +114,11 @@ class SelfPlayModule(LightningModule):
         self.round_means = Means()
         self.heldout_means = Means()
         self.heldout_scores: dict[str, Tensor] = {}
+        self.heldout_count = 0
         # learnability's scale: 1/4 is the largest variance in [0, 1]; others are found by looking
         largest = 0.25 if is_binary(rewards) else 0.0
         self.register_buffer("max_variance", torch.tensor(largest))
         self.max_variance: Tensor
-
-    # -- set-up ------------------------------------------------------------------------------------
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """The rewards: each is a callback and gets every hook."""
@@ -135,7 +138,7 @@ class SelfPlayModule(LightningModule):
         optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
         if self.lr_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler(optimizer)}
+        return {"optimizer": optimizer, "lr_scheduler": by_round(self.lr_scheduler(optimizer))}
 
     @property
     def loaded_policy(self) -> Policy:
@@ -163,8 +166,6 @@ class SelfPlayModule(LightningModule):
     ) -> Any:
         """Nothing moves: a round is text and small tensors; its micro-batches move one by one."""
         return batch
-
-    # -- one round -------------------------------------------------------------------------------
 
     def play(self, index: int) -> SelfPlayRound:
         """Play round ``index`` with the weights as they are now."""
@@ -221,8 +222,6 @@ class SelfPlayModule(LightningModule):
             self.max_variance.copy_(torch.maximum(self.max_variance, variance))
         return round_advantages(played, self.payoffs, float(self.max_variance))
 
-    # -- held-out tasks --------------------------------------------------------------------------
-
     def score_heldout(self, tasks: list[Query], batch_idx: int) -> None:
         """Add some tasks to the held-out means."""
         reward = heldout_reward(self.rewards)
@@ -239,6 +238,7 @@ class SelfPlayModule(LightningModule):
             seed=self._seed("heldout", batch_idx),
         )
         self.heldout_means.update(score.means())
+        self.heldout_count += len(tasks)
 
     def validation_step(self, tasks: list[Query], batch_idx: int) -> None:
         """Score some held-out tasks."""
@@ -247,6 +247,9 @@ class SelfPlayModule(LightningModule):
     def close_heldout(self) -> None:
         """Turn what was scored since the last call into :attr:`heldout_scores`."""
         self.heldout_scores = self.heldout_means.compute()
+        if self.heldout_scores:
+            self.heldout_scores["heldout/tasks"] = torch.tensor(float(self.heldout_count))
+        self.heldout_count = 0
 
     def on_validation_epoch_end(self) -> None:
         """Log the held-out means."""
@@ -261,12 +264,10 @@ class SelfPlayModule(LightningModule):
         player = Player.local(self.loaded_policy)
         return answer_greedily(player, tasks, self.data.solver, self.data.solver_prompt)
 
-    # -- checkpoints -----------------------------------------------------------------------------
-
     def facts(self) -> dict[str, Any]:
         """The settings that a resumed run is compared by: plain values only."""
-        data = self.data
-        base, lora, init_adapter, reference, *_ = self._load_policy.args
+        base, lora, init_adapter, reference, dtype, template, _ = self._load_policy.args
+        data = self._trainer and getattr(self._trainer, "datamodule", None)
         return {
             "base": base,
             "lora": vars(lora) if lora else None,
@@ -275,16 +276,17 @@ class SelfPlayModule(LightningModule):
             **vars(self.loss_settings),
             **vars(self.payoffs),
             "rewards": [[r.name, r.enters, r.weight] for r in self.rewards],
-            "optimizer": optimizer_defaults(self.optimizer),
-            "num_queries": data.num_queries,
-            "group_size": data.group_size,
-            "seed": data.seed,
+            "dtype": dtype,
+            "chat_template_kwargs": template,
+            "optimizer": resume.optimizer_defaults(self.optimizer),
+            "max_grad_norm": self.max_grad_norm,
+            **(data.facts() if isinstance(data, SelfPlayDataModule) else {}),
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is trained (every adapter by name), not the base."""
-        keep_trained(checkpoint, set(self.loaded_policy.trained_state()))
-        stay_open(checkpoint)
+        resume.keep_trained(checkpoint, set(self.loaded_policy.trained_state()))
+        resume.stay_open(checkpoint)
         checkpoint["lsp_lightning"] = self.facts()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -293,5 +295,6 @@ class SelfPlayModule(LightningModule):
         Raises:
             ConfigError: it is of another base, adapter or reference.
         """
-        compare_facts(checkpoint, self.facts())
-        require_trained(checkpoint, set(self.loaded_policy.trained_state()))
+        changed = resume.compare_facts(checkpoint, self.facts())
+        self.other_heldout = bool(changed & {"heldout", "solver", "solver_prompt"})
+        resume.require_trained(checkpoint, set(self.loaded_policy.trained_state()))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lsp_lightning.chat import ChatCodec
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.functional.logprobs import token_logprobs
 from lsp_lightning.inference import by_token_budget, inference_state, pad_right
 from lsp_lightning.paths import resolve
@@ -41,6 +41,12 @@ class Lora:
     alpha: int = 32
     dropout: float = 0.0
     target_modules: str | list[str] = "all-linear"
+
+    def __post_init__(self) -> None:
+        require_at_least(self.rank, 1, "model.lora.rank", "an adapter has a dimension")
+        require_at_least(self.alpha, 1, "model.lora.alpha", "the adapter would be scaled away")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError("model.lora.dropout", f"is {self.dropout}", "set 0 to below 1")
 
 
 class Policy(nn.Module):

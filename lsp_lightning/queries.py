@@ -1,6 +1,7 @@
 """Where a round's queries come from: the Challenger writes them, or a file holds them."""
 
 import json
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,14 @@ class QuerySource(ABC):
     #: Whether the policy writes the queries, and so is trained as Challenger.
     selfplay: bool
 
+    def known_texts(self) -> set[str]:
+        """The queries that are known beforehand; none where they are written as they are needed."""
+        return set()
+
+    def describe(self) -> str:
+        """The source's settings in a line, by which a resumed run is compared."""
+        return type(self).__name__
+
     @abstractmethod
     def draw(self, player: Player, num_queries: int, index: int, seed: int) -> Drawn:
         """The queries of round ``index`` of the run with this seed."""
@@ -78,6 +87,10 @@ class Challenger(QuerySource):
         self._prompt = fill(text, challenger_slots(task, template))
         self.sampling = sampling
 
+    def describe(self) -> str:
+        """Its prompt and how it is sampled."""
+        return f"Challenger with {self.sampling}, prompt {derive_seed(0, self._prompt):x}"
+
     def draw(self, player: Player, num_queries: int, index: int, seed: int) -> Drawn:
         """N queries, sampled from one prompt."""
         ids = player.codec.encode(self._prompt, {})
@@ -108,6 +121,15 @@ class PromptFile(QuerySource):
     def __init__(self, path: str) -> None:
         self._queries = read_queries(path, "data.queries.init_args.path")
 
+    def known_texts(self) -> set[str]:
+        """All queries of the file."""
+        return {query.text for query in self._queries}
+
+    def describe(self) -> str:
+        """How many queries, and which."""
+        texts = "".join(query.text for query in self._queries)
+        return f"PromptFile of {len(self._queries)} queries, {derive_seed(0, texts):x}"
+
     def draw(self, player: Player, num_queries: int, index: int, seed: int) -> Drawn:
         """The next N queries of an endless stream of shuffled passes over the file."""
         size = len(self._queries)
@@ -131,7 +153,7 @@ def read_queries(path: str, key: str) -> list[Query]:
     file: Path = require_file(path, key)
     queries = []
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(key, f"{path!r} is not UTF-8 text", "save it as UTF-8") from error
     # not splitlines: JSON strings may hold other line separators as they are
@@ -150,6 +172,8 @@ def read_queries(path: str, key: str) -> list[Query]:
             raise ConfigError(
                 key, f"{where} has no 'query' text", 'write lines like {"query": "..."}'
             )
+        if any("\ud800" <= char <= "\udfff" for char in query):
+            raise ConfigError(key, f"{where} holds half of a surrogate pair", "mend the text")
         queries.append(Query(query.strip(), entry.get("reference")))
     if not queries:
         raise ConfigError(key, f"{path!r} holds no queries", 'write lines like {"query": "..."}')
@@ -170,5 +194,11 @@ def check_sampling(sampling: Sampling, key: str, for_training: bool) -> None:
         raise ConfigError(f"{key}.max_new_tokens", f"is {sampling.max_new_tokens}", "set 1 or more")
     if not 0 < sampling.top_p <= 1:
         raise ConfigError(f"{key}.top_p", f"is {sampling.top_p}", "set it above 0 and at most 1")
+    if for_training and sampling.truncates:
+        warnings.warn(
+            f"{key}: top_p below 1 and top_k above 0 bias training; the log-probs are those of the "
+            "untruncated distribution",
+            stacklevel=3,
+        )
     if sampling.top_k < 0:
         raise ConfigError(f"{key}.top_k", f"is {sampling.top_k}", "set 0 (off) or more")

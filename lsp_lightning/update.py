@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -135,3 +136,24 @@ def clip_gradient(policy: Policy, max_norm: float | None) -> Tensor:
     """Scale the gradient down to ``max_norm`` if it is longer. -> its norm before, ()."""
     trained = [p for p in policy.parameters() if p.grad is not None]
     return torch.nn.utils.clip_grad_norm_(trained, float("inf") if max_norm is None else max_norm)
+
+
+def by_round(schedule: Any) -> Any:
+    """The schedule, if it can be stepped once a round.
+
+    Raises:
+        ConfigError: it waits for a metric.
+    """
+    if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        raise ConfigError("model.lr_scheduler", "waits for a metric", "use one that counts rounds")
+    return schedule
+
+
+def check_max_norm(max_norm: float | None) -> None:
+    """Whether a gradient can be clipped to this norm; a negative one would turn it round.
+
+    Raises:
+        ConfigError: it is not above 0.
+    """
+    if max_norm is not None and not max_norm > 0:
+        raise ConfigError("model.max_grad_norm", f"is {max_norm}", "set null for no clipping")

@@ -17,6 +17,7 @@ import transformers
 import yaml
 from lightning.pytorch import Trainer
 
+from lsp_lightning.cli import claim_run_folder
 from lsp_lightning.main import main
 from lsp_lightning.rewards import Reward
 
@@ -261,9 +262,10 @@ def test_a_run_made_longer_is_the_longer_run(finished, tasks, tmp_path):
     assert (tmp_path / kinds[0]).read_bytes() == (tmp_path / kinds[1]).read_bytes()
 
 
-def test_a_finished_run_that_is_resumed_plays_nothing_more(finished, tmp_path):
+def test_a_finished_run_that_is_resumed_plays_nothing_more_and_says_so(finished, tmp_path, capfd):
     checkpoint = moved(finished, tmp_path / "run")
     assert main(["fit", "--ckpt_path", str(checkpoint)]) == 0
+    assert "set trainer.max_steps above 2" in capfd.readouterr().out
     assert rounds_in(tmp_path / "run") == [0, 1]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["rounds"] == 2
@@ -307,7 +309,8 @@ def test_a_run_ends_with_what_it_came_to_and_what_comes_next(process):
     folder, shown, _ = process
     assert "rounds played: 2" in shown
     assert re.search(r"solved by greedy answers: \d+\.\d% -> \d+\.\d%", shown)
-    assert f"lsp-lightning test --ckpt_path {folder}/checkpoints/last.ckpt" in shown
+    # by its name where that is on the path, else as it was called here
+    assert re.search(rf"next: \S+ test --ckpt_path {folder}/checkpoints/last.ckpt", shown)
     for name in ("metrics.csv", "summary.json", "config.yaml", "transcripts", "adapter"):
         assert name in shown
         assert (folder / name).exists()
@@ -446,6 +449,22 @@ MISTAKES = {
     "unknown top key": (
         lambda tmp: ["--seed_everithing", "1"],
         ("seed_everithing", "no such key", "'seed_everything'"),
+    ),
+    "several processes": (
+        lambda tmp: ["--trainer.devices", "2", "--trainer.strategy", "ddp"],
+        ("trainer.devices", "2 processes", "leave it at 1"),
+    ),
+    "a gradient clipped to a negative norm": (
+        lambda tmp: ["--model.max_grad_norm", "-1"],
+        ("model.max_grad_norm", "is -1", "null"),
+    ),
+    "an adapter without rank": (
+        lambda tmp: ["--model.lora.rank", "0"],
+        ("model.lora.rank", "is 0", "set 1 or more"),
+    ),
+    "no checkpoints": (
+        lambda tmp: ["--trainer.enable_checkpointing", "false"],
+        ("trainer.enable_checkpointing", "gone on with", "checkpoint.every"),
     ),
     "key typed in part": (
         lambda tmp: ["--trainer.max_st", "1"],
@@ -644,6 +663,49 @@ def test_resuming_with_another_adapter_is_refused_in_one_line(finished, tmp_path
     assert "Traceback" not in shown
 
 
+def test_a_refused_resume_leaves_the_run_as_it_was(finished, tmp_path, capfd):
+    checkpoint = moved(finished, tmp_path / "run")
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    assert status(["fit", "--ckpt_path", str(checkpoint), "--model.lora.rank", "4"]) == 2
+    assert (tmp_path / "run" / "config.yaml").read_text() == config
+    assert "go on with" not in capfd.readouterr().out
+    assert main(["fit", "--ckpt_path", str(checkpoint), "--trainer.max_steps", "3"]) == 0
+
+
+def test_a_resumed_runs_config_is_the_recipe_of_a_new_run(finished, tmp_path):
+    checkpoint = moved(finished, tmp_path / "run")
+    assert main(["fit", "--ckpt_path", str(checkpoint), "--trainer.max_steps", "3"]) == 0
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["ckpt_path"] is None
+    assert config["trainer"]["max_steps"] == 3
+
+
+def test_scores_of_other_tasks_are_not_compared_after_a_resume(finished, tmp_path, capfd):
+    checkpoint = moved(finished, tmp_path / "run")
+    more = ["--trainer.max_steps", "3", "--data.solver.temperature", "0.3"]
+    assert main(["fit", "--ckpt_path", str(checkpoint), *more]) == 0
+    assert "resuming with another solver: temperature: 1.0" in capfd.readouterr().out
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["heldout_before"] is None
+
+
+def test_runs_started_together_get_a_folder_each(tmp_path):
+    folders = [claim_run_folder(tmp_path / "run", None) for _ in range(3)]
+    assert [folder.name for folder in folders] == ["run", "run-2", "run-3"]
+
+
+def test_another_logger_comes_beside_the_table(tasks, tmp_path):
+    logger = json.dumps(
+        {"class_path": "CSVLogger", "init_args": {"save_dir": str(tmp_path / "csv")}}
+    )
+    args = fit_args(tmp_path / "run", tasks, "--trainer.logger", logger)
+    assert main(args) == 0
+    assert rounds_in(tmp_path / "run") == [0, 1]
+    assert (tmp_path / "run" / "config.yaml").is_file()
+    assert main(args) == 0
+    assert (tmp_path / "run-2" / "checkpoints" / "last.ckpt").is_file()
+
+
 def test_a_rate_typed_on_resuming_is_in_force(finished, tmp_path, monkeypatch):
     rates = []
     fit = Trainer.fit
@@ -674,14 +736,14 @@ class Failing(Reward):
         return torch.zeros(len(playout.query_texts), playout.group_size)
 
 
-def test_a_reward_that_fails_is_said_in_one_line_and_the_run_can_go_on(tasks, tmp_path, capfd):
+def test_a_reward_that_fails_is_said_with_its_place_and_the_run_can_go_on(tasks, tmp_path, capfd):
     rewards = json.dumps([{"class_path": f"{__name__}.Failing"}])
     assert main(fit_args(tmp_path / "run", tasks, "--model.rewards", rewards)) == 1
     shown = capfd.readouterr().err
     [line] = [line for line in shown.splitlines() if line.startswith("error: ")]
     assert "'failing'" in line
     assert "gone home" in line
-    assert "Traceback" not in shown
+    assert "in score" in shown  # where in the user's own code it failed
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     assert rounds_in(tmp_path / "run") == [0]
     assert {row["round"] for row in transcript(tmp_path / "run")} == {0}

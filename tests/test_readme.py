@@ -58,6 +58,10 @@ def test_every_path_it_names_exists():
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+def test_nothing_is_left_to_fill_in():
+    assert "PLACEHOLDER" not in README
+
+
 def test_every_file_of_its_tree_exists_and_no_module_is_left_out():
     tree = next(
         text
@@ -68,6 +72,11 @@ def test_every_file_of_its_tree_exists_and_no_module_is_left_out():
     package = {p.name for p in (ROOT / "lsp_lightning").iterdir()}
     assert shown
     assert {name for name in shown if name not in package} == set()
+    named = {
+        name for line in tree.splitlines() for name in re.findall(r"[\w.]+\.py|\w+(?=/)", line)
+    }
+    hidden = {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
+    assert package - named - hidden == set()
 
 
 def test_its_reward_works_as_written():

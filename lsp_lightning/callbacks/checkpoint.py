@@ -38,6 +38,11 @@ class RoundCheckpoint(Checkpoint):
         if played % self.every == 0 or last:
             self.save(trainer)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save where the validation ended the run (early stopping)."""
+        if trainer.should_stop and not trainer.sanity_checking and trainer.training:
+            self.save(trainer)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the trained adapter (or model) for use elsewhere."""
         if trainer.is_global_zero:

@@ -1,6 +1,8 @@
 """What a run came to: summary.json, and the lines a user reads at its end."""
 
 import json
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lsp_lightning.datamodule import rounds_played
+from lsp_lightning.errors import ConfigError
 
 Scores = dict[str, float]
 
@@ -20,6 +23,7 @@ class RunSummary(Callback):
         self._after: Scores | None = None
         self._after_round = -1
         self._seconds_before_resume = 0.0
+        self._trained = False
         self._start = time.perf_counter()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -35,6 +39,12 @@ class RunSummary(Callback):
                 flush=True,
             )
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget scores of other tasks, so that before and after are of the same ones."""
+        self._trained = True
+        if getattr(pl_module, "other_heldout", False):
+            self._before = None
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the newest held-out scores; those before the first round apart."""
         scores = heldout_scores(pl_module)
@@ -48,14 +58,22 @@ class RunSummary(Callback):
         """Score the held-out tasks once more if rounds were played since."""
         if self._before is not None and self._after_round != rounds_played(trainer):
             module: Any = pl_module
+            count = trainer.num_val_batches[0]
             for i, tasks in enumerate(module.data.val_dataloader()):
-                module.score_heldout(tasks, i)
+                if i < count:
+                    module.score_heldout(tasks, i)
             module.close_heldout()
             self._after = heldout_scores(pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the summary and tell, once all else is written."""
         if not trainer.is_global_zero:
+            return
+        if not self._trained:
+            print(
+                "nothing to play: the checkpoint is of the last round already; "
+                f"set trainer.max_steps above {trainer.max_steps}"
+            )
             return
         folder = Path(trainer.default_root_dir)
         summary = {
@@ -72,9 +90,11 @@ class RunSummary(Callback):
     ) -> None:
         """Say how to go on, whatever ended the run."""
         checkpoint = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        if trainer.is_global_zero and checkpoint.is_file():
-            print(f"\nstopped after {rounds_played(trainer)} rounds; go on with:")
-            print(f"  lsp-lightning fit --ckpt_path {checkpoint}")
+        refused = isinstance(exception, ConfigError)
+        if trainer.is_global_zero and checkpoint.is_file() and not refused:
+            print(
+                f"\nthe run was stopped; go on with:\n  {_command()} fit --ckpt_path {checkpoint}"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know of its beginning."""
@@ -97,7 +117,13 @@ def heldout_scores(pl_module: LightningModule) -> Scores | None:
     if not means:
         return None
     scores = {name.removeprefix("heldout/"): float(value) for name, value in means.items()}
-    return {**scores, "n": len(module.data.heldout)}
+    n = int(scores.pop("tasks"))
+    return {**scores, "n": n}
+
+
+def _command() -> str:
+    """How the command line is called here: by its name where it is on the path."""
+    return "lsp-lightning" if shutil.which("lsp-lightning") else sys.argv[0]
 
 
 def _report(summary: dict[str, Any], folder: Path) -> str:
@@ -114,7 +140,7 @@ def _report(summary: dict[str, Any], folder: Path) -> str:
     names = sorted("TensorBoard events" if name == "events" else name for name in found)
     lines += [
         f"written to {folder}/: {', '.join(names)}",
-        f"next: lsp-lightning test --ckpt_path {folder}/checkpoints/last.ckpt",
+        f"next: {_command()} test --ckpt_path {folder}/checkpoints/last.ckpt",
         f"curves: tensorboard --logdir {folder}",
     ]
     return "\n".join(lines)

@@ -69,7 +69,7 @@ def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
     for i, (query, answers) in enumerate(
         zip(playout.query_texts, playout.answer_groups(), strict=True)
     ):
-        facts = {name: values[i] for name, values in played.query_facts.items()}
+        facts = {f"query/{name}": values[i] for name, values in played.query_facts.items()}
         for j, answer in enumerate(answers):
             yield {
                 "round": played.index,
@@ -112,24 +112,40 @@ def _forget_from(folder: Path, first_round: int) -> None:
     shard = folder / "open.jsonl"
     if shard.is_file():
         lines = [line for line in _read(shard) if line["round"] < first_round]
-        shard.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        shard.write_text(
+            "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines),
+            encoding="utf-8",
+        )
 
 
 def _read(shard: Path) -> list[dict[str, Any]]:
     """Rows of an open shard; a last line cut off by a crash does not count."""
     found = []
-    for line in shard.read_text(encoding="utf-8").splitlines():
+    # not splitlines: an answer may hold other line separators as they are
+    lines = shard.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    for line in lines if lines != [""] else []:
         try:
             found.append(json.loads(line))
         except json.JSONDecodeError:
-            break
+            if line is not lines[-1]:
+                raise
     return found
 
 
 def _aligned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same columns in every row."""
+    """The same columns in every row; a column of several types becomes text."""
     names = list(dict.fromkeys(name for line in lines for name in line))
-    return [{name: line.get(name) for name in names} for line in lines]
+    mixed = {
+        name
+        for name in names
+        if len({type(line[name]) for line in lines if line.get(name) is not None}) > 1
+    }
+
+    def cell(line: dict[str, Any], name: str) -> Any:
+        value = line.get(name)
+        return str(value) if name in mixed and value is not None else value
+
+    return [{name: cell(line, name) for name in names} for line in lines]
 
 
 def _folder(trainer: Trainer) -> Path:

@@ -1,5 +1,6 @@
 """What a reward is, and how several become the R and Q of a round."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -43,6 +44,8 @@ class Reward(Callback):
     def __init__(
         self, weight: float = 1.0, name: str | None = None, enters: Enters = "task"
     ) -> None:
+        if not math.isfinite(weight):
+            raise ConfigError("model.rewards", f"a weight is {weight}", "set a finite one")
         self.weight = weight
         self.name = name or type(self).__name__.removesuffix("Reward").lower()
         self.enters: Enters = enters
