@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lsp_lightning.callbacks import (
     RoundCheckpoint,
@@ -180,7 +181,9 @@ def run_command(args: Sequence[str]) -> int:
     if "OMP_NUM_THREADS" not in os.environ:  # threads that fight over few cores are slower than one
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     try:
-        cli = SelfPlayCLI(args)
+        SelfPlayCLI(args)
+    except SIGTERMException:  # Lightning's own way out has status 0, which reads as success
+        return _TERMINATED
     except RewardError as error:
         if error.__cause__ is not None:  # a fault in the user's own code: show where
             traceback.print_exception(error.__cause__)
@@ -188,7 +191,7 @@ def run_command(args: Sequence[str]) -> int:
         return 1
     except Exception as error:
         raise hidden_config_error(error) or error from None
-    return _TERMINATED if cli.trainer.received_sigterm else 0
+    return 0
 
 
 def claim_run_folder(wanted: Path, checkpoint: str | None) -> Path:

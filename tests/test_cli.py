@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -747,3 +749,29 @@ def test_a_reward_that_fails_is_said_with_its_place_and_the_run_can_go_on(tasks,
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     assert rounds_in(tmp_path / "run") == [0]
     assert {row["round"] for row in transcript(tmp_path / "run")} == {0}
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 1), ("SIGKILL", -9)])
+def test_a_killed_run_goes_on_and_ends_as_the_uninterrupted_one(tasks, tmp_path, name, code):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "lsp_lightning", *fit_args(run, tasks)]
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen(
+        [*command, "--trainer.max_steps", "4000"], stdout=log, stderr=log, cwd=ROOT
+    )
+    deadline = time.monotonic() + 90
+    while not (run / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(getattr(signal, name))
+    assert process.wait(60) == code, (tmp_path / "log").read_text()
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    rounds = max(rounds_in(run)) + 3
+    more = ["--trainer.max_steps", str(rounds)]
+    assert main(["fit", "--ckpt_path", str(checkpoint), *more]) == 0
+    # the row of a round is written after its checkpoint: that of the last one may be missing
+    assert rounds_in(run) == sorted(set(rounds_in(run)))
+    assert len({*range(rounds)} - {*rounds_in(run)}) <= 1
+    whole = tmp_path / "whole"
+    assert main([*fit_args(whole, tasks), *more]) == 0
+    weights = "adapter/adapter_model.safetensors"
+    assert (run / weights).read_bytes() == (whole / weights).read_bytes()

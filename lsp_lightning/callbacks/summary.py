@@ -136,7 +136,7 @@ def _report(summary: dict[str, Any], folder: Path) -> str:
                 f"held-out tasks solved by {label}: {before[name]:.1%} -> {after[name]:.1%}"
                 f"  ({before['n']} tasks)"
             )
-    found = {path.name.partition(".out.")[0] for path in folder.iterdir()}
+    found = {path.name.partition(".out.")[0] for path in folder.iterdir()} - {".claimed"}
     names = sorted("TensorBoard events" if name == "events" else name for name in found)
     lines += [
         f"written to {folder}/: {', '.join(names)}",
