@@ -28,6 +28,7 @@ class PreferenceReward(Reward):
         enters: where it enters, see :class:`lsp_lightning.rewards.base.Reward`.
         max_tokens: longer conversations are cut at their beginning.
         batch_tokens: tokens judged together at most, padding included.
+        chat_template_kwargs: fixed arguments of its chat template (a pinned date_string for Llama).
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class PreferenceReward(Reward):
         enters: AnswerEnters = "task",
         max_tokens: int = 2048,
         batch_tokens: int = 8192,
+        chat_template_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(weight, name, require_answers(enters, name))
         check_base(model, _KEY)
         self._source = model
         self._max_tokens = max_tokens
         self._batch_tokens = batch_tokens
+        self._template_kwargs = chat_template_kwargs or {}
         self._model: Any = None
         self._codec: ChatCodec
 
@@ -51,7 +54,7 @@ class PreferenceReward(Reward):
         """Load the reward model beside the policy, on its device."""
         if self._model is None:
             self._model = load_classifier(self._source, _KEY)
-            self._codec, _ = load_codec(self._source, self._model, {}, _KEY)
+            self._codec, _ = load_codec(self._source, self._model, self._template_kwargs, _KEY)
         self._model.to(reference.device)
 
     def score(self, playout: Playout) -> Tensor:
