@@ -755,15 +755,24 @@ def test_a_reward_that_fails_is_said_with_its_place_and_the_run_can_go_on(tasks,
 def test_a_killed_run_goes_on_and_ends_as_the_uninterrupted_one(tasks, tmp_path, name, code):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "lsp_lightning", *fit_args(run, tasks)]
-    log = (tmp_path / "log").open("w")
-    process = subprocess.Popen(
-        [*command, "--trainer.max_steps", "4000"], stdout=log, stderr=log, cwd=ROOT
-    )
-    deadline = time.monotonic() + 90
-    while not (run / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(getattr(signal, name))
-    assert process.wait(60) == code, (tmp_path / "log").read_text()
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--trainer.max_steps", "4000"],
+            stdout=log,
+            stderr=log,
+            cwd=ROOT,
+            # a process started in the background may have been told to ignore it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        try:
+            deadline = time.monotonic() + 90
+            while not (run / "checkpoints" / "last.ckpt").is_file():
+                assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+                time.sleep(0.05)
+            process.send_signal(getattr(signal, name))
+            assert process.wait(60) == code, (tmp_path / "log").read_text()
+        finally:
+            process.kill()
     checkpoint = run / "checkpoints" / "last.ckpt"
     rounds = max(rounds_in(run)) + 3
     more = ["--trainer.max_steps", str(rounds)]
