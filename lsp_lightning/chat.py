@@ -16,8 +16,7 @@ _UNKNOWN = "\ue0ff"  # a character for private use, in no vocabulary
 
 
 def fill(template: str, slots: Mapping[str, str]) -> str:
-    """The template with each ``{slot}`` replaced, in one pass: text in a slot is never filled
-    again."""
+    """The template with each ``{slot}`` replaced in one pass: no slot's text is filled again."""
     if not slots:
         return template
     names = "|".join(map(re.escape, slots))
@@ -37,8 +36,7 @@ class _Turns:
 
 
 class ChatCodec:
-    """A tokenizer's chat turns with the difference kept between what we wrote and what a player
-    wrote.
+    """A tokenizer's chat turns, in which what we wrote and what a player wrote stay apart.
 
     Args:
         tokenizer: any Hugging Face tokenizer.

@@ -1,5 +1,4 @@
-"""The command line: LightningCLI with one-line errors, a fresh folder for each run and a quiet
-start."""
+"""The command line: LightningCLI with one-line errors and a fresh folder for each run."""
 
 import atexit
 import contextlib
@@ -44,6 +43,7 @@ _DEFAULTS: dict[str, Any] = {
 
 _CLAIM = ".claimed"
 _TERMINATED = 143  # what a shell reports of a process ended by SIGTERM
+# the module's own default, spelled so that a printed config can be read again
 _OPTIMIZER: dict[str, Any] = {
     "class_path": "torch.optim.AdamW",
     "init_args": {"lr": 1e-5, "betas": [0.9, 0.95], "weight_decay": 0.0},
@@ -104,8 +104,7 @@ class SelfPlayCLI(LightningCLI):
         parser.set_defaults({"model.optimizer": _OPTIMIZER})
 
     def _parse_ckpt_path(self) -> None:
-        """Checkpoints hold no settings: what was typed holds (see
-        SelfPlayModule.on_load_checkpoint)."""
+        """Nothing: a checkpoint's settings do not go over what was typed."""
 
     def before_instantiate_classes(self) -> None:
         """Choose the run's folder and fit the validation interval into short runs."""
@@ -150,11 +149,11 @@ class SelfPlayCLI(LightningCLI):
 
     def after_test(self) -> None:
         """Print the result of the tasks kept for reporting."""
-        self._print_scores("test")
+        self._print_scores()
 
     def after_validate(self) -> None:
         """Print the result of the tasks for choosing settings."""
-        self._print_scores("validate")
+        self._print_scores()
 
     def predict(self, model: SelfPlayModule, **kwargs: Any) -> None:
         """Answer the queries and write them as JSON lines."""
@@ -166,13 +165,12 @@ class SelfPlayCLI(LightningCLI):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         print(f"answers written to {path}")
 
-    def _print_scores(self, command: str) -> None:
-        tasks = self.datamodule.test if command == "test" else self.datamodule.heldout
+    def _print_scores(self) -> None:
         scores = {k: float(v) for k, v in self.trainer.callback_metrics.items() if "heldout" in k}
         if not scores:
             print("nothing to score: give data.heldout (or data.test) and a reward of 0 or 1")
             return
-        print(json.dumps({"tasks": len(tasks), **scores}))
+        print(json.dumps({"tasks": int(scores.pop("heldout/tasks")), **scores}))
 
 
 def run_command(args: Sequence[str]) -> int:

@@ -18,8 +18,7 @@ class RoundStream:
     """Rounds played when they are asked for, so that each one comes from the current weights.
 
     Its length matters: Lightning reads loaders without one a batch ahead, and every round would
-    come
-    from weights one update old.
+    come from weights one update old.
 
     Args:
         play: plays round number ``t``.

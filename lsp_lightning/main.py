@@ -36,8 +36,7 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0, 1 where a run failed, 2 for a mistake in its
-    set-up."""
+    """Run one command. -> 0, or 1 where the run failed, or 2 for a mistake in its set-up."""
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         lines = [f"  {name:<10}{meaning}" for name, meaning in COMMANDS.items()]

@@ -53,8 +53,7 @@ class Policy(nn.Module):
     """One set of weights that plays both roles, and the reference it is held near.
 
     The reference is the model as it was when this training began: the base with its adapter off,
-    the
-    start adapter kept frozen beside the trained one, or (without LoRA) a frozen copy.
+    the start adapter kept frozen beside the trained one, or (without LoRA) a frozen copy.
 
     Args:
         base: folder or hub id of any causal LM with safetensors weights; ``pkg:`` for a package's.
@@ -116,8 +115,7 @@ class Policy(nn.Module):
     def completion_logprobs(
         self, batch: TrainBatch, chunk_size: int = 1024
     ) -> tuple[Tensor, Tensor]:
-        """Log-probs of the completions' tokens, differentiable, and entropies, detached. (C, T)
-        each.
+        """Log-probs of the completions' tokens, differentiable; entropies, detached. (C, T) each.
 
         Both at each completion's sampling temperature, in fp32; 0 on padding.
         """
@@ -157,8 +155,7 @@ class Policy(nn.Module):
         return self.codec.encode(template, slots, prefix)
 
     def next_token_logprobs(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """The reference's log-probs of the token after each prompt, temperature 1. -> (n, V)
-        fp32."""
+        """The reference's log-probs of the token after each prompt, temperature 1. -> (n, V)."""
         results: dict[int, Tensor] = {}
         with self.reference() as model:
             for rows in by_token_budget([len(p) for p in prompts], _JUDGE_TOKENS):

@@ -1,5 +1,4 @@
-"""Getting a model and its tokenizer: safetensors only, no code from the hub, faults said in one
-line."""
+"""Loading models and tokenizers: safetensors only, no code from the hub, one-line faults."""
 
 import json
 import re

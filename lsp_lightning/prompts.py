@@ -89,8 +89,7 @@ def challenger_slots(task: str | None, template: str | None) -> dict[str, str]:
 
 
 def is_valid_query(text: str, truncated: bool) -> bool:
-    """Whether a query keeps the Challenger's form rules: not empty, not cut off, no template
-    marker."""
+    """Whether a query keeps the Challenger's form rules: not empty, cut off or with a marker."""
     return bool(text.strip()) and not truncated and not any(tag in text for tag in TEMPLATE_TAGS)
 
 

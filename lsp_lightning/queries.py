@@ -82,8 +82,7 @@ class Challenger(QuerySource):
     ) -> None:
         check_sampling(sampling, "data.queries.init_args.sampling", for_training=True)
         text = read_template(prompt, CHALLENGER, "data.queries.init_args.prompt", ())
-        # task and template come from the config, so they are trusted and become part of the
-        # template
+        # task and template come from the config: trusted, and so part of the prompt's template
         self._prompt = fill(text, challenger_slots(task, template))
         self.sampling = sampling
 

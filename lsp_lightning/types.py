@@ -170,9 +170,8 @@ class TrainBatch:
     """One forward pass over some completions of a round.
 
     How completions lie in rows is this type's secret: the model sees rows of ``input_ids``;
-    everybody
-    else sees completions (C, T), found again through ``sources``. Several completions may share the
-    prompt of one row.
+    everybody else sees completions (C, T), found again through ``sources``. Several completions
+    may share the prompt of one row.
     """
 
     input_ids: Tensor

@@ -82,8 +82,7 @@ def accumulate_gradients(
 
     The reference passes over the whole round come first: the KL penalty is centred over each role's
     rows, and no adapter may be switched between a forward and its backward. Completions are
-    weighted
-    so that micro-batches of any size sum to the gradient of the whole round.
+    weighted so that micro-batches of any size sum to the gradient of the whole round.
     """
     references = [policy.reference_logprobs(batch) for batch in batches]
     roles = role_rows(played)

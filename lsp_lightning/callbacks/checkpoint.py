@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lsp_lightning.errors import require_at_least
 
@@ -13,9 +14,8 @@ from lsp_lightning.errors import require_at_least
 class RoundCheckpoint(Checkpoint):
     """Keeps ``checkpoints/last.ckpt`` and, at the end, the adapter for use elsewhere.
 
-    A checkpoint is written beside the old one, flushed to the disk and then put in its place, so
-    that
-    there is a whole one at any time.
+    A checkpoint is written beside the old one, flushed to the disk and then put in its place: there
+    is a whole one at any time.
 
     Args:
         every: rounds between two checkpoints.
@@ -40,7 +40,7 @@ class RoundCheckpoint(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save where the validation ended the run (early stopping)."""
-        if trainer.should_stop and not trainer.sanity_checking and trainer.training:
+        if trainer.should_stop and trainer.state.fn == TrainerFn.FITTING:
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -94,10 +94,15 @@ def close_shard(folder: Path) -> None:
     lines = _read(shard)
     if lines:
         target = folder / f"rounds-{lines[0]['round']:06d}.parquet"
-        partial = target.with_suffix(".partial")
-        pq.write_table(pa.Table.from_pylist(_aligned(lines)), partial)
-        partial.replace(target)
+        _write(pa.Table.from_pylist(_aligned(lines)), target)
     shard.unlink()
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    """Put a whole file in the place of the old one at once."""
+    partial = path.with_suffix(".partial")
+    pq.write_table(table, partial)
+    partial.replace(path)
 
 
 def _forget_from(folder: Path, first_round: int) -> None:
@@ -108,7 +113,7 @@ def _forget_from(folder: Path, first_round: int) -> None:
         if kept.num_rows == 0:
             path.unlink()
         elif kept.num_rows < table.num_rows:
-            pq.write_table(kept, path)
+            _write(kept, path)
     shard = folder / "open.jsonl"
     if shard.is_file():
         lines = [line for line in _read(shard) if line["round"] < first_round]

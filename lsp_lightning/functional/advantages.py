@@ -1,5 +1,4 @@
-"""Who is paid what: values, advantages and the Challenger's objectives (arXiv 2509.07414, section
-3).
+"""Who is paid what: values, advantages and the Challenger's objectives (arXiv 2509.07414).
 
 Axes: ``N`` queries, ``G`` answers to each. Nothing here knows of models, configs or loggers.
 """
@@ -89,15 +88,13 @@ def learnability(
 
 
 def frontier(rewards_NG: Tensor) -> Tensor:
-    """``1 - V`` where somebody solved it, else 0: hard pays, impossible does not. Needs R in [0,
-    1]."""
+    """``1 - V`` where somebody solved it, else 0: the impossible pays nothing. R in [0, 1]."""
     values_N = query_values(rewards_NG)
     return torch.where(values_N > 0, 1 - values_N, torch.zeros_like(values_N))
 
 
 def band(rewards_NG: Tensor, low: float = 0.25, high: float = 0.75) -> Tensor:
-    """1 while V lies in [low, high], falling linearly to 0 at V = 0 and V = 1. Needs R in [0,
-    1]."""
+    """1 while V lies in [low, high], falling linearly to 0 at V = 0 and 1. R in [0, 1]."""
     if not 0 < low <= high < 1:
         raise ValueError(f"band needs 0 < low <= high < 1, got low={low}, high={high}")
     values_N = query_values(rewards_NG)

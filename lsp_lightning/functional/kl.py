@@ -24,8 +24,7 @@ KLForm = Literal["k1_in_reward", "k2_loss", "k3_loss", "k1_loss"]
 
 
 def sequence_log_ratio(logprobs_nT: Tensor, ref_logprobs_nT: Tensor, mask_nT: Tensor) -> Tensor:
-    """``log pi(y) - log pi_ref(y)`` of whole completions: the sum over their tokens. (n, T) ->
-    (n,)."""
+    """``log pi(y) - log pi_ref(y)`` of whole completions: summed over tokens. (n, T) -> (n,)."""
     if not logprobs_nT.shape == ref_logprobs_nT.shape == mask_nT.shape:
         raise ValueError(
             "logprobs, ref_logprobs and mask must share one (n, T) shape, got "
@@ -35,8 +34,7 @@ def sequence_log_ratio(logprobs_nT: Tensor, ref_logprobs_nT: Tensor, mask_nT: Te
 
 
 def k1_in_reward(log_ratio_n: Tensor) -> Tensor:
-    """Penalty to take off each completion's advantage (times beta): detached, centred. (n,) ->
-    (n,).
+    """What to take off each advantage (times beta): detached, centred. (n,) -> (n,).
 
     Each value minus the mean of the *others* (leave-one-out), so that the centring lowers the
     variance and leaves the expectation of the gradient, grad KL(pi || pi_ref), untouched. Call it
@@ -64,8 +62,7 @@ def k2_loss(logprobs_nT: Tensor, ref_logprobs_nT: Tensor, mask_nT: Tensor) -> Te
 def k3_loss(
     logprobs_nT: Tensor, ref_logprobs_nT: Tensor, mask_nT: Tensor, per_token: bool = True
 ) -> Tensor:
-    """``exp(-d) - 1 + d``, summed per token (as other trainers have it) or on the sequence. ->
-    (n,).
+    """``exp(-d) - 1 + d``, per token (as other trainers have it) or on the sequence. -> (n,).
 
     On the sequence its gradient is that of KL(pi_ref || pi), the other direction; per token it is
     that of KL(pi_ref || pi) of the next token, over prefixes that the policy sampled. Heavy tails:

@@ -1,5 +1,4 @@
-"""Log-probabilities of given tokens, in chunks: the (rows, tokens, vocabulary) tensor is never
-built.
+"""Log-probs of given tokens, in chunks: (rows, tokens, vocabulary) is never built.
 
 ``M`` places, ``H`` hidden size, ``V`` vocabulary. At most ``chunk_size`` rows of V logits exist at
 a

@@ -24,8 +24,7 @@ def selfplay_loss(
     beta: float,
     kl: KLForm = "k1_in_reward",
 ) -> Tensor:
-    """``sum_b w_b * -[sum_t ratio_bt * A_b - beta * KL_b]`` with ``ratio = pi / stopgrad(pi)``. ->
-    ().
+    """``sum_b w_b * -[sum_t ratio_bt * A_b - beta * KL_b]`` with ``ratio = pi / stopgrad(pi)``.
 
     On-policy: the ratio is 1 and only carries the gradient, so nothing is clipped. A completion's
     tokens are summed, not averaged.

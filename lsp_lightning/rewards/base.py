@@ -63,8 +63,7 @@ class Reward(Callback):
         raise NotImplementedError(f"{type(self).__name__} must override score(playout)")
 
     def describe(self, playout: Playout) -> Mapping[str, tuple[object, ...]]:
-        """Facts about each query for metrics and transcripts: N values by name (bool, number,
-        text).
+        """Facts about each query for metrics and transcripts: N truths, numbers or texts by name.
 
         None stands for "does not apply". By default nothing.
         """
