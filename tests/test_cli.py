@@ -786,12 +786,14 @@ def test_a_killed_run_goes_on_and_ends_as_the_uninterrupted_one(tasks, tmp_path,
     assert (run / weights).read_bytes() == (whole / weights).read_bytes()
 
 
-def test_a_run_that_a_validation_ends_keeps_its_last_round(tasks, tmp_path):
+def test_a_run_that_a_validation_ends_goes_on_from_its_last_round(tasks, tmp_path):
     stop = {"monitor": "heldout/greedy", "mode": "max", "stopping_threshold": -1.0}
     callbacks = json.dumps({"class_path": "EarlyStopping", "init_args": stop})
     args = fit_args(tmp_path / "run", tasks, "--trainer.callbacks", callbacks)
     more = ["--trainer.max_steps", "6", "--trainer.val_check_interval", "2"]
-    assert main([*args, *more, "--checkpoint.every", "5"]) == 0
+    assert main([*args, *more]) == 0
     assert rounds_in(tmp_path / "run") == [0, 1]
-    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert checkpoint["global_step"] == 2
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    on = ["--ckpt_path", str(checkpoint), "--trainer.callbacks", "null", "--trainer.max_steps", "5"]
+    assert main(["fit", *on]) == 0
+    assert rounds_in(tmp_path / "run") == [0, 1, 2, 3, 4]

@@ -6,7 +6,6 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.trainer.states import TrainerFn
 
 from lsp_lightning.errors import require_at_least
 
@@ -18,7 +17,8 @@ class RoundCheckpoint(Checkpoint):
     is a whole one at any time.
 
     Args:
-        every: rounds between two checkpoints.
+        every: rounds between two checkpoints; above 1, a run that a validation ends (early stop)
+            keeps the last of these, while its adapter is of the last round.
     """
 
     def __init__(self, every: int = 1) -> None:
@@ -36,11 +36,6 @@ class RoundCheckpoint(Checkpoint):
         played = batch.index + 1
         last = played == trainer.max_steps or trainer.should_stop
         if played % self.every == 0 or last:
-            self.save(trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save where the validation ended the run (early stopping)."""
-        if trainer.should_stop and trainer.state.fn == TrainerFn.FITTING:
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
