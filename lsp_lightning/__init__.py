@@ -12,8 +12,13 @@ __version__ = "0.1.0"
 _HOME = {
     "Challenger": "queries",
     "ConfigError": "errors",
+    "FormReward": "rewards",
+    "FrozenPlayer": "player",
+    "FunctionReward": "rewards",
+    "LengthReward": "rewards",
     "LocalEngine": "generation",
     "Lora": "policy",
+    "NoveltyReward": "rewards",
     "PayoffSettings": "selfplay",
     "Player": "player",
     "Policy": "policy",
@@ -25,6 +30,7 @@ _HOME = {
     "SelfPlayModule": "module",
     "SelfReward": "rewards",
     "VerifiableReward": "rewards",
+    "Verifier": "rewards",
     "play_round": "selfplay",
     "round_advantages": "selfplay",
 }
@@ -36,15 +42,21 @@ if TYPE_CHECKING:
     from lsp_lightning.errors import ConfigError as ConfigError
     from lsp_lightning.generation import LocalEngine as LocalEngine
     from lsp_lightning.module import SelfPlayModule as SelfPlayModule
+    from lsp_lightning.player import FrozenPlayer as FrozenPlayer
     from lsp_lightning.player import Player as Player
     from lsp_lightning.policy import Lora as Lora
     from lsp_lightning.policy import Policy as Policy
     from lsp_lightning.queries import Challenger as Challenger
     from lsp_lightning.queries import PromptFile as PromptFile
+    from lsp_lightning.rewards import FormReward as FormReward
+    from lsp_lightning.rewards import FunctionReward as FunctionReward
+    from lsp_lightning.rewards import LengthReward as LengthReward
+    from lsp_lightning.rewards import NoveltyReward as NoveltyReward
     from lsp_lightning.rewards import PreferenceReward as PreferenceReward
     from lsp_lightning.rewards import Reward as Reward
     from lsp_lightning.rewards import SelfReward as SelfReward
     from lsp_lightning.rewards import VerifiableReward as VerifiableReward
+    from lsp_lightning.rewards import Verifier as Verifier
     from lsp_lightning.selfplay import PayoffSettings as PayoffSettings
     from lsp_lightning.selfplay import play_round as play_round
     from lsp_lightning.selfplay import round_advantages as round_advantages

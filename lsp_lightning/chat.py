@@ -23,6 +23,19 @@ def fill(template: str, slots: Mapping[str, str]) -> str:
     return re.sub(rf"\{{({names})\}}", lambda m: slots[m.group(1)], template)
 
 
+def cut_pair(query_ids: list[int], answer_ids: list[int], room: int) -> tuple[list[int], list[int]]:
+    """Query and answer in ``room`` tokens: the query's middle goes first, then the answer's."""
+    answer_ids = _cut_middle(answer_ids, room)
+    return _cut_middle(query_ids, room - len(answer_ids)), answer_ids
+
+
+def _cut_middle(ids: list[int], room: int) -> list[int]:
+    if len(ids) <= room:
+        return ids
+    tail = max(0, room) // 2
+    return ids[: max(0, room) - tail] + ids[len(ids) - tail :]
+
+
 @dataclass(frozen=True)
 class _Turns:
     """A trusted conversation with places for slots."""
@@ -73,10 +86,25 @@ class ChatCodec:
         """
         return self._encode(_Turns((("user", template),), prefix, True), slots)
 
-    def encode_dialogue(self, query: str, answer: str) -> list[int]:
-        """Ids of a finished exchange: the query is the user's turn, the answer the assistant's."""
-        turns = (("user", "{query}"), ("assistant", "{answer}"))
-        return self._encode(_Turns(turns, "", False), {"query": query, "answer": answer})
+    def encode_dialogue(
+        self, query: str, answer: str, max_tokens: int | None = None
+    ) -> tuple[list[int], bool]:
+        """Ids of a finished exchange, and whether it had to be cut to ``max_tokens``.
+
+        The query is the user's turn, the answer the assistant's. What is cut out is the middle of
+        the query, and of the answer too where that alone is too long.
+        """
+        turns = _Turns((("user", "{query}"), ("assistant", "{answer}")), "", False)
+        ids = self._encode(turns, {"query": query, "answer": answer})
+        if max_tokens is None or len(ids) <= max_tokens:
+            return ids, False
+        empty = len(self._encode_apart(turns, {"query": "", "answer": ""}))
+        query_ids, answer_ids = cut_pair(
+            self.encode_plain(query.strip()),
+            self.encode_plain(answer.strip()),
+            max_tokens - empty,
+        )
+        return self._fill_apart(turns, {"query": query_ids, "answer": answer_ids}), True
 
     def _encode(self, turns: "_Turns", slots: Mapping[str, str]) -> list[int]:
         """Harmless text gets exactly the ids of ``apply_chat_template``.
@@ -140,12 +168,15 @@ class ChatCodec:
         return self._expected[turns]
 
     def _encode_apart(self, turns: "_Turns", slots: Mapping[str, str]) -> list[int]:
+        return self._fill_apart(turns, {name: self.encode_plain(t) for name, t in slots.items()})
+
+    def _fill_apart(self, turns: "_Turns", slots: Mapping[str, list[int]]) -> list[int]:
         sentinels = {_SENTINEL.format(k): name for k, name in enumerate(slots)}
         rendered = self._render(turns, {name: mark for mark, name in sentinels.items()})
         ids: list[int] = []
         for piece in re.split(f"({'|'.join(map(re.escape, sentinels))})", rendered):
             if piece in sentinels:
-                ids += self.encode_plain(slots[sentinels[piece]])
+                ids += slots[sentinels[piece]]
             elif piece:
                 ids += self._tokenize(piece)
         return ids

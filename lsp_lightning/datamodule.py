@@ -150,6 +150,27 @@ class SelfPlayDataModule(LightningDataModule):
         if trainer.max_steps < 1:
             raise ConfigError("trainer.max_steps", "is not set", "set the number of rounds to play")
 
+    def check_references(self, require: Callable[[object | None], None]) -> None:
+        """Show ``require`` what is known of each query that is known beforehand.
+
+        Raises:
+            ConfigError: it raised a ValueError; names the key and the query.
+        """
+        sets = {
+            "data.queries": self.queries.known(),
+            "data.heldout": self.heldout,
+            "data.test": self.test,
+        }
+        for key, queries in sets.items():
+            for query in queries:
+                try:
+                    require(query.reference)
+                except ValueError as error:
+                    text = query.text if len(query.text) <= 40 else f"{query.text[:40]}..."
+                    raise ConfigError(
+                        key, f"the reference of {text!r} {error}", "mend the file"
+                    ) from error
+
     def facts(self) -> dict[str, Any]:
         """The settings that a resumed run is compared by: plain values only."""
         heldout = "".join(query.text for query in self.heldout)
@@ -189,7 +210,7 @@ def rounds_played(trainer: Trainer) -> int:
 
 def _warn_of_overlap(source: QuerySource, heldout: Sequence[Query]) -> None:
     """Say so when a file that is trained on holds tasks that are scored as held out."""
-    shared = {query.text for query in heldout} & source.known_texts()
+    shared = {query.text for query in heldout} & {query.text for query in source.known()}
     if shared:
         warnings.warn(
             f"data.queries holds {len(shared)} of the tasks in data.heldout and data.test: their "

@@ -110,7 +110,7 @@ def round_metrics(
         metrics[f"unjudged/{name}"] = scores.isnan().float()
     for name, values in played.query_facts.items():
         metrics |= fact_metrics(name, values)
-    return metrics
+    return metrics | dict(played.reward_metrics)
 
 
 def fact_metrics(name: str, values: Sequence[object]) -> dict[str, float]:

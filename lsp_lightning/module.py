@@ -18,7 +18,7 @@ from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.functional import AdvantageScale, ChallengerObjective, KLForm, learnability
 from lsp_lightning.heldout import answer_greedily, heldout_reward, score_tasks
 from lsp_lightning.metrics import Means, round_metrics
-from lsp_lightning.player import Player
+from lsp_lightning.player import FrozenPlayer, Player
 from lsp_lightning.policy import Dtype, Lora, Policy, ReferenceChoice
 from lsp_lightning.pretrained import check_policy
 from lsp_lightning.queries import Query
@@ -131,7 +131,7 @@ class SelfPlayModule(LightningModule):
         device = self.trainer.strategy.root_device if self._trainer else "cpu"
         self.policy = self._load_policy(device=device)
         for reward in self.rewards:
-            reward.connect(self.policy)
+            reward.connect(FrozenPlayer(self.policy))
 
     def configure_optimizers(self) -> Any:
         """The user's optimiser over what is trained, and its schedule."""

@@ -1,8 +1,11 @@
 """A player at the table: the policy behind an engine, spoken to in prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
+
+import torch
+from torch import Tensor
 
 from lsp_lightning.chat import ChatCodec
 from lsp_lightning.generation import Engine, LocalEngine
@@ -49,3 +52,36 @@ class Player:
             texts=tuple(texts),
             temperature=sampling.temperature,
         )
+
+
+class FrozenPlayer:
+    """The frozen reference behind an engine: what judges the game without playing it.
+
+    Args:
+        policy: whose reference it is.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._policy.device
+
+    def encode(self, template: str, slots: Mapping[str, str], prefix: str = "") -> list[int]:
+        """See :meth:`lsp_lightning.chat.ChatCodec.encode`."""
+        return self._policy.codec.encode(template, slots, prefix)
+
+    def next_token_logprobs(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """See :meth:`lsp_lightning.policy.Policy.next_token_logprobs`."""
+        return self._policy.next_token_logprobs(prompts)
+
+    def respond(
+        self, prompts: Sequence[Sequence[int]], draws: int, sampling: Sampling, seed: int
+    ) -> Rollouts:
+        """``draws`` completions of each prompt by the reference, on the CPU."""
+        codec, pad_id = self._policy.codec, self._policy.pad_id
+        with self._policy.reference() as model:
+            engine = LocalEngine(model, codec.stop_ids, pad_id)
+            return Player(engine, codec, pad_id).respond(prompts, draws, sampling, seed)

@@ -150,10 +150,6 @@ class Policy(nn.Module):
                 with model.disable_adapter():
                     yield self.causal_lm
 
-    def encode(self, template: str, slots: Mapping[str, str], prefix: str = "") -> list[int]:
-        """See :meth:`lsp_lightning.chat.ChatCodec.encode`."""
-        return self.codec.encode(template, slots, prefix)
-
     def next_token_logprobs(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """The reference's log-probs of the token after each prompt, temperature 1. -> (n, V)."""
         results: dict[int, Tensor] = {}

@@ -112,10 +112,7 @@ def load_codec(
     Raises:
         ConfigError: no tokenizer, or nothing that ends a turn.
     """
-    from transformers import AutoTokenizer
-
-    with _one_line(base, key):
-        tokenizer = AutoTokenizer.from_pretrained(_source(base), trust_remote_code=False)
+    tokenizer = load_tokenizer(base, key)
     generation = getattr(model, "generation_config", None)
     configured = getattr(generation, "eos_token_id", None)
     stops = configured if isinstance(configured, list) else [configured]
@@ -126,6 +123,18 @@ def load_codec(
         )
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_ids[0]
     return ChatCodec(tokenizer, template_kwargs, stop_ids), pad_id
+
+
+def load_tokenizer(base: str, key: str) -> Any:
+    """The tokenizer of a model.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
+    from transformers import AutoTokenizer
+
+    with _one_line(base, key):
+        return AutoTokenizer.from_pretrained(_source(base), trust_remote_code=False)
 
 
 def _source(base: str) -> str:

@@ -6,6 +6,7 @@ what fills their slots is plain text.
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.paths import require_file
@@ -65,6 +66,12 @@ SCORE_PREFIX = "<Score>"
 MAX_SCORE = 7
 
 
+#: Criteria of :data:`JUDGE`, each worth a point.
+CRITERIA = 7
+#: What closes a model's thinking; what it says follows.
+_THINKING = ("<think>", "</think>")
+
+
 def read_template(path: str | None, default: str, key: str, slots: Sequence[str]) -> str:
     """The template in the file ``path``, or ``default``; one line break at its end does not count.
 
@@ -106,3 +113,47 @@ def fence(text: str, tags: Iterable[str] = JUDGE_TAGS) -> str:
     names = "|".join(map(re.escape, tags))
     tag = rf"<(?=\s*/?\s*(?:{names})\b[^<>]*>)"
     return re.sub(tag, "\u2039", text, flags=re.IGNORECASE)
+
+
+def without_thinking(text: str) -> str:
+    """What a model says, without what it thought before; nothing if it never ceased to think."""
+    opening, closing = _THINKING
+    _, mark, said = text.rpartition(closing)
+    if mark:
+        return said.strip()
+    return "" if text.lstrip().startswith(opening) else text
+
+
+@dataclass(frozen=True)
+class Grade:
+    """A judge's points for a query and its answer."""
+
+    score: int
+    """0 to :data:`MAX_SCORE`."""
+    criteria: tuple[int, ...] | None
+    """A point or none for each criterion, where the sum has one term for each."""
+
+
+_SUM = r"\d{1,2}(?:\s*\+\s*\d{1,2})*"
+_GRADE = re.compile(
+    rf"(?P<justification>.*)<Calculation>\s*(?P<sum>{_SUM})(?:\s*=\s*(?P<total>\d{{1,2}}))?\s*"
+    r"</Calculation>\s*<Score>\s*(?P<score>\d{1,2})\s*</Score>\s*",
+    re.DOTALL,
+)
+
+
+def parse_grade(reply: str) -> Grade | None:
+    """The grade at the very end of a judge's reply; None where there is no such or it is unsound.
+
+    The sum and the score must agree. A tag anywhere else, such as one that the judge quotes from
+    what it judges, makes the whole reply unreadable.
+    """
+    match = _GRADE.fullmatch(reply)
+    if match is None or re.search(r"</?(?:Calculation|Score)>", match["justification"]):
+        return None
+    terms = [int(term) for term in match["sum"].split("+")]
+    score = int(match["score"])
+    if sum(terms) != score or score > MAX_SCORE or int(match["total"] or score) != score:
+        return None
+    single = len(terms) == CRITERIA and max(terms) <= 1
+    return Grade(score, tuple(terms) if single else None)

@@ -3,6 +3,7 @@
 import json
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,9 +49,9 @@ class QuerySource(ABC):
     #: Whether the policy writes the queries, and so is trained as Challenger.
     selfplay: bool
 
-    def known_texts(self) -> set[str]:
+    def known(self) -> Sequence[Query]:
         """The queries that are known beforehand; none where they are written as they are needed."""
-        return set()
+        return ()
 
     def describe(self) -> str:
         """The source's settings in a line, by which a resumed run is compared."""
@@ -120,9 +121,9 @@ class PromptFile(QuerySource):
     def __init__(self, path: str) -> None:
         self._queries = read_queries(path, "data.queries.init_args.path")
 
-    def known_texts(self) -> set[str]:
+    def known(self) -> Sequence[Query]:
         """All queries of the file."""
-        return {query.text for query in self._queries}
+        return self._queries
 
     def describe(self) -> str:
         """How many queries, and which."""

@@ -66,10 +66,10 @@ def play_round(
         queries=drawn.rollouts,
         references=drawn.references,
         valid_N=drawn.valid_N,
+        seed=derive_seed(seed, index, "rewards"),
     )
     with _timed(seconds, "rewards"):
         scored = score_all(rewards, playout)
-        facts = {k: v for reward in rewards for k, v in reward.describe(playout).items()}
     return SelfPlayRound(
         index=index,
         playout=playout,
@@ -78,7 +78,8 @@ def play_round(
         quality_NG=scored.quality_NG,
         challenger_N=scored.challenger_N,
         components=scored.components,
-        query_facts=facts,
+        query_facts=scored.query_facts,
+        reward_metrics=scored.metrics,
         seconds=seconds,
     )
 

@@ -14,8 +14,7 @@ V     vocabulary
 ====  =======================================================
 
 Rows are query-major: answer ``j`` of query ``i`` is row ``i * G + j``. "Prompt" and "completion"
-are
-tokens; "query" and "answer" are the game's text.
+are tokens; "query" and "answer" are the game's text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,8 @@ from typing import Protocol, Self
 
 import torch
 from torch import Tensor
+
+from lsp_lightning.prompts import without_thinking
 
 
 class Role(StrEnum):
@@ -113,6 +114,8 @@ class Playout:
     """What is known of each query beforehand (an answer, tests), or None."""
     valid_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
     """(N,) bool: the query keeps the Challenger's form rules."""
+    seed: int = 0
+    """What rewards that draw (a judge that writes) draw from."""
 
     def __post_init__(self) -> None:
         n = len(self.query_texts)
@@ -125,6 +128,10 @@ class Playout:
         """The answers' texts, G for each of the N queries."""
         g = self.group_size
         return [self.answers.texts[i * g : (i + 1) * g] for i in range(len(self.query_texts))]
+
+    def spoken_groups(self) -> list[tuple[str, ...]]:
+        """The answers as their reader sees them, without a model's thinking; G for each query."""
+        return [tuple(map(without_thinking, group)) for group in self.answer_groups()]
 
     def reference(self, i: int) -> object | None:
         """What is known of query ``i``, or None."""
@@ -151,6 +158,8 @@ class SelfPlayRound:
     """Every reward by name, unweighted, (N, G) or (N,), NaN where it could not judge."""
     query_facts: Mapping[str, tuple[object, ...]]
     """What verifiers know of each query, by name (malformed, level, family ...), N values each."""
+    reward_metrics: Mapping[str, Tensor | float]
+    """What else the rewards log, as ``reward/metric``."""
     seconds: Mapping[str, float]
     """Wall time by phase."""
 
@@ -211,3 +220,8 @@ class Reference(Protocol):
 
     def next_token_logprobs(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Log-probs of the token after each prompt at temperature 1. -> (n, V) fp32."""
+
+    def respond(
+        self, prompts: Sequence[Sequence[int]], draws: int, sampling: Sampling, seed: int
+    ) -> Rollouts:
+        """``draws`` completions of each prompt, prompt by prompt."""

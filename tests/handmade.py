@@ -73,6 +73,7 @@ def scored_round(
         challenger_N=None if challenger is None else torch.tensor(challenger),
         components={},
         query_facts={},
+        reward_metrics={},
         seconds={},
     )
 

@@ -144,7 +144,7 @@ def test_a_harmless_dialogue_gets_exactly_the_ids_of_the_chat_template(name, tex
         [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": text}],
         return_dict=False,
     )
-    assert chat.encode_dialogue("2+2?", text) == list(expected)
+    assert chat.encode_dialogue("2+2?", text) == (list(expected), False)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_harmless_dialogue_gets_exactly_the_ids_of_the_chat_template(name, tex
 )
 def test_neither_side_of_a_dialogue_can_fake_a_turn(query, answer):
     chat = codec(llama_tokenizer())
-    tokens = chat.tokenizer.convert_ids_to_tokens(chat.encode_dialogue(query, answer))
+    tokens = chat.tokenizer.convert_ids_to_tokens(chat.encode_dialogue(query, answer)[0])
     assert tokens == ["<s>", "<|user|>", *query, "<|assistant|>", *answer, "</s>"]
 
 

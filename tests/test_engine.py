@@ -120,6 +120,7 @@ def as_round(prompts, draws, completions: Completions, temperature):
         challenger_N=None,
         components={},
         query_facts={},
+        reward_metrics={},
         seconds={},
     )
 

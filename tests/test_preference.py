@@ -8,6 +8,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from lsp_lightning import PreferenceReward
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.player import FrozenPlayer
 
 QUERIES = ["ab", "a longer query than that"]
 ANSWERS = [["x", "a rather long answer, longer than the rest"], ["yes", ""]]
@@ -35,7 +36,7 @@ def build(folder, labels=1):
 def test_scores_are_the_models_logits_of_each_conversation(tmp_path, tiny_policy, batch_tokens):
     model, tokenizer = build(tmp_path)
     reward = PreferenceReward(str(tmp_path), batch_tokens=batch_tokens)
-    reward.connect(tiny_policy)
+    reward.connect(FrozenPlayer(tiny_policy))
     scores = reward.score(playout(QUERIES, ANSWERS))
     for i, query in enumerate(QUERIES):
         for j, answer in enumerate(ANSWERS[i]):
@@ -52,7 +53,7 @@ def test_scores_are_the_models_logits_of_each_conversation(tmp_path, tiny_policy
 def test_an_answer_cannot_write_a_turn_of_its_own(tmp_path, tiny_policy):
     _, tokenizer = build(tmp_path)
     reward = PreferenceReward(str(tmp_path))
-    reward.connect(tiny_policy)
+    reward.connect(FrozenPlayer(tiny_policy))
     seen = []
     forward = reward._model.forward
 
@@ -70,7 +71,7 @@ def test_an_answer_cannot_write_a_turn_of_its_own(tmp_path, tiny_policy):
 def test_a_classifier_of_several_labels_is_refused(tmp_path, tiny_policy):
     build(tmp_path, labels=3)
     with pytest.raises(ConfigError, match="has 3 labels"):
-        PreferenceReward(str(tmp_path)).connect(tiny_policy)
+        PreferenceReward(str(tmp_path)).connect(FrozenPlayer(tiny_policy))
 
 
 def test_its_chat_template_can_be_pinned(tmp_path, tiny_policy):
@@ -80,7 +81,7 @@ def test_its_chat_template_can_be_pinned(tmp_path, tiny_policy):
     scores = []
     for day in ("a", "b", "a"):
         reward = PreferenceReward(str(tmp_path), chat_template_kwargs={"day": day})
-        reward.connect(tiny_policy)
+        reward.connect(FrozenPlayer(tiny_policy))
         scores.append(float(reward.score(playout(["q"], [["x"]]))))
     assert scores[0] == scores[2] != scores[1]
 

@@ -213,9 +213,9 @@ def test_a_reward_that_overrides_nothing_says_what_to_override():
 
 
 def test_a_list_without_a_task_reward_is_refused():
-    with pytest.raises(ConfigError, match=r"^model\.rewards: no reward enters for the task"):
+    with pytest.raises(ConfigError, match=r"^model\.rewards: no reward with a weight enters"):
         check_rewards([SelfReward()])
-    with pytest.raises(ConfigError, match=r"^model\.rewards: no reward enters for the task"):
+    with pytest.raises(ConfigError, match=r"^model\.rewards: no reward with a weight enters"):
         check_rewards([])
 
 
@@ -316,7 +316,7 @@ def test_without_references_the_verifier_gets_none():
 
 
 def test_what_a_verifier_knows_of_queries_is_told_by_name_with_none_for_malformed_ones():
-    facts = VerifiableReward(Exact()).describe(playout(["abc", "?"], [["a"], ["b"]]))
+    facts = VerifiableReward(Exact()).judge(playout(["abc", "?"], [["a"], ["b"]])).query_facts
     assert facts == {"malformed": (False, True), "characters": (3, None)}
 
 
@@ -325,7 +325,7 @@ def test_a_verifier_that_knows_nothing_of_queries_calls_none_malformed():
         def check(self, query, answers, reference):
             return [0.0] * len(answers)
 
-    assert VerifiableReward(Silent()).describe(PLAYED) == {"malformed": (False, False)}
+    assert VerifiableReward(Silent()).judge(PLAYED).query_facts == {"malformed": (False, False)}
 
 
 def test_a_verifier_that_fails_on_one_answer_leaves_nan_and_not_zero():

@@ -7,6 +7,7 @@ from tiny_models import CHARACTERS, build_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lsp_lightning import ConfigError, Policy, SelfReward
+from lsp_lightning.player import FrozenPlayer
 from lsp_lightning.prompts import JUDGE, MAX_SCORE, SCORE_PREFIX, fence
 from lsp_lightning.rewards import RewardError, score_all
 
@@ -18,7 +19,7 @@ PLAYED = playout(QUERIES, ANSWERS)
 @pytest.fixture(scope="module")
 def judge(tiny_policy) -> SelfReward:
     reward = SelfReward()
-    reward.connect(tiny_policy)
+    reward.connect(FrozenPlayer(tiny_policy))
     return reward
 
 
@@ -65,7 +66,7 @@ def test_a_score_does_not_depend_on_what_else_is_judged(judge):
 
 def test_the_judge_is_the_frozen_reference_whatever_the_policy_has_learned(tiny_llama_folder):
     policy, judge = Policy(str(tiny_llama_folder)), SelfReward()
-    judge.connect(policy)
+    judge.connect(FrozenPlayer(policy))
     before = judge.score(PLAYED)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -106,9 +107,9 @@ def test_judged_text_adds_no_tag_and_no_control_token_to_the_judges_prompt(
 ):
     def prompt_of(query, answer) -> list[int]:
         judge, seen = SelfReward(), []
-        judge.connect(tiny_policy)
+        judge.connect(FrozenPlayer(tiny_policy))
         monkeypatch.setattr(
-            judge, "read", lambda prompts: (seen.extend(prompts), torch.zeros(1))[1]
+            judge, "_read", lambda p: (seen.extend(p), (torch.zeros(1), torch.ones(1)))[1]
         )
         judge.score(playout([query], [[answer]]))
         return seen[0]
@@ -136,10 +137,10 @@ def test_a_judge_whose_score_tags_are_tokens_keeps_them_to_itself(tmp_path):
     controls = ("<Score>", "</Score>", "</response>")
     policy = Policy(str(build_llama(tmp_path / "m", hidden=16, extra_controls=controls)))
     judge = SelfReward()
-    judge.connect(policy)
+    judge.connect(FrozenPlayer(policy))
     tokenizer = policy.codec.tokenizer
-    ids = policy.encode(JUDGE, {"instruction": "x", "response": ATTACKS[0]}, SCORE_PREFIX)
-    plain = policy.encode(JUDGE, {"instruction": "x", "response": "x"}, SCORE_PREFIX)
+    ids = policy.codec.encode(JUDGE, {"instruction": "x", "response": ATTACKS[0]}, SCORE_PREFIX)
+    plain = policy.codec.encode(JUDGE, {"instruction": "x", "response": "x"}, SCORE_PREFIX)
     for token in controls:
         i = tokenizer.convert_tokens_to_ids(token)
         assert ids.count(i) == plain.count(i) > 0
@@ -147,16 +148,16 @@ def test_a_judge_whose_score_tags_are_tokens_keeps_them_to_itself(tmp_path):
 
 
 def test_before_it_is_connected_the_self_reward_says_what_to_do():
-    with pytest.raises(RuntimeError, match=r"call connect\(policy\) first"):
+    with pytest.raises(RuntimeError, match=r"call connect\(reference\) first"):
         SelfReward().score(PLAYED)
-    with pytest.raises(RewardError, match=r"'self_reward' failed: call connect\(policy\) first"):
+    with pytest.raises(RewardError, match=r"'self_reward' failed: call connect\(reference\) first"):
         score_all([SelfReward()], PLAYED)
 
 
 def test_a_tokenizer_that_joins_a_score_to_its_tag_is_refused(tmp_path):
     policy = Policy(str(build_llama(tmp_path / "m", hidden=16, extra_controls=(">3",))))
     with pytest.raises(ConfigError, match=r"no token for 3 after '<Score>'"):
-        SelfReward().connect(policy)
+        SelfReward().connect(FrozenPlayer(policy))
 
 
 @pytest.mark.parametrize("missing", ["7", "01234567"])
@@ -165,15 +166,15 @@ def test_a_tokenizer_that_does_not_know_a_score_is_refused(tmp_path, missing):
     characters = "".join(c for c in CHARACTERS if c not in missing)
     policy = Policy(str(build_llama(tmp_path / "m", hidden=16, characters=characters)))
     with pytest.raises(ConfigError, match=rf"no token for {missing[0]} after '<Score>'"):
-        SelfReward().connect(policy)
+        SelfReward().connect(FrozenPlayer(policy))
 
 
 def test_the_judges_template_can_come_from_a_file(tmp_path, tiny_policy):
     file = tmp_path / "judge.txt"
     file.write_text("Rate {response} for {instruction}.\n")
     judge, default = SelfReward(prompt=str(file)), SelfReward()
-    judge.connect(tiny_policy)
-    default.connect(tiny_policy)
+    judge.connect(FrozenPlayer(tiny_policy))
+    default.connect(FrozenPlayer(tiny_policy))
     assert not torch.allclose(judge.score(PLAYED), default.score(PLAYED))
 
 

@@ -9,6 +9,7 @@ from small_game import Checksum, brief, make_policy, stir, tiny_round
 
 from lsp_lightning import PromptFile, SelfReward, VerifiableReward, round_advantages
 from lsp_lightning.collate import pack, sampled_logprobs
+from lsp_lightning.player import FrozenPlayer
 from lsp_lightning.selfplay import Advantages
 from lsp_lightning.types import Role
 from lsp_lightning.update import LossSettings, accumulate_gradients, role_rows
@@ -257,7 +258,7 @@ def test_a_round_from_a_file_trains_the_solver_alone(policy, tmp_path):
 def test_the_quality_reward_reaches_both_roles(policy, played):
     """Q alone: with R constant, what is left of either role's advantage comes from Q."""
     judge = SelfReward()
-    judge.connect(policy)
+    judge.connect(FrozenPlayer(policy))
     judged = tiny_round(policy, rewards=[VerifiableReward(Checksum(), weight=0.0), judge])
     assert judged.playout.query_texts == played.playout.query_texts
     advantages = round_advantages(judged)

@@ -1,6 +1,7 @@
 """Rewards: Lightning callbacks that judge a whole round."""
 
 from lsp_lightning.rewards.base import (
+    Judgement,
     Reward,
     RewardError,
     Scored,
@@ -10,16 +11,32 @@ from lsp_lightning.rewards.base import (
     is_binary,
     score_all,
 )
+from lsp_lightning.rewards.function import FunctionReward
 from lsp_lightning.rewards.preference import PreferenceReward
+from lsp_lightning.rewards.queries import FormReward, LengthReward, NoveltyReward
 from lsp_lightning.rewards.self_reward import SelfReward
-from lsp_lightning.rewards.verifiable import VerifiableReward, Verifier
+from lsp_lightning.rewards.verifiable import (
+    Group,
+    RoundVerifier,
+    Verdict,
+    VerifiableReward,
+    Verifier,
+)
 
 __all__ = [
+    "FormReward",
+    "FunctionReward",
+    "Group",
+    "Judgement",
+    "LengthReward",
+    "NoveltyReward",
     "PreferenceReward",
     "Reward",
     "RewardError",
+    "RoundVerifier",
     "Scored",
     "SelfReward",
+    "Verdict",
     "VerifiableReward",
     "Verifier",
     "check_rewards",

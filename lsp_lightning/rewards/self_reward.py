@@ -1,16 +1,23 @@
 """The quality self-reward: the frozen reference, prompted, judges the round."""
 
-import re
+import warnings
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.prompts import JUDGE, JUDGE_TAGS, MAX_SCORE, SCORE_PREFIX, fence, read_template
-from lsp_lightning.rewards.base import Reward
-from lsp_lightning.types import Playout, Reference
+from lsp_lightning.prompts import MAX_SCORE, SCORE_PREFIX, parse_grade
+from lsp_lightning.rewards.base import Judgement, Reward
+from lsp_lightning.rewards.judging import JudgeTemplate, grade_scores, judged_texts
+from lsp_lightning.seeding import derive_seed
+from lsp_lightning.types import Playout, Reference, Sampling
 
+Reading = Literal["expected", "sampled"]
+
+_KEY = "model.rewards.SelfReward"
 _UNKNOWN = "\U0010fffd"  # a character for private use, in no vocabulary
+_LITTLE_MASS = 0.5
 
 
 class SelfReward(Reward):
@@ -20,24 +27,39 @@ class SelfReward(Reward):
     the probability-weighted mean over the numbers that may follow. One forward pass, no rationale,
     no reply to parse, so nothing that the judged text spells can be taken for a score.
 
+    The *sampled* reading is the paper's: the judge writes its justification, the sum and the score.
+    A reply whose sum and score are not at its end, or do not agree, is counted and judges nothing.
+
     Args:
         weight: factor of Q; the paper adds its 0 to 7 points to R as they are, which is weight 7.
         name: what it is called in metrics and transcripts.
         prompt: file with the judge's template; slots {instruction} and {response}.
+        reading: how the score is read, see above.
+        reply_prefix: what a sampled reply is made to begin with.
+        sampling: how replies are drawn; they need room for the justification.
+        standardize: see :class:`lsp_lightning.rewards.base.Reward`.
     """
 
     span = (0.0, 1.0)
 
     def __init__(
-        self, weight: float = 1.0, name: str = "self_reward", prompt: str | None = None
+        self,
+        weight: float = 1.0,
+        name: str = "self_reward",
+        prompt: str | None = None,
+        reading: Reading = "expected",
+        reply_prefix: str = "",
+        sampling: Sampling = Sampling(max_new_tokens=320),  # noqa: B008 - frozen
+        standardize: bool = False,
     ) -> None:
-        super().__init__(weight, name, enters="quality")
-        slots = ("instruction", "response")
-        self._template = read_template(prompt, JUDGE, "model.rewards.SelfReward.prompt", slots)
-        # every tag of the template is one that a judged text must not spell
-        self._tags = {*re.findall(r"</?(\w+)>", self._template), *JUDGE_TAGS}
+        super().__init__(weight, name, enters="quality", standardize=standardize)
+        self._template = JudgeTemplate(prompt, f"{_KEY}.prompt")
+        self._reading = reading
+        self._reply_prefix = reply_prefix
+        self._sampling = sampling
         self._reference: Reference | None = None
         self._score_ids: list[int] = []
+        self._warned = False
 
     def connect(self, reference: Reference) -> None:
         """Keep the reference as the judge and find the tokens of its scores.
@@ -45,43 +67,65 @@ class SelfReward(Reward):
         Raises:
             ConfigError: the tokenizer has no single token for one of the scores.
         """
-        start = reference.encode(self._template, {}, prefix=SCORE_PREFIX)
-        unknown = reference.encode(self._template, {}, prefix=f"{SCORE_PREFIX}{_UNKNOWN}")[-1]
-        self._score_ids = []
-        for score in range(MAX_SCORE + 1):
-            ids = reference.encode(self._template, {}, prefix=f"{SCORE_PREFIX}{score}")
-            if ids[:-1] != start or ids[-1] == unknown:
-                raise ConfigError(
-                    "model.rewards.SelfReward",
-                    f"this model's tokenizer has no token for {score} after {SCORE_PREFIX!r}",
-                    "use another judge or leave the self-reward out",
-                )
-            self._score_ids.append(ids[-1])
+        if self._reading == "expected":
+            self._score_ids = _score_tokens(reference, self._template.text)
         self._reference = reference
 
     def score(self, playout: Playout) -> Tensor:
-        """Expected score over the highest one, (N, G)."""
+        """The reference's points over the most there are, (N, G)."""
+        return self.judge(playout).scores
+
+    def judge(self, playout: Playout) -> Judgement:
+        """The points, and how well they could be read."""
         if self._reference is None:
             raise RuntimeError(
-                "call connect(policy) first: the self-reward judges with the reference"
+                "call connect(reference) first: the self-reward judges with the reference"
             )
+        prefix = SCORE_PREFIX if self._reading == "expected" else self._reply_prefix
         prompts = [
-            self._reference.encode(
-                self._template,
-                {
-                    "instruction": fence(query, self._tags),
-                    "response": fence(answer, self._tags),
-                },
-                prefix=SCORE_PREFIX,
-            )
-            for query, answers in zip(playout.query_texts, playout.answer_groups(), strict=True)
-            for answer in answers
+            self._reference.encode(self._template.text, self._template.fenced(texts), prefix)
+            for texts in judged_texts(playout)
         ]
-        return self.read(prompts).view(len(playout.query_texts), playout.group_size)
+        if self._reading == "sampled":
+            seed = derive_seed(playout.seed, self.name)
+            replies = self._reference.respond(prompts, 1, self._sampling, seed)
+            grades = [parse_grade(self._reply_prefix + text) for text in replies.texts]
+            return grade_scores(grades, playout)
+        scores, mass = self._read(prompts)
+        self._warn_of_little(float(mass.mean()))
+        shape = (len(playout.query_texts), playout.group_size)
+        return Judgement(scores.view(shape), metrics={"score_mass": mass})
 
-    def read(self, prompts: list[list[int]]) -> Tensor:
-        """Expected score in [0, 1] after each judge prompt. -> (n,)."""
+    def _read(self, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Expected score in [0, 1] after each prompt, and the score tokens' probability. (n,)."""
         assert self._reference is not None
-        logprobs = self._reference.next_token_logprobs(prompts)[:, self._score_ids]
-        points = torch.arange(MAX_SCORE + 1, dtype=torch.float32, device=logprobs.device)
-        return logprobs.softmax(dim=-1) @ points / MAX_SCORE
+        logprobs = self._reference.next_token_logprobs(prompts)[:, self._score_ids].float().cpu()
+        points = torch.arange(MAX_SCORE + 1, dtype=torch.float32)
+        return logprobs.softmax(dim=-1) @ points / MAX_SCORE, logprobs.exp().sum(dim=-1)
+
+    def _warn_of_little(self, mass: float) -> None:
+        if mass < _LITTLE_MASS and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"reward {self.name!r}: after {SCORE_PREFIX!r} the judge puts only {mass:.0%} of "
+                "its probability on the scores 0 to 7; they may mean little (see score_mass, or "
+                "use reading: sampled)",
+                stacklevel=2,
+            )
+
+
+def _score_tokens(reference: Reference, template: str) -> list[int]:
+    """The token of each score 0 to 7 right after the score tag."""
+    start = reference.encode(template, {}, prefix=SCORE_PREFIX)
+    unknown = reference.encode(template, {}, prefix=f"{SCORE_PREFIX}{_UNKNOWN}")[-1]
+    score_ids = []
+    for score in range(MAX_SCORE + 1):
+        ids = reference.encode(template, {}, prefix=f"{SCORE_PREFIX}{score}")
+        if ids[:-1] != start or ids[-1] == unknown:
+            raise ConfigError(
+                _KEY,
+                f"this model's tokenizer has no token for {score} after {SCORE_PREFIX!r}",
+                "use reading: sampled, another judge, or leave the self-reward out",
+            )
+        score_ids.append(ids[-1])
+    return score_ids

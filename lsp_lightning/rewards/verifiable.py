@@ -2,12 +2,37 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lsp_lightning.rewards.base import AnswerEnters, Reward, require_answers
+from lsp_lightning.rewards.base import AnswerEnters, Judgement, Reward, require_answers
 from lsp_lightning.types import Playout
+
+
+@dataclass(frozen=True)
+class Group:
+    """A query with its answers, as a verifier sees them."""
+
+    query: str
+    """What was asked."""
+    answers: tuple[str, ...]
+    """G answers, without a model's thinking."""
+    reference: object | None = None
+    """What is known of the query beforehand, or None."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a verifier makes of a group."""
+
+    scores: Sequence[float]
+    """G scores in [0, 1]; NaN where the verifier's own means failed."""
+    facts: Mapping[str, str | float] | None = field(default_factory=dict)
+    """What is known of the query; None where it is malformed: then all scores are 0."""
 
 
 class Verifier(ABC):
@@ -24,16 +49,43 @@ class Verifier(ABC):
         """What is known of a query (its level, its family ...); None where it is malformed."""
         return {}
 
+    def judge(self, groups: Sequence[Group]) -> list[Verdict]:
+        """A verdict on each group of a round."""
+        return [
+            Verdict(self.check(g.query, g.answers, g.reference), self.describe(g.query))
+            for g in groups
+        ]
+
+    def require(self, reference: object | None) -> None:  # noqa: B027 - optional
+        """Whether a query's reference can be used; called for all that are known beforehand.
+
+        Raises:
+            ValueError: it cannot; the message goes on "the reference of this query ...".
+        """
+
+
+class RoundVerifier(Verifier):
+    """A verifier that does better with a whole round at once: it runs processes side by side."""
+
+    @abstractmethod
+    def judge(self, groups: Sequence[Group]) -> list[Verdict]:
+        """A verdict on each group of a round."""
+
+    def check(self, query: str, answers: Sequence[str], reference: object | None) -> list[float]:
+        """The scores of one group."""
+        return list(self.judge([Group(query, tuple(answers), reference)])[0].scores)
+
 
 class VerifiableReward(Reward):
     """R = 1 for an answer that the verifier proves right, 0 for a wrong one.
 
     Args:
         verifier: what decides.
-        weight: factor in the sum of its kind.
+        weight: factor in the sum of its kind; 0 only logs it.
         name: what it is called in metrics and transcripts.
         enters: where it enters, see :class:`lsp_lightning.rewards.base.Reward`.
         binary: whether the verifier's scores are 0 or 1 only.
+        standardize: see :class:`lsp_lightning.rewards.base.Reward`.
     """
 
     span = (0.0, 1.0)
@@ -45,26 +97,42 @@ class VerifiableReward(Reward):
         name: str = "verifiable",
         enters: AnswerEnters = "task",
         binary: bool = True,
+        standardize: bool = False,
     ) -> None:
-        super().__init__(weight, name, require_answers(enters, name))
+        super().__init__(weight, name, require_answers(enters, name), standardize)
         self.verifier = verifier
         self.binary = binary
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look at all references that are known beforehand, before a model is loaded.
+
+        Raises:
+            ConfigError: the verifier cannot use one of them.
+        """
+        data: Any = getattr(trainer, "datamodule", None)
+        if hasattr(data, "check_references"):
+            data.check_references(self.verifier.require)
+
     def score(self, playout: Playout) -> Tensor:
         """The verifier's scores, (N, G)."""
-        groups = playout.answer_groups()
-        return torch.tensor(
+        return self.judge(playout).scores
+
+    def judge(self, playout: Playout) -> Judgement:
+        """The scores, ``malformed``, and whatever the verifier knows of each query."""
+        verdicts = self.verifier.judge(
             [
-                self.verifier.check(query, answers, playout.reference(i))
-                for i, (query, answers) in enumerate(zip(playout.query_texts, groups, strict=True))
+                Group(query, answers, playout.reference(i))
+                for i, (query, answers) in enumerate(
+                    zip(playout.query_texts, playout.spoken_groups(), strict=True)
+                )
             ]
         )
-
-    def describe(self, playout: Playout) -> Mapping[str, tuple[object, ...]]:
-        """``malformed`` and whatever the verifier knows of each query."""
-        known = [self.verifier.describe(query) for query in playout.query_texts]
+        known = [verdict.facts for verdict in verdicts]
         names = sorted({name for facts in known if facts for name in facts})
-        return {
-            "malformed": tuple(facts is None for facts in known),
-            **{name: tuple((facts or {}).get(name) for facts in known) for name in names},
-        }
+        return Judgement(
+            scores=torch.tensor([list(verdict.scores) for verdict in verdicts]),
+            query_facts={
+                "malformed": tuple(facts is None for facts in known),
+                **{name: tuple((facts or {}).get(name) for facts in known) for name in names},
+            },
+        )

@@ -1,0 +1,65 @@
+"""A reward from any function of a query and its answers."""
+
+import inspect
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.rewards.base import AnswerEnters, Reward, RewardError, require_answers
+from lsp_lightning.types import Playout
+
+GroupFunction = Callable[[str, Sequence[str], object], Sequence[float | None]]
+
+
+class FunctionReward(Reward):
+    """Your own function as a reward: ``function: my_package.my_score`` in a config.
+
+    It is called once for each query, ``my_score(query, answers, reference)``, and returns a number
+    for each answer, or None for one that it cannot judge.
+
+    Args:
+        function: dotted path in a config, the function itself in Python.
+        weight: factor in the sum of its kind.
+        name: what it is called in metrics and transcripts; by default the function's name.
+        enters: where it enters, see :class:`lsp_lightning.rewards.base.Reward`.
+        span: the lowest and the highest score it can give, where it has such.
+        standardize: see :class:`lsp_lightning.rewards.base.Reward`.
+    """
+
+    def __init__(
+        self,
+        function: GroupFunction,
+        weight: float = 1.0,
+        name: str | None = None,
+        enters: AnswerEnters = "task",
+        span: tuple[float, float] | None = None,
+        standardize: bool = False,
+    ) -> None:
+        label: str = name or getattr(function, "__name__", "") or type(function).__name__
+        super().__init__(weight, label, require_answers(enters, label), standardize)
+        try:
+            inspect.signature(function).bind("query", ("answer",), None)
+        except TypeError as error:
+            raise ConfigError(
+                "model.rewards.FunctionReward.function",
+                f"{label!r} cannot be called with (query, answers, reference): {error}",
+                "give a function of these three",
+            ) from error
+        self.function = function
+        self.span = span
+
+    def score(self, playout: Playout) -> Tensor:
+        """The function's numbers, (N, G).
+
+        Raises:
+            RewardError: it returned another count of numbers than there are answers.
+        """
+        rows = []
+        for i, answers in enumerate(playout.spoken_groups()):
+            row = list(self.function(playout.query_texts[i], answers, playout.reference(i)))
+            if len(row) != len(answers):
+                raise RewardError(f"{len(row)} scores for {len(answers)} answers of query {i}")
+            rows.append([float("nan") if score is None else float(score) for score in row])
+        return torch.tensor(rows)

@@ -1,0 +1,84 @@
+"""A query and an answer as the token ids that a reward model was trained on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lsp_lightning.chat import ChatCodec, cut_pair
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A query with its answer, encoded."""
+
+    ids: list[int]
+    """Token ids."""
+    types: list[int]
+    """For each token the segment it belongs to, 0 or 1 (all 0 in a chat)."""
+    cut: bool
+    """Whether something had to be left out."""
+
+
+class PairEncoder(Protocol):
+    """Makes pairs of at most ``max_tokens`` tokens."""
+
+    def encode(self, query: str, answer: str, max_tokens: int) -> Pair:
+        """The pair; what does not fit is cut out of the query's middle, then of the answer's."""
+
+
+class ChatPairs:
+    """A finished exchange in the model's chat template.
+
+    Args:
+        tokenizer: one with a chat template.
+        template_kwargs: fixed arguments of the template.
+    """
+
+    def __init__(self, tokenizer: Any, template_kwargs: Mapping[str, Any]) -> None:
+        self._codec = ChatCodec(tokenizer, template_kwargs, stop_ids=())
+
+    def encode(self, query: str, answer: str, max_tokens: int) -> Pair:
+        """See :class:`PairEncoder`."""
+        ids, cut = self._codec.encode_dialogue(query, answer, max_tokens)
+        return Pair(ids, [0] * len(ids), cut)
+
+
+class SegmentPairs:
+    """Query and answer as the two segments of an encoder's input: ``[CLS] query [SEP] answer``.
+
+    Args:
+        tokenizer: a fast one; where its special tokens stand is read off an example.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._codec = ChatCodec(tokenizer, {}, stop_ids=())  # keeps control tokens out of the text
+        example = tokenizer("x", "x")
+        ids, segments = example["input_ids"], example.sequence_ids(0)
+        types = example.get("token_type_ids") or [0] * len(ids)
+        first, second = segments.index(0), segments.index(1)
+        between = len(segments) - segments[::-1].index(0)
+        end = len(segments) - segments[::-1].index(1)
+        self._frame = (ids[:first], ids[between:second], ids[end:])
+        self._frame_types = (types[:first], types[between:second], types[end:])
+        self._types = (types[first], types[second])
+
+    def encode(self, query: str, answer: str, max_tokens: int) -> Pair:
+        """See :class:`PairEncoder`."""
+        query_ids, answer_ids = map(self._codec.encode_plain, (query.strip(), answer.strip()))
+        before, between, after = self._frame
+        room = max_tokens - len(before) - len(between) - len(after)
+        cut = len(query_ids) + len(answer_ids) > room
+        if cut:
+            query_ids, answer_ids = cut_pair(query_ids, answer_ids, room)
+        types_before, types_between, types_after = self._frame_types
+        return Pair(
+            [*before, *query_ids, *between, *answer_ids, *after],
+            [
+                *types_before,
+                *[self._types[0]] * len(query_ids),
+                *types_between,
+                *[self._types[1]] * len(answer_ids),
+                *types_after,
+            ],
+            cut,
+        )
