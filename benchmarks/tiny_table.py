@@ -8,19 +8,13 @@ already are not played again, so a broken-off table goes on where it stopped.
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
-import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 
+from benchmarks.runs import Arm, cell, folder, play_all, queries_met
 from lsp_lightning import Challenger, Player, Policy, Sampling, VerifiableReward
 from lsp_lightning.heldout import score_tasks
 from lsp_lightning.metrics import fact_metrics, pass_at_k
@@ -32,7 +26,7 @@ DRAWS, QUERIES = 8, 512
 SOLVER = Sampling(max_new_tokens=8)
 
 #: Arms: label, preset, further arguments.
-ARMS: dict[str, tuple[str, list[str]]] = {
+ARMS: dict[str, Arm] = {
     "lr 0": ("tiny_lsp", ["--model.optimizer.init_args.lr", "0.0"]),
     "GRPO with data": ("tiny_grpo", []),
     "LSP-Zero": ("tiny_lsp_zero", []),
@@ -51,9 +45,8 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    jobs = [(arm, seed) for seed in args.seeds for arm in args.arms]
-    with ThreadPoolExecutor(args.processes) as pool:
-        list(pool.map(lambda job: play(args.out, job[0], job[1], args.rounds), jobs))
+    arms = {arm: ARMS[arm] for arm in args.arms}
+    play_all(args.out, arms, args.seeds, args.rounds, args.processes)
     results: dict[str, Any] = {"base": [measure(None, seed) for seed in args.seeds]}
     for temperature in (0.7, 0.5, 0.3):
         results[f"base, temperature {temperature}"] = [
@@ -64,34 +57,6 @@ def main() -> None:
     report = {"rounds": args.rounds, "seeds": args.seeds, "arms": results}
     (args.out / "table.json").write_text(json.dumps(report, indent=2) + "\n")
     print(table(results))
-
-
-def folder(out: Path, arm: str, seed: int) -> Path:
-    """Where a run lies."""
-    return out / f"{arm.replace(' ', '_').replace(',', '')}-{seed}"
-
-
-def play(out: Path, arm: str, seed: int, rounds: int) -> None:
-    """One run of the command line, on one thread; skipped if it is finished."""
-    preset, extra = ARMS[arm]
-    run = folder(out, arm, seed)
-    if (run / "summary.json").is_file():
-        return
-    command = [
-        *(sys.executable, "-m", "lsp_lightning", "fit", "--config", f"configs/{preset}.yaml"),
-        *("--seed_everything", str(seed), "--trainer.max_steps", str(rounds)),
-        *("--trainer.default_root_dir", str(run), *extra),
-    ]
-    run.parent.mkdir(parents=True, exist_ok=True)
-    with run.with_suffix(".log").open("w") as log:
-        subprocess.run(
-            command,
-            check=True,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-    print(f"played {run}", flush=True)
 
 
 def measure(run: Path | None, seed: int, temperature: float = 1.0) -> dict[str, float]:
@@ -128,14 +93,6 @@ def measure(run: Path | None, seed: int, temperature: float = 1.0) -> dict[str, 
     }
 
 
-def queries_met(run: Path) -> set[str]:
-    """All queries that were played in a run: a Challenger may by chance write a reporting task."""
-    shards = sorted((run / "transcripts").glob("*.parquet"))
-    return {
-        query for s in shards for query in pq.read_table(s, columns=["query"])["query"].to_pylist()
-    }
-
-
 def table(results: dict[str, list[dict[str, float]]]) -> str:
     """Markdown: mean and standard deviation over the seeds."""
     names = list(next(iter(results.values()))[0])
@@ -145,12 +102,6 @@ def table(results: dict[str, list[dict[str, float]]]) -> str:
         cells = [cell([row.get(name, float("nan")) for row in rows]) for name in names]
         lines.append(f"| {arm} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def cell(values: Sequence[float]) -> str:
-    """``.790 ± .008``."""
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.3f} ± {spread:.3f}"
 
 
 if __name__ == "__main__":

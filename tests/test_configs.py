@@ -12,6 +12,7 @@ import transformers
 import yaml
 from lightning.pytorch import Trainer
 
+from lsp_lightning.checks.constraints import CONSTRAINT_TEMPLATE
 from lsp_lightning.main import main
 from lsp_lightning.paths import resolve
 
@@ -35,6 +36,12 @@ def untouched_process(monkeypatch):
     torch.set_num_threads(threads)
 
 
+def layers(path):
+    """The arguments that name a config; an overlay lies over a preset."""
+    under = [] if path.parent.name == "configs" else [str(ROOT / "configs/llama32_3b_paper.yaml")]
+    return [word for name in (*under, str(path)) for word in ("--config", name)]
+
+
 def named(path):
     return str(path.relative_to(ROOT / "configs"))
 
@@ -46,7 +53,7 @@ def test_there_are_configs():
 @pytest.mark.parametrize("path", CONFIGS, ids=named)
 def test_a_config_parses(path, capsys):
     with pytest.raises(SystemExit) as exit_:
-        main(["fit", "--config", str(path), "--print_config"])
+        main(["fit", *layers(path), "--print_config"])
     assert not exit_.value.code
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["trainer"]["max_steps"] > 0
@@ -64,9 +71,12 @@ def test_a_config_makes_a_module_and_its_data(path, tmp_path, monkeypatch):
         made.append((model, kwargs.get("datamodule")))
 
     monkeypatch.setattr(Trainer, "fit", nothing)
-    monkeypatch.chdir(ROOT)
+    (tmp_path / "tasks.jsonl").write_text(
+        '{"query": "q", "reference": {"tests": ["assert f() == 1"]}}'
+    )
+    monkeypatch.chdir(tmp_path)
     arguments = ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path)]
-    assert main(["fit", "--config", str(path), *arguments]) == 0
+    assert main(["fit", *layers(path), *arguments]) == 0
     [(module, data)] = made
     assert module.policy is None
     assert data.num_queries >= 1
@@ -81,3 +91,9 @@ def test_what_a_config_names_in_the_package_exists(path):
 @pytest.mark.parametrize("path", CONFIGS, ids=named)
 def test_a_config_says_what_it_is_for(path):
     assert path.read_text().startswith("# ")
+
+
+def test_the_constrained_template_is_the_grammars():
+    overlay = yaml.safe_load((ROOT / "configs/rewards/instructions.yaml").read_text())
+    template = overlay["data"]["queries"]["init_args"]["template"]
+    assert template.strip() == CONSTRAINT_TEMPLATE.strip()

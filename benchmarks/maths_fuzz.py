@@ -1,0 +1,36 @@
+"""10,000 generated answers through the maths verifier: no hang, no exception; what is undecided.
+
+python -m benchmarks.maths_fuzz [--answers 10000]
+"""
+
+import argparse
+import time
+from collections import Counter
+
+from benchmarks.maths_answers import answers
+from lsp_lightning import MathVerifier
+from lsp_lightning.rewards import Group
+
+
+def main() -> None:
+    """Check them all and count the verdicts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--answers", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=2.0, help="for one comparison, at most")
+    args = parser.parse_args()
+    verifier = MathVerifier(seconds=args.seconds)
+    pairs = answers(args.answers, seed=0)
+    start = time.perf_counter()
+    verdicts: list[float] = []
+    for first in range(0, len(pairs), 100):
+        groups = [Group("", (text,), gold) for gold, text in pairs[first : first + 100]]
+        verdicts += [verdict.scores[0] for verdict in verifier.judge(groups)]
+        print(f"\r{len(verdicts)}/{len(pairs)}", end="", flush=True)
+    seconds = time.perf_counter() - start
+    names = {"1.0": "right", "0.0": "wrong", "nan": "undecided"}
+    counts = Counter(names[str(verdict)] for verdict in verdicts)
+    print(f"\r{len(verdicts)} answers in {seconds:.1f} s: {dict(counts)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Runs of the command line that benchmarks compare: played once each, side by side, then read."""
+
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+#: An arm's preset and what is typed beside it.
+Arm = tuple[str, list[str]]
+
+
+def folder(out: Path, arm: str, seed: int) -> Path:
+    """Where a run lies."""
+    return out / f"{arm.replace(' ', '_').replace(',', '')}-{seed}"
+
+
+def play_all(
+    out: Path, arms: Mapping[str, Arm], seeds: Sequence[int], rounds: int, processes: int
+) -> None:
+    """Play every arm with every seed, ``processes`` runs at once."""
+    jobs = [(arm, seed) for seed in seeds for arm in arms]
+    with ThreadPoolExecutor(processes) as pool:
+        list(pool.map(lambda job: _play(folder(out, *job), arms[job[0]], job[1], rounds), jobs))
+
+
+def _play(run: Path, arm: Arm, seed: int, rounds: int) -> None:
+    """One run, on one thread; skipped if it is finished."""
+    preset, extra = arm
+    if (run / "summary.json").is_file():
+        return
+    command = [
+        *(sys.executable, "-m", "lsp_lightning", "fit", "--config", f"configs/{preset}.yaml"),
+        *extra,
+        *("--seed_everything", str(seed), "--trainer.max_steps", str(rounds)),
+        *("--trainer.default_root_dir", str(run)),
+    ]
+    run.parent.mkdir(parents=True, exist_ok=True)
+    with run.with_suffix(".log").open("w") as log:
+        subprocess.run(
+            command,
+            check=True,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    print(f"played {run}", flush=True)
+
+
+def summary(run: Path) -> dict[str, Any]:
+    """What a run says of itself at its end."""
+    content: dict[str, Any] = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    return content
+
+
+def queries_met(run: Path) -> set[str]:
+    """All queries that were played in a run: a Challenger may by chance write a reporting task."""
+    shards = sorted((run / "transcripts").glob("*.parquet"))
+    return {
+        query for s in shards for query in pq.read_table(s, columns=["query"])["query"].to_pylist()
+    }
+
+
+def window(run: Path, metric: str, start: int, end: int) -> float:
+    """A metric's mean over the rounds ``start`` to ``end`` (from 1, both included)."""
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if start <= int(row["step"]) + 1 <= end]
+    values = [float(row[metric]) for row in rows if row.get(metric)]
+    return statistics.mean(values) if values else float("nan")
+
+
+def cell(values: Sequence[float]) -> str:
+    """``.790 ± .008``: mean and standard deviation over the seeds."""
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.3f} ± {spread:.3f}"

@@ -1,0 +1,1 @@
+"""Pure checks of texts by programs. No tensor in sight."""

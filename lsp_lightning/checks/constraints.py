@@ -1,0 +1,262 @@
+"""Verifiable instructions: a query ends with constraints that a program can check.
+
+A query says what to do and closes with a block::
+
+    Constraints:
+    - at most 50 words
+    - include the word "tiger"
+
+The grammar is closed: a block with an unknown line, or that visibly cannot be kept, is no block.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import inf
+
+from lsp_lightning.checks.constraint_kinds import COUNTS, FORMS, WORD, words
+
+#: Names of all kinds, for logs.
+KINDS = (*COUNTS, *FORMS)
+#: A block with more constraints, larger numbers or longer lines is none.
+_MOST_CONSTRAINTS = 10
+_LARGEST_NUMBER = 10_000
+_LONGEST_LINE = 400
+#: Characters; ten times what any constraint can ask for.
+_LONGEST_ANSWER = 100_000
+
+_N = "([0-9]{1,6})"
+#: Ways to say a range, with the bounds that follow from its numbers.
+_RANGES: tuple[tuple[str, Callable[[int, int], tuple[int, float]]], ...] = (
+    (f"(?:at least|no fewer than|no less than) {_N}", lambda n, m: (n, inf)),
+    (f"(?:at most|no more than|up to) {_N}", lambda n, m: (0, n)),
+    (f"more than {_N}", lambda n, m: (n + 1, inf)),
+    (f"(?:fewer|less) than {_N}", lambda n, m: (0, n - 1)),
+    (f"between {_N} and {_N}", lambda n, m: (n, m)),
+    (f"(?:exactly )?{_N}", lambda n, m: (n, n)),
+    ("no", lambda n, m: (0, 0)),
+)
+_QUOTED = '["\u201c][^"\u201c\u201d]+["\u201d]'
+#: What a word of a phrasing stands for: a slot, or the ways that people say it.
+_SLOTS = {
+    "RANGE": f"(?P<range>{'|'.join(way for way, _ in _RANGES).replace(_N, '[0-9]{1,6}')})",
+    "WORD": f'["\u201c]?(?P<texts>{WORD})["\u201d]?',
+    "LETTER": '["\u201c]?(?P<texts>[^\\W\\d_])["\u201d]?',
+    "TEXTS": f"(?P<texts>{_QUOTED}(?:(?:,? and |, ?){_QUOTED})*)",
+    "TEXT": f"(?P<texts>{_QUOTED})",
+    "do not": "(?:do not|don't|never)",
+    "include": "(?:include|use|mention|contain)",
+    "start": "(?:start|begin)",
+    "end": "(?:end|finish)",
+    "all": "(?:all|all in)",
+    "every": "(?:every|each)",
+}
+_SLOT = re.compile(rf"\b(?:{'|'.join(_SLOTS)})\b")
+_VERB = "(?:(?:use|write|include|contain|have|give|be|answer with|reply with) )?"
+_HEADER = re.compile(r"(?:\*\*)?constraints:(?:\*\*)?", re.IGNORECASE)
+
+
+def _pattern(phrasing: str) -> re.Pattern[str]:
+    """What matches the lines that a phrasing stands for."""
+    pattern = re.escape(phrasing).replace("\\ ", " ")
+    pattern = re.sub(r"\b([a-z]{4,}s)\b", r"\1?", pattern)  # 2 items, 1 item
+    return re.compile(_VERB + _SLOT.sub(lambda match: _SLOTS[match[0]], pattern), re.IGNORECASE)
+
+
+def _default_range(phrasing: str) -> tuple[int, float]:
+    return (0, 0) if phrasing.startswith("do not") else (1, inf)
+
+
+#: Kind, pattern, and the bounds where the line gives none.
+_GRAMMAR = tuple(
+    (kind, _pattern(phrasing), _default_range(phrasing))
+    for kind in KINDS
+    for phrasing in (COUNTS[kind] if kind in COUNTS else FORMS[kind]).phrasings
+)
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """One thing that an answer must keep to.
+
+    Args:
+        kind: its name, one of :data:`KINDS`.
+        arguments: the words or texts it names.
+        low: smallest count that keeps it; counting kinds only.
+        high: largest count that keeps it.
+        text: the line as the query has it.
+    """
+
+    kind: str
+    arguments: tuple[str, ...]
+    low: int
+    high: float
+    text: str
+
+    def holds(self, answer: str) -> bool:
+        """Whether an answer keeps it; one without any text, or with a book of it, keeps nothing."""
+        answer = answer.strip()
+        if not 0 < len(answer) <= _LONGEST_ANSWER:
+            return False
+        if self.kind in FORMS:
+            return FORMS[self.kind].holds(answer, self.arguments)
+        return all(self.low <= n <= self.high for n in self.counts(answer))
+
+    def counts(self, text: str) -> list[int]:
+        """What is counted for it in a text."""
+        return COUNTS[self.kind].of(text, self.arguments)
+
+    @property
+    def demands(self) -> bool:
+        """Whether it asks for something to be there, and not only for little of it."""
+        return self.kind in FORMS or self.low > 0
+
+
+def parse_constraints(query: str) -> list[Constraint] | None:
+    """The constraints that a query ends with.
+
+    None where there is no such block or nothing before it, where a line is not one of the known
+    ones or says nothing, and where two of them visibly contradict or repeat each other.
+    """
+    above = [line.strip() for line in query.splitlines() if line.strip()]
+    headers = [i for i, line in enumerate(above) if _HEADER.fullmatch(line)]
+    if not headers or headers[-1] == 0:
+        return None
+    block = above[headers[-1] + 1 :]
+    if not 0 < len(block) <= _MOST_CONSTRAINTS:
+        return None
+    read = [_read(line) for line in block]
+    constraints = [constraint for constraint in read if constraint is not None]
+    if len(constraints) < len(block) or any(
+        _repeat(a, b) or _clash(a, b) or _clash(b, a) for a, b in combinations(constraints, 2)
+    ):
+        return None
+    return constraints
+
+
+def _read(line: str) -> Constraint | None:
+    """The constraint of one line of a block; None where it is none, or empty of meaning."""
+    if len(line) > _LONGEST_LINE or line[:2] not in ("- ", "* ", "\u2022 "):
+        return None
+    text = line[2:].strip()
+    plain = " ".join(text.replace("\u2019", "'").removesuffix(".").split())
+    for kind, pattern, bounds in _GRAMMAR:
+        match = pattern.fullmatch(plain)
+        if match is None:
+            continue
+        slots = match.groupdict()
+        arguments = _arguments(slots.get("texts"))
+        low, high = _bounds(slots["range"]) if slots.get("range") else bounds
+        sound = _names_something(kind, arguments) and (
+            kind in FORMS or _bounds_something(kind, low, high)
+        )
+        return Constraint(kind, arguments, low, high, text) if sound else None
+    return None
+
+
+def _arguments(texts: str | None) -> tuple[str, ...]:
+    """The quoted texts, or the one bare word."""
+    if texts is None:
+        return ()
+    quoted = re.findall(_QUOTED, texts)
+    return tuple(text[1:-1].strip() for text in quoted) if quoted else (texts,)
+
+
+def _bounds(text: str) -> tuple[int, float]:
+    for way, bounds in _RANGES:
+        match = re.fullmatch(way, text, re.IGNORECASE)
+        if match is not None:
+            first, second = (*map(int, match.groups()), 0, 0)[:2]
+            return bounds(first, second)
+    raise AssertionError(f"no range: {text!r}")
+
+
+def _bounds_something(kind: str, low: int, high: float) -> bool:
+    """Whether some answers, but not all, have such a count."""
+    numbers = [number for number in (low, high) if number != inf]
+    possible = low <= high and high >= COUNTS[kind].least and max(numbers) <= _LARGEST_NUMBER
+    return possible and (high < inf or low > COUNTS[kind].least)
+
+
+def _names_something(kind: str, arguments: tuple[str, ...]) -> bool:
+    """Whether texts are not blank, words are one word, letters one letter in any case."""
+    if kind in ("word", "acrostic"):
+        return all(len(words(text)) == 1 for text in arguments)
+    if kind in ("letter", "line initial"):
+        return all(len(text.casefold()) == 1 for text in arguments)
+    return all(arguments) and len({*arguments}) == len(arguments)
+
+
+_JSON = {"JSON", "JSON object", "JSON list"}
+#: No answer has something of both.
+_APART = (
+    ({"lower case"}, {"capitals", "capitalized words"}),
+    ({"JSON object"}, {"JSON list"}),
+    (_JSON, {"bullet points", "numbered items", "quoted", "line initial", "acrostic"}),
+    ({"line initial", "acrostic", "quoted"}, {"bullet points", "numbered items"}),
+    ({"quoted"}, {"line initial", "acrostic", "start", "end"}),
+)
+#: No answer has more of these than of that.
+_WITHIN = {
+    "words": {"sentences", "word", "palindromes", "capitalized words", "words per sentence"},
+    "lines": {"paragraphs", "bullet points", "numbered items"},
+    "characters": {*COUNTS} - {"characters"},
+}
+#: What a demanded text has of these, the answer has too.
+_ADDS_UP = {"words", "characters", "word", "phrase", "letter", "questions"}
+_ADDS_UP |= {"exclamation marks", "commas", "digits"}
+
+
+def _repeat(a: Constraint, b: Constraint) -> bool:
+    """Whether two constraints are one, or two that exclude each other, about the same thing."""
+    if (a.kind, a.arguments) != (b.kind, b.arguments):
+        return False
+    return (a.low, a.high) == (b.low, b.high) or max(a.low, b.low) > min(a.high, b.high)
+
+
+def _clash(a: Constraint, b: Constraint) -> bool:
+    """Whether what ``a`` demands visibly excludes ``b``."""
+    if not a.demands:
+        return False
+    if b.demands and any(a.kind in these and b.kind in those for these, those in _APART):
+        return True
+    if a.kind in _WITHIN.get(b.kind, ()) and a.low > b.high:
+        return True
+    if a.kind in ("start", "end", "word", "phrase"):
+        text = a.arguments[0]
+        if b.kind in _ADDS_UP and any(n > b.high for n in b.counts(text)):
+            return True
+    return _edges_clash(a, b)
+
+
+def _edges_clash(a: Constraint, b: Constraint) -> bool:
+    """Whether an answer cannot start, or end, with what both demand."""
+    if a.kind not in ("start", "end"):
+        return False
+    text = a.arguments[0].casefold()
+    if b.kind in _JSON:
+        return text[0] not in "{[" if a.kind == "start" else text[-1] not in "}]"
+    if a.kind != b.kind:
+        return False
+    other = b.arguments[0].casefold()
+    fits = str.startswith if a.kind == "start" else str.endswith
+    return not (fits(text, other) or fits(other, text))
+
+
+def _phrasings() -> Sequence[str]:
+    return [p for table in (COUNTS, FORMS) for kind in table.values() for p in kind.phrasings]
+
+
+_LEGEND = (
+    "RANGE: at least N, at most N, exactly N, between N and M, or no. WORD, LETTER: in quotes. "
+    "TEXT: a few words in quotes; TEXTS: several. For example: at most 60 words"
+)
+#: For the Challenger to fill: a query with constraints, and the lines that it may use.
+CONSTRAINT_TEMPLATE = f"""\
+[what to write: a clear task of your choice for a short text]
+
+Constraints:
+- [a line of this list with its capitals filled in: {"; ".join(_phrasings())}. {_LEGEND}]
+- [another line of the list that can be kept together with the first]
+- [one more, or leave it out]"""

@@ -1,0 +1,8 @@
+"""Verifiers: programs that prove answers right or wrong."""
+
+from lsp_lightning.rewards.verifiers.code import CodeVerifier
+from lsp_lightning.rewards.verifiers.instructions import InstructionVerifier
+from lsp_lightning.rewards.verifiers.maths import MathVerifier
+from lsp_lightning.rewards.verifiers.program_output import ProgramOutputVerifier
+
+__all__ = ["CodeVerifier", "InstructionVerifier", "MathVerifier", "ProgramOutputVerifier"]

@@ -1,0 +1,240 @@
+"""Mathematics: which answers are right, which are equal, and what hostile texts cannot do."""
+
+import copy
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from math import isnan
+
+import pytest
+
+from benchmarks.maths_answers import answers
+from lsp_lightning.checks.maths import MathChecker, final_answer, gold_answer, last_box
+
+TOWER = r"\boxed{9^{9^{9^{9}}}}"
+
+
+@pytest.fixture(scope="module")
+def checker():
+    checker = MathChecker(processes=1, seconds=5.0)
+    yield checker
+    checker.close()
+
+
+def grade(checker: MathChecker, gold: str, *texts: str) -> list[float]:
+    (row,) = checker.grade([(gold, texts)])
+    return row
+
+
+def known(scores: list[float]) -> list[float | None]:
+    """NaN as None, which equals itself."""
+    return [None if isnan(score) else score for score in scores]
+
+
+def test_importing_it_needs_neither_torch_nor_math_verify():
+    code = (
+        "import sys, lsp_lightning.checks.maths, lsp_lightning.checks.constraints\n"
+        "assert not {'torch', 'lightning', 'math_verify', 'sympy'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [
+        (r"\boxed{1} then \boxed{2}", "2"),
+        (r"\boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed {3} and \fbox{4}", "4"),
+        (r"\boxed{\boxed{5}}", "5"),  # the one that opens last
+        (r"\boxed{6} \boxed{7", "6"),  # the last that is complete
+        (r"} { } \boxed{8} {", "8"),
+        (r"\boxed{left \} open", None),
+        ("42", None),
+        ("", None),
+    ],
+)
+def test_the_last_complete_box(text, box):
+    assert last_box(text) == box
+
+
+def test_the_part_of_a_text_that_is_judged():
+    assert final_answer(r"so \boxed{ $42$ }!") == r"\boxed{42}"
+    assert final_answer("the answer is 42\n") == "the answer is 42"
+    assert final_answer(r"42 or \boxed{}") == ""  # an empty box is no answer, whatever stands by
+    assert final_answer(r"\boxed{" + "1+" * 1000 + "1}") == ""
+    assert final_answer(r"\boxed{1}" + " " * 30_000 + "2") == "2"
+    assert final_answer("7 " * 3000) == ("7 " * 1000).strip()
+    assert gold_answer("$x=3$") == r"\boxed{x=3}"
+    assert gold_answer(r"hence \boxed{3}") == r"\boxed{3}"
+    assert gold_answer(" ") == ""
+
+
+@pytest.mark.parametrize(
+    "text", [r"\boxed{" * 200_000, "{" * 10**6, "}" * 10**6, r"\boxed{1}" * 10**5]
+)
+def test_finding_the_answer_takes_linear_time(text):
+    start = time.perf_counter()
+    final_answer(text)
+    last_box(text[:20_000])
+    assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("42", [r"\boxed{42}", "42", "x = 42", r"\boxed{42.0}", r"\boxed{42 \text{ cm}}"], ["43"]),
+        ("1/2", [r"\boxed{0.5}", r"\boxed{\frac12}", r"$\dfrac{1}{2}$", r"\boxed{2/4}"], ["2"]),
+        (r"\frac{1}{3}", [r"\boxed{0.333333}"], [r"\boxed{0.33}"]),
+        ("$x=3$", [r"\boxed{3}", "x=3", r"\boxed{x = 3}"], [r"\boxed{x=4}", r"\boxed{y=3}"]),
+        ("(1,2)", [r"\boxed{(1, 2)}"], [r"\boxed{(2, 1)}", r"\boxed{1}"]),
+        ("[0,1)", [r"\boxed{[0, 1)}", r"\boxed{[0,\frac{2}{2})}"], [r"\boxed{[0,1]}"]),
+        (r"\{1,2\}", [r"\boxed{\{2, 1\}}", r"\boxed{1, 2}"], [r"\boxed{\{1\}}"]),
+        ("50\\%", [r"\boxed{50\%}", r"\boxed{50}", r"\boxed{0.5}"], [r"\boxed{5\%}"]),
+        ("x^2+1", [r"\boxed{1+x^2}", r"\boxed{x \cdot x + 1}"], [r"\boxed{y^2+1}"]),
+        ("3.14", [r"\boxed{3.140}", "about 3.14"], [r"\boxed{\pi}", r"\boxed{3.1}"]),
+        ("1,000", [r"\boxed{1000}"], [r"\boxed{1}"]),
+        ("-5", [r"\boxed{-5}", "\\boxed{\u22125}"], [r"\boxed{5}"]),
+        (r"2\sqrt{2}", [r"\boxed{\sqrt{8}}"], [r"\boxed{2}"]),
+        (r"\(7\)", [r"\boxed{\(7\)}", r"\(7\)"], ["8"]),
+        (r"\text{yes}", [r"\boxed{\text{Yes}}", r"\boxed{yes}"], [r"\boxed{no}", "yes"]),
+    ],
+)
+def test_right_and_wrong(checker, gold, right, wrong):
+    assert grade(checker, gold, *right, *wrong) == [1.0] * len(right) + [0.0] * len(wrong)
+
+
+def test_exactly_one_answer_is_judged_the_last(checker):
+    texts = [
+        r"\boxed{2} \boxed{1}",
+        r"\boxed{1} \boxed{2}",
+        r"$\boxed{2}$, $\boxed{1}$",
+        r"\boxed{1, 2, 3}",
+        r"\boxed{1} or \boxed{3} or \boxed{2, 3}",
+        r"\boxed{1 \text{ or } 2}",
+        r"$1$ or $2$ or $3$",
+        r"The final answer is 2. \boxed{1}",
+        r"\boxed{2} I mean \boxed{}",
+    ]
+    assert grade(checker, "2", *texts) == [0, 1, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_no_answer_is_wrong(checker):
+    assert grade(checker, "2", "", "   ", "I do not know.", r"\boxed{}", "\0") == [0.0] * 5
+
+
+@pytest.mark.parametrize("gold", ["", " ", r"\frac{", r"\frac{0}{0}", "1+" * 600, "\0\ud800"])
+def test_a_gold_that_is_no_mathematics_decides_nothing(checker, gold):
+    assert known(grade(checker, gold, "1", "", gold)) == [None] * 3
+
+
+def test_rows_and_duplicates_keep_their_order(checker):
+    pairs = [("1", ["1", "2", "1"]), ("2", []), ("2", ["1", "2", ""]), ("1", ["1"])]
+    assert checker.grade(pairs) == [[1, 0, 1], [], [0, 1, 0], [1]]
+    assert checker.grade([]) == []
+
+
+@pytest.mark.parametrize(
+    ("group", "numbers"),
+    [
+        (["1/2", "0.5", r"$\frac12$", "", "3", r"\boxed{x=3}"], [0, 0, 0, -1, 1, 1]),
+        (["no idea", r"\boxed{}"], [-1, -1]),
+        (["50%", "50", "0.5"], [0, 0, 1]),
+        (["0.5", "50%", "50"], [0, 0, 1]),  # 50 never meets 0.5
+        ([r"\boxed{\frac{}", r"\boxed{\frac{0}{0}}", r"\boxed{\frac{0}{0}}"], [0, 1, 1]),
+        (["7", "8", "7", "9", "8"], [0, 1, 0, 2, 1]),
+        ([r"\boxed{(1,2)}", r"\boxed{1,2}", r"\boxed{2,1}", r"\boxed{(2,1)}"], [0, 0, 0, 1]),
+        ([], []),
+    ],
+)
+def test_classes_number_equal_answers(checker, group, numbers):
+    assert checker.classes([group, group[:1]]) == [numbers, numbers[:1]]
+
+
+def test_classes_do_not_depend_on_the_order_of_two(checker):
+    texts = ["1/2", r"\boxed{0.5}", "3", "x=3", "50%", r"\boxed{\{1,2\}}", r"\boxed{2,1}", "2"]
+    pairs = [[a, b] for a in texts for b in texts]
+    turned = [[b, a] for a, b in pairs]
+    assert checker.classes(pairs) == checker.classes(turned)
+
+
+def test_hostile_answers_are_undecided_and_their_neighbours_are_not():
+    checker = MathChecker(processes=2, seconds=1.0)
+    checker.grade([("1", ["2"])])
+    start = time.monotonic()
+    assert known(grade(checker, "7", "7", TOWER, "8", r"\boxed{99999999!}", "7")) == [
+        1,
+        None,
+        0,
+        None,
+        1,
+    ]
+    assert checker.classes([["7", TOWER, "8", "7"], [TOWER, "7"]]) == [[0, None, 1, 0], [None, 0]]
+    assert known(grade(checker, TOWER, "7", "8")) == [None, None]
+    assert time.monotonic() - start < 30
+    checker.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9" * 10**6,
+        r"\boxed{" + "9" * 5000 + "}",
+        "\ud800\0\u202e" * 300_000,
+        "$" * 20_000,
+        r"\boxed{" * 3000,
+        r"\boxed{4" + "\0" + "2}",
+        "\u200f\\boxed{\ud8004}",
+        r"\frac{" * 300,
+        "\\(" * 1000,
+        "answer: " * 2000,
+        "__import__('os').system('exit')",
+    ],
+)
+def test_odd_texts_are_just_wrong(checker, text):
+    assert grade(checker, "41", text, "41") == [0.0, 1.0]
+    ((number, other),) = checker.classes([[text, "41"]])
+    assert number in (-1, 0)
+    assert other == number + 1
+
+
+def test_it_works_in_other_threads_and_in_several_at_once(checker):
+    rows = {}
+
+    def work(i: int) -> None:
+        rows[i] = grade(checker, str(i), *[rf"\boxed{{{j}}}" for j in range(8)])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert rows == {i: [float(i == j) for j in range(8)] for i in range(6)}
+
+
+def test_a_killed_worker_is_replaced(checker):
+    grade(checker, "1", "2")
+    pid = checker._workers._places.queue[-1]._process.pid
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.1)
+    assert grade(checker, "1", "1.0", "2") == [1.0, 0.0]
+
+
+def test_copies_and_pickles(checker):
+    for twin in (copy.deepcopy(checker), pickle.loads(pickle.dumps(checker))):
+        assert twin.seconds == checker.seconds
+        assert twin._workers.processes == 1
+
+
+def test_generated_answers_never_raise(checker):
+    # the first of 10,000 that were judged once, with monsters: 4325 right, 5656 wrong, 19 undecided
+    pairs = answers(300, seed=0, monsters=0)
+    assert pairs == answers(300, seed=0, monsters=0)
+    scores = [row[0] for row in checker.grade([(gold, [text]) for gold, text in pairs])]
+    assert {*known(scores)} <= {0.0, 1.0, None}
+    assert sum(map(isnan, scores)) <= 3
+    assert 100 < scores.count(1.0) < 200
