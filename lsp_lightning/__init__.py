@@ -10,19 +10,26 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "BubblewrapSandbox": "sandbox",
     "Challenger": "queries",
+    "CodeVerifier": "rewards.verifiers",
     "ConfigError": "errors",
     "FormReward": "rewards",
     "FrozenPlayer": "player",
     "FunctionReward": "rewards",
+    "InstructionVerifier": "rewards.verifiers",
+    "JudgeReward": "rewards",
     "LengthReward": "rewards",
     "LocalEngine": "generation",
     "Lora": "policy",
+    "MathVerifier": "rewards.verifiers",
+    "MontySandbox": "sandbox",
     "NoveltyReward": "rewards",
     "PayoffSettings": "selfplay",
     "Player": "player",
     "Policy": "policy",
     "PreferenceReward": "rewards",
+    "ProgramOutputVerifier": "rewards.verifiers",
     "PromptFile": "queries",
     "Reward": "rewards",
     "Sampling": "types",
@@ -50,6 +57,7 @@ if TYPE_CHECKING:
     from lsp_lightning.queries import PromptFile as PromptFile
     from lsp_lightning.rewards import FormReward as FormReward
     from lsp_lightning.rewards import FunctionReward as FunctionReward
+    from lsp_lightning.rewards import JudgeReward as JudgeReward
     from lsp_lightning.rewards import LengthReward as LengthReward
     from lsp_lightning.rewards import NoveltyReward as NoveltyReward
     from lsp_lightning.rewards import PreferenceReward as PreferenceReward
@@ -57,6 +65,12 @@ if TYPE_CHECKING:
     from lsp_lightning.rewards import SelfReward as SelfReward
     from lsp_lightning.rewards import VerifiableReward as VerifiableReward
     from lsp_lightning.rewards import Verifier as Verifier
+    from lsp_lightning.rewards.verifiers import CodeVerifier as CodeVerifier
+    from lsp_lightning.rewards.verifiers import InstructionVerifier as InstructionVerifier
+    from lsp_lightning.rewards.verifiers import MathVerifier as MathVerifier
+    from lsp_lightning.rewards.verifiers import ProgramOutputVerifier as ProgramOutputVerifier
+    from lsp_lightning.sandbox import BubblewrapSandbox as BubblewrapSandbox
+    from lsp_lightning.sandbox import MontySandbox as MontySandbox
     from lsp_lightning.selfplay import PayoffSettings as PayoffSettings
     from lsp_lightning.selfplay import play_round as play_round
     from lsp_lightning.selfplay import round_advantages as round_advantages

@@ -12,6 +12,7 @@ from lsp_lightning.rewards.base import (
     score_all,
 )
 from lsp_lightning.rewards.function import FunctionReward
+from lsp_lightning.rewards.judge import JudgeReward
 from lsp_lightning.rewards.preference import PreferenceReward
 from lsp_lightning.rewards.queries import FormReward, LengthReward, NoveltyReward
 from lsp_lightning.rewards.self_reward import SelfReward
@@ -27,6 +28,7 @@ __all__ = [
     "FormReward",
     "FunctionReward",
     "Group",
+    "JudgeReward",
     "Judgement",
     "LengthReward",
     "NoveltyReward",

@@ -41,7 +41,7 @@ class FunctionReward(Reward):
         super().__init__(weight, label, require_answers(enters, label), standardize)
         try:
             inspect.signature(function).bind("query", ("answer",), None)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ConfigError(
                 "model.rewards.FunctionReward.function",
                 f"{label!r} cannot be called with (query, answers, reference): {error}",

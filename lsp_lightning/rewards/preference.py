@@ -78,7 +78,7 @@ class PreferenceReward(Reward):
                 self._pairs = ChatPairs(tokenizer, self._template_kwargs)
             else:
                 self._pairs = SegmentPairs(tokenizer)
-                self._pad_id = tokenizer.pad_token_id
+                self._pad_id = getattr(self._model.config.get_text_config(), "pad_token_id", None)
         self._model.to(reference.device)
 
     def score(self, playout: Playout) -> Tensor:

@@ -71,7 +71,7 @@ class NoveltyReward(Reward):
         """Remember the round's queries, each text once."""
         super().observe(played)
         texts = (self._normal(text) for text in played.playout.query_texts)
-        kept = list(dict.fromkeys([*self._memory, *texts]))
+        kept = list(dict.fromkeys(reversed([*self._memory, *texts])))[::-1]
         self._memory = kept[max(0, len(kept) - self._capacity) :]
 
     def state_dict(self) -> dict[str, Any]:

@@ -56,12 +56,22 @@ class Verifier(ABC):
             for g in groups
         ]
 
+    def prepare(self) -> None:  # noqa: B027 - optional
+        """Find out, before any model is loaded, whether what it needs is there.
+
+        Raises:
+            ConfigError: it is not.
+        """
+
     def require(self, reference: object | None) -> None:  # noqa: B027 - optional
         """Whether a query's reference can be used; called for all that are known beforehand.
 
         Raises:
             ValueError: it cannot; the message goes on "the reference of this query ...".
         """
+
+    def close(self) -> None:  # noqa: B027 - optional
+        """Give back what it holds (processes); it may be used again."""
 
 
 class RoundVerifier(Verifier):
@@ -104,14 +114,19 @@ class VerifiableReward(Reward):
         self.binary = binary
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look at all references that are known beforehand, before a model is loaded.
+        """Prepare the verifier and show it all references that are known, before a model is loaded.
 
         Raises:
-            ConfigError: the verifier cannot use one of them.
+            ConfigError: something it needs is missing, or it cannot use one of the references.
         """
+        self.verifier.prepare()
         data: Any = getattr(trainer, "datamodule", None)
         if hasattr(data, "check_references"):
             data.check_references(self.verifier.require)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """End what the verifier has started."""
+        self.verifier.close()
 
     def score(self, playout: Playout) -> Tensor:
         """The verifier's scores, (N, G)."""
