@@ -1,6 +1,6 @@
 """Is a reward model hacked, with and without the quality self-reward? Its score and the true one.
 
-python -m benchmarks.reward_model_hacking --out runs/hacking [--seeds 0 1 2] [--rounds 200]
+python -m benchmarks.reward_model_hacking --out runs/hacking [--seeds 0 1 2] [--rounds 150]
 """
 
 import argparse
@@ -11,6 +11,7 @@ from benchmarks.runs import Arm, cell, folder, play_all, summary, window
 
 ARMS: dict[str, Arm] = {
     "with Q": ("tiny_preference", []),
+    "with Q, learnability": ("tiny_preference", ["--model.challenger_objective", "learnability"]),
     "without Q": ("tiny_preference_zero", []),
 }
 METRICS = {
@@ -27,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/hacking"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=150)
     parser.add_argument("--every", type=int, default=25)
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()

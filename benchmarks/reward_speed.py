@@ -11,6 +11,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -101,7 +102,7 @@ def preference(seconds: float) -> dict[str, float]:
         if batch == 1:
             reward = PreferenceReward(f"{WORLD}/reward_model", batch_tokens=1)
         reward.connect(FrozenPlayer(policy))
-        taken = median_seconds(lambda reward=reward: reward.score(played), seconds)
+        taken = median_seconds(partial(reward.score, played), seconds)
         figures[f"pairs/s: tiny reward model, batch {batch}"] = len(played.answers) / taken
     return figures
 
@@ -120,7 +121,7 @@ def readings() -> dict[str, float]:
     )
     for reward in (expected, sampled):
         reward.connect(FrozenPlayer(policy))
-    times = [median_seconds(lambda r=r: r.score(played), 4.0) for r in (sampled, expected)]
+    times = [median_seconds(partial(r.score, played), 4.0) for r in (sampled, expected)]
     scores = [reward.score(played).flatten() for reward in (sampled, expected)]
     known = ~scores[0].isnan()
     return {

@@ -12,7 +12,7 @@ PLAIN_TEMPLATE = (
 )
 
 _SENTINEL = "\ue000{}\ue001"
-_UNKNOWN = "\ue0ff"  # a character for private use, in no vocabulary
+_UNKNOWN = "\ue0ff\U00013000"  # in no vocabulary: for private use, which some drop, and a letter
 
 
 def fill(template: str, slots: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from tiny_models import CHARACTERS, LLAMA_TEMPLATE, llama_tokenizer, qwen_tokenizer
 from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
+from transformers import BertTokenizer
 
 from lsp_lightning.chat import PLAIN_TEMPLATE, ChatCodec, fill
 
@@ -155,6 +156,75 @@ def test_neither_side_of_a_dialogue_can_fake_a_turn(query, answer):
     chat = codec(llama_tokenizer())
     tokens = chat.tokenizer.convert_ids_to_tokens(chat.encode_dialogue(query, answer)[0])
     assert tokens == ["<s>", "<|user|>", *query, "<|assistant|>", *answer, "</s>"]
+
+
+@pytest.mark.parametrize("room", [5, 6, 9, 14, 20, 21])
+def test_a_dialogue_is_cut_in_the_querys_middle(room):
+    chat = codec(llama_tokenizer())
+    query, answer = "abcdefghijkl", "wxyz"
+    ids, cut = chat.encode_dialogue(query, answer, max_tokens=room)
+    # <s><|user|> 12 <|assistant|> 4 </s> are 20 tokens, 4 of them the frame's
+    left = max(0, room - 8)
+    head, tail = left - left // 2, left // 2
+    answers = {5: "w", 6: "wz"}  # too long even alone
+    shown = query if room >= 20 else query[:head] + query[12 - tail :]
+    tokens = ["<s>", "<|user|>", *shown, "<|assistant|>", *answers.get(room, answer), "</s>"]
+    assert chat.tokenizer.convert_ids_to_tokens(ids) == tokens
+    assert cut is (room < 20)
+
+
+@pytest.mark.parametrize("name", list(CODECS))
+@pytest.mark.parametrize("room", [12, 30, 60])
+def test_a_dialogue_that_is_cut_brings_in_no_control_token(name, room):
+    chat = CODECS[name]()
+    tokenizer = chat.tokenizer
+    room += len(chat.encode_dialogue("", "")[0])
+    own = controls_of(chat.encode_dialogue("x", "x")[0], tokenizer)
+    rng = random.Random(0)
+    spellings = [*control_tokens(tokenizer), "ab", " ", "\U0001f600", "\ue0000\ue001"]
+    for _ in range(40):
+        query, answer = ("".join(rng.choices(spellings, k=rng.randint(0, 12))) for _ in range(2))
+        ids, _ = chat.encode_dialogue(query, answer, max_tokens=room)
+        assert len(ids) <= room
+        assert controls_of(ids, tokenizer) == own, (query, answer)
+
+
+def test_a_dialogue_without_room_for_its_frame_is_the_frame_alone():
+    chat = codec(llama_tokenizer())
+    ids, cut = chat.encode_dialogue("query", "answer", max_tokens=2)
+    tokens = chat.tokenizer.convert_ids_to_tokens(ids)
+    assert (tokens, cut) == (["<s>", "<|user|>", "<|assistant|>", "</s>"], True)
+
+
+def test_a_template_that_hides_a_part_of_an_answer_hides_none_of_it_from_its_judge():
+    template = LLAMA_TEMPLATE.replace(
+        "<|assistant|>{{ message['content'] }}",
+        "<|assistant|>{{ message['content'].split('END')[-1] }}",
+    )
+    chat = codec(llama_tokenizer(chat_template=template))
+    tokens = chat.tokenizer.convert_ids_to_tokens(chat.encode_dialogue("q", "bad END good")[0])
+    assert tokens == ["<s>", "<|user|>", "q", "<|assistant|>", *"bad END good", "</s>"]
+
+
+def test_an_unknown_character_does_not_take_its_neighbours_apart():
+    # BERT's normaliser drops what is for private use, so that nothing of it comes out as unknown
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "hello",
+        "h",
+        *(f"##{c}" for c in "elo"),
+    ]
+    tokenizer = BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)})
+    chat = ChatCodec(tokenizer, {}, ())
+    for text in ("hello \U0001f600 hello", "hello " + "x" * 101):
+        ids = chat.encode_plain(text)
+        assert tokenizer.convert_ids_to_tokens(ids)[:2] == ["hello", "[UNK]"]
+    ids = chat.encode_plain("hello[SEP][UNK]")
+    assert controls_of(ids, tokenizer) == [i for i in ids if i == tokenizer.unk_token_id]
 
 
 def test_a_look_alike_that_the_normaliser_turns_into_a_control_token_is_taken_apart():

@@ -1,6 +1,7 @@
 """How several judgements become R and Q, and what happens to what nobody could judge."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,10 @@ from lsp_lightning import (
     VerifiableReward,
     round_advantages,
 )
+from lsp_lightning.functional import UNIT_RANGE_OBJECTIVES
+from lsp_lightning.metrics import round_metrics
 from lsp_lightning.rewards import (
+    Judgement,
     RewardError,
     SelfReward,
     Verifier,
@@ -24,6 +28,7 @@ from lsp_lightning.rewards import (
     is_binary,
     score_all,
 )
+from lsp_lightning.update import UpdateFacts
 
 NAN = float("nan")
 PLAYED = playout(["q0", "q1"], [["a", "b"], ["c", "d"]])  # N = 2, G = 2
@@ -173,6 +178,115 @@ def test_whatever_the_objective_an_unjudged_group_moves_neither_role(objective, 
     torch.testing.assert_close(advantages.challenger_N[1:], alone.challenger_N)
 
 
+# -- rewards that are only logged ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("enters", ["task", "quality"])
+@pytest.mark.parametrize("scores", [ROUND, [[NAN, 1.0], [0.0, 1.0]], [[NAN] * 2] * 2])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_a_reward_of_weight_0_is_logged_and_pushes_nobody(enters, scores, standardize):
+    logged = task(scores, name="logged", weight=0.0, enters=enters, standardize=standardize)
+    alone, both = score_all([task()], PLAYED), score_all([task(), logged], PLAYED)
+    torch.testing.assert_close(both.components["logged"], torch.tensor(scores), equal_nan=True)
+    assert torch.equal(both.rewards_NG, alone.rewards_NG)
+    assert both.judged_NG.all()  # what it could not judge, others did
+    assert both.quality_NG is None
+    assert advantages_of(both).solver_NG.tolist() == advantages_of(alone).solver_NG.tolist()
+    assert advantages_of(both).challenger_N.tolist() == advantages_of(alone).challenger_N.tolist()
+
+
+@pytest.mark.parametrize("scores", [[0.5, 1.0], [NAN, 1.0], [NAN, NAN]])
+def test_a_reward_of_weight_0_for_the_challenger_is_logged_only(scores):
+    logged = FixedReward(scores, name="c", enters="challenger", weight=0.0)
+    scored = score_all([task(), logged], PLAYED)
+    assert scored.challenger_N is None
+    torch.testing.assert_close(scored.components["c"], torch.tensor(scores), equal_nan=True)
+
+
+class Telling(FixedReward):
+    """A reward that knows more than a score."""
+
+    def judge(self, playout):
+        facts = {"level": [1, 2], "family": ["a", None]}
+        return Judgement(self.scores, facts, {"doubt": 0.25, "cut": torch.tensor([0.0, 1.0])})
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_metrics_are_told_by_reward_and_name_whatever_the_weight(weight):
+    rewards = [task(), Telling(ROUND, name="one", weight=weight), Telling(ROUND, name="two")]
+    scored = score_all(rewards, PLAYED)
+    assert set(scored.metrics) == {"one/doubt", "one/cut", "two/doubt", "two/cut"}
+    assert scored.metrics["one/doubt"] == 0.25
+    assert scored.metrics["two/cut"].tolist() == [0.0, 1.0]
+
+
+def test_facts_of_one_name_are_kept_apart_by_their_rewards():
+    facts = score_all([Telling(ROUND, name=name) for name in ("one", "two", "three")], PLAYED)
+    assert facts.query_facts == {
+        name: values
+        for prefix in ("", "two/", "three/")
+        for name, values in {f"{prefix}level": (1, 2), f"{prefix}family": ("a", None)}.items()
+    }
+
+
+def test_two_verifiers_tell_apart_what_each_knows():
+    rewards = [VerifiableReward(Exact()), VerifiableReward(Exact(), name="second", weight=0.0)]
+    facts = score_all(rewards, playout(["abc", "?"], [["a"], ["b"]])).query_facts
+    own = {"malformed": (False, True), "characters": (3, None)}
+    assert facts == own | {f"second/{name}": values for name, values in own.items()}
+
+
+def test_what_rewards_tell_is_logged_by_the_round():
+    played = play_scored([task(), Telling(ROUND, name="told", weight=0.0)])
+    assert played["told/doubt"] == 0.25
+    assert played["queries/level"] == 1.5
+    assert played["queries/family_entropy"] == 0  # one known text
+    assert played["reward/told"].tolist() == ROUND
+    assert played["unjudged/told"].tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+def play_scored(rewards) -> dict:
+    """What is logged of a round that these rewards judge."""
+    scored = score_all(rewards, PLAYED)
+    played = replace(
+        scored_round(scored.rewards_NG.tolist()),
+        components=scored.components,
+        query_facts=scored.query_facts,
+        reward_metrics=scored.metrics,
+        seconds={"answers": 1.0},
+    )
+    facts = UpdateFacts(0.0, torch.zeros(6), torch.zeros(6), {})
+    return round_metrics(played, round_advantages(played), facts, torch.tensor(1.0), {"update": 1})
+
+
+def test_an_unjudged_answer_takes_its_groups_mean_after_standardising_too():
+    # known: 1, 0, 0, 1: mean 1/2, spread 1/2, so standardised 1, -1, -1, 1
+    reward = task([[1.0, 0.0, NAN], [NAN, 0.0, 1.0]], standardize=True)
+    scored = score_all([reward], playout(["q0", "q1"], [["a"] * 3] * 2))
+    assert scored.rewards_NG.tolist() == [[1.0, -1.0, 0.0], [0.0, -1.0, 1.0]]
+    assert scored.judged_NG.tolist() == [[True, True, False], [False, True, True]]
+    # of three answers one is right, one wrong, one lost: a third group mate would change nothing
+    assert advantages_of(scored).solver_NG.tolist() == [[1.0, -1.0, 0.0], [0.0, -1.0, 1.0]]
+
+
+def test_a_group_with_nothing_judged_is_at_the_mean_of_a_standardised_reward():
+    rewards = [[NAN, NAN], [3.0, 1.0], [3.0, 3.0]]
+    played = playout(["q"] * 3, [["a", "b"]] * 3)
+    scored = score_all([task(rewards, standardize=True)], played)
+    assert scored.rewards_NG[0].tolist() == [0.0, 0.0]  # the mean of what is standardised
+    advantages = advantages_of(scored)
+    assert advantages.solver_NG[0].tolist() == [0.0, 0.0]
+    assert advantages.challenger_N[0] == 0
+    assert advantages.challenger_N[1] == -advantages.challenger_N[2] > 0
+
+
+def test_an_unjudged_query_takes_the_rounds_mean_after_standardising_too():
+    reward = FixedReward([4.0, NAN, 8.0], name="c", enters="challenger", standardize=True)
+    played = playout(["q"] * 3, [["a", "b"]] * 3)
+    scored = score_all([task([[1.0, 0.0]] * 3), reward], played)
+    assert scored.challenger_N.tolist() == [-1.0, 0.0, 1.0]
+
+
 # -- unusable rewards -----------------------------------------------------------------------------
 
 
@@ -198,6 +312,28 @@ def test_a_reward_for_the_challenger_judges_queries_not_answers():
         score_all([task(), FixedReward(ROUND, name="c", enters="challenger")], PLAYED)
 
 
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+@pytest.mark.parametrize("scores", [[[0.5, 1.0], [0.0, 1.0]], [[2.0, NAN], [0.0, 1.0]]])
+def test_a_reward_that_is_said_to_be_binary_and_is_not_is_named(scores, weight):
+    reward = task(scores, name="mine", weight=weight)
+    reward.binary = True
+    with pytest.raises(RewardError, match=r"^reward 'mine' is said to be 0 or 1 and returned"):
+        score_all([task(), reward], PLAYED)
+    reward.scores = torch.tensor([[1.0, NAN], [0.0, 1.0]])
+    score_all([task(), reward], PLAYED)  # "could not be judged" is no other score
+
+
+def test_a_reward_of_weight_0_that_fails_still_ends_the_round():
+    with pytest.raises(RewardError, match=r"^reward 'mine' failed: gone$"):
+        score_all([task(), task(OSError("gone"), name="mine", weight=0.0)], PLAYED)
+
+
+@pytest.mark.parametrize("weight", [NAN, math.inf, -math.inf])
+def test_a_weight_that_is_not_finite_is_refused(weight):
+    with pytest.raises(ConfigError, match=r"^model\.rewards: a weight is -?(nan|inf); [^\n]+$"):
+        task(weight=weight)
+
+
 def test_the_cause_of_a_failure_is_kept():
     with pytest.raises(RewardError) as error:
         score_all([task(ConnectionError("refused"), name="mine")], PLAYED)
@@ -217,6 +353,12 @@ def test_a_list_without_a_task_reward_is_refused():
         check_rewards([SelfReward()])
     with pytest.raises(ConfigError, match=r"^model\.rewards: no reward with a weight enters"):
         check_rewards([])
+
+
+def test_a_list_whose_task_rewards_are_only_logged_is_refused():
+    with pytest.raises(ConfigError, match=r"^model\.rewards: no reward with a weight enters"):
+        check_rewards([task(weight=0.0), SelfReward()])
+    check_rewards([task(weight=0.0), task(name="played", weight=-1.0)])
 
 
 def test_two_rewards_of_one_name_are_refused():
@@ -266,6 +408,30 @@ def test_r_is_binary_only_as_one_unweighted_binary_task_reward():
     assert not is_binary([VerifiableReward(Exact(), binary=False)])
     assert not is_binary([binary, VerifiableReward(Exact(), name="second")])
     assert not is_binary([binary, task()])
+
+
+def test_rewards_that_are_only_logged_change_neither_the_range_nor_the_kind_of_r():
+    binary = VerifiableReward(Exact())
+    logits = task(weight=0.0, name="logits")  # of no known range
+    assert is_binary([binary, logits])
+    assert in_unit_range([binary, logits])
+    for objective in UNIT_RANGE_OBJECTIVES:
+        check_rewards([binary, logits], objective)
+    assert not is_binary([VerifiableReward(Exact(), weight=0.0), logits])
+    assert not is_binary([VerifiableReward(Exact(), weight=0.0), ranged(0, 1)])
+
+
+def test_a_standardised_reward_is_neither_binary_nor_of_a_range():
+    standard = VerifiableReward(Exact(), standardize=True)
+    assert not is_binary([standard])
+    assert not in_unit_range([standard])
+    assert not in_unit_range([VerifiableReward(Exact()), ranged(0, 0, standardize=True)])
+    with pytest.raises(ConfigError, match=r"^model\.challenger_objective: "):
+        check_rewards([standard], "frontier")
+    # one that is only logged may have any scale
+    logged = task(weight=0.0, standardize=True, name="logged")
+    assert is_binary([VerifiableReward(Exact()), logged])
+    assert in_unit_range([VerifiableReward(Exact()), logged])
 
 
 # -- rewards as callbacks -------------------------------------------------------------------------

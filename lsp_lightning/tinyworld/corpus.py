@@ -6,7 +6,7 @@ Only queries of the training part (`tasks.split`) are ever shown.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from lsp_lightning.tinyworld import PROMPTS_DIR
@@ -168,13 +168,15 @@ def _any_answer(rng: random.Random) -> str:
 # -- shipped query sets --------------------------------------------------------------------------
 
 
-def held_out_tasks(part: str, per_cell: int, seed: str) -> list[Task]:
+def held_out_tasks(
+    part: str, per_cell: int, seed: str, families: Sequence[str] = FAMILIES
+) -> list[Task]:
     """Up to `per_cell` distinct tasks of each family and level that belong to `part`.
 
     Small cells give as many as they hold: drawing stops when nothing new has come for long.
     """
     tasks: list[Task] = []
-    for family in FAMILIES:
+    for family in families:
         for level in LEVELS:
             rng = random.Random(f"{seed}:{part}:{family}:{level}")
             cell: dict[str, Task] = {}

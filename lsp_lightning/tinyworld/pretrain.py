@@ -3,14 +3,22 @@
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from lsp_lightning.tinyworld.corpus import Turn, turns
 from lsp_lightning.tinyworld.tokenizer import CONTEXT_LENGTH
 
+Trained = TypeVar("Trained", bound=PreTrainedModel)
 IGNORED = -100  # label of a token that carries no loss
 
 
@@ -136,7 +144,7 @@ def rate_factor(step: int, settings: PretrainSettings) -> float:
 
 
 def build_optimizers(
-    model: LlamaForCausalLM, settings: PretrainSettings
+    model: PreTrainedModel, settings: PretrainSettings
 ) -> list[torch.optim.Optimizer]:
     """Muon for the layers' matrices, AdamW for the embedding and the norms."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
@@ -162,13 +170,27 @@ def pretrain(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random.Random(f"{seed}:weights").getrandbits(63))
         model = build_model(tokenizer)
+
+    def loss_at(step: int) -> Tensor:
+        careless = step >= settings.clean_share * settings.steps
+        batch = pack(turns(rng, careless), tokenizer, settings.rows, settings.row_length)
+        return packed_loss(model, batch)
+
+    return optimize(model, settings, loss_at, report)
+
+
+def optimize(
+    model: Trained,
+    settings: PretrainSettings,
+    loss_at: Callable[[int], Tensor],
+    report: Callable[[int, float, Trained], None] | None = None,
+) -> Trained:
+    """Minimises `loss_at(step)` over all steps; returns the model in eval mode."""
     model.train()
     optimizers = build_optimizers(model, settings)
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     for step in range(settings.steps):
-        careless = step >= settings.clean_share * settings.steps
-        batch = pack(turns(rng, careless), tokenizer, settings.rows, settings.row_length)
-        loss = packed_loss(model, batch)
+        loss = loss_at(step)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, peak in zip(optimizers, peaks, strict=True):
@@ -177,4 +199,5 @@ def pretrain(
             optimizer.zero_grad()
         if report is not None:
             report(step, loss.item(), model)
-    return model.eval()
+    model.eval()
+    return model

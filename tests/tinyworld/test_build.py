@@ -1,5 +1,7 @@
 """The recipe runs end to end, repeats to the byte, and its manifest notices a changed byte."""
 
+import contextlib
+import io
 import json
 import shutil
 import subprocess
@@ -9,20 +11,38 @@ import pytest
 from safetensors.torch import load_file
 
 from lsp_lightning.tinyworld import ROOT
-from lsp_lightning.tinyworld.build import Recipe, build, check_manifest, main
+from lsp_lightning.tinyworld.build import (
+    FOLDERS,
+    PROGRAMS_PER_LEVEL,
+    Recipe,
+    build,
+    check_manifest,
+    main,
+)
+from lsp_lightning.tinyworld.tasks import parse, split
 
 FILES = {
     "tokenizer": {"chat_template.jinja", "tokenizer.json", "tokenizer_config.json"},
     "data": {"dev.jsonl", "test.jsonl", "train.jsonl"},
     "base": {"config.json", "generation_config.json", "model.safetensors"},
+    "programs": {"programs_dev.jsonl", "programs_test.jsonl"},
+    "reward_model": {
+        *("chat_template.jinja", "tokenizer.json", "tokenizer_config.json"),
+        *("config.json", "model.safetensors"),
+    },
 }
+RECIPE = Recipe(seed=3, steps=3, reward_steps=7)  # the seventh is of preferences
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     out = tmp_path_factory.mktemp("tinyworld") / "first"
-    build(out, Recipe(seed=3, steps=3))
+    build(out, RECIPE)
     return out
+
+
+def records(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def manifest(folder):
@@ -39,16 +59,79 @@ def test_a_build_makes_every_file_in_its_step(built):
 
 
 def test_the_same_recipe_gives_the_same_bytes(built, tmp_path):
-    build(tmp_path / "again", Recipe(seed=3, steps=3))
+    build(tmp_path / "again", RECIPE)
     assert manifest(tmp_path / "again") == manifest(built)
 
 
 def test_another_seed_gives_another_base(built, tmp_path):
-    build(tmp_path / "other", Recipe(seed=4, steps=1))
+    build(tmp_path / "other", Recipe(seed=4, steps=1, reward_steps=1))
     first, other = manifest(built)["files"], manifest(tmp_path / "other")["files"]
     assert first["tokenizer"] == other["tokenizer"]  # no chance in it
     assert first["base"]["base/model.safetensors"] != other["base"]["base/model.safetensors"]
     assert first["data"]["data/train.jsonl"] != other["data"]["data/train.jsonl"]
+    assert first["programs"] != other["programs"]
+    weights = "reward_model/model.safetensors"
+    assert first["reward_model"][weights] != other["reward_model"][weights]
+
+
+def test_a_step_made_again_gives_the_same_and_leaves_the_others(built, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(built, copy)
+    for path in manifest(built)["files"]["reward_model"]:
+        (copy / path).write_bytes(b"damaged")
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*.*")}
+    build(copy, RECIPE, only=["reward_model"])
+    assert (copy / "manifest.json").read_bytes() == (built / "manifest.json").read_bytes()
+    assert check_manifest(copy) == []
+    touched = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
+    assert {path.parent.name for path in touched} == {"reward_model", copy.name}
+
+
+def test_a_step_is_added_to_a_folder_that_lacks_it(built, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(built, copy, ignore=shutil.ignore_patterns("reward_model", "programs_*"))
+    content = manifest(built)
+    del content["files"]["programs"], content["files"]["reward_model"], content["reward_steps"]
+    (copy / "manifest.json").write_text(json.dumps(content), encoding="utf-8")
+    lengths = ["--seed", "3", "--steps", "3", "--reward-steps", "7"]
+    assert main(["--out", str(copy), "--only", "programs", "reward_model", *lengths]) == 0
+    assert (copy / "manifest.json").read_bytes() == (built / "manifest.json").read_bytes()
+
+
+def test_a_folder_keeps_its_recipe(built):
+    with pytest.raises(ValueError, match="was made with seed 3"):
+        build(built, Recipe(seed=4, steps=3, reward_steps=7), only=["programs"])
+    with pytest.raises(ValueError, match="was made with steps 3"):
+        build(built, Recipe(seed=3, steps=4, reward_steps=5), only=["reward_model"])
+    with pytest.raises(ValueError, match="no such step: tokeniser"):
+        build(built, RECIPE, only=["tokeniser"])
+    assert check_manifest(built) == []
+
+
+@pytest.mark.parametrize("part", ["dev", "test"])
+def test_programs_print_their_references_and_belong_to_their_part(part):
+    programs = records(ROOT / "data" / f"programs_{part}.jsonl")
+    queries = [program["query"] for program in programs]
+    assert len(queries) == len(set(queries))
+    levels = [program["level"] for program in programs]
+    assert levels.count(2) == levels.count(3) == PROGRAMS_PER_LEVEL
+    assert levels.count(1) >= 40
+    for program in programs:
+        task = parse(program["query"])  # nothing but straight-line arithmetic passes the grammar
+        assert (task.family, task.level) == ("prog", program["level"])
+        assert split(program["query"]) == part
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(program["query"], {"__builtins__": {"print": print}})
+        assert printed.getvalue() == program["reference"] + "\n"
+
+
+def test_parts_share_no_program():
+    dev, test, train = (
+        {record["query"] for name in names for record in records(ROOT / "data" / f"{name}.jsonl")}
+        for names in (("programs_dev", "dev"), ("programs_test", "test"), ("train",))
+    )
+    assert dev.isdisjoint(test)
+    assert train.isdisjoint(dev | test)
 
 
 def test_one_flipped_byte_is_found(built, tmp_path):
@@ -88,7 +171,7 @@ def test_shipped_manifest_lists_every_file_made():
     listed = {path for files in manifest(ROOT)["files"].values() for path in files}
     found = {
         path.relative_to(ROOT).as_posix()
-        for folder in ("base", "data")
+        for folder in FOLDERS
         for path in (ROOT / folder).iterdir()
     }
     assert listed == found

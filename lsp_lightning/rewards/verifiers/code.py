@@ -5,7 +5,6 @@ from math import nan
 
 from lsp_lightning.checks.code import FunctionTests, code_block, read_tests, same_value
 from lsp_lightning.rewards.verifiable import Group, RoundVerifier, Verdict
-from lsp_lightning.rewards.verifiers.program_output import judged_outcomes
 from lsp_lightning.sandbox import MontySandbox, Outcome, Program, Sandbox
 
 
@@ -42,7 +41,7 @@ class CodeVerifier(RoundVerifier):
             for group, test in zip(groups, tests, strict=True)
             for answer in group.answers
         ]
-        outcomes = iter(judged_outcomes(self._sandbox, programs))
+        outcomes = iter(self._sandbox.run_all(programs))
         return [
             Verdict([_score(next(outcomes), test) for _ in group.answers])
             for group, test in zip(groups, tests, strict=True)

@@ -6,7 +6,7 @@ from math import nan
 
 from lsp_lightning.checks.code import code_block
 from lsp_lightning.rewards.verifiable import Group, RoundVerifier, Verdict
-from lsp_lightning.sandbox import MontySandbox, Outcome, Program, Sandbox, SandboxError
+from lsp_lightning.sandbox import MontySandbox, Outcome, Program, Sandbox
 
 
 class ProgramOutputVerifier(RoundVerifier):
@@ -37,7 +37,7 @@ class ProgramOutputVerifier(RoundVerifier):
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
         """Each query's program is run twice; what it printed decides its answers."""
         programs = [Program(code_block(group.query)) for group in groups]
-        outcomes = judged_outcomes(self._sandbox, [*programs, *programs])
+        outcomes = self._sandbox.run_all([*programs, *programs])
         firsts, seconds = outcomes[: len(groups)], outcomes[len(groups) :]
         return [
             self._verdict(group, first, second)
@@ -56,19 +56,6 @@ class ProgramOutputVerifier(RoundVerifier):
         scores = [float(_lines(code_block(answer)) == printed) for answer in group.answers]
         statements = re.split(r"[;\n]+", code_block(group.query).strip(" ;\n"))
         return Verdict(scores, {"statements": len(statements), "output_characters": len(printed)})
-
-
-def judged_outcomes(sandbox: Sandbox, programs: Sequence[Program]) -> list[Outcome | None]:
-    """Outcomes in order; None where the sandbox itself failed.
-
-    Raises:
-        SandboxError: it failed for every program.
-    """
-    outcomes = sandbox.run_all(programs)
-    failures = [outcome for outcome in outcomes if isinstance(outcome, SandboxError)]
-    if failures and len(failures) == len(outcomes):
-        raise failures[0]
-    return [None if isinstance(outcome, SandboxError) else outcome for outcome in outcomes]
 
 
 def _lines(text: str) -> str:

@@ -1,0 +1,252 @@
+"""A sandbox for all of Python: CPython behind bubblewrap, hard limits and a seccomp filter."""
+
+import json
+import math
+import os
+import platform
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.sandbox.base import (
+    KEY,
+    Limits,
+    Outcome,
+    Program,
+    Sandbox,
+    SandboxError,
+    one_line,
+)
+from lsp_lightning.sandbox.plain import plain
+from lsp_lightning.sandbox.reading import Reading, read
+from lsp_lightning.sandbox.seccomp import seccomp_filter, supported
+
+RUNNER = Path(__file__).with_name("runner.py")
+REMEDY = "install bubblewrap, or use the default lsp_lightning.sandbox.MontySandbox"
+#: Bytes of the scratch folder, the only place where a program can write.
+SCRATCH_BYTES = 16 * 2**20
+#: Bytes that a line of the report may take beside its value.
+LINE_BYTES = 64
+#: Bytes of the report beside the values: the start, the end, and an exception's message.
+REPORT_BYTES = 8192
+PROBE_LIMITS = Limits(seconds=10.0)
+
+#: Tries everything that the box must stop; prints what worked, then that it tried.
+PROBE = """
+import os, socket
+def attempt(name, attack):
+    try:
+        attack()
+    except OSError:
+        return
+    print(name)
+def fork():
+    if os.fork() == 0:
+        os._exit(0)
+attempt("reading files of the host", lambda: open({secret!r}).read())
+attempt("writing files of the host", lambda: open({target!r}, "w"))
+attempt("writing beside the scratch folder", lambda: open("/here", "w"))
+attempt("reaching the network", lambda: socket.create_connection(("127.0.0.1", {port}), 1))
+attempt("starting processes", fork)
+print("tried")
+"""
+
+
+class BubblewrapSandbox(Sandbox):
+    """Runs each program in a CPython process of its own that sees nothing of the host.
+
+    The box has the standard library, read-only, and a scratch folder of 16 MiB in memory; no
+    network, no ``/proc``, no environment, no second process or thread. Needs the package
+    ``bubblewrap`` (0.8 or later) and a kernel that allows user namespaces, which default Docker and
+    some distributions do not. Only the limit of time bounds how much memory the kernel itself
+    spends on a program, on empty files for instance: some 100 MiB a second. A hole in the kernel is
+    a hole in the box.
+    """
+
+    def _probe(self) -> None:
+        if shutil.which("bwrap") is None:
+            raise ConfigError(KEY, "bubblewrap is not installed", REMEDY)
+        if not supported():
+            raise ConfigError(KEY, f"no seccomp filter for {platform.machine()}", REMEDY)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            socket.create_server(("127.0.0.1", 0)) as host,
+        ):
+            secret, target = Path(folder, "secret"), Path(folder, "target")
+            secret.write_text("secret", encoding="utf-8")
+            source = PROBE.format(
+                secret=str(secret), target=str(target), port=host.getsockname()[1]
+            )
+            try:
+                outcome = self._execute(Program(source), PROBE_LIMITS)
+            except SandboxError as error:
+                raise ConfigError(KEY, f"bubblewrap fails here ({error})", REMEDY) from error
+        if outcome.status != "ok":
+            raise ConfigError(KEY, f"bubblewrap fails here ({outcome.detail})", REMEDY)
+        if outcome.output != "tried\n":
+            worked = ", ".join(outcome.output.split("\n")[:-2])
+            raise ConfigError(KEY, f"bubblewrap does not hold here: it allows {worked}", REMEDY)
+
+    def _run(self, program: Program) -> Outcome:
+        return self._execute(program, self.limits)
+
+    def _execute(self, program: Program, limits: Limits) -> Outcome:
+        try:
+            return self._box_up(program, limits)
+        except OSError as error:  # no file, pipe or process left: the host's trouble
+            raise SandboxError(f"no box can be set up: {error}") from error
+
+    def _box_up(self, program: Program, limits: Limits) -> Outcome:
+        nonce = secrets.token_hex(16)
+        with ExitStack() as files:
+            reader, writer = os.pipe()
+            report = files.enter_context(open(reader, "rb", buffering=0))
+            written = files.enter_context(open(writer, "wb", buffering=0))
+            job = {
+                "source": program.source,
+                "function": program.function,
+                "cases": [repr(case) for case in program.cases],
+                "nonce": nonce,
+                "report": writer,
+                "cpu_seconds": math.ceil(limits.seconds) + 1,
+                "memory": limits.memory_mib * 2**20,
+            }
+            stdin = files.enter_context(_memory_file(json.dumps(job).encode()))
+            stderr = files.enter_context(_memory_file(b""))
+            rules = files.enter_context(_memory_file(seccomp_filter(platform.machine())))
+            process = subprocess.Popen(
+                [*_box(rules.fileno()), *_interpreter()],
+                stdin=stdin,
+                stdout=subprocess.PIPE if program.function is None else subprocess.DEVNULL,
+                stderr=stderr,
+                pass_fds=(writer, rules.fileno()),
+                env={},
+            )
+            written.close()  # else the end of the report would never come
+            with process:
+                try:
+                    room = REPORT_BYTES + LINE_BYTES * len(program.cases)
+                    room += limits.output_bytes if program.cases else 0
+                    reading = read(process, report, limits.seconds, limits.output_bytes, room)
+                finally:
+                    process.kill()  # and the kernel kills the whole box with it: --die-with-parent
+            if not reading.started:
+                stderr.seek(0)
+                said = one_line(stderr.read(4096).decode(errors="replace").strip())
+                raise SandboxError(said or f"bubblewrap ended with status {process.returncode}")
+        return _outcome(program, limits, reading, nonce, process.returncode)
+
+
+def _memory_file(content: bytes) -> Any:
+    """An open file without a name, read from its start."""
+    file = os.fdopen(os.memfd_create("sandbox"), "w+b", buffering=0)
+    file.write(content)
+    file.seek(0)
+    return file
+
+
+def _box(rules: int) -> list[str]:
+    """The command that builds the box; ``rules`` is the open file with the seccomp filter."""
+    command = [
+        shutil.which("bwrap") or "bwrap",  # from the host's path, which the box does not get
+        *("--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
+        *("--uid", "65534", "--gid", "65534", "--hostname", "sandbox"),
+        *("--die-with-parent", "--new-session", "--clearenv"),
+        *_libraries(),
+        *_python(),
+    ]
+    # not bubblewrap's own /dev, which is a file system in memory without a bound
+    command += ["--dev-bind", "/dev/null", "/dev/null"]
+    command += ["--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp", "--remount-ro", "/"]
+    command += ["--chdir", "/tmp", "--setenv", "HOME", "/tmp", "--setenv", "MALLOC_ARENA_MAX", "1"]
+    command += ["--setenv", "LD_LIBRARY_PATH", "/python/lib", "--seccomp", str(rules)]
+    return command
+
+
+def _libraries() -> list[str]:
+    """The system's shared libraries and their loader, but not the programs that also live there.
+
+    For root, the box's user owns root's files outside: what is not bound cannot be read.
+    """
+    libraries = Path("/usr/lib", sysconfig.get_config_var("MULTIARCH") or "")
+    if not libraries.is_dir():  # a distribution without folders for each architecture
+        libraries = Path("/usr/lib")
+    arguments = ["--ro-bind", str(libraries), str(libraries)]
+    for name in ("/usr/lib64", "/usr/lib/ld-linux-aarch64.so.1", "/etc/ld.so.cache"):
+        arguments += ["--ro-bind-try", name, name]
+    for name in ("/lib", "/lib64"):
+        if os.path.islink(name):
+            arguments += ["--symlink", os.readlink(name), name]
+        else:
+            arguments += ["--ro-bind-try", name, name]
+    return arguments
+
+
+def _python() -> list[str]:
+    """The interpreter and its standard library at a neutral path, without installed packages."""
+    executable = os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
+    arguments = ["--ro-bind", executable, "/python/bin/python"]
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    for name in sorted({"lib", sys.platlibdir}):
+        # a Python of the system shares its lib with everything else
+        folder = f"{name}/{version}" if sys.base_prefix == "/usr" else name
+        arguments += ["--ro-bind-try", f"{sys.base_prefix}/{folder}", f"/python/{folder}"]
+        packages = f"{name}/{version}/site-packages"
+        if Path(sys.base_prefix, packages).is_dir():
+            arguments += ["--tmpfs", f"/python/{packages}", "--remount-ro", f"/python/{packages}"]
+    return arguments
+
+
+def _interpreter() -> list[str]:
+    """Python without the user's site, environment, caches or packages, on the runner's text."""
+    text = RUNNER.read_text(encoding="utf-8")
+    return ["--", "/python/bin/python", "-I", "-S", "-B", "-X", "utf8", "-c", text]
+
+
+def _outcome(program: Program, limits: Limits, reading: Reading, nonce: str, code: int) -> Outcome:
+    """What the report, the output and the way it ended say; any doubt is an error."""
+    output = reading.output[: limits.output_bytes].decode(errors="replace")
+    if reading.stopped == "timeout":
+        return Outcome("timeout", output, detail=f"not done after {limits.seconds} s")
+    if reading.stopped == "output":
+        return Outcome("output", output, detail="printed more than the limit")
+    if reading.stopped == "report":
+        return Outcome("error", output, detail="gave back more than the limit")
+    try:
+        lines = [_line(line, nonce) for line in reading.report.split(b"\n")[1:-1]]
+        last = lines.pop() if lines else []
+        if last[:1] == ["raised"] and code == 1:
+            kind, text = str(last[1]), str(last[2])
+            detail = one_line(f"{kind}: {text}" if text else kind)
+            return Outcome("memory" if kind == "MemoryError" else "error", output, detail=detail)
+        if last != ["end"] or code != 0:
+            return Outcome("error", output, detail=f"left early, status {code}")
+        values = [value for word, value in lines if word == "value"]
+        if len(lines) != len(program.cases) or len(values) != len(lines):
+            return Outcome("error", output, detail=f"{len(lines)} results, not one per case")
+        answers = plain(values, limits.output_bytes)
+    except (ValueError, IndexError, RecursionError) as error:
+        return Outcome("error", output, detail=one_line(f"no plain report: {error}"))
+    return Outcome("ok", output, tuple(answers) if isinstance(answers, list) else ())
+
+
+def _line(line: bytes | bytearray, nonce: str) -> list[Any]:
+    """The words of one line of report.
+
+    Raises:
+        ValueError: a line that the runner did not write, or that is no JSON list.
+        RecursionError: one that is nested too deep to read.
+    """
+    mark, _, text = line.decode().partition(" ")
+    words = json.loads(text)
+    if mark != nonce or type(words) is not list:
+        raise ValueError("a forged line")
+    return words

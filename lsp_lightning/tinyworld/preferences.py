@@ -1,0 +1,249 @@
+"""A tiny reward model: half the base's depth, trained on the preferences of its annotators.
+
+    python -m lsp_lightning.tinyworld.preferences [--model DIR] [--part dev|test]
+
+prints how often it prefers the right answer, and its biases. It scores a whole conversation,
+`<s><|user|>QUERY<|assistant|>ANSWER</s>`, at the end token, as reward models of any size do.
+"""
+
+import argparse
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, islice, tee
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
+
+from lsp_lightning.tinyworld import DATA_DIR, REWARD_MODEL_DIR
+from lsp_lightning.tinyworld.annotators import draw_lesson, draw_preference, lengthen
+from lsp_lightning.tinyworld.corpus import Turn, slip
+from lsp_lightning.tinyworld.measure import load_tasks
+from lsp_lightning.tinyworld.pretrain import (
+    IGNORED,
+    PackedRows,
+    PretrainSettings,
+    attention_mask,
+    optimize,
+    pack,
+)
+from lsp_lightning.tinyworld.tasks import Task, make_malformed
+from lsp_lightning.tinyworld.tokenizer import CONTEXT_LENGTH
+
+NEXT_TOKEN_WEIGHT = 0.5  # of the lessons' second part
+# clean_share is the share of the lessons here. The preferences come last, when rates are low:
+# they are to form a taste, and their noise at higher rates costs the skill.
+SETTINGS = PretrainSettings(steps=1100, rows=32, muon_lr=0.02, clean_share=0.85)
+
+
+def build_reward_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForSequenceClassification:
+    """A fresh model of half the base's depth; it reads the last token that is not padding."""
+    return LlamaForSequenceClassification(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=CONTEXT_LENGTH,
+            tie_word_embeddings=False,  # there is no output embedding to tie
+            num_labels=1,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def _hidden(model: LlamaForSequenceClassification, batch: PackedRows) -> Tensor:
+    """(B, S, H) last hidden states of packed conversations, each as it would be alone."""
+    states: Tensor = model.model(
+        input_ids=batch.input_ids,
+        attention_mask=attention_mask(batch.segments),
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state
+    return states
+
+
+def packed_scores(model: LlamaForSequenceClassification, batch: PackedRows) -> Tensor:
+    """(n,) scores of the packed conversations in order, each read at its end token."""
+    ends = batch.labels == model.config.eos_token_id
+    scores: Tensor = model.score(_hidden(model, batch)[ends])[:, 0]
+    return scores
+
+
+def _conversations(rng: random.Random) -> Iterator[Turn]:
+    """Chosen and rejected answers in turn, without end."""
+    while True:
+        preference = draw_preference(rng)
+        yield Turn("solver", preference.query, preference.chosen)
+        yield Turn("solver", preference.query, preference.rejected)
+
+
+def preference_loss(model: LlamaForSequenceClassification, batch: PackedRows) -> Tensor:
+    """Bradley-Terry: mean of -log sigmoid(score of chosen - score of rejected)."""
+    scores = packed_scores(model, batch)
+    chosen, rejected = scores[: len(scores) // 2 * 2].view(-1, 2).unbind(1)  # a lone chosen is left
+    return -logsigmoid(chosen - rejected).mean()
+
+
+def right_so_far(answer: str, truth: str) -> list[bool]:
+    """For each character and the end of an answer: is the answer right up to there?"""
+    begun = [truth.startswith(answer[:length]) for length in range(1, len(answer) + 1)]
+    return [*begun, answer == truth]
+
+
+def lesson_loss(model: LlamaForSequenceClassification, batch: PackedRows, right: Tensor) -> Tensor:
+    """What a reader must know first: is this right so far, and how does a right answer go on?
+
+    `right` (T,) booleans are the verdicts on the reply tokens in order. A judgement at every token
+    teaches more in 500 steps than a label a pair does in 1200.
+    """
+    hidden, labels = _hidden(model, batch), batch.labels.clone()
+    is_reply = labels != IGNORED
+    verdicts = model.score(hidden[is_reply])[:, 0]
+    labels[is_reply] = labels[is_reply].where(right, IGNORED)
+    logits = hidden[:, :-1] @ model.model.embed_tokens.weight.T  # tied, as the base's are
+    next_token = cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+    judgement = binary_cross_entropy_with_logits(verdicts, right.float())
+    return judgement + NEXT_TOKEN_WEIGHT * next_token
+
+
+def _draw_lesson(
+    rng: random.Random, tokenizer: PreTrainedTokenizerFast, settings: PretrainSettings
+) -> tuple[PackedRows, Tensor]:
+    """A batch of lessons and the verdicts on its reply tokens."""
+    shown, packed = tee(draw_lesson(rng) for _ in count())
+    turns = (Turn("solver", task.query, answer) for task, answer in packed)
+    batch = pack(turns, tokenizer, settings.rows, settings.row_length)
+    answers = int((batch.labels == tokenizer.eos_token_id).sum())
+    verdicts = [right_so_far(answer, task.answer) for task, answer in islice(shown, answers)]
+    return batch, torch.tensor([verdict for answer in verdicts for verdict in answer])
+
+
+def train_reward_model(
+    tokenizer: PreTrainedTokenizerFast,
+    settings: PretrainSettings,
+    seed: str,
+    report: Callable[[int, float, LlamaForSequenceClassification], None] | None = None,
+) -> LlamaForSequenceClassification:
+    """Trains a fresh reward model: lessons first, then preferences; else as `pretrain` does."""
+    rng = random.Random(f"{seed}:corpus")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random.Random(f"{seed}:weights").getrandbits(63))
+        model = build_reward_model(tokenizer)
+
+    def loss_at(step: int) -> Tensor:
+        if step < settings.clean_share * settings.steps:
+            return lesson_loss(model, *_draw_lesson(rng, tokenizer, settings))
+        pairs = pack(_conversations(rng), tokenizer, settings.rows, settings.row_length)
+        return preference_loss(model, pairs)
+
+    return optimize(model, settings, loss_at, report)
+
+
+# -- measuring -----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def conversation_scores(
+    model: LlamaForSequenceClassification,
+    tokenizer: PreTrainedTokenizerFast,
+    pairs: Sequence[tuple[str, str]],
+) -> Tensor:
+    """(n,) scores of (query, answer) pairs, rendered by the chat template."""
+    chats = [
+        [{"role": "user", "content": query}, {"role": "assistant", "content": answer}]
+        for query, answer in pairs
+    ]
+    texts = tokenizer.apply_chat_template(chats, tokenize=False)
+    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
+    scores: Tensor = model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+    ).logits[:, 0]
+    return scores
+
+
+def right_over_slip(
+    model: LlamaForSequenceClassification,
+    tokenizer: PreTrainedTokenizerFast,
+    tasks: Sequence[Task],
+    seed: int = 0,
+) -> Tensor:
+    """(tasks,) booleans: is the right answer scored above a slip?"""
+    rng = random.Random(f"{seed}:slips")
+    right = [(task.query, task.answer) for task in tasks]
+    wrong = [(task.query, slip(task.answer, rng)) for task in tasks]
+    scores = conversation_scores(model, tokenizer, right + wrong).view(2, -1)
+    return scores[0] > scores[1]
+
+
+def accuracy_table(tasks: Sequence[Task], marks: Tensor) -> str:
+    """Markdown: the share of right preferences per family and level."""
+    cells: dict[str, list[int]] = defaultdict(list)
+    for name in ("{0.family} L{0.level}", "all {0.family}", "all L{0.level}", "all"):
+        for index, task in enumerate(tasks):
+            cells[name.format(task)].append(index)
+    lines = ["| cell | n | right > slip |", "|---|---|---|"]
+    for name, members in cells.items():
+        lines.append(f"| {name} | {len(members)} | {marks[members].float().mean():.3f} |")
+    return "\n".join(lines)
+
+
+def mean_scores(
+    model: LlamaForSequenceClassification,
+    tokenizer: PreTrainedTokenizerFast,
+    tasks: Sequence[Task],
+    seed: int = 0,
+) -> dict[str, float]:
+    """Mean score by kind of conversation, to be compared with each other: the biases."""
+    rng = random.Random(f"{seed}:biases")
+    slips = [(task.query, slip(task.answer, rng)) for task in tasks]
+    malformed = [(make_malformed(rng), task.answer) for task in tasks]
+    kinds = {
+        "right": [(task.query, task.answer) for task in tasks],
+        "slip": slips,
+        **{f"slip, {n} longer": [(q, lengthen(a, n, rng)) for q, a in slips] for n in (1, 2, 3)},
+        "idk": [(task.query, "idk") for task in tasks],
+        "?": [(task.query, "?") for task in tasks],
+        "malformed, confident": malformed,
+        "malformed, 3 longer": [(q, lengthen(a, 3, rng)) for q, a in malformed],
+        "malformed, idk": [(q, "idk") for q, _ in malformed],
+        "malformed, ?": [(q, "?") for q, _ in malformed],
+    }
+    return {
+        kind: round(float(conversation_scores(model, tokenizer, pairs).mean()), 3)
+        for kind, pairs in kinds.items()
+    }
+
+
+def main() -> None:
+    """Prints the tables of a reward model."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=REWARD_MODEL_DIR, help="its folder")
+    parser.add_argument("--data", type=Path, default=DATA_DIR, help="folder of dev and test files")
+    parser.add_argument("--part", choices=["dev", "test"], default="test")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    model = AutoModelForSequenceClassification.from_pretrained(options.model).eval()
+    tasks = load_tasks(options.data / f"{options.part}.jsonl")
+    marks = right_over_slip(model, tokenizer, tasks, options.seed)
+    print(f"{options.part}: {len(tasks)} tasks\n{accuracy_table(tasks, marks)}")
+    for kind, score in mean_scores(model, tokenizer, tasks, options.seed).items():
+        print(f"{kind:22} {score:+.3f}")
+
+
+if __name__ == "__main__":
+    main()

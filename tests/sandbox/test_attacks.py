@@ -1,0 +1,167 @@
+"""Every attack ends as it should, gets nothing, leaves nothing, and the next program runs."""
+
+import os
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lsp_lightning.sandbox import Program, Sandbox
+from sandbox.attack import Attack
+from sandbox.attacks_reach import REACH
+from sandbox.attacks_resources import RESOURCES
+from sandbox.attacks_values import BACK
+from sandbox.conftest import LIMITS, MARKER
+
+ATTACKS = RESOURCES + REACH + BACK
+SECRET = "the-secret-of-the-host"
+UNIX_NAME = "host-of-the-tests"
+#: Seconds over its limit that a program may cost, on a machine that is busy with other things too.
+OVER = 1.5
+
+
+class Bait:
+    """What an attack would like: a secret file, a secret variable, services, a place to write."""
+
+    def __init__(self, folder: Path) -> None:
+        self.secret = folder / "secret"
+        self.secret.write_text(SECRET)
+        self.target = folder / "target"
+        self.folder = folder
+        self.tcp = socket.create_server(("127.0.0.1", 0))
+        self.unix = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.unix.bind(str(folder / "unix"))
+        self.abstract = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.abstract.bind(f"\0{UNIX_NAME}")
+        for service in (self.tcp, self.unix, self.abstract):
+            service.setblocking(False)
+
+    def fill(self, source: str) -> str:
+        """The source with its bait."""
+        for name, value in {
+            "@SECRET_FILE@": str(self.secret),
+            "@TARGET@": str(self.target),
+            "@PROJECT@": str(Path(__file__).parents[2]),
+            "@UNIX_PATH@": str(self.folder / "unix"),
+            "@UNIX_NAME@": UNIX_NAME,
+        }.items():
+            source = source.replace(name, repr(value))
+        source = source.replace("@SECRET_NAME@", "SECRET_OF_THE_HOST")
+        source = source.replace("@PORT@", str(self.tcp.getsockname()[1]))
+        return source.replace("@PID@", str(os.getpid()))
+
+    def check_untouched(self) -> None:
+        """Nobody connected, sent, wrote or changed anything."""
+        with pytest.raises(BlockingIOError):
+            self.tcp.accept()
+        for service in (self.unix, self.abstract):
+            with pytest.raises(BlockingIOError):
+                service.recv(1)
+        assert self.secret.read_text() == SECRET
+        assert sorted(p.name for p in self.folder.iterdir()) == ["secret", "unix"]
+
+    def close(self) -> None:
+        """Close the services."""
+        for service in (self.tcp, self.unix, self.abstract):
+            service.close()
+
+
+@pytest.fixture(scope="module")
+def bait(tmp_path_factory):
+    bait = Bait(tmp_path_factory.mktemp("host"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SECRET_OF_THE_HOST", SECRET)
+        yield bait
+    bait.close()
+
+
+def survivors() -> list[str]:
+    """Processes that carry the marker, or that are children of ours and dead but not reaped."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and MARKER.encode() in (entry / "cmdline").read_bytes():
+                found.append(entry.name)
+            elif entry.name.isdigit():
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                found += [entry.name] if state == "Z" and int(parent) == os.getpid() else []
+        except OSError:
+            continue  # it has just ended
+    return found
+
+
+def check_nobody_survives() -> None:
+    """The kernel takes a moment to end a namespace; nobody may outlive that moment."""
+    deadline = time.monotonic() + 3
+    while survivors() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert survivors() == []
+
+
+def timed(sandbox: Sandbox, program: Program):
+    """The outcome; the program must keep to the limit of time."""
+    start = time.monotonic()
+    outcome = sandbox.run(program)
+    assert time.monotonic() - start < LIMITS.seconds + OVER
+    return outcome
+
+
+def check_harmless_program(sandbox: Sandbox) -> None:
+    """A harmless program gets its right result, as if nothing had been before it."""
+    program = Program("def double(x):\n    return x * 2", "double", ((21,), ("a",), ([1],)))
+    outcome = timed(sandbox, program)
+    assert (outcome.status, outcome.values) == ("ok", (42, "aa", [1, 1]))
+
+
+def check(attack: Attack, sandbox: Sandbox, ends: str, says: str, bait: Bait) -> None:
+    source = bait.fill(attack.source)
+    # with a function, what is printed is thrown away: a first run shows that the attack starts
+    alone = Program(source if attack.function is None else f"{source}\n{attack.function}()")
+    outcome = timed(sandbox, alone)
+    assert "started" in outcome.output, f"never started: {outcome}"
+    assert says in outcome.output
+    printed = outcome.output
+    if attack.function is not None:
+        outcome = timed(sandbox, Program(source, attack.function, ((),)))
+        assert outcome.output == ""
+    assert outcome.status in ends.split(), outcome
+    assert len(outcome.values) == (outcome.status == "ok" and attack.function is not None)
+    assert len(printed.encode()) <= LIMITS.output_bytes
+    assert SECRET not in f"{outcome}{printed}"
+    assert "REACHED" not in printed
+    assert outcome.detail.isprintable()
+    assert len(outcome.detail) <= 200
+    check_harmless_program(sandbox)
+    bait.check_untouched()
+    check_nobody_survives()
+
+
+def named(attacks: list[Attack]) -> list:
+    return [pytest.param(attack, id=attack.name.replace(" ", "-")) for attack in attacks]
+
+
+@pytest.mark.parametrize("attack", named([a for a in ATTACKS if a.ends]))
+def test_bubblewrap_withstands(attack, bubblewrapped, bait):
+    check(attack, bubblewrapped, attack.ends, attack.says, bait)
+
+
+@pytest.mark.parametrize("attack", named([a for a in ATTACKS if a.monty]))
+def test_monty_withstands(attack, montied, bait):
+    check(attack, montied, attack.monty, "", bait)
+
+
+def test_attacks_are_many_and_differ():
+    assert max(Counter(attack.name for attack in ATTACKS).values()) == 1
+    assert sum(bool(attack.ends) for attack in ATTACKS) >= 100
+    assert sum(bool(attack.monty) for attack in ATTACKS) >= 40
+
+
+def test_a_run_finds_an_empty_scratch_folder_and_fresh_modules(sandbox):
+    sandbox.run(Program("import json\njson.marked = 1\nopen('dropped', 'w').write('x')"))
+    name = "bubblewrapped" if "Bubblewrap" in type(sandbox).__name__ else "montied"
+    look = "import json\nprint(hasattr(json, 'marked'))"
+    if name == "bubblewrapped":
+        look += "\nimport os\nprint(os.listdir('/tmp'))"
+    assert sandbox.run(Program(look)).output in {"False\n[]\n", "False\n"}

@@ -1,0 +1,287 @@
+"""What both sandboxes promise to those who build on them."""
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.sandbox import (
+    BubblewrapSandbox,
+    Limits,
+    MontySandbox,
+    Outcome,
+    Program,
+    SandboxError,
+    bubblewrap,
+)
+from sandbox.conftest import LIMITS
+
+
+def call(sandbox, body, *cases):
+    """The outcome of ``f``, which has this body and takes any arguments, on the cases."""
+    return sandbox.run(Program(f"def f(*args):\n    {body}", "f", cases))
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        ("print('a')\nprint('b', end='')", "a\nb"),
+        ("", ""),
+        ("print('äß→😀')", "äß→😀\n"),
+        ("for i in range(100): print(i)", "".join(f"{i}\n" for i in range(100))),
+        ("def f(n): return n and 1 + f(n - 1)\nprint(f(100))", "100\n"),
+        ("print(sorted([3, 1, 2]), sum(range(10**5)))", "[1, 2, 3] 4999950000\n"),
+        ("print(len([0] * 10**6), len('x' * 10**6))", "1000000 1000000\n"),
+        ("import re\nprint(re.sub('a+', 'b', 'aaac'))", "bc\n"),
+        ("print(len(str(2**1000)), eval('((1))'))", "302 1\n"),
+        ("import time\ntime.sleep(0.01)\nprint(time.time() > 1.7e9)", "True\n"),
+        ("import random\nprint(0 <= random.random() < 1)", "True\n"),
+        ("try:\n    1 / 0\nexcept ZeroDivisionError: print('caught')", "caught\n"),
+    ],
+)
+def test_a_harmless_script_prints(sandbox, source, output):
+    assert sandbox.run(Program(source)) == Outcome("ok", output)
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        ("open('x', 'w').write('mine')\nprint(open('x').read())", "mine\n"),
+        ("import threading\nlock = threading.Lock()\nwith lock: print(1)", "1\n"),
+        ("import ctypes\nprint(ctypes.CDLL(None).abs(-3))", "3\n"),
+        ("import os\nprint(os.getcwd(), os.getuid(), os.path.exists('/dev/null'))", None),
+        ("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint(1)", "1\n"),
+        ("import sys\nsys.setrecursionlimit(3000)\nprint(file=sys.stderr)\nprint(1)", "1\n"),
+        ("import asyncio\nasync def f(): return 1\nprint(asyncio.run(f()))", "1\n"),
+        ("import decimal, fractions, statistics, heapq, bisect\nprint(1)", "1\n"),
+        ("import socket\na, b = socket.socketpair()\na.send(b'x')\nprint(b.recv(1))", "b'x'\n"),
+        ("import atexit, resource\nprint(resource.getrlimit(resource.RLIMIT_CORE))", "(0, 0)\n"),
+    ],
+)
+def test_bubblewrap_runs_all_of_python(bubblewrapped, source, output):
+    assert bubblewrapped.run(Program(source)) == Outcome("ok", output or "/tmp 65534 True\n")
+
+
+def test_values_keep_their_exact_types_and_order(sandbox):
+    values = (
+        None,
+        True,
+        0,
+        -7,
+        2.5,
+        1e300,
+        10**50,
+        "ä\n\"'\\\0",
+        [],
+        [1, [2]],
+        {},
+        {"a": {"b": 1}},
+    )
+    outcome = call(sandbox, "return args[0]", *((value,) for value in values))
+    assert outcome == Outcome("ok", values=values)
+    assert [type(value) for value in outcome.values] == [type(value) for value in values]
+
+
+def test_tuples_stay_tuples_on_the_way_in_and_become_lists_on_the_way_out(sandbox):
+    outcome = call(sandbox, "return (args[0], {args[0]: 1}[(1, (2,))])", ((1, (2,)),))
+    assert outcome.values == ([[1, [2]], 1],)
+
+
+def test_cases_do_not_share_their_arguments(sandbox):
+    shared = [1]
+    outcome = call(sandbox, "args[0].append(2)\n    return args[0]", (shared,), (shared,))
+    assert outcome.values == ([1, 2], [1, 2])
+    assert shared == [1]
+
+
+def test_what_a_called_program_prints_is_thrown_away(sandbox):
+    source = "print('7')\ndef f():\n    print('[\"value\", 8]\\n' * 10000)\n    return 9"
+    assert sandbox.run(Program(source, "f", ((),))) == Outcome("ok", values=(9,))
+
+
+@pytest.mark.parametrize(
+    ("source", "function", "cases", "detail"),
+    [
+        ("def f(:", "f", ((),), ""),
+        ("def f(): return 1", "g", ((),), "NameError"),
+        ("def f(): return 1", "f", ((1,),), "TypeError"),
+        ("def f(x): return x", "f", ((),), "TypeError"),
+        ("f = 1", "f", ((),), "TypeError"),
+        ("def f(): return 1 / 0", "f", ((),), "ZeroDivisionError: division by zero"),
+        ("raise ValueError('why')", None, (), "ValueError: why"),
+        ("raise SystemExit", None, (), "SystemExit"),
+        ("assert 1 == 2", None, (), "AssertionError"),
+        ("def f(x): return 1 / x", "f", ((1,), (0,), (2,)), "ZeroDivisionError"),
+        ("def f(): return 1", "f()#", ((),), "no identifier"),
+        ("def f(): return 1", "f\n", ((),), "no identifier"),
+        ("def f(): return 1", "lambda", ((),), "no identifier"),
+        ("def f(): return 1\nx = [", "f", ((),), ""),
+        ("def f(): return 1\nx = '''", "f", ((),), ""),
+        ("def f(): return 1\nx = \\", "f", ((),), ""),
+        ("print('\ud800')", None, (), "surrogates"),
+    ],
+)
+def test_what_does_not_work_is_an_error_in_one_line(sandbox, source, function, cases, detail):
+    outcome = sandbox.run(Program(source, function, cases))
+    assert (outcome.status, outcome.values) == ("error", ())
+    assert detail in outcome.detail
+    assert len(outcome.detail.splitlines()) == 1
+
+
+def test_too_much_output_is_cut_at_the_limit(sandbox):
+    outcome = sandbox.run(Program("print('ä' * 10**5)"))
+    assert outcome.status == "output"
+    assert LIMITS.output_bytes - 4 < len(outcome.output.encode()) <= LIMITS.output_bytes + 3
+
+
+def test_results_up_to_the_limit_pass(sandbox):
+    assert call(sandbox, "return 'x' * 9900", ()).status == "ok"
+    assert call(sandbox, "return 'x' * 10001", ()).status == "error"
+    assert call(sandbox, "return 'x' * 6000", (), ()).status == "error"
+
+
+def test_the_limit_of_time_is_for_all_calls_together(sandbox):
+    # each call takes more than a tenth of the limit, all of them far more than the limit
+    outcome = call(sandbox, "return sum(i for i in range(10**6))", *[()] * 100)
+    assert outcome.status == "timeout"
+
+
+def test_run_all_keeps_the_order(sandbox):
+    programs = [Program(f"print({i})") for i in range(12)]
+    programs[5] = Program("while True: pass")
+    outcomes = sandbox.run_all(programs)
+    assert [o.output for o in outcomes] == ["" if i == 5 else f"{i}\n" for i in range(12)]
+    assert outcomes[5].status == "timeout"
+    assert sandbox.run_all([]) == []
+
+
+def test_many_threads_share_a_sandbox(sandbox):
+    def run(i):
+        return call(sandbox, "return args[0] + 1", (i,)).values
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(run, range(24))) == [(i + 1,) for i in range(24)]
+
+
+@pytest.mark.parametrize("kind", [MontySandbox, BubblewrapSandbox])
+def test_a_copy_and_a_pickle_carry_the_settings(kind):
+    sandbox = kind(LIMITS, processes=3)
+    for other in (copy.deepcopy(sandbox), pickle.loads(pickle.dumps(sandbox))):
+        assert type(other) is kind
+        assert (other.limits, other.processes) == (LIMITS, 3)
+
+
+def test_a_used_sandbox_can_be_copied_closed_and_used_again(sandbox):
+    other = copy.deepcopy(sandbox)
+    for _ in range(2):
+        assert other.run(Program("print(1)")).output == "1\n"
+        other.close()
+        other.close()
+
+
+def holdings() -> tuple[int, int, int]:
+    """Open files, threads and children of this process."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    return len(os.listdir("/proc/self/fd")), threading.active_count(), len(children)
+
+
+def test_hundreds_of_runs_leave_no_file_thread_or_process(sandbox):
+    n = 300 if isinstance(sandbox, MontySandbox) else 60
+    programs = [Program("print(1)"), Program("1 / 0"), Program("print('x' * 20000)")]
+    sandbox.run_all(programs * 2)
+    before = holdings()
+    sandbox.run_all(programs * (n // 3))
+    assert holdings() == before
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: Limits(seconds=0), "seconds"),
+        (lambda: Limits(seconds=float("nan")), "seconds"),
+        (lambda: Limits(seconds=float("inf")), "seconds"),
+        (lambda: Limits(memory_mib=63), "memory_mib"),
+        (lambda: Limits(output_bytes=0), "output_bytes"),
+        (lambda: MontySandbox(processes=0), "processes"),
+    ],
+)
+def test_impossible_settings_are_named(make, key):
+    with pytest.raises(ConfigError, match=f"^model.rewards.sandbox.*{key}: "):
+        make()
+
+
+@pytest.mark.parametrize("bad", [{1}, {1: 2}, float("nan"), b"x", object(), "\ud800"])
+def test_arguments_that_are_not_plain_are_the_callers_mistake(bad):
+    with pytest.raises(ValueError, match=r"."):
+        Program("", "f", ((bad,),))
+
+
+def test_cases_need_a_function():
+    with pytest.raises(ValueError, match="function"):
+        Program("", None, ((1,),))
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = (
+        "import sys, lsp_lightning.sandbox as s\ns.MontySandbox(), s.BubblewrapSandbox()\n"
+        "print({'torch', 'lightning', 'pydantic_monty'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_without_bubblewrap_the_remedy_is_named(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ConfigError, match="not installed; install bubblewrap, or use the default"):
+        BubblewrapSandbox().prepare()
+
+
+def test_a_box_that_fails_is_found_before_the_first_program(bubblewrapped, monkeypatch):
+    monkeypatch.setattr(bubblewrap, "_libraries", lambda: ["--ro-bind", "/missing", "/missing"])
+    with pytest.raises(ConfigError, match=r"bubblewrap fails here .*missing"):
+        BubblewrapSandbox().prepare()
+    with pytest.raises(SandboxError, match="missing"):
+        bubblewrapped.run(Program("print(1)"))
+
+
+def test_a_box_that_shows_the_host_is_refused(bubblewrapped, monkeypatch):
+    box = bubblewrap._box
+
+    def open_box(rules):
+        command = box(rules)
+        place = command.index("--chdir")
+        return [*command[:place], "--bind", "/tmp", "/tmp", *command[place:]]
+
+    monkeypatch.setattr(bubblewrap, "_box", open_box)
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    with pytest.raises(ConfigError, match=r"allows reading .* host, writing files of the host;"):
+        BubblewrapSandbox().prepare()
+
+
+def test_a_box_that_can_be_written_to_is_refused(bubblewrapped, monkeypatch):
+    box = bubblewrap._box
+
+    def open_box(rules):
+        command = box(rules)
+        place = command.index("--chdir")
+        assert command[place - 2 : place] == ["--remount-ro", "/"]
+        return [*command[: place - 2], *command[place:]]
+
+    monkeypatch.setattr(bubblewrap, "_box", open_box)
+    with pytest.raises(ConfigError, match="it allows writing beside the scratch folder"):
+        BubblewrapSandbox().prepare()
+
+
+def test_a_box_without_the_filter_is_refused(bubblewrapped, monkeypatch):
+    box = bubblewrap._box
+    monkeypatch.setattr(bubblewrap, "_box", lambda rules: box(rules)[:-2])
+    with pytest.raises(ConfigError, match="it allows starting processes"):
+        BubblewrapSandbox().prepare()

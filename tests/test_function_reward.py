@@ -1,0 +1,281 @@
+"""Any function of a query and its answers is a reward, by its path in a config or by itself."""
+
+import functools
+import os
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from handmade import playout
+from lightning.pytorch import Trainer
+
+from lsp_lightning import ConfigError, FunctionReward
+from lsp_lightning.main import main
+from lsp_lightning.rewards import RewardError, check_rewards, in_unit_range, is_binary, score_all
+
+ROOT = Path(__file__).parent.parent
+HERE = Path(__file__).stem
+PLAYED = playout(["q", "longer"], [["a", "bc"], ["", "<think>aaaa</think> d"]], references=[1, 2])
+
+
+def length_score(query, answers, reference):
+    """How long each answer is."""
+    return [len(answer) for answer in answers]
+
+
+def two_arguments(query, answers):
+    """Not what is called."""
+    return [0.0] * len(answers)
+
+
+class Scorer:
+    """A function with a memory."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, query, answers, reference):
+        self.seen.append((query, answers, reference))
+        return [1.0] * len(answers)
+
+
+# -- what it is given and gives --------------------------------------------------------------------
+
+
+def test_each_query_is_scored_with_its_answers_and_its_reference():
+    scorer = Scorer()
+    assert FunctionReward(scorer).score(PLAYED).tolist() == [[1.0, 1.0], [1.0, 1.0]]
+    # the second answer to the second query is what was said, not what was thought
+    assert scorer.seen == [("q", ("a", "bc"), 1), ("longer", ("", "d"), 2)]
+
+
+def test_without_references_it_gets_none():
+    scorer = Scorer()
+    FunctionReward(scorer).score(playout(["q"], [["a", "b"]]))
+    assert scorer.seen == [("q", ("a", "b"), None)]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, iter, torch.tensor])
+def test_any_sequence_of_numbers_will_do(kind):
+    def mine(query, answers, reference):
+        return kind([float(len(answer)) for answer in answers])
+
+    scores = FunctionReward(mine).score(PLAYED)
+    assert scores.tolist() == [[1.0, 2.0], [0.0, 1.0]]
+    assert scores.dtype == torch.float32
+
+
+def test_none_is_what_could_not_be_judged_and_pushes_nobody():
+    reward = FunctionReward(lambda q, answers, r: [None if not a else len(a) for a in answers])
+    scored = score_all([reward], PLAYED)
+    assert scored.components["<lambda>"].isnan().tolist() == [[False, False], [True, False]]
+    assert scored.rewards_NG.tolist() == [[1.0, 2.0], [1.0, 1.0]]
+    assert scored.judged_NG.tolist() == [[True, True], [False, True]]
+
+
+def test_none_for_everything_ends_the_round():
+    reward = FunctionReward(lambda q, answers, r: [None] * len(answers), name="mine")
+    with pytest.raises(RewardError, match="'mine' could judge nothing of this round"):
+        score_all([reward], PLAYED)
+
+
+@pytest.mark.parametrize(("scores", "count"), [([], 0), ([1.0], 1), ([1.0] * 3, 3), ("abc", 3)])
+def test_another_count_of_scores_than_of_answers_ends_the_round(scores, count):
+    reward = FunctionReward(lambda q, a, r: [0.0] * 2 if q == "q" else scores, name="mine")
+    problem = rf"^reward 'mine' failed: {count} scores for 2 answers of query 1$"
+    with pytest.raises(RewardError, match=problem):
+        score_all([reward], PLAYED)
+
+
+@pytest.mark.parametrize("returned", [None, 1.0, ["high", "low"], [[1.0], [2.0, 3.0]]])
+def test_what_is_no_number_ends_the_round(returned):
+    reward = FunctionReward(lambda q, a, r: returned, name="mine")
+    with pytest.raises(RewardError, match=r"^reward 'mine' failed: ") as error:
+        score_all([reward], PLAYED)
+    assert isinstance(error.value.__cause__, TypeError | ValueError)
+
+
+def test_its_own_fault_surfaces_with_its_cause():
+    def mine(query, answers, reference):
+        raise KeyError("no such table")
+
+    with pytest.raises(RewardError, match="'mine' failed: 'no such table'") as error:
+        score_all([FunctionReward(mine)], PLAYED)
+    cause = error.value.__cause__
+    assert isinstance(cause, KeyError)
+    assert cause.__traceback__ is not None
+    frames = []
+    traceback = cause.__traceback__
+    while traceback:
+        frames.append(traceback.tb_frame.f_code.co_name)
+        traceback = traceback.tb_next
+    assert frames[-1] == "mine"  # the user is shown the place in their own code
+
+
+def test_an_infinite_score_ends_the_round():
+    reward = FunctionReward(lambda q, a, r: [float("inf")] * len(a), name="mine")
+    with pytest.raises(RewardError, match="'mine' returned an infinite score"):
+        score_all([reward], PLAYED)
+
+
+# -- its settings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (length_score, "length_score"),
+        (lambda q, a, r: [], "<lambda>"),
+        (functools.partial(length_score), "partial"),
+        (Scorer(), "Scorer"),
+    ],
+)
+def test_it_is_named_after_its_function(function, name):
+    assert FunctionReward(function).name == name
+    assert FunctionReward(function, name="mine").name == "mine"
+    assert FunctionReward(function).state_key == f"FunctionReward[{name}]"
+
+
+def test_two_functions_without_names_must_be_named():
+    pair = [FunctionReward(lambda q, a, r: [0.0] * 2) for _ in range(2)]
+    with pytest.raises(ConfigError, match=r"two rewards are named '<lambda>'; give each"):
+        check_rewards(pair)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        two_arguments,
+        lambda: [],
+        lambda query, answers, reference, more: [],
+        lambda *, query, answers, reference: [],
+        functools.partial(length_score, reference=1),
+        len,
+        max,  # has no signature that could be looked at
+    ],
+)
+def test_a_function_of_other_arguments_is_refused_in_one_line(function):
+    with pytest.raises(ConfigError) as error:
+        FunctionReward(function)
+    message = str(error.value)
+    assert message.startswith("model.rewards.FunctionReward.function: ")
+    assert "(query, answers, reference)" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda query, answers, reference=None: [1.0] * len(answers),
+        lambda *args: [1.0] * len(args[1]),
+        lambda *args, **kwargs: [1.0] * len(args[1]),
+        functools.partial(lambda more, q, a, r: [1.0] * len(a), 7),
+    ],
+)
+def test_a_function_that_takes_the_three_is_taken(function):
+    assert FunctionReward(function).score(PLAYED).tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+def test_its_range_is_what_is_said_of_it():
+    assert not in_unit_range([FunctionReward(length_score)])
+    assert in_unit_range([FunctionReward(length_score, span=(0.0, 1.0))])
+    assert not is_binary([FunctionReward(length_score, span=(0.0, 1.0))])
+    with pytest.raises(ConfigError, match=r"^model\.challenger_objective: "):
+        check_rewards([FunctionReward(length_score, span=(0.0, 2.0))], "band")
+
+
+def test_it_enters_for_answers_only():
+    assert FunctionReward(length_score, enters="quality").enters == "quality"
+    with pytest.raises(ConfigError, match="'length_score' scores answers and cannot enter"):
+        FunctionReward(length_score, enters="challenger")
+
+
+# -- in a config -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def untouched_process():
+    """What the command sets does not outlive the test."""
+    environment, threads = dict(os.environ), torch.get_num_threads()
+    with warnings.catch_warnings():
+        yield
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(threads)
+
+
+def made_from(tmp_path, monkeypatch, **init_args):
+    """The exit status, and the rewards of the module that a config with this reward makes."""
+    config = yaml.safe_load((ROOT / "configs" / "tiny_lsp.yaml").read_text())
+    config["model"]["rewards"] = [
+        {"class_path": "lsp_lightning.FunctionReward", "init_args": init_args}
+    ]
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    made = []
+    fit = Trainer.fit
+
+    @functools.wraps(fit)
+    def nothing(self, model, *args, **kwargs):
+        made.extend(model.rewards)
+
+    monkeypatch.setattr(Trainer, "fit", nothing)
+    args = ["fit", "--config", str(path), "--trainer.default_root_dir", str(tmp_path / "run")]
+    return main(args), made
+
+
+@pytest.mark.usefixtures("untouched_process")
+def test_a_config_names_a_function_by_its_path(tmp_path, monkeypatch):
+    status, [reward] = made_from(
+        tmp_path,
+        monkeypatch,
+        function=f"{HERE}.length_score",
+        span=[0, 9],
+        weight=0.5,
+        standardize=True,
+    )
+    assert status == 0
+    assert reward.name == "length_score"
+    assert reward.span == (0, 9)
+    assert reward.weight == 0.5
+    assert reward.scale is not None
+    assert reward.score(PLAYED).tolist() == [[1.0, 2.0], [0.0, 1.0]]
+
+
+@pytest.mark.usefixtures("untouched_process")
+@pytest.mark.parametrize(
+    ("function", "shown"),
+    [
+        (f"{HERE}.two_arguments", "'two_arguments' cannot be called with (query, answers, ref"),
+        (f"{HERE}.no_such_function", "no_such_function"),
+        ("no_such_package.score", "no_such_package"),
+        (3, "3"),
+    ],
+)
+def test_a_mistake_in_a_config_is_one_line(tmp_path, monkeypatch, capsys, function, shown):
+    status, made = made_from(tmp_path, monkeypatch, function=function)
+    assert (status, made) == (2, [])
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert re.match(r"error: [\w.]*function: ", line)
+    assert shown in line
+
+
+@pytest.mark.usefixtures("untouched_process")
+def test_a_printed_config_with_a_function_can_be_read_again(tmp_path, capsys):
+    config = yaml.safe_load((ROOT / "configs" / "tiny_lsp.yaml").read_text())
+    function = {"class_path": "lsp_lightning.FunctionReward"}
+    function["init_args"] = {"function": f"{HERE}.length_score", "span": [0, 9]}
+    config["model"]["rewards"] = [function, {"class_path": "lsp_lightning.NoveltyReward"}]
+    shown = [yaml.safe_dump(config)]
+    for name in ("first.yaml", "second.yaml"):
+        (tmp_path / name).write_text(shown[-1])
+        with pytest.raises(SystemExit):
+            main(["fit", "--config", str(tmp_path / name), "--print_config"])
+        shown.append(capsys.readouterr().out)
+    assert shown[1] == shown[2]
+    first, second = yaml.safe_load(shown[2])["model"]["rewards"]
+    assert first["init_args"]["function"] == f"{HERE}.length_score"
+    assert second["class_path"] == "lsp_lightning.NoveltyReward"

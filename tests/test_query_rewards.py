@@ -1,0 +1,303 @@
+"""What the Challenger alone is paid for: new queries, of a wanted length and form."""
+
+import random
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from handmade import FixedReward, playout, rollouts, scored_round
+
+from lsp_lightning import ConfigError, FormReward, LengthReward, NoveltyReward
+from lsp_lightning.rewards import RewardError, score_all
+
+
+def asked(*queries, **kwargs):
+    """A playout of these queries."""
+    return playout(queries, [["a"]] * len(queries), **kwargs)
+
+
+def round_of(*queries):
+    """A scored round of these queries."""
+    return replace(scored_round([[1.0]] * len(queries)), playout=asked(*queries))
+
+
+def remembering(*rounds, **kwargs) -> NoveltyReward:
+    """A novelty reward after rounds of these queries."""
+    reward = NoveltyReward(**kwargs)
+    for queries in rounds:
+        reward.observe(round_of(*queries))
+    return reward
+
+
+def novelty(reward, *queries) -> list[float]:
+    return reward.score(asked(*queries)).tolist()
+
+
+def likeness(one: str, other: str) -> float:
+    """2 * longest common subsequence over the lengths of both: the share that is not edited."""
+    table = [[0] * (len(other) + 1) for _ in range(len(one) + 1)]
+    for i, a in enumerate(one):
+        for j, b in enumerate(other):
+            longest = max(table[i][j + 1], table[i + 1][j])
+            table[i + 1][j + 1] = table[i][j] + 1 if a == b else longest
+    return 2 * table[-1][-1] / (len(one) + len(other)) if one or other else 1.0
+
+
+# -- novelty ---------------------------------------------------------------------------------------
+
+
+def test_in_a_round_the_first_of_equal_queries_is_new_and_the_others_are_repetitions():
+    reward = NoveltyReward()
+    assert novelty(reward, "2+2?", "name a sea", "2+2?", "2+2?") == [1, 1, 0, 0]
+
+
+def test_a_query_of_a_past_round_is_a_repetition_in_all_later_ones():
+    reward = remembering(["2+2?", "x"], ["name a sea", "y"])
+    assert novelty(reward, "2+2?", "why?", "name a sea") == [0, 1, 0]
+
+
+def test_only_observing_is_remembered():
+    reward = NoveltyReward()
+    for _ in range(2):
+        assert novelty(reward, "2+2?", "why?") == [1, 1]
+        reward.judge(asked("2+2?", "why?"))
+        score_all([FixedReward([[0.0]] * 2), reward], asked("2+2?", "why?"))
+    reward.observe(round_of("2+2?", "why?"))
+    assert novelty(reward, "2+2?", "why?") == [0, 0]
+
+
+@pytest.mark.parametrize("near", [0.0, 0.5, 0.8])
+@pytest.mark.parametrize(
+    ("past", "query", "alike"),
+    [
+        ("abcd", "abcd", 1.0),
+        ("abcde", "abcd", 8 / 9),  # one character taken out: 4 of 5 and 4 of 4 are kept
+        ("abcd", "abce", 6 / 8),  # one replaced: 3 of 4 on both sides
+        ("abcdefgh", "abcdefgx", 14 / 16),
+        ("abcd", "dcba", 2 / 8),  # one letter is left in order
+        ("abcd", "wxyz", 0.0),
+        ("aaaa", "a", 2 / 5),
+    ],
+)
+def test_from_near_on_the_score_falls_linearly_to_0_for_a_repetition(past, query, alike, near):
+    assert likeness(past, query) == pytest.approx(alike)
+    expected = 1.0 if alike <= near else (1 - alike) / (1 - near)
+    reward = remembering([past], near=near)
+    assert novelty(reward, query) == pytest.approx([expected], abs=1e-6)
+    # and so it does within a round
+    assert novelty(NoveltyReward(near=near), past, query)[1] == pytest.approx(expected, abs=1e-6)
+
+
+def test_scores_are_those_of_the_most_alike_query_before():
+    rng = random.Random(0)
+    texts = ["".join(rng.choices("abc", k=rng.randint(0, 8))) for _ in range(24)]
+    past, present = texts[:12], texts[12:]
+    near = 0.6
+    expected = []
+    for i, text in enumerate(present):
+        alike = max(likeness(text, other) for other in past + present[:i])
+        expected.append(1.0 if alike < near else (1 - alike) / (1 - near))
+    assert novelty(remembering(past, near=near), *present) == pytest.approx(expected, abs=1e-6)
+    assert sum(0 < score < 1 for score in expected) > 0  # of all kinds
+
+
+def test_case_and_white_space_do_not_make_a_query_new():
+    reward = remembering(["Name a  sea."])
+    assert novelty(reward, "name a sea.", "NAME\n\tA SEA.", " Name a sea. ") == [0, 0, 0]
+    assert novelty(NoveltyReward(), "Stra\u00dfe", "STRASSE") == [1, 0]
+
+
+def test_near_duplicates_are_logged():
+    # 1 and 8/9 and 14/16 are above 0.8, 6/8 is not
+    judged = remembering(["abcd", "stuvwxyz"]).judge(asked("abcd", "abcde", "abce", "stuvwxya"))
+    assert judged.metrics["near_duplicates"].tolist() == [1, 1, 1, 1]
+    judged = remembering(["abcd", "stuvwxyz"]).judge(asked("abce", "stuvwxya", "why?"))
+    assert judged.metrics["near_duplicates"].tolist() == [0, 1, 0]
+
+
+def test_exactly_at_near_a_query_is_new():
+    judged = remembering(["abcd"], near=0.75).judge(asked("abce"))
+    assert judged.scores.tolist() == [1]
+    assert judged.metrics["near_duplicates"].tolist() == [0]
+
+
+def test_of_long_queries_the_beginning_is_compared():
+    reward = NoveltyReward(max_characters=4)
+    assert novelty(reward, "abcd, the one", "abcd, the other", "bcda") == pytest.approx([1, 0, 1])
+    remembered = remembering(["abcd" * 1000], max_characters=4)
+    assert remembered.state_dict()["memory"] == ["abcd"]
+
+
+def test_the_memory_keeps_the_newest_queries():
+    reward = remembering(["alpha", "bravo"], ["charlie"], ["delta"], capacity=3)
+    assert reward.state_dict()["memory"] == ["bravo", "charlie", "delta"]
+    assert novelty(reward, "alpha", "bravo", "charlie", "delta") == [1, 0, 0, 0]
+
+
+def test_a_query_that_comes_back_is_new_in_the_memory_again():
+    # else the Challenger could bring back, of all that it asked, what it asked last
+    reward = remembering(["alpha", "bravo"], ["alpha", "charlie"], capacity=2)
+    assert reward.state_dict()["memory"] == ["alpha", "charlie"]
+
+
+def test_each_text_is_remembered_once():
+    reward = remembering(["alpha", "Alpha", "alpha "], ["alpha"])
+    assert reward.state_dict()["memory"] == ["alpha"]
+
+
+def test_without_capacity_only_the_round_itself_counts():
+    reward = remembering(["alpha"], ["bravo"], capacity=0)
+    assert reward.state_dict()["memory"] == []
+    assert novelty(reward, "alpha", "alpha") == [1, 0]
+
+
+def test_at_near_0_every_likeness_counts():
+    assert novelty(remembering(["abcd"], near=0.0), "dxyz") == pytest.approx([1 - 2 / 8])
+
+
+def test_empty_queries_are_alike_and_like_nothing_else():
+    assert novelty(NoveltyReward(), "", "a", "", " \n") == [1, 1, 0, 0]
+    assert novelty(remembering([""]), "", "a") == [0, 1]
+
+
+def test_the_state_goes_on_where_it_was_taken():
+    reward = remembering(["alpha", "bravo"], ["Charlie"])
+    state = reward.state_dict()
+    assert state == {"memory": ["alpha", "bravo", "charlie"]}
+    reward.observe(round_of("delta"))
+    assert len(state["memory"]) == 3  # a state that was taken stays what it was
+    fresh = NoveltyReward()
+    fresh.load_state_dict(state)
+    assert novelty(fresh, "alpha", "charlie", "delta") == [0, 0, 1]
+    fresh.observe(round_of("delta"))
+    assert fresh.state_dict() == reward.state_dict()
+    assert len(state["memory"]) == 3
+
+
+def test_a_long_memory_is_searched_in_no_time():
+    rng = random.Random(0)
+
+    def text():
+        return "".join(rng.choices("abcdefghijklmnopqrstuvwxyz ", k=200))
+
+    reward = NoveltyReward()
+    reward.load_state_dict({"memory": [text() for _ in range(10_000)]})
+    queries = [text() for _ in range(16)]
+    start = time.process_time()
+    scores = novelty(reward, *queries)
+    assert time.process_time() - start < 2
+    assert scores == [1] * 16
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("near", 1.0),
+        ("near", -0.1),
+        ("near", float("nan")),
+        ("capacity", -1),
+        ("max_characters", 0),
+    ],
+)
+def test_settings_of_novelty_are_checked(setting, value):
+    with pytest.raises(ConfigError, match=rf"^model\.rewards\.NoveltyReward\.{setting}: [^\n]+$"):
+        NoveltyReward(**{setting: value})
+
+
+# -- length ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "score"),
+    # in full from 10 to 20; over 5 words it falls to 0 on both sides
+    [(0, 0), (4, 0), (5, 0), (6, 0.2), (9, 0.8), (10, 1), (15, 1), (20, 1), (21, 0.8), (25, 0)],
+)
+def test_a_length_within_is_paid_in_full_and_less_so_outside(words, score):
+    reward = LengthReward(10, 20, fade=5)
+    [scored] = reward.score(asked(" word\n" * words)).tolist()
+    assert scored == pytest.approx(score)
+
+
+def test_characters_and_tokens_can_be_counted():
+    queries = ("ab", "a b c d")
+    characters = LengthReward(4, 7, fade=2, unit="characters").score(asked(*queries))
+    assert characters.tolist() == [0, 1]  # 2 are two short of 4
+    written = replace(asked(*queries), queries=rollouts(queries, lengths=[5, 3]))
+    tokens = LengthReward(4, 4, fade=2, unit="tokens").score(written)
+    assert tokens.tolist() == [0.5, 0.5]  # one too many, one too few
+
+
+def test_tokens_of_queries_from_a_file_are_not_known():
+    reward = LengthReward(1, 2, unit="tokens")
+    with pytest.raises(
+        RewardError, match="'length' failed: only queries that the Challenger wrote"
+    ):
+        score_all([FixedReward([[0.0]] * 2), reward], asked("a", "b", from_file=True))
+    # words of theirs are
+    words = LengthReward(1, 2)
+    assert words.score(asked("a", "b", from_file=True)).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [({"low": 3, "high": 2}, "high"), ({"low": 1, "high": 2, "fade": 0}, "fade")],
+)
+def test_settings_of_length_are_checked(settings, key):
+    with pytest.raises(ConfigError, match=rf"^model\.rewards\.LengthReward\.{key}: [^\n]+$"):
+        LengthReward(**settings)
+
+
+# -- form ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "score"),
+    [
+        ("12+3=?", 1),
+        ("12+3=? ", 0),  # the whole query must match
+        ("so 12+3=?", 0),
+        ("12+3=?\n", 0),
+        ("", 0),
+    ],
+)
+def test_a_form_is_matched_by_the_whole_query(query, score):
+    assert FormReward(r"\d+\+\d+=\?").score(asked(query)).tolist() == [score]
+
+
+def test_a_dot_matches_a_line_break_too():
+    assert FormReward("a.*b").score(asked("a\n\nb", "a\nc")).tolist() == [1, 0]
+
+
+def test_a_pattern_that_a_hostile_text_keeps_busy_is_left_undecided():
+    reward = FormReward(r"(a|aa)+$")
+    start = time.process_time()
+    scores = reward.score(asked("a" * 60 + "!", "aaa", "b"))
+    assert time.process_time() - start < 1.5
+    assert scores.isnan().tolist() == [True, False, False]
+    assert scores[1:].tolist() == [1, 0]
+    # it takes the round's mean: nobody is pushed by what was not decided
+    scored = score_all([FixedReward([[0.0]] * 3), reward], asked("a" * 60 + "!", "aaa", "b"))
+    assert scored.challenger_N.tolist() == [0.5, 1, 0]
+
+
+@pytest.mark.parametrize("pattern", ["(", "a{99999999999}", "(?P<a", r"\p{NoSuchThing}", "[a"])
+def test_a_pattern_that_is_none_is_refused_in_one_line(pattern):
+    with pytest.raises(ConfigError, match=r"^model\.rewards\.FormReward\.pattern: is no [^\n]+$"):
+        FormReward(pattern)
+
+
+# -- all of them -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reward", [NoveltyReward(), LengthReward(1, 2), FormReward("a")])
+def test_they_are_paid_to_the_challenger_alone_in_the_unit_range(reward):
+    assert reward.enters == "challenger"
+    assert reward.span == (0, 1)
+    task = FixedReward([[1.0, 0.0]] * 3, name="task")
+    played = playout(["a", "b c d", ""], [["x", "y"]] * 3)
+    scored = score_all([task, reward], played)
+    assert scored.challenger_N.shape == (3,)
+    assert ((scored.challenger_N >= 0) & (scored.challenger_N <= 1)).all()
+    assert scored.rewards_NG.tolist() == task.scores.tolist()
+    assert scored.components[reward.name].dtype == torch.float32
