@@ -167,8 +167,9 @@ class SelfPlayDataModule(LightningDataModule):
                     require(query.reference)
                 except ValueError as error:
                     text = query.text if len(query.text) <= 40 else f"{query.text[:40]}..."
+                    why = " ".join(str(error).split())
                     raise ConfigError(
-                        key, f"the reference of {text!r} {error}", "mend the file"
+                        key, f"the reference of {text!r} {why}", "mend the file"
                     ) from error
 
     def facts(self) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The errors a user can mend: one line that names the key and the remedy."""
 
+from collections.abc import Sequence
+
 
 class ConfigError(Exception):
     """A setting that cannot work, found before any model is loaded where that is possible.
@@ -17,6 +19,16 @@ class ConfigError(Exception):
         self.key = key
         self.problem = problem
         self.remedy = remedy
+
+
+def require_one_of(value: str, choices: Sequence[str], key: str) -> None:
+    """Whether a setting is one of the names it can have.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if value not in choices:
+        raise ConfigError(key, f"is {value!r}", f"set one of {', '.join(choices)}")
 
 
 def require_at_least(value: int, least: int, key: str, reason: str) -> None:

@@ -108,9 +108,10 @@ def round_metrics(
     for name, scores in played.components.items():
         metrics[f"reward/{name}"] = scores
         metrics[f"unjudged/{name}"] = scores.isnan().float()
+    told: dict[str, Tensor | float] = dict(played.reward_metrics)
     for name, values in played.query_facts.items():
-        metrics |= fact_metrics(name, values)
-    return metrics | dict(played.reward_metrics)
+        told |= fact_metrics(name, values)
+    return told | metrics  # what rewards call their facts never hides what is measured here
 
 
 def fact_metrics(name: str, values: Sequence[object]) -> dict[str, float]:

@@ -275,7 +275,7 @@ class SelfPlayModule(LightningModule):
             "reference": reference,
             **vars(self.loss_settings),
             **vars(self.payoffs),
-            "rewards": [[r.name, r.enters, r.weight] for r in self.rewards],
+            "rewards": [[r.name, r.enters, r.weight, r.scale is not None] for r in self.rewards],
             "dtype": dtype,
             "chat_template_kwargs": template,
             "optimizer": resume.optimizer_defaults(self.optimizer),

@@ -5,6 +5,7 @@ what fills their slots is plain text.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -110,12 +111,22 @@ def fence(text: str, tags: Iterable[str] = JUDGE_TAGS) -> str:
 
     The opening bracket of each such tag, in any case and spacing, becomes a single angle quotation
     mark. A comparison such as ``x <score`` stays: where no bracket closes after it there is no
-    tag.
+    tag. A tag in characters that some tokenizers fold into a tag's (full-width ones, or with
+    invisible ones between) is one too: such a text is folded first.
     """
     names = "|".join(map(re.escape, tags))
+    tag = re.compile(rf"<(?=\s*(?:/\s*)?(?:{names})\b)", re.IGNORECASE)
+    folded = fold(text)
+    if len(tag.findall(folded)) > len(tag.findall(text)):
+        text = folded
     inside, closing, after = text.rpartition(">")
-    tag = rf"<(?=\s*(?:/\s*)?(?:{names})\b)"
-    return re.sub(tag, "\u2039", inside + closing, flags=re.IGNORECASE) + after
+    return tag.sub("\u2039", inside + closing) + after
+
+
+def fold(text: str) -> str:
+    """The text in its compatibility form (NFKC) and without invisible format characters."""
+    visible = (char for char in text if unicodedata.category(char) != "Cf")
+    return unicodedata.normalize("NFKC", "".join(visible))
 
 
 def without_thinking(text: str) -> str:
@@ -123,7 +134,7 @@ def without_thinking(text: str) -> str:
     opening, closing = _THINKING
     _, mark, said = text.rpartition(closing)
     if mark:
-        return said.strip()
+        return said.partition(opening)[0].strip()
     return "" if text.lstrip().startswith(opening) else text
 
 

@@ -240,3 +240,17 @@ def test_facts_of_numbers_are_means_and_facts_of_texts_are_entropies():
 
 def test_facts_of_one_family_have_entropy_zero():
     assert fact_metrics("family", ("add",) * 3) == {"queries/family_entropy": 0.0}
+
+
+def test_what_rewards_tell_never_hides_what_is_measured():
+    # a verifier's own "duplicate" and a reward that calls itself "kl"
+    played = replace(
+        ROUND,
+        query_facts={"duplicate": (1.0, 1.0), "size": (1.0, 3.0)},
+        reward_metrics={"kl/solver": 9.0, "mine/cut": torch.tensor([0.0, 1.0])},
+    )
+    found = logged(played, [0.0, 0.0, 1.0, 1.0, 1.0, 1.0])
+    assert found["queries/duplicate"] == 0
+    assert found["kl/solver"] == 1
+    assert found["queries/size"] == 2
+    assert found["mine/cut"] == 0.5

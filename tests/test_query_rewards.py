@@ -269,16 +269,21 @@ def test_a_dot_matches_a_line_break_too():
     assert FormReward("a.*b").score(asked("a\n\nb", "a\nc")).tolist() == [1, 0]
 
 
-def test_a_pattern_that_a_hostile_text_keeps_busy_is_left_undecided():
+def test_a_pattern_that_a_hostile_text_keeps_busy_does_not_match_and_is_counted():
+    # undecided would be the round's mean: a Challenger could write that instead of a wrong form
     reward = FormReward(r"(a|aa)+$")
     start = time.process_time()
-    scores = reward.score(asked("a" * 60 + "!", "aaa", "b"))
-    assert time.process_time() - start < 1.5
-    assert scores.isnan().tolist() == [True, False, False]
-    assert scores[1:].tolist() == [1, 0]
-    # it takes the round's mean: nobody is pushed by what was not decided
-    scored = score_all([FixedReward([[0.0]] * 3), reward], asked("a" * 60 + "!", "aaa", "b"))
-    assert scored.challenger_N.tolist() == [0.5, 1, 0]
+    judgement = reward.judge(asked("a" * 60 + "!", "aaa", "b"))
+    assert time.process_time() - start < 1.0
+    assert judgement.scores.tolist() == [0, 1, 0]
+    assert judgement.metrics["slow"].tolist() == [1, 0, 0]
+
+
+def test_invisible_characters_make_nothing_new():
+    hidden = "\u200b".join("what is seven times six")
+    asked_thrice = asked("what is seven times six", hidden, "WHAT is  seven times six")
+    scores = NoveltyReward().score(asked_thrice)
+    assert scores.tolist() == [1, 0, 0]
 
 
 @pytest.mark.parametrize("pattern", ["(", "a{99999999999}", "(?P<a", r"\p{NoSuchThing}", "[a"])

@@ -601,3 +601,33 @@ def test_lsp_adds_quality_for_both_roles_and_lsp_zero_is_the_game_without():
     assert zero.challenger_N.tolist() == [-0.25, 0.25]
     # -1/2 + 1/2 = 0 and 0 + 1 = 1
     assert full.challenger_N.tolist() == [-0.5, 0.5]
+
+
+class Unruly(Reward):
+    """A reward whose judgement is given."""
+
+    def __init__(self, judgement, **kwargs):
+        super().__init__(**kwargs)
+        self.judgement = judgement
+
+    def judge(self, playout):
+        return self.judgement
+
+
+ONES = torch.ones(2, 2)
+
+
+def test_a_judgement_that_breaks_the_contract_stops_the_round_and_names_the_reward():
+    with pytest.raises(RewardError, match=r"'t': judge returned Tensor, expected a Judgement"):
+        score_all([Unruly(ONES, name="t")], PLAYED)
+    with pytest.raises(RewardError, match=r"'t': 5 values of 'size' for \d queries"):
+        score_all([Unruly(Judgement(ONES, {"size": range(5)}), name="t")], PLAYED)
+    bounded = Unruly(Judgement(ONES * 5), name="t")
+    bounded.span = (0.0, 1.0)
+    with pytest.raises(RewardError, match=r"'t' returned a score outside of \[0\.0, 1\.0\]"):
+        score_all([bounded], PLAYED)
+
+
+def test_a_reward_that_enters_nowhere_is_refused():
+    with pytest.raises(ConfigError, match=r"^model\.rewards\.enters: is 'nobody'"):
+        Unruly(None, enters="nobody")

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import ConfigError, require_one_of
 from lsp_lightning.functional import UNIT_RANGE_OBJECTIVES, ChallengerObjective
 from lsp_lightning.rewards.scale import RunningScale
 from lsp_lightning.types import Playout, Reference, SelfPlayRound
@@ -65,6 +65,7 @@ class Reward(Callback):
     ) -> None:
         if not math.isfinite(weight):
             raise ConfigError("model.rewards", f"a weight is {weight}", "set a finite one")
+        require_one_of(enters, get_args(Enters), "model.rewards.enters")
         self.weight = weight
         self.name = name or type(self).__name__.removesuffix("Reward").lower()
         self.enters: Enters = enters
@@ -263,6 +264,9 @@ def _checked(reward: Reward, playout: Playout, shape: tuple[int, ...]) -> Judgem
         judgement = reward.judge(playout)
     except Exception as error:
         raise RewardError(f"reward {reward.name!r} failed: {error}") from error
+    if not isinstance(judgement, Judgement):
+        got = type(judgement).__name__
+        raise RewardError(f"reward {reward.name!r}: judge returned {got}, expected a Judgement")
     scores = judgement.scores
     if not isinstance(scores, Tensor) or tuple(scores.shape) != shape:
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
@@ -277,6 +281,17 @@ def _checked(reward: Reward, playout: Playout, shape: tuple[int, ...]) -> Judgem
             f"reward {reward.name!r} is said to be 0 or 1 and returned another score; "
             "set its binary to false"
         )
+    low, high = reward.span or (-math.inf, math.inf)
+    if ((scores < low - _ROUNDING) | (scores > high + _ROUNDING)).any():
+        raise RewardError(
+            f"reward {reward.name!r} returned a score outside of [{low}, {high}], its span"
+        )
+    for fact, values in judgement.query_facts.items():
+        if len(values) != len(playout.query_texts):
+            raise RewardError(
+                f"reward {reward.name!r}: {len(values)} values of {fact!r} for "
+                f"{len(playout.query_texts)} queries"
+            )
     if scores.isnan().all() and reward.weight != 0:
         raise RewardError(f"reward {reward.name!r} could judge nothing of this round")
     return replace(judgement, scores=scores)

@@ -47,6 +47,8 @@ class FunctionReward(Reward):
                 f"{label!r} cannot be called with (query, answers, reference): {error}",
                 "give a function of these three",
             ) from error
+        if span is not None and not span[0] < span[1]:
+            raise ConfigError("model.rewards.FunctionReward.span", f"is {span}", "give low, high")
         self.function = function
         self.span = span
 

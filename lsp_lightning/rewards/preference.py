@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import require_at_least
+from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.inference import by_token_budget, inference_state, pad_right
 from lsp_lightning.pretrained import check_base, load_classifier, load_tokenizer
 from lsp_lightning.rewards.base import AnswerEnters, Judgement, Reward, require_answers
@@ -79,7 +79,17 @@ class PreferenceReward(Reward):
             else:
                 self._pairs = SegmentPairs(tokenizer)
                 self._pad_id = getattr(self._model.config.get_text_config(), "pad_token_id", None)
+            self._require_room()
         self._model.to(reference.device)
+
+    def _require_room(self) -> None:
+        frame = len(self._pairs.encode("", "", 2**31).ids)
+        if self._max_tokens < frame + 2:
+            raise ConfigError(
+                f"{_KEY}.max_tokens",
+                f"leaves {self._max_tokens}, but an empty pair takes {frame}",
+                "set more, or use a model with a longer context",
+            )
 
     def score(self, playout: Playout) -> Tensor:
         """The model's logits, (N, G)."""

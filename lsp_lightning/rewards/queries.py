@@ -1,19 +1,20 @@
 """Rewards for the Challenger alone: what it writes should be new, and of a wanted form."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import regex
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError, require_at_least
+from lsp_lightning.errors import ConfigError, require_at_least, require_one_of
+from lsp_lightning.prompts import fold
 from lsp_lightning.rewards.base import Judgement, Reward
 from lsp_lightning.types import Playout, SelfPlayRound
 
 Unit = Literal["characters", "words", "tokens"]
 
-_PATTERN_SECONDS = 0.5
+_PATTERN_SECONDS = 0.05
 
 
 class NoveltyReward(Reward):
@@ -21,7 +22,7 @@ class NoveltyReward(Reward):
 
     It is compared with the queries before it in the round and with a memory of past rounds; the
     most alike one counts. Likeness is the share of characters that need not be edited, as rapidfuzz
-    measures it, regardless of case and white space.
+    measures it, regardless of case, white space and invisible characters.
 
     Args:
         weight: factor among the rewards for the Challenger.
@@ -39,8 +40,8 @@ class NoveltyReward(Reward):
         weight: float = 1.0,
         name: str = "novelty",
         near: float = 0.8,
-        capacity: int = 10_000,
-        max_characters: int = 1000,
+        capacity: int = 4096,
+        max_characters: int = 500,
     ) -> None:
         super().__init__(weight, name, enters="challenger")
         key = "model.rewards.NoveltyReward"
@@ -84,7 +85,7 @@ class NoveltyReward(Reward):
         self._memory = list(state_dict.get("memory", []))
 
     def _normal(self, text: str) -> str:
-        return " ".join(text[: self._max_characters].casefold().split())
+        return " ".join(fold(text[: self._max_characters]).casefold().split())
 
 
 class LengthReward(Reward):
@@ -94,7 +95,7 @@ class LengthReward(Reward):
         low: least length that is paid in full.
         high: greatest length that is paid in full.
         fade: so far outside nothing is paid.
-        unit: what is counted.
+        unit: what is counted; tokens with the one that ends the query.
         weight: factor among the rewards for the Challenger.
         name: what it is called in metrics and transcripts.
     """
@@ -114,6 +115,7 @@ class LengthReward(Reward):
         key = "model.rewards.LengthReward"
         require_at_least(high, low, f"{key}.high", f"the least length is {low}")
         require_at_least(fade, 1, f"{key}.fade", "the score falls over some length")
+        require_one_of(unit, get_args(Unit), f"{key}.unit")
         self._low, self._high, self._fade = low, high, fade
         self._unit = unit
 
@@ -135,8 +137,8 @@ class FormReward(Reward):
     """Queries of a wanted form: 1 where a regular expression matches the whole query, else 0.
 
     Args:
-        pattern: the expression (of the regex package); a match that takes longer than half a second
-            is left undecided.
+        pattern: the expression (of the regex package); a query that takes it longer than 50 ms does
+            not match, and is counted.
         weight: factor among the rewards for the Challenger.
         name: what it is called in metrics and transcripts.
     """
@@ -154,13 +156,22 @@ class FormReward(Reward):
 
     def score(self, playout: Playout) -> Tensor:
         """1 or 0 for each query, (N,)."""
-        return torch.tensor([self._matches(text) for text in playout.query_texts])
+        return self.judge(playout).scores
 
-    def _matches(self, text: str) -> float:
+    def judge(self, playout: Playout) -> Judgement:
+        """1 or 0 for each query, and the share that took too long."""
+        matches = [self._matches(text) for text in playout.query_texts]
+        too_long = torch.tensor([float(match is None) for match in matches])
+        return Judgement(
+            torch.tensor([float(bool(m)) for m in matches]), metrics={"slow": too_long}
+        )
+
+    def _matches(self, text: str) -> bool | None:
+        # not NaN: the Challenger could write queries that stall the pattern instead of a 0
         try:
-            return float(self._pattern.fullmatch(text, timeout=_PATTERN_SECONDS) is not None)
+            return self._pattern.fullmatch(text, timeout=_PATTERN_SECONDS) is not None
         except TimeoutError:
-            return float("nan")
+            return None
 
 
 def _likeness(texts: Sequence[str], others: Sequence[str], least: float) -> Tensor:

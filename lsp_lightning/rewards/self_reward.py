@@ -1,12 +1,12 @@
 """The quality self-reward: the frozen reference, prompted, judges the round."""
 
 import warnings
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import ConfigError, require_at_least, require_one_of
 from lsp_lightning.prompts import MAX_SCORE, SCORE_PREFIX, parse_grade
 from lsp_lightning.rewards.base import Judgement, Reward
 from lsp_lightning.rewards.judging import JudgeTemplate, grade_scores, judged_texts
@@ -54,6 +54,9 @@ class SelfReward(Reward):
     ) -> None:
         super().__init__(weight, name, enters="quality", standardize=standardize)
         self._template = JudgeTemplate(prompt, f"{_KEY}.prompt")
+        require_one_of(reading, get_args(Reading), f"{_KEY}.reading")
+        key = f"{_KEY}.sampling.max_new_tokens"
+        require_at_least(sampling.max_new_tokens, 1, key, "a reply needs room")
         self._reading = reading
         self._reply_prefix = reply_prefix
         self._sampling = sampling

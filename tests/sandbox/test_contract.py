@@ -285,3 +285,23 @@ def test_a_box_without_the_filter_is_refused(bubblewrapped, monkeypatch):
     monkeypatch.setattr(bubblewrap, "_box", lambda rules: box(rules)[:-2])
     with pytest.raises(ConfigError, match="it allows starting processes"):
         BubblewrapSandbox().prepare()
+
+
+class Unsteady(MontySandbox):
+    """A sandbox that itself fails for some programs."""
+
+    def _run(self, program):
+        if program.source.startswith("#"):
+            raise SandboxError("no worker")
+        return super()._run(program)
+
+
+def test_where_the_sandbox_fails_there_is_no_outcome_and_the_others_have_theirs():
+    sandbox = Unsteady(LIMITS)
+    programs = [Program("print(1)"), Program("# lost"), Program("print(2)")]
+    outcomes = sandbox.run_all(programs)
+    assert outcomes == [Outcome("ok", "1\n"), None, Outcome("ok", "2\n")]
+    with pytest.raises(SandboxError, match="no worker"):
+        sandbox.run_all([Program("# lost"), Program("# lost")])
+    assert sandbox.run_all([]) == []
+    sandbox.close()
