@@ -36,6 +36,8 @@ def one_line(message: str, keys: Sequence[str]) -> ConfigError:
         remedy = nested.group(2) or "see --help for the keys"
         return ConfigError(f"{inside[0]}.{nested.group(1)}", "there is no such key", remedy)
     key = inside[0] if inside else "config"
+    if inside and "config" not in keys:
+        key = f"init_args.{key}"  # of some class: its parser does not know where it stands
     problem = _plain(re.sub(r"^(config: )?(Parser key \"[\w.]+\":\s*)+", "", text))
     return ConfigError(key, problem, "see --help for each key's values")
 
@@ -65,6 +67,12 @@ def _plain(text: str) -> str:
     text = re.sub(r"Given value type: .*", "", text)
     text = re.sub(r"Expected a typing\.Literal\[(.*?)\]", r"must be one of \1", text)
     text = re.sub(r"Expected an? <class '(\w+)'>", r"must be \1", text)
+    text = re.sub(
+        r"Type \S*Callable\[.*?\] expects a function or a callable class: (.*?)\. Got value: (\S+)",
+        r"cannot import \2 (\1)",
+        text,
+    )
+    text = re.sub(r"Problem with given class_path (\S+):\s*", r"cannot use \1: ", text)
     text = re.sub(r"\. Got value: (\S+)", r", is \1", text)
     text = re.sub(r"\s+", " ", text).strip(" ;")
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
