@@ -46,7 +46,7 @@ class Transcripts(Callback):
             return
         with _open_shard(trainer).open("a", encoding="utf-8") as file:
             for row in rows(batch):
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
         self._kept += 1
         if self._kept % self.shard_rounds == 0:
             close_shard(_folder(trainer))

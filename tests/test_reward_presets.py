@@ -1,0 +1,91 @@
+"""The reward presets play: two small rounds each by the command line, and what they log."""
+
+import csv
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from lsp_lightning.main import main
+
+ROOT = Path(__file__).parent.parent
+WORLD = ROOT / "lsp_lightning/tinyworld"
+
+
+@pytest.fixture(autouse=True)
+def untouched_process():
+    """What a run sets for its process does not outlive the test."""
+    environment, threads = dict(os.environ), torch.get_num_threads()
+    with warnings.catch_warnings():
+        yield
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(threads)
+
+
+def play(folder, tasks, *configs, more=()):
+    """The last round's row of the table, its summary, and its transcripts."""
+    few = folder / "tasks.jsonl"
+    few.write_text("\n".join((WORLD / "data" / tasks).read_text().splitlines()[:6]) + "\n")
+    run = folder / "run"
+    arguments = [word for name in configs for word in ("--config", str(ROOT / "configs" / name))]
+    arguments += ["--trainer.default_root_dir", str(run), "--trainer.max_steps", "2"]
+    arguments += ["--data.num_queries", "8", "--data.group_size", "4"]
+    assert main(["fit", *arguments, "--data.heldout", str(few), *more]) == 0
+    with (run / "metrics.csv").open(newline="") as file:
+        row = [row for row in csv.DictReader(file) if row["reward"]][-1]
+    [shard] = (run / "transcripts").glob("*.parquet")
+    return row, json.loads((run / "summary.json").read_text()), pq.read_table(shard).to_pylist()
+
+
+def test_a_reward_model_plays_and_the_truth_looks_on(tmp_path):
+    row, summary, answers = play(tmp_path, "dev.jsonl", "tiny_preference.yaml")
+    assert {"reward/preference", "reward/true_score", "reward/self_reward"} <= row.keys()
+    assert float(row["preference/cut"]) == 0
+    assert summary["heldout_after"]["n"] == 6  # by the program, which is not paid
+    preferred = torch.tensor([a["reward/preference"] for a in answers])
+    true = torch.tensor([a["reward/true_score"] for a in answers])
+    assert preferred[true == 1].mean() > preferred[true == 0].mean()
+    # R is the standardised preference alone: what is right adds nothing to it
+    for group in ([a for a in answers if a["query"] == answers[0]["query"] and a["round"] == 0],):
+        order = sorted(group, key=lambda a: a["reward/preference"])
+        assert [a["R"] for a in order] == sorted(a["R"] for a in group)
+
+
+@pytest.mark.parametrize("sandbox", ["MontySandbox", "BubblewrapSandbox"])
+def test_programs_are_written_run_and_predicted(tmp_path, sandbox):
+    if sandbox == "BubblewrapSandbox" and shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    overlay = tmp_path / "sandbox.yaml"
+    overlay.write_text(
+        "model:\n  rewards:\n  - class_path: lsp_lightning.VerifiableReward\n    init_args:\n"
+        "      verifier:\n        class_path: lsp_lightning.ProgramOutputVerifier\n"
+        f"        init_args: {{sandbox: {{class_path: lsp_lightning.{sandbox}}}}}\n"
+    )
+    more = ("--config", str(overlay)) if sandbox == "BubblewrapSandbox" else ()
+    row, summary, answers = play(tmp_path, "programs_dev.jsonl", "tiny_programs.yaml", more=more)
+    assert summary["rounds"] == 2
+    assert 0 <= float(row["queries/malformed"]) <= 1
+    well_formed = [a for a in answers if not a["query/malformed"]]
+    assert all(a["reward/verifiable"] == 0 for a in answers if a["query/malformed"])
+    assert all("print(" in a["query"] for a in well_formed)
+
+
+def test_two_sandboxes_agree_about_the_shipped_programs():
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    from lsp_lightning import BubblewrapSandbox, MontySandbox
+    from lsp_lightning.sandbox import Program
+
+    lines = (WORLD / "data/programs_dev.jsonl").read_text().splitlines()[::15]
+    tasks = [json.loads(line) for line in lines]
+    programs = [Program(task["query"]) for task in tasks]
+    for sandbox in (MontySandbox(), BubblewrapSandbox()):
+        outcomes = sandbox.run_all(programs)
+        sandbox.close()
+        assert [o.output.strip() for o in outcomes] == [task["reference"] for task in tasks]
