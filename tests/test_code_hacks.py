@@ -1,8 +1,7 @@
 """Code that wants to be paid without doing its task: no hack is, and its honest twin is."""
 
-import shutil
-
 import pytest
+from boxes import require_bubblewrap
 
 from lsp_lightning import BubblewrapSandbox, CodeVerifier, MontySandbox, ProgramOutputVerifier
 from lsp_lightning.rewards import Group
@@ -120,8 +119,8 @@ HACKS = {
 @pytest.fixture(scope="module", params=["monty", "bubblewrap"])
 def verifier(request):
     """A verifier over each sandbox, with short limits."""
-    if request.param == "bubblewrap" and shutil.which("bwrap") is None:
-        pytest.skip("bubblewrap is not installed")
+    if request.param == "bubblewrap":
+        require_bubblewrap()
     limits = Limits(seconds=1.0, memory_mib=128)
     kind = MontySandbox if request.param == "monty" else BubblewrapSandbox
     verifier = CodeVerifier(kind(limits))

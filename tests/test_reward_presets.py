@@ -3,13 +3,13 @@
 import csv
 import json
 import os
-import shutil
 import warnings
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from boxes import require_bubblewrap
 
 from lsp_lightning.main import main
 
@@ -59,8 +59,8 @@ def test_a_reward_model_plays_and_the_truth_looks_on(tmp_path):
 
 @pytest.mark.parametrize("sandbox", ["MontySandbox", "BubblewrapSandbox"])
 def test_programs_are_written_run_and_predicted(tmp_path, sandbox):
-    if sandbox == "BubblewrapSandbox" and shutil.which("bwrap") is None:
-        pytest.skip("bubblewrap is not installed")
+    if sandbox == "BubblewrapSandbox":
+        require_bubblewrap()
     overlay = tmp_path / "sandbox.yaml"
     overlay.write_text(
         "model:\n  rewards:\n  - class_path: lsp_lightning.VerifiableReward\n    init_args:\n"
@@ -77,8 +77,7 @@ def test_programs_are_written_run_and_predicted(tmp_path, sandbox):
 
 
 def test_two_sandboxes_agree_about_the_shipped_programs():
-    if shutil.which("bwrap") is None:
-        pytest.skip("bubblewrap is not installed")
+    require_bubblewrap()
     from lsp_lightning import BubblewrapSandbox, MontySandbox
     from lsp_lightning.sandbox import Program
 

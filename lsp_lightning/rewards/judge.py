@@ -64,6 +64,8 @@ class JudgeReward(Reward):
 
     A judge's own thinking is not read. A reply that keeps to no form, or that the length limit cut
     off, is unreadable; a request that failed after all tries is unanswered: both judge nothing.
+    The server's tokenizer is out of reach: that judged text cannot become one of its control tokens
+    is known for the spellings of the common families of models only.
 
     Args:
         url: where the protocol's paths begin, such as ``http://127.0.0.1:8000/v1``.

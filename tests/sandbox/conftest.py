@@ -1,8 +1,7 @@
 """The sandboxes under test, one of each for all tests: an attack must not harm the next run."""
 
-import shutil
-
 import pytest
+from boxes import require_bubblewrap
 
 from lsp_lightning.sandbox import BubblewrapSandbox, Limits, MontySandbox, Sandbox, bubblewrap
 
@@ -14,8 +13,7 @@ LIMITS = Limits(seconds=0.6, memory_mib=128, output_bytes=10_000)
 @pytest.fixture(scope="session")
 def bubblewrapped() -> Sandbox:
     """A bubblewrap sandbox whose processes carry the marker."""
-    if shutil.which("bwrap") is None:
-        pytest.skip("bubblewrap is not installed")
+    require_bubblewrap()
     with pytest.MonkeyPatch.context() as patch:
         command = bubblewrap._interpreter()
         patch.setattr(bubblewrap, "_interpreter", lambda: [*command, MARKER])

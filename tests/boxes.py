@@ -1,0 +1,25 @@
+"""Where the bubblewrap sandbox can be tested: bubblewrap is there and namespaces are allowed."""
+
+import functools
+import shutil
+import subprocess
+
+import pytest
+
+
+@functools.cache
+def _why_not() -> str | None:
+    if shutil.which("bwrap") is None:
+        return "bubblewrap is not installed"
+    command = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
+    trial = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (
+        f"bubblewrap cannot make a box here: {trial.stderr.strip()}" if trial.returncode else None
+    )
+
+
+def require_bubblewrap() -> None:
+    """Skip the test, with the reason, where there can be no box."""
+    reason = _why_not()
+    if reason:
+        pytest.skip(reason)
