@@ -1,9 +1,10 @@
-"""Does self-play on program output teach anything? Three arms, several seeds, held-out programs.
+"""Does self-play on program output teach anything? Four arms, several seeds, held-out programs.
 
 python -m benchmarks.program_selfplay --out runs/programs [--seeds 0 1 2] [--rounds 100]
 
 The truth is what the sandbox prints; nobody writes a program or an answer down beforehand. The
-controls: the same game without a learning rate, and with a coin's rewards in place of the truth.
+controls: the same game without a learning rate, and with a coin's rewards in place of the truth,
+with the judge's Q (which likes right answers too) and without it.
 """
 
 import argparse
@@ -26,6 +27,10 @@ ARMS: dict[str, Arm] = {
     "program output": ("tiny_programs", []),
     "lr 0": ("tiny_programs", ["--model.optimizer.init_args.lr", "0.0"]),
     "random rewards": ("tiny_programs", ["--config", "benchmarks/random_rewards.yaml"]),
+    "random rewards without Q": (
+        "tiny_programs",
+        ["--config", "benchmarks/random_rewards_without_q.yaml"],
+    ),
 }
 
 
