@@ -63,7 +63,7 @@ def verifiers(seconds: float) -> dict[str, float]:
     if shutil.which("bwrap"):
         sandboxes["bubblewrap"] = BubblewrapSandbox()
     rng = random.Random(0)
-    maths = [Group("", (text,), gold) for gold, text in answers(4000, seed=0)]
+    maths = [Group("", (text,), gold) for gold, text in answers(4000, seed=0, monsters=0)]
     code = [Group("", (FUNCTION.format(k=rng.randint(1, 3)),), CODE_TESTS) for _ in range(4000)]
     programs = [Group(make_program(3, rng), ("3",)) for _ in range(4000)]
     sentences = ["The boat lay in the harbour.", "It was small and old.", "Nobody came there."]

@@ -30,6 +30,8 @@ from lsp_lightning.datamodule import SelfPlayDataModule
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.module import SelfPlayModule
 from lsp_lightning.rewards import RewardError
+from lsp_lightning.sandbox import SandboxError
+from lsp_lightning.workers import WorkersError
 
 _DEFAULTS: dict[str, Any] = {
     "max_epochs": 1,  # the stream is one epoch of max_steps rounds
@@ -183,8 +185,11 @@ def run_command(args: Sequence[str]) -> int:
     except SIGTERMException:  # Lightning's own way out has status 0, which reads as success
         return _TERMINATED
     except RewardError as error:
-        if error.__cause__ is not None:  # a fault in the user's own code: show where
-            traceback.print_exception(error.__cause__)
+        cause: BaseException | None = error
+        while isinstance(cause, (RewardError, SandboxError, WorkersError)):
+            cause = cause.__cause__
+        if cause is not None:  # a fault in the user's own code: show where
+            traceback.print_exception(cause)
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Exception as error:

@@ -30,6 +30,8 @@ def one_line(message: str, keys: Sequence[str]) -> ConfigError:
     required = re.search(r"arguments are required: (.*)", text)
     if required:
         missing = re.sub(r"\b(fit|validate|test|predict)\.", "", required.group(1))
+        if "config" not in keys:
+            return ConfigError(f"init_args.{missing}", "not set", "set it in the config")
         return ConfigError(missing, "not set", "give --config FILE, such as configs/tiny_lsp.yaml")
     nested = re.search(r"(\w+): there is no such key; (did you mean '\w+'\?)?", text)
     if nested and inside:

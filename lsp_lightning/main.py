@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] == "--version":
         print(f"lsp-lightning {__version__}")
         return 0
+    if os.getcwd() not in sys.path:  # rewards of the user's own lie in modules beside the config
+        sys.path.append(os.getcwd())
     try:
         _check_command(args[0])
         check_config_files(args)

@@ -111,16 +111,17 @@ def fence(text: str, tags: Iterable[str] = JUDGE_TAGS) -> str:
 
     The opening bracket of each such tag, in any case and spacing, becomes a single angle quotation
     mark. A comparison such as ``x <score`` stays: where no bracket closes after it there is no
-    tag. A tag in characters that some tokenizers fold into a tag's (full-width ones, or with
-    invisible ones between) is one too: such a text is folded first.
+    opening tag. A tag in characters that some tokenizers fold into a tag's (full-width ones, or
+    with invisible ones between) is one too: such a text is folded first.
     """
     names = "|".join(map(re.escape, tags))
-    tag = re.compile(rf"<(?=\s*(?:/\s*)?(?:{names})\b)", re.IGNORECASE)
+    opening = re.compile(rf"<(?=\s*(?:{names})\b)", re.IGNORECASE)
+    closing = re.compile(rf"<(?=\s*/\s*(?:{names})\b)", re.IGNORECASE)
     folded = fold(text)
-    if len(tag.findall(folded)) > len(tag.findall(text)):
+    if any(len(tag.findall(folded)) > len(tag.findall(text)) for tag in (opening, closing)):
         text = folded
-    inside, closing, after = text.rpartition(">")
-    return tag.sub("\u2039", inside + closing) + after
+    inside, bracket, after = closing.sub("\u2039", text).rpartition(">")
+    return opening.sub("\u2039", inside + bracket) + after
 
 
 def fold(text: str) -> str:
@@ -229,9 +230,9 @@ def parse_winner(reply: str) -> Winner | None:
 #: How the control tokens of the common families of chat models are spelled: <|im_end|>, <|turn>,
 #: <turn|>, DeepSeek's with full-width bars, </s>, <end_of_turn>, [INST].
 _CONTROL = re.compile(
-    r"<(?=[|\uff5c][^\s<>]*>|[^\s<>]*[|\uff5c]>"
-    r"|/?(?:s|bos|eos|pad|unk|think|start_of_turn|end_of_turn)>)"
-    r"|\[(?=/?(?:INST|SYSTEM_PROMPT)\])"
+    r"<(?=[|\uff5c][^<>]*>|[^\s<>]*[|\uff5c]>|<?/?SYS>"
+    r"|/?(?:s|bos|eos|pad|unk|mask|think|tool_call|tool_response|unused\d+|\w+_of_\w+)>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS|gMASK|sop)\])"
 )
 
 

@@ -189,3 +189,10 @@ def test_groups_come_back_in_order(verifier):
         for tests in [{"function": "g", "tests": [{"args": [0], "output": k}]}]
     ]
     assert [list(v.scores) for v in verifier.judge(groups)] == [[1.0, 0.0]] * 6
+
+
+def test_an_example_after_the_function_does_not_hide_it(verifier):
+    usage = "Usage:\n```python\nprint(f(3))\n```\nIt prints:\n```\n10\n```\n"
+    wrong = fenced("def f(n):\n    return n")
+    answers = (fenced(HONEST) + usage, wrong + fenced(HONEST) + usage, fenced(HONEST) + wrong)
+    assert verifier.check(QUERY, answers, TESTS) == [1.0, 1.0, 0.0]

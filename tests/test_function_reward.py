@@ -83,28 +83,30 @@ def test_none_for_everything_ends_the_round():
 
 
 @pytest.mark.parametrize(("scores", "count"), [([], 0), ([1.0], 1), ([1.0] * 3, 3), ("abc", 3)])
-def test_another_count_of_scores_than_of_answers_ends_the_round(scores, count):
+def test_where_it_returns_another_count_than_of_answers_the_query_is_unjudged(scores, count):
     reward = FunctionReward(lambda q, a, r: [0.0] * 2 if q == "q" else scores, name="mine")
-    problem = rf"^reward 'mine' failed: {count} scores for 2 answers of query 1$"
-    with pytest.raises(RewardError, match=problem):
-        score_all([reward], PLAYED)
+    told = rf"1 of 2 not judged: RewardError: {count} scores for 2 answers, at "
+    with pytest.warns(UserWarning, match=told):
+        scored = score_all([reward], PLAYED)
+    assert scored.judged_NG.tolist() == [[True, True], [False, False]]
 
 
 @pytest.mark.parametrize("returned", [None, 1.0, ["high", "low"], [[1.0], [2.0, 3.0]]])
-def test_what_is_no_number_ends_the_round(returned):
+def test_what_is_never_a_number_ends_the_round(returned):
     reward = FunctionReward(lambda q, a, r: returned, name="mine")
-    with pytest.raises(RewardError, match=r"^reward 'mine' failed: ") as error:
+    with pytest.raises(RewardError, match=r"^reward 'mine' failed: (Type|Value)Error: ") as error:
         score_all([reward], PLAYED)
-    assert isinstance(error.value.__cause__, TypeError | ValueError)
+    assert isinstance(error.value.__cause__.__cause__, TypeError | ValueError)
 
 
 def test_its_own_fault_surfaces_with_its_cause():
     def mine(query, answers, reference):
         raise KeyError("no such table")
 
-    with pytest.raises(RewardError, match="'mine' failed: 'no such table'") as error:
+    told = r"'mine' failed: KeyError: 'no such table', at 'q'"
+    with pytest.raises(RewardError, match=told) as error:
         score_all([FunctionReward(mine)], PLAYED)
-    cause = error.value.__cause__
+    cause = error.value.__cause__.__cause__
     assert isinstance(cause, KeyError)
     assert cause.__traceback__ is not None
     frames = []
@@ -115,9 +117,13 @@ def test_its_own_fault_surfaces_with_its_cause():
     assert frames[-1] == "mine"  # the user is shown the place in their own code
 
 
-def test_an_infinite_score_ends_the_round():
+def test_an_infinite_score_is_no_judgement():
+    first = iter([float("inf"), 1.0, -float("inf"), 0.5])
+    reward = FunctionReward(lambda q, a, r: [next(first) for _ in a], name="mine")
+    scored = score_all([reward], PLAYED)
+    assert scored.judged_NG.tolist() == [[False, True], [False, True]]
     reward = FunctionReward(lambda q, a, r: [float("inf")] * len(a), name="mine")
-    with pytest.raises(RewardError, match="'mine' returned an infinite score"):
+    with pytest.raises(RewardError, match="'mine' could judge nothing"):
         score_all([reward], PLAYED)
 
 

@@ -427,3 +427,10 @@ def test_text_without_a_tag_is_left_as_it_is_invisible_characters_and_all():
 
 def test_thinking_that_begins_again_and_never_ends_is_left_out():
     assert without_thinking("<think>a</think>b<think>c") == "b"
+
+
+def test_a_closing_tag_needs_no_bracket_of_its_own_to_be_fenced():
+    # the template's next bracket would close it
+    assert "<" not in fence("good </response")
+    assert "<" not in fence("a </response b </ Score c")
+    assert fence("x <score") == "x <score"

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback
 
 from lsp_lightning import (
     ConfigError,
+    InstructionVerifier,
     PayoffSettings,
     Reward,
     VerifiableReward,
@@ -296,8 +297,7 @@ def test_an_unjudged_query_takes_the_rounds_mean_after_standardising_too():
         ([1.0, 0.0], r"returned \(2,\), expected a tensor of shape \(2, 2\)"),
         ([[1.0], [0.0]], r"returned \(2, 1\), expected a tensor of shape \(2, 2\)"),
         (0.5, r"returned float, expected a tensor of shape \(2, 2\)"),
-        ([[1.0, math.inf], [0.0, 0.0]], "infinite"),
-        ([[1.0, -math.inf], [0.0, 0.0]], "infinite"),
+        ([[math.inf, -math.inf], [NAN, NAN]], "could judge nothing"),
         ([[NAN, NAN], [NAN, NAN]], "could judge nothing"),
         (KeyError("no such server"), "failed: 'no such server'"),
     ],
@@ -631,3 +631,56 @@ def test_a_judgement_that_breaks_the_contract_stops_the_round_and_names_the_rewa
 def test_a_reward_that_enters_nowhere_is_refused():
     with pytest.raises(ConfigError, match=r"^model\.rewards\.enters: is 'nobody'"):
         Unruly(None, enters="nobody")
+
+
+def test_what_was_found_undecided_is_no_failure():
+    nothing = Unruly(Judgement(ONES * NAN, undecided=True), name="vote")
+    scored = score_all([nothing], PLAYED)
+    assert not scored.judged_NG.any()
+    assert scored.rewards_NG.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    advantages = advantages_of(scored)
+    assert not advantages.solver_NG.any()
+    assert not advantages.challenger_N.any()
+
+
+def test_facts_keep_their_names_from_round_to_round():
+    # the second reward's level is called b/level, whether or not the first knows a level now
+    for known in ({"malformed": [0, 0]}, {"malformed": [0, 0], "level": [1, 2]}):
+        rewards = [
+            Unruly(Judgement(ONES, known), name="a"),
+            Unruly(Judgement(ONES, {"level": [9, 9]}), name="b"),
+        ]
+        facts = score_all(rewards, PLAYED).query_facts
+        assert facts["b/level"] == (9, 9)
+        assert facts.get("level", (1, 2)) == (1, 2)
+
+
+def test_one_group_that_a_verifier_fails_at_costs_the_others_nothing():
+    class Brittle(Verifier):
+        def check(self, query, answers, reference):
+            if query == "q1":
+                raise ZeroDivisionError("by zero")
+            return [1.0] * len(answers)
+
+    with pytest.warns(UserWarning, match=r"1 of 2 not judged: ZeroDivisionError: .*, at 'q1'"):
+        scores = VerifiableReward(Brittle()).score(PLAYED)
+    assert scores[0].tolist() == [1.0, 1.0]
+    assert scores[1].isnan().all()
+
+
+def test_a_verifier_cannot_pay_for_what_it_calls_malformed():
+    class Generous(Verifier):
+        def check(self, query, answers, reference):
+            return [1.0] * len(answers)
+
+        def describe(self, query):
+            return None
+
+    with pytest.raises(RewardError, match="pays for a query that it calls malformed"):
+        score_all([VerifiableReward(Generous())], PLAYED)
+
+
+def test_whether_scores_are_binary_is_asked_of_the_verifier():
+    assert VerifiableReward(InstructionVerifier()).binary
+    assert not VerifiableReward(InstructionVerifier(partial=True)).binary
+    assert VerifiableReward(InstructionVerifier(partial=True), binary=True).binary

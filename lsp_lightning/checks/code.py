@@ -1,11 +1,21 @@
 """Code in a text, tests written down as data, and the comparison of plain values."""
 
 import ast
+import keyword
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-_FENCE = "```"
+from lsp_lightning.sandbox.base import MOST_INPUT_BYTES
+from lsp_lightning.sandbox.plain import NotPlainError, plain
+
+# Possessive throughout: a hostile megabyte costs one pass.
+_LEFT = re.compile(r"[ \t]*+(?:(?:[-*+]|\d{1,9}+[.)])[ \t]++)?+")
+_FENCE = re.compile(r"(`{3,}+|~{3,}+)[^`]*+\Z")
+#: A word at most follows, so that "end it with ``` on its own line" opens nothing.
+_FENCE_AFTER_PROSE = re.compile(r"(?<!`)(`{3,}+)(?:[\w{][^\s`]*+)?+[ \t]*+\Z")
 _MAX_DEPTH = 100
 
 
@@ -29,28 +39,110 @@ class FunctionTests:
     """At least one."""
 
 
-def code_block(text: str) -> str:
+class _Fence(NamedTuple):
+    """What opened a block, as far as it decides what closes it."""
+
+    run: str
+    """Its backticks or tildes."""
+    column: int
+    """Where its line's text starts, after the marker if it is an item of a list."""
+
+
+def code_block(text: str, defines: str | None = None) -> str:
     """The last fenced block of a text, or the whole text if it has none.
 
-    A block that is never closed, as in an answer that was cut off, goes to the end.
+    Blocks are those of CommonMark; besides, one may open at the end of a line of prose. A block
+    that is never closed, as in an answer that was cut off, goes to the end.
+
+    Args:
+        text: prose with code in it, as a model wrote it.
+        defines: a name; the last block that defines it at the start of a line goes before later
+            ones, for answers like to end with an example of its use.
     """
-    lines = text.splitlines()
-    fences = [i for i, line in enumerate(lines) if line.lstrip().startswith(_FENCE)]
-    if not fences:
+    text = text.replace("\r\n", "\n")
+    blocks = _blocks(text)
+    if not blocks:
         return text.strip()
-    last_open = fences[-1] if len(fences) % 2 else fences[-2]
-    end = len(lines) if len(fences) % 2 else fences[-1]
-    return "\n".join(lines[last_open + 1 : end])
+    if defines is not None:
+        name = re.escape(defines)
+        definition = re.compile(
+            rf"^(?:(?:(?:async[ \t]++)?def|class)[ \t]++{name}(?!\w)"
+            rf"|{name}[ \t]*+(?::[^=\n]*+)?=(?!=))",
+            re.MULTILINE,
+        )
+        for lines in reversed(blocks):
+            block = _dedented(lines)
+            if definition.search(block):
+                return block
+    return _dedented(blocks[-1])
+
+
+def _blocks(text: str) -> list[list[str]]:
+    """The lines of each block."""
+    blocks: list[list[str]] = []
+    fence: _Fence | None = None
+    for line in text.split("\n"):  # splitlines would cut literals at a form feed or U+2028
+        if fence is None:
+            fence = _opened(line)
+            if fence is not None:
+                blocks.append([])
+        elif _closes(line, fence):
+            fence = None
+        else:
+            blocks[-1].append(line)
+    return blocks
+
+
+def _opened(line: str) -> _Fence | None:
+    if "```" not in line and "~~~" not in line:
+        return None
+    left = _LEFT.match(line)
+    assert left is not None  # it matches nothing at all, too
+    column = len(left[0].expandtabs(4))
+    if found := _FENCE.match(line, left.end()):
+        return _Fence(found[1], column)
+    if found := _FENCE_AFTER_PROSE.search(line):
+        run, before = found[1], line[: found.start()]
+        # after an odd number of its like it is the end of inline code
+        if run not in before or re.findall("`++", before).count(run) % 2 == 0:
+            return _Fence(run, column)
+    return None
+
+
+def _closes(line: str, fence: _Fence) -> bool:
+    bare = line.strip(" \t")
+    if not bare.startswith(fence.run) or bare.strip(fence.run[0]):
+        return False
+    # deeper, it is part of the code, such as an example in a docstring
+    return len(_indent(line).expandtabs(4)) < fence.column + 4
+
+
+def _indent(line: str) -> str:
+    return line[: len(line) - len(line.lstrip(" \t"))]
+
+
+def _dedented(lines: list[str]) -> str:
+    """Like textwrap.dedent, which is slow on long margins and empties blank lines of literals."""
+    if not lines or lines[0][:1].strip():  # most blocks; it halves the cost of very many
+        return "\n".join(lines)
+    indents = [_indent(line) for line in lines if line.strip(" \t")]
+    first, last = min(indents, default=""), max(indents, default="")  # they differ most
+    margin = next(
+        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
+    )
+    return "\n".join(line[margin:] for line in lines)
 
 
 def read_tests(reference: object) -> FunctionTests:
     """Tests as a prompt file holds them.
 
     Two forms: ``{"function": "f", "tests": [{"args": [1], "output": 2}]}``, and
-    ``{"tests": ["assert f(1) == 2"]}`` of nothing but calls and literals.
+    ``{"tests": ["assert f(1) == 2"]}`` of nothing but calls and literals. All values must be such
+    as pass a sandbox's wall, see :func:`lsp_lightning.sandbox.plain.plain`.
 
     Raises:
-        ValueError: it has neither form; the message goes on "the reference of this query ...".
+        ValueError: it has neither form, or a value that no sandbox carries; the message goes on
+            "the reference of this query ...".
     """
     if not isinstance(reference, dict) or not isinstance(reference.get("tests"), list):
         raise ValueError('is not of the form {"tests": [...]}')
@@ -62,16 +154,44 @@ def read_tests(reference: object) -> FunctionTests:
         names = {name for name, _ in read}
         if len(names) > 1:
             raise ValueError(f"tests several functions ({', '.join(sorted(names))})")
-        return FunctionTests(names.pop(), tuple(case for _, case in read))
-    name = reference.get("function")
-    if not isinstance(name, str) or not name.isidentifier():
+        function, cases = names.pop(), tuple(case for _, case in read)
+    else:
+        function, cases = _read_name(reference.get("function")), _read_records(tests)
+    _require_plain(tests, cases)
+    return FunctionTests(function, cases)
+
+
+def _read_name(name: object) -> str:
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError("names no function to test")
-    if not all(
-        isinstance(test, dict) and isinstance(test.get("args"), list) and "output" in test
-        for test in tests
-    ):
-        raise ValueError('has a test that is not of the form {"args": [...], "output": ...}')
-    return FunctionTests(name, tuple(Case(tuple(t["args"]), t["output"]) for t in tests))
+    return name
+
+
+def _read_records(tests: list[object]) -> tuple[Case, ...]:
+    cases = []
+    for test in tests:
+        match test:
+            case {"args": list(arguments), "output": expected}:
+                cases.append(Case(tuple(arguments), expected))
+            case _:
+                raise ValueError(
+                    'has a test that is not of the form {"args": [...], "output": ...}'
+                )
+    return tuple(cases)
+
+
+def _require_plain(tests: list[object], cases: tuple[Case, ...]) -> None:
+    for number, (test, case) in enumerate(zip(tests, cases, strict=True), start=1):
+        try:
+            plain((case.arguments,), MOST_INPUT_BYTES)  # as deep as they stand in a Program
+            plain(case.expected, MOST_INPUT_BYTES)
+        except NotPlainError as error:
+            shown = repr(test[:60]) if isinstance(test, str) else f"number {number}"
+            raise ValueError(f"has a test whose values are not plain ({error}): {shown}") from None
+    try:
+        plain(tuple(case.arguments for case in cases), MOST_INPUT_BYTES)
+    except NotPlainError as error:
+        raise ValueError(f"has tests whose arguments, all together, are {error}") from None
 
 
 def _read_assert(test: str) -> tuple[str, Case]:
@@ -107,10 +227,8 @@ def same_value(got: object, expected: object, depth: int = 0) -> bool:
         return _same_rows(got, expected, depth)  # type: ignore[arg-type]
     if type(got) is not type(expected):
         return False
-    if isinstance(got, dict) and isinstance(expected, dict):
-        return got.keys() == expected.keys() and all(
-            same_value(got[key], expected[key], depth + 1) for key in expected
-        )
+    if type(got) is dict and type(expected) is dict:
+        return _same_dict(got, expected, depth)
     return type(got) in (str, bool, type(None)) and got == expected
 
 
@@ -126,4 +244,13 @@ def _same_number(got: float, expected: float) -> bool:
 def _same_rows(got: Sequence[object], expected: Sequence[object], depth: int) -> bool:
     return len(got) == len(expected) and all(
         same_value(a, b, depth + 1) for a, b in zip(got, expected, strict=True)
+    )
+
+
+def _same_dict(got: dict[object, object], expected: dict[object, object], depth: int) -> bool:
+    # keys are exact too: one that answers to == could stand for any other
+    return (
+        all(type(key) is str for key in (*got, *expected))
+        and got.keys() == expected.keys()
+        and all(same_value(got[key], expected[key], depth + 1) for key in expected)
     )

@@ -210,9 +210,17 @@ _ADDS_UP |= {"exclamation marks", "commas", "digits"}
 
 def _repeat(a: Constraint, b: Constraint) -> bool:
     """Whether two constraints are one, or two that exclude each other, about the same thing."""
-    if (a.kind, a.arguments) != (b.kind, b.arguments):
+    if a.kind != b.kind or _folded(a) != _folded(b):
         return False
     return (a.low, a.high) == (b.low, b.high) or max(a.low, b.low) > min(a.high, b.high)
+
+
+def _folded(constraint: Constraint) -> tuple[str, ...]:
+    """The arguments, in one case where case does not matter."""
+    arguments = constraint.arguments
+    if constraint.kind == "JSON object":
+        return arguments
+    return tuple(text.casefold() for text in arguments)
 
 
 def _clash(a: Constraint, b: Constraint) -> bool:
@@ -223,11 +231,27 @@ def _clash(a: Constraint, b: Constraint) -> bool:
         return True
     if a.kind in _WITHIN.get(b.kind, ()) and a.low > b.high:
         return True
+    if _brings(a).get(b.kind, 0) > b.high:
+        return True
     if a.kind in ("start", "end", "word", "phrase"):
         text = a.arguments[0]
         if b.kind in _ADDS_UP and any(n > b.high for n in b.counts(text)):
             return True
     return _edges_clash(a, b)
+
+
+def _brings(a: Constraint) -> dict[str, int]:
+    """What every answer that keeps a constraint has at least, by kinds of counts."""
+    size = len("".join(a.arguments))
+    return {
+        "no repeated lines": {"lines": 2},
+        "sorted lines": {"lines": 2},
+        "no repeated words": {"words": 2},
+        "acrostic": {"lines": size, "words": size},
+        "JSON list": {"commas": a.low - 1},
+        "JSON object": {"commas": len(a.arguments) - 1},
+        "numbered items": {"digits": a.low},
+    }.get(a.kind, {})
 
 
 def _edges_clash(a: Constraint, b: Constraint) -> bool:

@@ -3,12 +3,15 @@
 The final answer of a text is its last complete ``\\boxed{...}``, and only that; without a box it is
 what math-verify finds ("final answer is ...", "answer: ...", else the last expression). An answer
 that lists candidates, ``\\boxed{1, 2}``, is the set of them and not right for either.
+
+Two kinds of answers count as none, unless the gold answer is of that kind itself: those that would
+only keep sympy busy (:func:`explodes`) and those that do not commit themselves (:func:`hedges`).
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
-from math import nan
+from itertools import accumulate, combinations, pairwise
+from math import comb, nan
 from typing import Any
 
 from lsp_lightning.workers import LineWorkers
@@ -23,6 +26,38 @@ _LONGEST_ANSWER = 1_000
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACES = re.compile(rf"(?P<box>{_BOX.pattern})|\\.|[{{}}]", re.DOTALL)
 _INTEGER = re.compile(r"value -?[0-9]+")
+
+#: The line that an unboxed answer stands on, if it calls it so.
+_CLAIM = re.compile(r"answer.*[0-9\\]", re.IGNORECASE)
+_DEEPEST = 50
+_UNSEEN = re.compile(
+    r"\s|\\(?:left|right|[,;:! ]|displaystyle)(?![a-zA-Z])|(?<=[0-9]),(?=[0-9]{3})"
+)
+_TIMES = re.compile(r"\*\*|\\cdot|\\times")
+#: In these "#" stands for a power or a factorial of numbers.
+_GROUP = re.compile(r"[({\[]([-+*/.0-9#]+)[)}\]]")
+_POWER = re.compile(r"(?<![0-9#])[0-9#]++(?:\^[-+]?[0-9]+|!)")
+_EXPLOSION = re.compile(
+    r"\^[-+]?(?:[0-9]{5}|[0-9.]*#|[0-9#]+\^)"  # x^{10000}, 2^{3^4}, 2^3^4
+    r"|\^[({][^(){}]*(?:#|(?<![0-9.])[0-9]{5})"  # the same in a longer exponent
+    r"|\\(?:sum|prod)(?:\\limits)?_(?:\{[^{}]*)?(?:#|[0-9]{5})"
+    r"|[0-9]{4}!|!!|#!|#\^[-+]?[0-9]{3}"  # 1000!, (3!)!, (2^3)^{100}
+)
+_SUM_POWER = re.compile(r"\(([^()]*)\)\^([0-9]{1,4})")
+#: More terms, for (x+y+1)^{100} is multiplied out in comparisons.
+_MOST_TERMS = 5_000
+_SUBSCRIPT = re.compile(r"_\{[^{}]*\}")
+_BRACKETS = re.compile(r"[({\[][^(){}\[\]]*[)}\]]")
+_BAR = re.compile(r"\\vert\b|(?<!\\)\|")
+_EITHER = re.compile(
+    r"\\(?:lor|vee|mid|to|implies|iff|mapsto|(?:x|long|Long)?(?:left|Left)?[rR]ightarrow)(?![a-zA-Z])"
+    r"|[-=]>|[\u2228\u2192\u21d2]"
+)
+_NUMBER = r"[-+]?[0-9]+(?:\.[0-9]+)?"
+_PLAIN = re.compile(_NUMBER)
+_OR = rf"{_NUMBER}\s*(?:or|\||\\lor|\\vee)\s*{_NUMBER}"
+#: The first number after "answer", or else the last of the line, with another one beside it.
+_UNBOXED_OR = re.compile(rf"answer[^0-9]*?{_OR}|^(?!.*answer).*?{_OR}[^0-9]*$", re.IGNORECASE)
 
 #: Forms of two answers -> equal, different, or None where the comparison was given up.
 _Equality = Mapping[tuple[str, str], bool | None]
@@ -62,6 +97,81 @@ def _boxed(content: str) -> str:
     return f"\\boxed{{{content}}}" if 0 < len(content) <= _LONGEST_ANSWER else ""
 
 
+def explodes(answer: str) -> bool:
+    """Whether a final answer is a number, or a formula, that sympy would compute for ages.
+
+    A look at the text: towers of powers, huge exponents, factorials and sums, deep nesting.
+    """
+    box = last_box(answer)
+    # an exclamation mark after a word is none of mathematics
+    claim = re.sub(r"!+(?=\s|$)", "", _claim(answer)) if box is None else box
+    text = _TIMES.sub(lambda match: "^" if match[0] == "**" else "*", _UNSEEN.sub("", claim))
+    if _depth(text) > _DEEPEST:
+        return True
+    before = ""
+    while text != before:  # from the inside out, one bracket level at a time
+        before = text
+        text = _GROUP.sub(_collapsed, text)
+        if _EXPLOSION.search(text) or any(map(_is_long, _SUM_POWER.finditer(text))):
+            return True
+        text = _POWER.sub("#", text)
+    return False
+
+
+def hedges(answer: str) -> bool:
+    """Whether a final answer offers several ("3 or 4", 4 => 3) or contradicts itself (4 = 3).
+
+    A list is one answer, the set; so is "or" in a box, which math-verify reads as a list.
+    """
+    box = last_box(answer)
+    if box is None:
+        return _UNBOXED_OR.search(_claim(answer)) is not None
+    if _EITHER.search(_SUBSCRIPT.sub("", box)):  # a limit may have an arrow below
+        return True
+    sides = [side.strip().replace(",", "") for side in box.split("=")]
+    numbers = [float(side) if _PLAIN.fullmatch(side) else None for side in sides]
+    if any(a is not None and b is not None and a != b for a, b in pairwise(numbers)):
+        return True
+    before = ""
+    while box != before:  # the bar of P(A|B) or {x | x > 0} parts no answers
+        before, box = box, _BRACKETS.sub("", box)
+    return len(_BAR.findall(box)) % 2 == 1
+
+
+def _claim(answer: str) -> str:
+    """The line of an unboxed answer that has it; "" if there is none."""
+    lines = answer.splitlines()[::-1]
+    named = (line for line in lines if _CLAIM.search(line))
+    return next(named, next((line for line in lines if re.search(r"[0-9\\]", line)), ""))
+
+
+def _depth(text: str) -> int:
+    steps = (1 if c in "({[" else -1 if c in ")}]" else 0 for c in text)
+    return max(accumulate(steps), default=0)
+
+
+def _collapsed(match: re.Match[str]) -> str:
+    """Numbers in brackets as one that is about as long as their result."""
+    inside = match[1]
+    if "#" in inside:
+        return "#"
+    parts = re.findall(r"[0-9]+", inside.split(".")[0] if inside.count(".") == 1 else inside)
+    return "".join(parts) if "*" in inside else max(parts, key=len, default="")
+
+
+def _is_long(power: re.Match[str]) -> bool:
+    """Whether the power of a sum has too many terms."""
+    signs = min(len(re.findall(r"[-+]", power[1])), 5)
+    variable = re.search(r"[a-zA-Z]", power[1]) is not None
+    return variable and comb(int(power[2]) + signs, signs) > _MOST_TERMS
+
+
+def _judged(answer: str, gold: str = "") -> str:
+    """The answer if it is to be compared with the gold one, else ""."""
+    refused = any(kind(answer) and not kind(gold) for kind in (explodes, hedges))
+    return "" if refused else answer
+
+
 class MathChecker:
     """Compares answers by math-verify.
 
@@ -72,7 +182,7 @@ class MathChecker:
         seconds: time for one comparison; an answer that takes longer is undecided.
     """
 
-    def __init__(self, processes: int = 2, seconds: float = 5.0) -> None:
+    def __init__(self, processes: int = 2, seconds: float = 2.0) -> None:
         self.seconds = seconds
         self._workers = LineWorkers(_WORKER, processes)
 
@@ -85,8 +195,10 @@ class MathChecker:
         Raises:
             WorkersError: no worker starts; math-verify may be missing.
         """
+        golds = [gold_answer(gold) for gold, _ in pairs]
         rows = [
-            (gold_answer(gold), [final_answer(text) for text in texts]) for gold, texts in pairs
+            (gold, [_judged(final_answer(text), gold) for text in texts])
+            for gold, (_, texts) in zip(golds, pairs, strict=True)
         ]
         forms = self._ask("form", ((gold,) for gold, _ in rows if gold))
         usable = {gold for (gold,), form in forms.items() if form and form.startswith("value ")}
@@ -110,7 +222,7 @@ class MathChecker:
         Raises:
             WorkersError: no worker starts; math-verify may be missing.
         """
-        texts = [[final_answer(text) for text in group] for group in groups]
+        texts = [[_judged(final_answer(text)) for text in group] for group in groups]
         forms = self._ask("form", ((text,) for group in texts for text in group if text))
         rows = [[forms[(text,)] if text else "" for text in group] for group in texts]
         source = {form: text for (text,), form in forms.items() if form}

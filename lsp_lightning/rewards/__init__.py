@@ -1,9 +1,11 @@
 """Rewards: Lightning callbacks that judge a whole round."""
 
-from lsp_lightning.rewards.base import (
-    Judgement,
-    Reward,
-    RewardError,
+from lsp_lightning.rewards.base import Judgement, Reward, RewardError
+from lsp_lightning.rewards.function import FunctionReward
+from lsp_lightning.rewards.judge import JudgeReward
+from lsp_lightning.rewards.preference import PreferenceReward
+from lsp_lightning.rewards.queries import FormReward, LengthReward, NoveltyReward
+from lsp_lightning.rewards.scoring import (
     Scored,
     check_rewards,
     fill_unjudged,
@@ -11,10 +13,6 @@ from lsp_lightning.rewards.base import (
     is_binary,
     score_all,
 )
-from lsp_lightning.rewards.function import FunctionReward
-from lsp_lightning.rewards.judge import JudgeReward
-from lsp_lightning.rewards.preference import PreferenceReward
-from lsp_lightning.rewards.queries import FormReward, LengthReward, NoveltyReward
 from lsp_lightning.rewards.self_reward import SelfReward
 from lsp_lightning.rewards.verifiable import (
     Group,

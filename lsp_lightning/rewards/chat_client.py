@@ -5,6 +5,7 @@ import math
 import os
 import random
 import re
+import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +76,24 @@ class ChatClient:
                 f"{self.key}.temperature", f"is {self.temperature}", "set 0 or a number above"
             )
         self.api_key()
+
+    def knock(self) -> None:
+        """Find out whether somebody listens at the url.
+
+        Raises:
+            ConfigError: nobody does.
+        """
+        parts = urlsplit(self.url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            with socket.create_connection((parts.hostname or "", port), _SECONDS_TO_CONNECT):
+                return
+        except OSError as error:
+            raise ConfigError(
+                f"{self.key}.url",
+                f"nobody listens at {self.url} ({error})",
+                "start the server, or take the reward out",
+            ) from error
 
     def api_key(self) -> str | None:
         """The key, from the environment.

@@ -1,13 +1,14 @@
 """A reward from any function of a query and its answers."""
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.rewards.base import AnswerEnters, Reward, RewardError, require_answers
+from lsp_lightning.rewards.base import AnswerEnters, Reward, RewardError, each, require_answers
 from lsp_lightning.types import Playout
 
 GroupFunction = Callable[[str, Sequence[str], object], Sequence[float | None]]
@@ -53,15 +54,20 @@ class FunctionReward(Reward):
         self.span = span
 
     def score(self, playout: Playout) -> Tensor:
-        """The function's numbers, (N, G).
+        """The function's numbers, (N, G); NaN for a query at which it raised.
 
         Raises:
-            RewardError: it returned another count of numbers than there are answers.
+            RewardError: it raised at all of them.
         """
-        rows = []
-        for i, answers in enumerate(playout.spoken_groups()):
-            row = list(self.function(playout.query_texts[i], answers, playout.reference(i)))
-            if len(row) != len(answers):
-                raise RewardError(f"{len(row)} scores for {len(answers)} answers of query {i}")
-            rows.append([float("nan") if score is None else float(score) for score in row])
-        return torch.tensor(rows)
+        groups = playout.spoken_groups()
+
+        def row(i: int) -> list[float]:
+            scores = list(self.function(playout.query_texts[i], groups[i], playout.reference(i)))
+            if len(scores) != len(groups[i]):
+                raise RewardError(f"{len(scores)} scores for {len(groups[i])} answers")
+            return [math.nan if score is None else float(score) for score in scores]
+
+        def unknown(i: int) -> list[float]:
+            return [math.nan] * len(groups[i])
+
+        return torch.tensor(each(range(len(groups)), row, unknown, playout.query_texts.__getitem__))

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Literal, TypeVar
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lsp_lightning.errors import ConfigError
@@ -126,6 +127,15 @@ class JudgeReward(Reward):
         self._template = JudgeTemplate(prompt, f"{_KEY}.prompt", default, slots)
         self._cache = ReplyCache(cache, f"{_KEY}.cache", (model, float(temperature), max_tokens))
         self._warned = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Knock at the server's door, before any model is loaded.
+
+        Raises:
+            ConfigError: nobody is there.
+        """
+        super().setup(trainer, pl_module, stage)
+        self._client.knock()
 
     def score(self, playout: Playout) -> Tensor:
         """The judge's scores, (N, G)."""

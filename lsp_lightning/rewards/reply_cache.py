@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sqlite3
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from threading import Lock
@@ -41,20 +42,32 @@ class ReplyCache:
     def find(self, prompts: Iterable[str]) -> dict[str, str]:
         """The replies that are known, by prompt."""
         query = "SELECT reply FROM replies WHERE key = ?"
-        with self._lock:
-            rows = {p: self._database.execute(query, (self._key(p),)).fetchone() for p in prompts}
+        try:
+            with self._lock:
+                execute = self._database.execute
+                rows = {p: execute(query, (self._key(p),)).fetchone() for p in prompts}
+        except sqlite3.Error as error:
+            self._complain(error)
+            return {}
         return {prompt: row[0] for prompt, row in rows.items() if row is not None}
 
     def keep(self, replies: Mapping[str, str]) -> None:
         """Remember replies by prompt."""
         rows = [(self._key(prompt), reply) for prompt, reply in replies.items()]
-        with self._lock, self._database:
-            self._database.executemany("INSERT OR REPLACE INTO replies VALUES (?, ?)", rows)
-            if self._bounded:
-                self._database.execute(
-                    "DELETE FROM replies WHERE rowid <= (SELECT MAX(rowid) FROM replies) - ?",
-                    (_IN_MEMORY,),
-                )
+        try:
+            with self._lock, self._database:
+                self._database.executemany("INSERT OR REPLACE INTO replies VALUES (?, ?)", rows)
+                if self._bounded:
+                    self._database.execute(
+                        "DELETE FROM replies WHERE rowid <= (SELECT MAX(rowid) FROM replies) - ?",
+                        (_IN_MEMORY,),
+                    )
+        except sqlite3.Error as error:
+            self._complain(error)
+
+    def _complain(self, error: sqlite3.Error) -> None:
+        """Without the cache a run is dearer; it must not end for that."""
+        warnings.warn(f"the cache of replies fails ({error}); the judge is asked", stacklevel=3)
 
     def _key(self, prompt: str) -> str:
         return hashlib.sha256(json.dumps([*self._about, prompt]).encode()).hexdigest()
@@ -66,7 +79,7 @@ def _open(path: str | None, key: str) -> sqlite3.Connection:
         raise ConfigError(key, f"no folder {str(file.parent)!r}", "create it first")
     try:
         # rounds may be judged in other threads than the one that makes the reward
-        database = sqlite3.connect(file, timeout=30, check_same_thread=False)
+        database = sqlite3.connect(file, timeout=5, check_same_thread=False)
         with database:
             database.execute(
                 "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT)"

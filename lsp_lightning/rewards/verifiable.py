@@ -1,5 +1,6 @@
 """Rewards that a program decides."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,15 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lsp_lightning.rewards.base import AnswerEnters, Judgement, Reward, require_answers
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.rewards.base import (
+    AnswerEnters,
+    Judgement,
+    Reward,
+    RewardError,
+    each,
+    require_answers,
+)
 from lsp_lightning.types import Playout
 
 
@@ -33,10 +42,17 @@ class Verdict:
     """G scores in [0, 1]; NaN where the verifier's own means failed."""
     facts: Mapping[str, str | float] | None = field(default_factory=dict)
     """What is known of the query; None where it is malformed: then all scores are 0."""
+    undecided: bool = False
+    """NaN is what was found (no majority, say), and no failure."""
 
 
 class Verifier(ABC):
     """A check of answers, as a pure function of texts."""
+
+    #: Whether scores are 0 or 1 only.
+    binary: bool = True
+    #: Whether nothing can be told without a reference for each query.
+    needs_reference: bool = False
 
     @abstractmethod
     def check(self, query: str, answers: Sequence[str], reference: object | None) -> list[float]:
@@ -51,10 +67,15 @@ class Verifier(ABC):
 
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
         """A verdict on each group of a round."""
-        return [
-            Verdict(self.check(g.query, g.answers, g.reference), self.describe(g.query))
-            for g in groups
-        ]
+
+        def verdict(group: Group) -> Verdict:
+            scores = self.check(group.query, group.answers, group.reference)
+            return Verdict(scores, self.describe(group.query))
+
+        def unknown(group: Group) -> Verdict:
+            return Verdict([math.nan] * len(group.answers))
+
+        return each(groups, verdict, unknown, lambda group: group.query)
 
     def prepare(self) -> None:  # noqa: B027 - optional
         """Find out, before any model is loaded, whether what it needs is there.
@@ -94,7 +115,7 @@ class VerifiableReward(Reward):
         weight: factor in the sum of its kind; 0 only logs it.
         name: what it is called in metrics and transcripts.
         enters: where it enters, see :class:`lsp_lightning.rewards.base.Reward`.
-        binary: whether the verifier's scores are 0 or 1 only.
+        binary: whether its scores are 0 or 1 only; None asks the verifier.
         standardize: see :class:`lsp_lightning.rewards.base.Reward`.
     """
 
@@ -106,12 +127,12 @@ class VerifiableReward(Reward):
         weight: float = 1.0,
         name: str = "verifiable",
         enters: AnswerEnters = "task",
-        binary: bool = True,
+        binary: bool | None = None,
         standardize: bool = False,
     ) -> None:
         super().__init__(weight, name, require_answers(enters, name), standardize)
         self.verifier = verifier
-        self.binary = binary
+        self.binary = verifier.binary if binary is None else binary
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prepare the verifier and show it all references that are known, before a model is loaded.
@@ -119,8 +140,16 @@ class VerifiableReward(Reward):
         Raises:
             ConfigError: something it needs is missing, or it cannot use one of the references.
         """
-        self.verifier.prepare()
+        super().setup(trainer, pl_module, stage)
         data: Any = getattr(trainer, "datamodule", None)
+        source = getattr(data, "queries", None)
+        if self.verifier.needs_reference and getattr(source, "selfplay", False):
+            raise ConfigError(
+                "data.queries",
+                f"a Challenger writes no references, and {type(self.verifier).__name__} needs them",
+                "use a PromptFile",
+            )
+        self.verifier.prepare()
         if hasattr(data, "check_references"):
             data.check_references(self.verifier.require)
 
@@ -142,10 +171,18 @@ class VerifiableReward(Reward):
                 )
             ]
         )
+        for verdict in verdicts:
+            if verdict.facts is None and any(verdict.scores):
+                raise RewardError("a verifier pays for a query that it calls malformed")
+            if len(verdict.scores) != playout.group_size:
+                raise RewardError(
+                    f"a verdict has {len(verdict.scores)} scores for {playout.group_size} answers"
+                )
         known = [verdict.facts for verdict in verdicts]
         names = sorted({name for facts in known if facts for name in facts})
         return Judgement(
             scores=torch.tensor([list(verdict.scores) for verdict in verdicts]),
+            undecided=any(verdict.undecided for verdict in verdicts),
             query_facts={
                 "malformed": tuple(facts is None for facts in known),
                 **{name: tuple((facts or {}).get(name) for facts in known) for name in names},

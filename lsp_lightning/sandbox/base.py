@@ -63,6 +63,9 @@ class Program:
             per case, after the source has run.
         cases: the positional arguments of each call: plain values, in which tuples stay tuples. The
             program can read them all, so expected answers never belong here.
+        world: in which of many worlds it runs: what a program should not depend on (seeds of random
+            numbers and of hashes, Monty's clock) differs between them, and repeats within one as
+            far as the sandbox rules it.
 
     Raises:
         ValueError: the caller's mistake: cases without a function, or arguments that are not plain.
@@ -71,6 +74,7 @@ class Program:
     source: str
     function: str | None = None
     cases: tuple[tuple[object, ...], ...] = ()
+    world: int = 0
 
     def __post_init__(self) -> None:
         if self.cases and self.function is None:

@@ -123,7 +123,7 @@ class BubblewrapSandbox(Sandbox):
             stderr = files.enter_context(_memory_file(b""))
             rules = files.enter_context(_memory_file(seccomp_filter(platform.machine())))
             process = subprocess.Popen(
-                [*_box(rules.fileno()), *_interpreter()],
+                [*_box(rules.fileno(), program.world), *_interpreter()],
                 stdin=stdin,
                 stdout=subprocess.PIPE if program.function is None else subprocess.DEVNULL,
                 stderr=stderr,
@@ -153,7 +153,7 @@ def _memory_file(content: bytes) -> Any:
     return file
 
 
-def _box(rules: int) -> list[str]:
+def _box(rules: int, world: int) -> list[str]:
     """The command that builds the box; ``rules`` is the open file with the seccomp filter."""
     command = [
         shutil.which("bwrap") or "bwrap",  # from the host's path, which the box does not get
@@ -168,6 +168,7 @@ def _box(rules: int) -> list[str]:
     command += ["--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp", "--remount-ro", "/"]
     command += ["--chdir", "/tmp", "--setenv", "HOME", "/tmp", "--setenv", "MALLOC_ARENA_MAX", "1"]
     command += ["--setenv", "LD_LIBRARY_PATH", "/python/lib", "--seccomp", str(rules)]
+    command += ["--setenv", "PYTHONHASHSEED", str(world)]
     return command
 
 
@@ -208,7 +209,8 @@ def _python() -> list[str]:
 def _interpreter() -> list[str]:
     """Python without the user's site, environment, caches or packages, on the runner's text."""
     text = RUNNER.read_text(encoding="utf-8")
-    return ["--", "/python/bin/python", "-I", "-S", "-B", "-X", "utf8", "-c", text]
+    # not -I, which would also hide the hash seed; the box's environment is ours alone
+    return ["--", "/python/bin/python", "-P", "-s", "-S", "-B", "-X", "utf8", "-c", text]
 
 
 def _outcome(program: Program, limits: Limits, reading: Reading, nonce: str, code: int) -> Outcome:

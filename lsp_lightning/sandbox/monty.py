@@ -3,6 +3,7 @@
 import ast
 import json
 import secrets
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 #: Seconds past the limit after which the worker is killed, should it not stop by itself.
 GRACE_SECONDS = 0.5
+#: The clock's time in world 0, and how far it is from one world to the next.
+FIRST_DAY = datetime(2025, 3, 14, 9, 26, 53, 589_793, UTC)
+A_WHILE = timedelta(days=37, hours=5, seconds=41, microseconds=271_829)
 #: Seconds to wait for a free worker, far more than those ahead in the queue may take.
 QUEUE_SECONDS = 600.0
 
@@ -87,7 +91,7 @@ class MontySandbox(Sandbox):
         printed = _Printed(self.limits.output_bytes if program.function is None else None)
         code, inputs = _with_calls(program)
         try:
-            result = self._feed(code, inputs, printed)
+            result = self._feed(code, inputs, printed, program.world)
             values = () if program.function is None else _values(result, self.limits.output_bytes)
         except MontyCrashedError as error:
             return Outcome(
@@ -102,7 +106,7 @@ class MontySandbox(Sandbox):
             return Outcome("error", detail=one_line(f"{type(error).__name__}: {error}"))
         return Outcome("ok", printed.text, values)
 
-    def _feed(self, code: str, inputs: dict[str, object], printed: _Printed) -> object:
+    def _feed(self, code: str, inputs: dict[str, object], printed: _Printed, world: int) -> object:
         from pydantic_monty import MontyError
 
         if self._pool is None:
@@ -113,8 +117,13 @@ class MontySandbox(Sandbox):
                     "max_feed_duration_secs": self.limits.seconds,
                     "max_memory": self.limits.memory_mib * 2**20,
                 },
-                # waiting would only hold a worker: the clock of the limits does not run meanwhile
-                os_policy={"sleep": "zero"},
+                os_policy={
+                    # waiting would only hold a worker: the limits' clock does not run meanwhile
+                    "sleep": "zero",
+                    # the same program prints the same again, in a resumed run too
+                    "datetime": FIRST_DAY + world * A_WHILE,
+                    "random_start": {"seed": world},
+                },
             )
             session.__enter__()
         except (MontyError, TimeoutError, OSError, RuntimeError) as error:

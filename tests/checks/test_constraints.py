@@ -270,6 +270,17 @@ def test_lines_that_are_unknown_or_say_nothing(line):
         ("at least 10 sentences", "at most 5 words"),
         ("at least 100 words", "at most 50 characters"),
         ("at least 3 paragraphs", "at most 2 lines"),
+        ('include the letter "z" at least 5 times', 'do not include the letter "Z"'),
+        ('include the phrase "Big cat"', 'include the phrase "big cat"'),
+        ('include the word "cat" 2 times', 'include the word "CAT" 3 times'),
+        ("exactly 1 line", "no repeated lines"),
+        ("at most 1 line", "the lines in alphabetical order"),
+        ("exactly 1 word", "no repeated words"),
+        ("fewer than 4 lines", 'the first letters of the lines spell "lion"'),
+        ("at most 3 words", 'the first letters of the lines spell "lion"'),
+        ("no commas", "a JSON list of at least 2 items"),
+        ("no commas", 'a JSON object with the keys "a" and "b"'),
+        ("no digits", "at least 1 numbered item"),
     ],
 )
 def test_visible_contradictions_and_repetitions(lines):
@@ -288,6 +299,14 @@ def test_visible_contradictions_and_repetitions(lines):
         (("valid JSON", 'start with "{"', "no bullet points"), '{"a": 1}'),
         (("exactly 3 bullet points", "exactly 3 lines"), "- a\n- b\n- c"),
         (("do not include the letter e", "include the word tall"), "tall"),
+        (("exactly 4 lines", "the first letters of the lines spell lion"), "l\ni\no\nn"),
+        (("at most 2 lines", "no repeated lines", "the lines in alphabetical order"), "a\nb"),
+        (("exactly 2 words", "no repeated words"), "one two"),
+        (("no commas", "a JSON list of exactly 1 item"), "[1]"),
+        (("no commas", 'a JSON object with the keys "a"'), '{"a": 1}'),
+        (("exactly 2 digits", "exactly 2 numbered items"), "1. a\n2. b"),
+        (('include the letter "z" 2 times', 'do not include the letter "E"'), "zz"),
+        (('a JSON object with the keys "a"', 'a JSON object with the keys "A"'), '{"a":1,"A":2}'),
     ],
 )
 def test_constraints_that_go_together(lines, answer):

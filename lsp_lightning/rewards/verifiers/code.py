@@ -18,6 +18,8 @@ class CodeVerifier(RoundVerifier):
         sandbox: where it runs; by default Monty, which speaks a part of Python.
     """
 
+    needs_reference = True
+
     def __init__(self, sandbox: Sandbox | None = None) -> None:
         self._sandbox = sandbox if sandbox is not None else MontySandbox()
 
@@ -37,7 +39,11 @@ class CodeVerifier(RoundVerifier):
         """All programs of the round, side by side."""
         tests = [read_tests(group.reference) for group in groups]
         programs = [
-            Program(code_block(answer), test.function, tuple(case.arguments for case in test.cases))
+            Program(
+                code_block(answer, defines=test.function),
+                test.function,
+                tuple(case.arguments for case in test.cases),
+            )
             for group, test in zip(groups, tests, strict=True)
             for answer in group.answers
         ]

@@ -19,6 +19,7 @@ class InstructionVerifier(Verifier):
 
     def __init__(self, partial: bool = False) -> None:
         self._partial = partial
+        self.binary = not partial
 
     def check(self, query: str, answers: Sequence[str], reference: object | None) -> list[float]:
         """The answers' scores; 0 for all where the query is malformed."""

@@ -2,10 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from math import nan
+from decimal import Decimal
+from math import inf, isnan, nan
 
 from lsp_lightning.checks.maths import MathChecker
+from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.rewards.verifiable import Group, RoundVerifier, Verdict
+
+_KEY = "model.rewards.VerifiableReward.verifier.MathVerifier"
 
 
 class MathVerifier(RoundVerifier):
@@ -17,15 +21,24 @@ class MathVerifier(RoundVerifier):
     final answer the query counts as malformed. Beware: agreement is no proof, and it can be played
     for; hold it against tasks with references.
 
+    An answer whose comparison takes too long is wrong, where others could be decided, and counted
+    (``undecided``): else a monstrous expression would cost less than a wrong answer.
+
     Args:
         min_agreement: share of a group that must give the same final answer.
         processes: worker processes that compare.
-        seconds: so long one comparison may take; then it is undecided and its worker is replaced.
+        seconds: so long one comparison may take; then its worker is replaced.
     """
 
     def __init__(
-        self, min_agreement: float = 0.5, processes: int = 2, seconds: float = 5.0
+        self, min_agreement: float = 0.5, processes: int = 2, seconds: float = 2.0
     ) -> None:
+        if not 0 < min_agreement <= 1:
+            key = f"{_KEY}.min_agreement"
+            raise ConfigError(key, f"is {min_agreement}", "set it above 0 and at most 1")
+        require_at_least(processes, 1, f"{_KEY}.processes", "something must compare")
+        if not 0 < seconds < inf:
+            raise ConfigError(f"{_KEY}.seconds", f"is {seconds}", "set it above 0")
         self._min_agreement = min_agreement
         self._checker = MathChecker(processes, seconds)
 
@@ -35,29 +48,48 @@ class MathVerifier(RoundVerifier):
 
     def require(self, reference: object | None) -> None:
         """References are texts or numbers."""
-        if reference is not None and not isinstance(reference, str | int | float):
+        if isinstance(reference, bool) or not isinstance(reference, str | int | float | None):
             raise ValueError(f"is no final answer but {type(reference).__name__}")
 
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
         """Groups with a reference against it, the others against their own majority."""
         known = [i for i, group in enumerate(groups) if group.reference is not None]
         unknown = [i for i, group in enumerate(groups) if group.reference is None]
-        grades = self._checker.grade([(str(groups[i].reference), groups[i].answers) for i in known])
+        golds = [_written(groups[i].reference) for i in known]
+        pairs = zip(golds, (groups[i].answers for i in known), strict=True)
+        grades = self._checker.grade(list(pairs))
         classes = self._checker.classes([groups[i].answers for i in unknown])
-        verdicts = {i: Verdict(row) for i, row in zip(known, grades, strict=True)}
+        verdicts = {i: _graded(row) for i, row in zip(known, grades, strict=True)}
         verdicts |= {i: self._vote(row) for i, row in zip(unknown, classes, strict=True)}
         return [verdicts[i] for i in range(len(groups))]
 
     def _vote(self, classes: Sequence[int | None]) -> Verdict:
         """A group by its majority; classes as :meth:`MathChecker.classes` numbers them."""
         votes = Counter(c for c in classes if c is not None and c >= 0)
-        if not votes:
-            undecided = any(c is None for c in classes)
-            return Verdict([nan if c is None else 0.0 for c in classes], {} if undecided else None)
-        (winner, count), *others = votes.most_common(2)
-        agreement = {"agreement": count / len(classes)}
-        tied = bool(others) and others[0][1] == count
+        facts = {"undecided": sum(c is None for c in classes) / len(classes)}
+        if not votes and not facts["undecided"]:
+            return Verdict([0.0] * len(classes), facts=None)
+        counts = [count for _, count in votes.most_common(2)] or [0]
+        facts["agreement"] = counts[0] / len(classes)
         # one answer agrees with itself: that is no majority
-        if count < 2 or tied or count / len(classes) < self._min_agreement:
-            return Verdict([nan] * len(classes), agreement)
-        return Verdict([nan if c is None else float(c == winner) for c in classes], agreement)
+        found = counts[0] >= 2 and counts[0] > max(counts[1:], default=0)
+        if not found or facts["agreement"] < self._min_agreement:
+            return Verdict([nan] * len(classes), facts, undecided=True)
+        winner = votes.most_common(1)[0][0]
+        return Verdict([float(c == winner) for c in classes], facts)
+
+
+def _graded(row: Sequence[float]) -> Verdict:
+    """A group's verdict from its grades, NaN where a comparison came to no end."""
+    open_ = sum(isnan(score) for score in row)
+    if open_ == len(row):  # as a rule the reference cannot be read
+        return Verdict(row, {"undecided": 1.0})
+    facts = {"undecided": open_ / len(row)}
+    return Verdict([0.0 if isnan(score) else score for score in row], facts)
+
+
+def _written(reference: object) -> str:
+    """A reference as text; a float without an exponent, which no parser of mathematics reads."""
+    if isinstance(reference, float):
+        return format(Decimal(repr(reference)), "f")
+    return str(reference)

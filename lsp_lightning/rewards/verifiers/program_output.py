@@ -5,26 +5,45 @@ from collections.abc import Sequence
 from math import nan
 
 from lsp_lightning.checks.code import code_block
+from lsp_lightning.errors import require_at_least
 from lsp_lightning.rewards.verifiable import Group, RoundVerifier, Verdict
 from lsp_lightning.sandbox import MontySandbox, Outcome, Program, Sandbox
+
+_KEY = "model.rewards.VerifiableReward.verifier.ProgramOutputVerifier"
+#: Where chance, clocks and addresses come from. A net with holes: running again finds the rest.
+_CHANCE = re.compile(
+    r"^[^\n#]*\b(?:import|from)\b[^\n]*\b(?:random|secrets|time|datetime|uuid|os|importlib)\b"
+    r"|\b(?:__import__|id|hash)\s*\(|\burandom\b|\bobject\s*\(\s*\)",
+    re.MULTILINE,
+)
 
 
 class ProgramOutputVerifier(RoundVerifier):
     """Verifiable self-play without data: the Challenger writes programs, the Solver runs them.
 
     The truth is what the sandbox prints when it runs the query's last fenced block, or the whole
-    query if it has none. A query that does not run, prints nothing, or prints something else the
-    second time is malformed. An answer is right if it is what was printed, up to white space at
-    the ends of its lines; where it has a fenced block, that block counts.
+    query if it has none. A query that does not run, prints nothing, asks for chance or the time, or
+    prints something else in another world (with other seeds) is malformed: a coin would be the best
+    query that ``learnability`` knows. An answer is right if it is what was printed, up to white
+    space at the ends of its lines; where it has a fenced block, that block counts.
+
+    Monty prints some things otherwise than CPython (sets in order of insertion, rounded halves):
+    where that matters, use the BubblewrapSandbox.
 
     Args:
         sandbox: where programs run; by default Monty, which speaks a part of Python.
         max_output: characters; programs that print more are malformed.
+        worlds: in how many worlds a program must print the same.
     """
 
-    def __init__(self, sandbox: Sandbox | None = None, max_output: int = 1000) -> None:
+    def __init__(
+        self, sandbox: Sandbox | None = None, max_output: int = 1000, worlds: int = 5
+    ) -> None:
+        require_at_least(worlds, 2, f"{_KEY}.worlds", "prints are compared")
+        require_at_least(max_output, 1, f"{_KEY}.max_output", "a program must print something")
         self._sandbox = sandbox if sandbox is not None else MontySandbox()
         self._max_output = max_output
+        self._worlds = worlds
 
     def prepare(self) -> None:
         """Probe the sandbox."""
@@ -35,26 +54,43 @@ class ProgramOutputVerifier(RoundVerifier):
         self._sandbox.close()
 
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
-        """Each query's program is run twice; what it printed decides its answers."""
-        programs = [Program(code_block(group.query)) for group in groups]
-        outcomes = self._sandbox.run_all([*programs, *programs])
-        firsts, seconds = outcomes[: len(groups)], outcomes[len(groups) :]
+        """Each query's program is run, in several worlds; what it prints decides its answers."""
+        sources = [code_block(group.query) for group in groups]
+        firsts = self._sandbox.run_all([Program(source) for source in sources])
+        sound = [i for i, first in enumerate(firsts) if self._printed(sources[i], first)]
+        others = range(1, self._worlds)
+        again = self._sandbox.run_all(
+            [Program(sources[i], world=world) for i in sound for world in others]
+        )
+        prints: dict[int, list[Outcome | None]] = {i: [] for i in sound}
+        for k, outcome in enumerate(again):
+            prints[sound[k // len(others)]].append(outcome)
         return [
-            self._verdict(group, first, second)
-            for group, first, second in zip(groups, firsts, seconds, strict=True)
+            self._verdict(group, source, first, prints.get(i))
+            for i, (group, source, first) in enumerate(zip(groups, sources, firsts, strict=True))
         ]
 
-    def _verdict(self, group: Group, first: Outcome | None, second: Outcome | None) -> Verdict:
-        if first is None or second is None:
+    def _printed(self, source: str, outcome: Outcome | None) -> str:
+        """What a program has printed; nothing where it is malformed by what is seen already."""
+        if outcome is None or outcome.status != "ok" or _CHANCE.search(source):
+            return ""
+        printed = _lines(outcome.output)
+        return printed if len(printed) <= self._max_output else ""
+
+    def _verdict(
+        self,
+        group: Group,
+        source: str,
+        first: Outcome | None,
+        others: Sequence[Outcome | None] | None,
+    ) -> Verdict:
+        if first is None or (others is not None and None in others):
             return Verdict([nan] * len(group.answers))
-        printed = _lines(first.output)
-        runs = first.status == second.status == "ok"
-        if not (runs and printed and first.output == second.output) or (
-            len(printed) > self._max_output
-        ):
+        if others is None or any(other != first for other in others):
             return Verdict([0.0] * len(group.answers), facts=None)
+        printed = _lines(first.output)
         scores = [float(_lines(code_block(answer)) == printed) for answer in group.answers]
-        statements = re.split(r"[;\n]+", code_block(group.query).strip(" ;\n"))
+        statements = re.split(r"[;\n]+", source.strip(" ;\n"))
         return Verdict(scores, {"statements": len(statements), "output_characters": len(printed)})
 
 

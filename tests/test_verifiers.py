@@ -1,0 +1,241 @@
+"""Verifiers of whole rounds: votes, programs in several worlds, and what is refused beforehand."""
+
+import json
+import os
+import subprocess
+import sys
+from math import isnan
+from pathlib import Path
+
+import pytest
+from boxes import require_bubblewrap
+
+from lsp_lightning import (
+    BubblewrapSandbox,
+    ConfigError,
+    MathVerifier,
+    MontySandbox,
+    ProgramOutputVerifier,
+)
+from lsp_lightning.rewards import Group
+
+ROOT = Path(__file__).parent.parent
+MONSTER = r"\boxed{\int_0^1 \prod_{i=1}^{40} (x^i + y^i + z^i)^{40} dx}"
+
+
+@pytest.fixture(scope="module")
+def maths():
+    verifier = MathVerifier(seconds=1.0)
+    yield verifier
+    verifier.close()
+
+
+def boxed(*answers):
+    return tuple(rf"So it is \boxed{{{answer}}}." for answer in answers)
+
+
+# -- mathematics -----------------------------------------------------------------------------------
+
+
+def test_a_reference_is_the_truth_and_without_one_the_majority_is(maths):
+    known, unknown = maths.judge(
+        [Group("q", boxed("2", "1/2", "0.5"), "2"), Group("q", boxed("2", "1/2", "0.5"))]
+    )
+    assert known.scores == [1.0, 0.0, 0.0]
+    assert unknown.scores == [0.0, 1.0, 1.0]
+    assert unknown.facts["agreement"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        boxed("1", "2", "3", "4"),  # all differ
+        boxed("1", "1", "2", "2"),  # a tie
+        boxed("1"),  # one answer is no majority
+        boxed("1", "1", "2", "3", "4"),  # less than half
+    ],
+)
+def test_without_a_majority_nothing_is_known_and_nothing_has_failed(maths, answers):
+    [verdict] = maths.judge([Group("q", answers)])
+    assert all(map(isnan, verdict.scores))
+    assert verdict.undecided
+
+
+def test_a_query_that_nobody_finds_an_answer_to_is_malformed(maths):
+    [verdict] = maths.judge([Group("q", ("I do not know.", "Neither do I."))])
+    assert verdict.facts is None
+    assert verdict.scores == [0.0, 0.0]
+
+
+def test_numbers_are_references_too(maths):
+    groups = [Group("q", boxed("0.00001", "1"), 1e-05), Group("q", boxed("100000", "1"), 1e5)]
+    assert [list(v.scores) for v in maths.judge(groups)] == [[1.0, 0.0]] * 2
+    with pytest.raises(ValueError, match="is no final answer but bool"):
+        maths.require(True)
+    with pytest.raises(ValueError, match="is no final answer but list"):
+        maths.require([1])
+
+
+def test_an_answer_that_cannot_be_compared_is_wrong_not_excused(maths, monkeypatch):
+    nan = float("nan")
+    monkeypatch.setattr(maths._checker, "grade", lambda pairs: [[1.0, nan, 0.0], [nan, nan, nan]])
+    monkeypatch.setattr(maths._checker, "classes", lambda groups: [[0, 0, None, 1]] * len(groups))
+    some, none, vote = maths.judge(
+        [
+            Group("q", boxed("7", "x", "8"), "7"),
+            Group("q", boxed("7", "x", "8"), "?"),
+            Group("q", boxed("7", "7", "x", "8")),
+        ]
+    )
+    assert some.scores == [1.0, 0.0, 0.0]
+    assert some.facts["undecided"] == pytest.approx(1 / 3)
+    assert all(map(isnan, none.scores))  # the reference itself cannot be read
+    assert vote.scores == [1.0, 1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"processes": 0}, {"seconds": 0.0}, {"min_agreement": 0.0}, {"min_agreement": 5}]
+)
+def test_settings_that_cannot_work_are_refused_at_once(settings):
+    [name] = settings
+    with pytest.raises(ConfigError, match=rf"MathVerifier\.{name}: is "):
+        MathVerifier(**settings)
+
+
+# -- program output --------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[MontySandbox, BubblewrapSandbox])
+def programs(request):
+    if request.param is BubblewrapSandbox:
+        require_bubblewrap()
+    verifier = ProgramOutputVerifier(request.param())
+    yield verifier
+    verifier.close()
+
+
+#: What is not the same in every run is no question: a coin would be the best query there is.
+COINS = [
+    "import random\nprint(random.randint(0, 1))",
+    "from random import random as r\nprint(r() < 0.5)",
+    "import time\nprint(int(time.time()) // 30)",
+    "import datetime\nprint(datetime.date.today())",
+    "import os\nprint(os.urandom(1)[0] % 2)",
+    "print(hash('a') % 2)",
+    "print(id([]) % 7)",
+    "print(object())",
+    "m = __import__('random')\nprint(m.random())",
+]
+
+
+@pytest.mark.parametrize("coin", COINS)
+def test_a_program_that_asks_for_chance_is_malformed(programs, coin):
+    [verdict] = programs.judge([Group(coin, ("0", "1"))])
+    assert verdict.facts is None
+
+
+def test_sets_of_texts_have_an_order_in_each_world_only():
+    require_bubblewrap()
+    verifier = ProgramOutputVerifier(BubblewrapSandbox(), worlds=8)
+    source = "print(list({'a', 'b', 'c', 'd', 'e'}))"
+    assert verifier.judge([Group(source, ("x",))])[0].facts is None
+    [verdict] = verifier.judge([Group("print(sorted({'b', 'a'}))", ("['a', 'b']",))])
+    assert verdict.scores == [1.0]
+    verifier.close()
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", "What is 2 + 2?", "print(", "1 / 0", "x = 1", "print()", "while True: pass",
+     "print('x' * 5000)", "open('/etc/passwd')", "print(input())"],
+)  # fmt: skip
+def test_what_does_not_run_or_prints_nothing_or_too_much_is_malformed(programs, query):
+    [verdict] = programs.judge([Group(query, ("", "4"))])
+    assert (verdict.scores, verdict.facts) == ([0.0, 0.0], None)
+
+
+def test_a_program_in_prose_runs_and_its_output_is_the_truth(programs):
+    query = "Predict it.\n```python\ntime = [3, 1]\nfor t in sorted(time):\n    print(t)\n```\n"
+    answers = ("1\n3", "Here:\n```\n1 \n3\n```", "1 3", "1\n3\n5")
+    [verdict] = programs.judge([Group(query, answers)])
+    assert verdict.scores == [1.0, 1.0, 0.0, 0.0]
+    assert verdict.facts["statements"] == 3
+
+
+# -- by the command line ---------------------------------------------------------------------------
+
+
+def fit(tmp_path, rewards, *more, config="tiny_lsp.yaml"):
+    """Exit status and stderr of a run with these rewards, typed in ``tmp_path``."""
+    overlay = tmp_path / "rewards.yaml"
+    overlay.write_text(json.dumps({"model": {"rewards": rewards}}))
+    command = [str(Path(sys.executable).with_name("lsp-lightning")), "fit"]
+    command += ["--config", str(ROOT / "configs" / config), "--config", str(overlay)]
+    command += ["--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.max_steps", "1"]
+    command += ["--data.heldout", "null", "--data.num_queries", "2", "--data.group_size", "2"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [*command, *more], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    return done.returncode, done.stderr
+
+
+def verifiable(verifier, **init_args):
+    arguments = {"verifier": {"class_path": verifier, "init_args": init_args}}
+    return {"class_path": "lsp_lightning.VerifiableReward", "init_args": arguments}
+
+
+EXACT = verifiable("lsp_lightning.tinyworld.verifier.TinyWorldVerifier")
+
+
+def test_rewards_in_a_module_beside_the_config_are_found(tmp_path):
+    (tmp_path / "my_rewards.py").write_text(
+        "def score(query, answers, reference):\n    return [float(len(a)) for a in answers]\n"
+    )
+    mine = {"class_path": "lsp_lightning.FunctionReward"}
+    mine["init_args"] = {"function": "my_rewards.score"}
+    status, stderr = fit(tmp_path, [mine])
+    assert status == 0, stderr
+
+
+@pytest.mark.parametrize(
+    ("rewards", "more", "error"),
+    [
+        (
+            [verifiable("lsp_lightning.CodeVerifier")],
+            (),
+            "data.queries: a Challenger writes no references, and CodeVerifier needs them; ",
+        ),
+        (
+            [EXACT, {"class_path": "lsp_lightning.NoveltyReward"}],
+            ("--data.queries", "lsp_lightning.PromptFile", "--data.queries.path", "@FILE@"),
+            "model.rewards: 'novelty' pays the Challenger, but data.queries is a file; ",
+        ),
+        (
+            [
+                {
+                    "class_path": "lsp_lightning.JudgeReward",
+                    "init_args": {"url": "http://127.0.0.1:9/v1", "model": "m"},
+                }
+            ],
+            (),
+            "model.rewards.JudgeReward.url: nobody listens at http://127.0.0.1:9/v1 (",
+        ),
+        (
+            [EXACT, {"class_path": "lsp_lightning.LengthReward", "init_args": {"low": 1}}],
+            (),
+            "init_args.high: not set; ",
+        ),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_line_before_a_model_is_loaded(
+    tmp_path, rewards, more, error
+):
+    file = ROOT / "lsp_lightning/tinyworld/data/dev.jsonl"
+    more = [str(file) if word == "@FILE@" else word for word in more]
+    status, stderr = fit(tmp_path, rewards, *more)
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    assert status == 2
+    assert lines[-1].startswith(f"error: {error}"), stderr
+    assert "Loading weights" not in stderr
+    assert "Traceback" not in stderr
