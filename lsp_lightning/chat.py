@@ -24,8 +24,11 @@ def fill(template: str, slots: Mapping[str, str]) -> str:
 
 
 def cut_pair(query_ids: list[int], answer_ids: list[int], room: int) -> tuple[list[int], list[int]]:
-    """Query and answer in ``room`` tokens: the query's middle goes first, then the answer's."""
-    answer_ids = _cut_middle(answer_ids, room)
+    """Query and answer in ``room`` tokens: the query's middle goes first, then the answer's.
+
+    A quarter of the room is the query's, if it needs it: an answer alone cannot be judged.
+    """
+    answer_ids = _cut_middle(answer_ids, room - min(len(query_ids), max(0, room) // 4))
     return _cut_middle(query_ids, room - len(answer_ids)), answer_ids
 
 

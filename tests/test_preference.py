@@ -365,7 +365,7 @@ def test_the_middle_of_the_query_goes_and_its_ends_and_the_answer_stay(kind):
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_an_answer_too_long_alone_loses_its_middle_and_the_query_all(kind):
+def test_an_answer_too_long_alone_loses_its_middle_and_leaves_the_query_a_quarter(kind):
     pairs, _ = encoder(kind)
     frame = pairs.encode("", "", 1000).ids
     answer = "abcdefgh " * 20
@@ -373,12 +373,13 @@ def test_an_answer_too_long_alone_loses_its_middle_and_the_query_all(kind):
     pair = pairs.encode("a query", answer, len(frame) + 11)
     assert pair.cut
     assert len(pair.ids) == len(frame) + 11
-    ends = [*answer_ids[:6], *answer_ids[-5:]]
-    assert any(pair.ids[i : i + 11] == ends for i in range(len(pair.ids)))
+    ends = [*answer_ids[:5], *answer_ids[-4:]]  # of 11 places 2 are the query's
+    assert any(pair.ids[i : i + 9] == ends for i in range(len(pair.ids)))
+    query_ids = pairs._codec.encode_plain("a query")
     rest = [*pair.ids]
-    for i in ends:
+    for i in [*ends, query_ids[0], query_ids[-1]]:
         rest.remove(i)
-    assert sorted(rest) == sorted(frame)  # nothing of the query
+    assert sorted(rest) == sorted(frame)
 
 
 @pytest.mark.parametrize(
@@ -391,6 +392,7 @@ def test_an_answer_too_long_alone_loses_its_middle_and_the_query_all(kind):
         ([1, 2, 3, 4, 5], [6, 7], 2, ([], [6, 7])),
         ([1, 2, 3, 4, 5], [6, 7, 8], 2, ([], [6, 8])),
         ([1, 2, 3, 4, 5], [6, 7, 8], 1, ([], [6])),
+        ([1, 2, 3, 4, 5], [6, 7, 8, 9, 10], 4, ([1], [6, 7, 10])),
         ([1, 2, 3, 4, 5], [6, 7, 8], 0, ([], [])),
         ([1, 2, 3, 4, 5], [6, 7, 8], -4, ([], [])),  # a frame that has no room for anything
         ([], [6, 7, 8], 2, ([], [6, 8])),

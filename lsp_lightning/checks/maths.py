@@ -27,8 +27,9 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACES = re.compile(rf"(?P<box>{_BOX.pattern})|\\.|[{{}}]", re.DOTALL)
 _INTEGER = re.compile(r"value -?[0-9]+")
 
+_FORMULA = re.compile(r"[0-9\\]|\$[^$\s]")
 #: The line that an unboxed answer stands on, if it calls it so.
-_CLAIM = re.compile(r"answer.*[0-9\\]", re.IGNORECASE)
+_CLAIM = re.compile(rf"answer.*(?:{_FORMULA.pattern})", re.IGNORECASE)
 _DEEPEST = 50
 _UNSEEN = re.compile(
     r"\s|\\(?:left|right|[,;:! ]|displaystyle)(?![a-zA-Z])|(?<=[0-9]),(?=[0-9]{3})"
@@ -48,12 +49,12 @@ _SUM_POWER = re.compile(r"\(([^()]*)\)\^([0-9]{1,4})")
 _MOST_TERMS = 5_000
 _SUBSCRIPT = re.compile(r"_\{[^{}]*\}")
 _BRACKETS = re.compile(r"[({\[][^(){}\[\]]*[)}\]]")
-_BAR = re.compile(r"\\vert\b|(?<!\\)\|")
+_BAR = re.compile(r"\\(?:vert|mid)(?![a-zA-Z])|(?<!\\)\|")
 _EITHER = re.compile(
-    r"\\(?:lor|vee|mid|to|implies|iff|mapsto|(?:x|long|Long)?(?:left|Left)?[rR]ightarrow)(?![a-zA-Z])"
+    r"\\(?:lor|vee|to|implies|iff|mapsto|(?:x|long|Long)?(?:left|Left)?[rR]ightarrow)(?![a-zA-Z])"
     r"|[-=]>|[\u2228\u2192\u21d2]"
 )
-_NUMBER = r"[-+]?[0-9]+(?:\.[0-9]+)?"
+_NUMBER = r"(?<![0-9])[-+]?[0-9]++(?:\.[0-9]++)?"
 _PLAIN = re.compile(_NUMBER)
 _OR = rf"{_NUMBER}\s*(?:or|\||\\lor|\\vee)\s*{_NUMBER}"
 #: The first number after "answer", or else the last of the line, with another one beside it.
@@ -142,7 +143,7 @@ def _claim(answer: str) -> str:
     """The line of an unboxed answer that has it; "" if there is none."""
     lines = answer.splitlines()[::-1]
     named = (line for line in lines if _CLAIM.search(line))
-    return next(named, next((line for line in lines if re.search(r"[0-9\\]", line)), ""))
+    return next(named, next((line for line in lines if _FORMULA.search(line)), ""))
 
 
 def _depth(text: str) -> int:

@@ -167,8 +167,8 @@ def _box(rules: int, world: int) -> list[str]:
     command += ["--dev-bind", "/dev/null", "/dev/null"]
     command += ["--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp", "--remount-ro", "/"]
     command += ["--chdir", "/tmp", "--setenv", "HOME", "/tmp", "--setenv", "MALLOC_ARENA_MAX", "1"]
-    command += ["--setenv", "LD_LIBRARY_PATH", "/python/lib", "--seccomp", str(rules)]
-    command += ["--setenv", "PYTHONHASHSEED", str(world)]
+    command += ["--setenv", "LD_LIBRARY_PATH", "/python/lib"]
+    command += ["--setenv", "PYTHONHASHSEED", str(world), "--seccomp", str(rules)]
     return command
 
 

@@ -255,8 +255,8 @@ def test_a_box_that_fails_is_found_before_the_first_program(bubblewrapped, monke
 def test_a_box_that_shows_the_host_is_refused(bubblewrapped, monkeypatch):
     box = bubblewrap._box
 
-    def open_box(rules):
-        command = box(rules)
+    def open_box(rules, world):
+        command = box(rules, world)
         place = command.index("--chdir")
         return [*command[:place], "--bind", "/tmp", "/tmp", *command[place:]]
 
@@ -269,8 +269,8 @@ def test_a_box_that_shows_the_host_is_refused(bubblewrapped, monkeypatch):
 def test_a_box_that_can_be_written_to_is_refused(bubblewrapped, monkeypatch):
     box = bubblewrap._box
 
-    def open_box(rules):
-        command = box(rules)
+    def open_box(rules, world):
+        command = box(rules, world)
         place = command.index("--chdir")
         assert command[place - 2 : place] == ["--remount-ro", "/"]
         return [*command[: place - 2], *command[place:]]
@@ -282,7 +282,7 @@ def test_a_box_that_can_be_written_to_is_refused(bubblewrapped, monkeypatch):
 
 def test_a_box_without_the_filter_is_refused(bubblewrapped, monkeypatch):
     box = bubblewrap._box
-    monkeypatch.setattr(bubblewrap, "_box", lambda rules: box(rules)[:-2])
+    monkeypatch.setattr(bubblewrap, "_box", lambda rules, world: box(rules, world)[:-2])
     with pytest.raises(ConfigError, match="it allows starting processes"):
         BubblewrapSandbox().prepare()
 
@@ -305,3 +305,13 @@ def test_where_the_sandbox_fails_there_is_no_outcome_and_the_others_have_theirs(
         sandbox.run_all([Program("# lost"), Program("# lost")])
     assert sandbox.run_all([]) == []
     sandbox.close()
+
+
+def test_worlds_differ_in_what_no_program_should_depend_on_and_repeat(sandbox):
+    if isinstance(sandbox, MontySandbox):
+        source = "import random, time\nprint(random.random(), time.time())"
+    else:  # the clock and the random numbers of a box are the host's
+        source = "print([hash(c) for c in 'abc'])"
+    prints = [sandbox.run(Program(source, world=world)).output for world in (0, 1, 2, 0, 1, 2)]
+    assert prints[:3] == prints[3:]
+    assert len({*prints}) == 3
