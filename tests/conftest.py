@@ -1,5 +1,8 @@
 """Shared by all tests: one torch thread, and tiny models on disk, made once."""
 
+import os
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -27,3 +30,15 @@ def tiny_qwen3_folder(tmp_path_factory) -> Path:
 def tiny_policy(tiny_llama_folder) -> Policy:
     """The tiny Llama as policy and reference, for tests that change no weight."""
     return Policy(str(tiny_llama_folder))
+
+
+@pytest.fixture
+def untouched_process():
+    """What a command of the command line sets for its process does not outlive the test."""
+    environment, threads, path = dict(os.environ), torch.get_num_threads(), list(sys.path)
+    with warnings.catch_warnings():
+        yield
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(threads)
+    sys.path[:] = path

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -26,16 +25,7 @@ from lsp_lightning.rewards import Reward
 ROOT = Path(__file__).parent.parent
 TINY = str(ROOT / "configs" / "tiny_lsp.yaml")
 
-
-@pytest.fixture(autouse=True)
-def untouched_process():
-    """What a run sets for its process does not outlive the test."""
-    environment, threads = dict(os.environ), torch.get_num_threads()
-    with warnings.catch_warnings():
-        yield
-    os.environ.clear()
-    os.environ.update(environment)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("untouched_process")
 
 
 @pytest.fixture(scope="module")

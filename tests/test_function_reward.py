@@ -1,9 +1,7 @@
 """Any function of a query and its answers is a reward, by its path in a config or by itself."""
 
 import functools
-import os
 import re
-import warnings
 from pathlib import Path
 
 import pytest
@@ -200,17 +198,6 @@ def test_it_enters_for_answers_only():
 
 
 # -- in a config -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def untouched_process():
-    """What the command sets does not outlive the test."""
-    environment, threads = dict(os.environ), torch.get_num_threads()
-    with warnings.catch_warnings():
-        yield
-    os.environ.clear()
-    os.environ.update(environment)
-    torch.set_num_threads(threads)
 
 
 def made_from(tmp_path, monkeypatch, **init_args):

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import warnings
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,16 +14,7 @@ from lsp_lightning.main import main
 ROOT = Path(__file__).parent.parent
 WORLD = ROOT / "lsp_lightning/tinyworld"
 
-
-@pytest.fixture(autouse=True)
-def untouched_process():
-    """What a run sets for its process does not outlive the test."""
-    environment, threads = dict(os.environ), torch.get_num_threads()
-    with warnings.catch_warnings():
-        yield
-    os.environ.clear()
-    os.environ.update(environment)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("untouched_process")
 
 
 def play(folder, tasks, *configs, more=()):
