@@ -1,13 +1,11 @@
 """Verifiers of whole rounds: votes, programs in several worlds, and what is refused beforehand."""
 
 import json
-import os
-import subprocess
-import sys
 from math import isnan
 from pathlib import Path
 
 import pytest
+import transformers
 from boxes import require_bubblewrap
 
 from lsp_lightning import (
@@ -17,10 +15,10 @@ from lsp_lightning import (
     MontySandbox,
     ProgramOutputVerifier,
 )
+from lsp_lightning.main import main
 from lsp_lightning.rewards import Group
 
 ROOT = Path(__file__).parent.parent
-MONSTER = r"\boxed{\int_0^1 \prod_{i=1}^{40} (x^i + y^i + z^i)^{40} dx}"
 
 
 @pytest.fixture(scope="module")
@@ -165,19 +163,15 @@ def test_a_program_in_prose_runs_and_its_output_is_the_truth(programs):
 # -- by the command line ---------------------------------------------------------------------------
 
 
-def fit(tmp_path, rewards, *more, config="tiny_lsp.yaml"):
-    """Exit status and stderr of a run with these rewards, typed in ``tmp_path``."""
+def fit(tmp_path, monkeypatch, rewards, *more):
+    """The exit status of a run with these rewards, typed in ``tmp_path``."""
     overlay = tmp_path / "rewards.yaml"
     overlay.write_text(json.dumps({"model": {"rewards": rewards}}))
-    command = [str(Path(sys.executable).with_name("lsp-lightning")), "fit"]
-    command += ["--config", str(ROOT / "configs" / config), "--config", str(overlay)]
+    command = ["fit", "--config", str(ROOT / "configs/tiny_lsp.yaml"), "--config", str(overlay)]
     command += ["--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.max_steps", "1"]
     command += ["--data.heldout", "null", "--data.num_queries", "2", "--data.group_size", "2"]
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    done = subprocess.run(
-        [*command, *more], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    return done.returncode, done.stderr
+    monkeypatch.chdir(tmp_path)
+    return main([*command, *more])
 
 
 def verifiable(verifier, **init_args):
@@ -188,16 +182,17 @@ def verifiable(verifier, **init_args):
 EXACT = verifiable("lsp_lightning.tinyworld.verifier.TinyWorldVerifier")
 
 
-def test_rewards_in_a_module_beside_the_config_are_found(tmp_path):
+@pytest.mark.usefixtures("untouched_process")
+def test_rewards_in_a_module_beside_the_config_are_found(tmp_path, monkeypatch):
     (tmp_path / "my_rewards.py").write_text(
         "def score(query, answers, reference):\n    return [float(len(a)) for a in answers]\n"
     )
     mine = {"class_path": "lsp_lightning.FunctionReward"}
     mine["init_args"] = {"function": "my_rewards.score"}
-    status, stderr = fit(tmp_path, [mine])
-    assert status == 0, stderr
+    assert fit(tmp_path, monkeypatch, [mine]) == 0
 
 
+@pytest.mark.usefixtures("untouched_process")
 @pytest.mark.parametrize(
     ("rewards", "more", "error"),
     [
@@ -229,13 +224,16 @@ def test_rewards_in_a_module_beside_the_config_are_found(tmp_path):
     ],
 )
 def test_what_cannot_work_is_said_in_a_line_before_a_model_is_loaded(
-    tmp_path, rewards, more, error
+    tmp_path, monkeypatch, capsys, rewards, more, error
 ):
+    monkeypatch.setattr(
+        transformers.AutoModelForCausalLM,
+        "from_pretrained",
+        lambda *args, **kwargs: pytest.fail("a model was loaded"),
+    )
     file = ROOT / "lsp_lightning/tinyworld/data/dev.jsonl"
     more = [str(file) if word == "@FILE@" else word for word in more]
-    status, stderr = fit(tmp_path, rewards, *more)
-    lines = [line for line in stderr.splitlines() if line.strip()]
-    assert status == 2
-    assert lines[-1].startswith(f"error: {error}"), stderr
-    assert "Loading weights" not in stderr
-    assert "Traceback" not in stderr
+    assert fit(tmp_path, monkeypatch, rewards, *more) == 2
+    said = capsys.readouterr().err
+    assert said.strip().splitlines()[-1].startswith(f"error: {error}"), said
+    assert "Traceback" not in said
