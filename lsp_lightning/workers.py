@@ -75,8 +75,10 @@ class LineWorkers:
     def _ask(self, line: bytes, seconds: float) -> Any:
         worker = self._places.get()
         try:
-            if worker is None or not worker.alive:
+            if worker is not None and not worker.alive:
+                worker.stop()
                 worker = None  # if no new one starts, the place stays empty
+            if worker is None:
                 worker = self._start()
             return worker.ask(line, seconds)
         finally:

@@ -40,10 +40,11 @@ def test_a_reward_model_plays_and_the_truth_looks_on(tmp_path):
     preferred = torch.tensor([a["reward/preference"] for a in answers])
     true = torch.tensor([a["reward/true_score"] for a in answers])
     assert preferred[true == 1].mean() > preferred[true == 0].mean()
-    # R is the standardised preference alone: what is right adds nothing to it
-    for group in ([a for a in answers if a["query"] == answers[0]["query"] and a["round"] == 0],):
-        order = sorted(group, key=lambda a: a["reward/preference"])
-        assert [a["R"] for a in order] == sorted(a["R"] for a in group)
+    # R is the standardised preference alone: its order, whatever is true
+    first = [a for a in answers if a["round"] == 0]
+    by_preference = sorted(first, key=lambda a: a["reward/preference"])
+    assert [a["R"] for a in by_preference] == sorted(a["R"] for a in first)
+    assert len({a["R"] for a in first}) > 1
 
 
 @pytest.mark.parametrize("sandbox", ["MontySandbox", "BubblewrapSandbox"])
@@ -61,6 +62,7 @@ def test_programs_are_written_run_and_predicted(tmp_path, sandbox):
     assert summary["rounds"] == 2
     assert 0 <= float(row["queries/malformed"]) <= 1
     well_formed = [a for a in answers if not a["query/malformed"]]
+    assert well_formed
     assert all(a["reward/verifiable"] == 0 for a in answers if a["query/malformed"])
     assert all("print(" in a["query"] for a in well_formed)
 

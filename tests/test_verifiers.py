@@ -59,6 +59,14 @@ def test_without_a_majority_nothing_is_known_and_nothing_has_failed(maths, answe
     assert verdict.undecided
 
 
+@pytest.mark.parametrize(("least", "found"), [(0.25, True), (0.5, True), (0.6, False)])
+def test_how_many_must_agree_is_a_setting(maths, least, found, monkeypatch):
+    monkeypatch.setattr(maths, "_min_agreement", least)
+    [verdict] = maths.judge([Group("q", boxed("1", "1", "2", "3"))])
+    assert verdict.facts["agreement"] == 0.5
+    assert verdict.undecided is not found
+
+
 def test_a_query_that_nobody_finds_an_answer_to_is_malformed(maths):
     [verdict] = maths.judge([Group("q", ("I do not know.", "Neither do I."))])
     assert verdict.facts is None
@@ -150,6 +158,14 @@ def test_sets_of_texts_have_an_order_in_each_world_only():
 def test_what_does_not_run_or_prints_nothing_or_too_much_is_malformed(programs, query):
     [verdict] = programs.judge([Group(query, ("", "4"))])
     assert (verdict.scores, verdict.facts) == ([0.0, 0.0], None)
+
+
+def test_how_much_a_program_may_print_is_a_setting():
+    group = Group("print('x' * 20)", ("x" * 20,))
+    for most, facts in ((20, {"statements": 1, "output_characters": 20}), (19, None)):
+        verifier = ProgramOutputVerifier(max_output=most)
+        assert verifier.judge([group])[0].facts == facts
+        verifier.close()
 
 
 def test_a_program_in_prose_runs_and_its_output_is_the_truth(programs):

@@ -95,7 +95,8 @@ class Reward(Callback):
 
         Returns:
             (N, G) floats, or (N,) where it enters for the Challenger. NaN means "could not be
-            judged", never "wrong"; a cell so marked takes its group's mean and pushes nobody.
+            judged", never "wrong", and so does an infinity; a cell so marked takes its group's
+            mean and pushes nobody.
         """
         raise NotImplementedError(f"{type(self).__name__} must override score(playout)")
 

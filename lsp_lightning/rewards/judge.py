@@ -18,7 +18,6 @@ from lsp_lightning.prompts import (
     JUDGE,
     JUDGE_TAGS,
     Winner,
-    fence,
     parse_grade,
     parse_winner,
     without_controls,
@@ -123,8 +122,7 @@ class JudgeReward(Reward):
             max_tokens=max_tokens,
             key=_KEY,
         )
-        default, slots, self._tags = _MODES[mode]
-        self._template = JudgeTemplate(prompt, f"{_KEY}.prompt", default, slots)
+        self._template = JudgeTemplate(prompt, f"{_KEY}.prompt", *_MODES[mode])
         self._cache = ReplyCache(cache, f"{_KEY}.cache", (model, float(temperature), max_tokens))
         self._warned = False
 
@@ -186,12 +184,8 @@ class JudgeReward(Reward):
         return Judgement(_mean_wins(wins, n * g).view(n, g), metrics=metrics)
 
     def _filled(self, texts: Mapping[str, str]) -> str:
-        """The prompt; players' texts can spell neither its tags nor a control token.
-
-        The tags of the reply are fenced even where a template of the user's own lacks them.
-        """
-        safe = {slot: without_controls(text.strip()) for slot, text in texts.items()}
-        return self._template.filled({s: fence(text, self._tags) for s, text in safe.items()})
+        """The prompt; players' texts can spell neither its tags nor a control token."""
+        return self._template.filled({s: without_controls(t.strip()) for s, t in texts.items()})
 
     def _read(
         self, prompts: Sequence[str], parse: Callable[[str], T | None]

@@ -28,6 +28,7 @@ class JudgeTemplate:
         key: config key to name in errors.
         default: the template if there is no file.
         slots: places that must be there.
+        tags: those of the judge's reply, and any others that judged texts must not spell.
     """
 
     def __init__(
@@ -36,10 +37,11 @@ class JudgeTemplate:
         key: str,
         default: str = JUDGE,
         slots: Sequence[str] = ("instruction", "response"),
+        tags: Sequence[str] = JUDGE_TAGS,
     ) -> None:
         self.text = read_template(path, default, key, slots)
-        # every tag of the template is one that a judged text must not spell
-        self._tags = {*re.findall(r"</?(\w+)>", self.text), *JUDGE_TAGS}
+        # a template of the user's own may have other tags, and lack those of the reply
+        self._tags = {*re.findall(r"</?(\w+)>", self.text), *tags}
 
     def fenced(self, texts: dict[str, str]) -> dict[str, str]:
         """Players' texts by slot, unable to close the tags they will stand between."""

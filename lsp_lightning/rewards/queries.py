@@ -27,7 +27,7 @@ class NoveltyReward(Reward):
     Args:
         weight: factor among the rewards for the Challenger.
         name: what it is called in metrics and transcripts.
-        near: a likeness from which on a query counts as a near-duplicate; one less alike is wholly
+        near: a likeness above which a query counts as a near-duplicate; one less alike is wholly
             new, and from there the score falls linearly to 0.
         capacity: past queries that are remembered, the newest ones.
         max_characters: of a query, its beginning is compared.

@@ -25,13 +25,6 @@ TOWER = r"\boxed{9^{9^{9^{9}}}}"
 SLOW = (r"\boxed{\binom{99999999}{44444444}}", r"\boxed{\Gamma(99999999)}")
 
 
-@pytest.fixture(scope="module")
-def checker():
-    checker = MathChecker(processes=1, seconds=5.0)
-    yield checker
-    checker.close()
-
-
 def grade(checker: MathChecker, gold: str, *texts: str) -> list[float]:
     (row,) = checker.grade([(gold, texts)])
     return row

@@ -7,13 +7,6 @@ import pytest
 from lsp_lightning.checks.maths import MathChecker, explodes, hedges
 
 
-@pytest.fixture(scope="module")
-def checker():
-    checker = MathChecker(processes=1, seconds=5.0)
-    yield checker
-    checker.close()
-
-
 def grade(checker: MathChecker, gold: str, *texts: str) -> list[float]:
     (row,) = checker.grade([(gold, texts)])
     return row

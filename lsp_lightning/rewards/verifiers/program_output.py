@@ -10,7 +10,8 @@ from lsp_lightning.rewards.verifiable import Group, RoundVerifier, Verdict
 from lsp_lightning.sandbox import MontySandbox, Outcome, Program, Sandbox
 
 _KEY = "model.rewards.VerifiableReward.verifier.ProgramOutputVerifier"
-#: Where chance, clocks and addresses come from. A net with holes: running again finds the rest.
+#: Where chance, clocks and addresses come from. A net with holes (running again finds most of the
+#: rest) that also catches a few innocents: a program lost costs less than a coin that is paid.
 _CHANCE = re.compile(
     r"^[^\n#]*\b(?:import|from)\b[^\n]*\b(?:random|secrets|time|datetime|uuid|os|importlib)\b"
     r"|\b(?:__import__|id|hash)\s*\(|\burandom\b|\bobject\s*\(\s*\)",
