@@ -24,6 +24,18 @@ def inference_state(model: torch.nn.Module, device_type: str) -> Iterator[None]:
             module.training = True
 
 
+def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with its own dropout off: what is trained must be the function that sampled."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for holder in (module, getattr(module, "config", None)):
+            for name, value in list(vars(holder).items()) if holder is not None else ():
+                if "drop" in name and isinstance(value, float):
+                    setattr(holder, name, 0.0)
+    return model
+
+
 def by_token_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Indices of rows of like length in batches of at most ``budget`` padded tokens.
 

@@ -23,10 +23,11 @@ from lsp_lightning.functional.kl import (
     k3_loss,
     sequence_log_ratio,
 )
-from lsp_lightning.functional.logprobs import token_logprobs
+from lsp_lightning.functional.logprobs import LOGITS_AT_ONCE, token_logprobs
 from lsp_lightning.functional.losses import row_weights, selfplay_loss
 
 __all__ = [
+    "LOGITS_AT_ONCE",
     "OBJECTIVES",
     "UNIT_RANGE_OBJECTIVES",
     "AdvantageScale",

@@ -1,36 +1,75 @@
 """Log-probs of given tokens, in chunks: (rows, tokens, vocabulary) is never built.
 
-``M`` places, ``H`` hidden size, ``V`` vocabulary. At most ``chunk_size`` rows of V logits exist at
-a
-time, forward and backward: the backward pass computes each chunk's logits again.
+``M`` places, ``m`` places of one chunk, ``H`` hidden size, ``V`` vocabulary. A chunk has so many
+places that ``logits_at_once`` logits exist at a time, forward and backward, whatever V is.
+
+Fused kernels for this (``torch.nn.functional.linear_cross_entropy``, Liger, cut cross-entropy) take
+a plain weight matrix, give no entropy, and know no temperature of each place outside a soft-cap.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
+
+Head = Callable[[Tensor], Tensor]
+
+#: 64 MB in fp32: enough places for a matrix product to pay, at any vocabulary.
+LOGITS_AT_ONCE = 2**24
 
 
 def token_logprobs(
     hidden_MH: Tensor,
-    head: Callable[[Tensor], Tensor],
+    head: Head,
     targets_M: Tensor,
     temperature_M: Tensor,
-    chunk_size: int = 1024,
+    logits_at_once: int = LOGITS_AT_ONCE,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each target and entropy of its distribution, in fp32.
 
     Args:
         hidden_MH: final hidden states, one per predicted token.
-        head: maps (m, H) to logits (m, V); soft-capping and the like belong inside it.
+        head: maps (m, H) to logits (m, V), each row by itself; soft-capping, a cast to the head's
+            type and the like belong inside it.
         targets_M: token ids, int64.
         temperature_M: the sampling temperature of each place; "pi" is what was sampled from.
-        chunk_size: places whose logits exist at one time.
+        logits_at_once: logits that exist at one time, at least one place's; two copies of them do,
+            more below a soft-cap.
 
     Returns:
-        logprobs (M,), differentiable, and entropies (M,) in nats, detached.
+        logprobs (M,), differentiable once, and entropies (M,) in nats, detached. fp64 if the logits
+        are.
     """
+    _check_shapes(hidden_MH, targets_M, temperature_M)
+    if targets_M.numel() == 0:
+        empty = hidden_MH.sum(dim=1, dtype=torch.float32)
+        return empty, empty.detach()
+    # one place tells what a head is like that may be any function: how wide, and whether it learns
+    first_1V = head(hidden_MH[:1].detach())
+    rows = max(1, logits_at_once // first_1V.shape[1])
+    if torch.is_grad_enabled() and hidden_MH.requires_grad and not first_1V.requires_grad:
+        apply: Callable[..., tuple[Tensor, Tensor]] = _FrozenHead.apply
+        return apply(hidden_MH, head, targets_M, temperature_M, rows)
+
+    def of_chunk(hidden: Tensor, targets: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+        return _of_logits(head(hidden), targets, temperature)
+
+    parts = []
+    for chunk in _chunks(rows, hidden_MH, targets_M, temperature_M):
+        if torch.is_grad_enabled():
+            parts.append(
+                checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
+            )
+        else:
+            parts.append(of_chunk(*chunk))
+    logprobs_M, entropies_M = (torch.cat(column) for column in zip(*parts, strict=True))
+    return logprobs_M, entropies_M
+
+
+def _check_shapes(hidden_MH: Tensor, targets_M: Tensor, temperature_M: Tensor) -> None:
     if hidden_MH.dim() != 2 or targets_M.shape != hidden_MH.shape[:1]:
         raise ValueError(
             f"expected hidden (M, H) and targets (M,), got {tuple(hidden_MH.shape)} "
@@ -38,29 +77,82 @@ def token_logprobs(
         )
     if temperature_M.shape != targets_M.shape:
         raise ValueError(f"expected temperature (M,), got {tuple(temperature_M.shape)}")
-    if targets_M.numel() == 0:
-        empty = hidden_MH.sum(dim=1, dtype=torch.float32)
-        return empty, empty.detach()
 
-    def of_chunk(hidden: Tensor, targets: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-        scaled = head(hidden).float() / temperature.unsqueeze(1)
-        logprobs = scaled.log_softmax(dim=-1)
-        with torch.no_grad():
-            entropy = torch.special.entr(logprobs.exp()).sum(dim=-1)
-        return logprobs.gather(1, targets.unsqueeze(1)).squeeze(1), entropy
 
-    parts = []
-    for chunk in zip(
-        torch.split(hidden_MH, chunk_size),
-        torch.split(targets_M, chunk_size),
-        torch.split(temperature_M, chunk_size),
-        strict=True,
-    ):
-        if torch.is_grad_enabled():
-            parts.append(
-                checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
-            )
-        else:
-            parts.append(of_chunk(*chunk))
-    logprobs, entropies = (torch.cat(column) for column in zip(*parts, strict=True))
-    return logprobs, entropies
+def _chunks(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(torch.split(tensor, rows) for tensor in tensors), strict=True)
+
+
+def _of_logits(
+    logits_mV: Tensor, targets_m: Tensor, temperature_m: Tensor
+) -> tuple[Tensor, Tensor]:
+    apply: Callable[..., tuple[Tensor, Tensor]] = _SampledLogprobs.apply
+    return apply(logits_mV, targets_m, temperature_m.float())
+
+
+class _SampledLogprobs(torch.autograd.Function):
+    """``log softmax(logits / temperature)[target]`` with one copy of the logits at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits_mV: Tensor, targets_m: Tensor, temperature_m: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probs and entropies. (m,) each."""
+        # the quotient has the wider type, fp32 at least; from here on all is in place
+        p_mV = logits_mV / temperature_m.unsqueeze(1)
+        highest_m1 = p_mV.amax(dim=1, keepdim=True)
+        p_mV.sub_(highest_m1)
+        chosen_m = p_mV.gather(1, targets_m.unsqueeze(1)).squeeze(1)
+        sum_m1 = p_mV.exp_().sum(dim=1, keepdim=True)
+        log_sum_m1 = sum_m1.log()
+        # entr, and not p * log p: a token that is impossible adds 0
+        entropies_m = torch.special.entr(p_mV.div_(sum_m1), out=p_mV).sum(dim=1)
+        ctx.save_for_backward(logits_mV, targets_m, temperature_m, highest_m1 + log_sum_m1)
+        ctx.mark_non_differentiable(entropies_m)
+        return chosen_m - log_sum_m1.squeeze(1), entropies_m
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_m: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        """``(1[j = target] - p_j) / temperature``, weighted."""
+        logits_mV, targets_m, temperature_m, log_sum_m1 = ctx.saved_tensors
+        grad_m1 = (grad_m / temperature_m).unsqueeze(1)
+        p_mV = (logits_mV / temperature_m.unsqueeze(1)).sub_(log_sum_m1).exp_()
+        p_mV.mul_(-grad_m1).scatter_add_(1, targets_m.unsqueeze(1), grad_m1)
+        return p_mV.to(logits_mV.dtype), None, None
+
+
+class _FrozenHead(torch.autograd.Function):
+    """The chunks through a head that learns nothing: two matrix products a chunk instead of three.
+
+    A place's log-prob depends on its own hidden state alone, so its gradient (H,) is known while
+    its logits are there, and is only weighted later: no logits are computed again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_MH: Tensor, head: Head, targets_M: Tensor, temperature_M: Tensor, rows: int
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probs and entropies. (M,) each."""
+        gradient_MH = torch.empty_like(hidden_MH)
+        parts = []
+        for hidden, targets, temperature, gradient in _chunks(
+            rows, hidden_MH, targets_M, temperature_M, gradient_MH
+        ):
+            with torch.enable_grad():
+                leaf = hidden.detach().requires_grad_()
+                logprobs, entropies = _of_logits(head(leaf), targets, temperature)
+                gradient.copy_(torch.autograd.grad(logprobs.sum(), leaf)[0])
+            parts.append((logprobs.detach(), entropies))
+        ctx.save_for_backward(gradient_MH)
+        logprobs_M, entropies_M = (torch.cat(column) for column in zip(*parts, strict=True))
+        ctx.mark_non_differentiable(entropies_M)
+        return logprobs_M, entropies_M
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_M: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """Each place's gradient, weighted."""
+        (gradient_MH,) = ctx.saved_tensors
+        weighted_MH = gradient_MH * grad_M.unsqueeze(1)
+        return weighted_MH.to(gradient_MH.dtype), None, None, None, None
