@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 
-from lsp_lightning.chat import ChatCodec
+from lsp_lightning import quantization
+from lsp_lightning.chat import ChatCodec, turn_end_ids
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.inference import without_dropout
 from lsp_lightning.paths import resolve
+from lsp_lightning.quantization import Quantization
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _KEY = "model.base"
+_CPU = torch.device("cpu")
 
 
 def check_base(base: str, key: str = _KEY) -> None:
@@ -45,13 +49,23 @@ def check_base(base: str, key: str = _KEY) -> None:
         )
 
 
-def check_policy(base: str, with_lora: bool, init_adapter: str | None) -> None:
+def check_policy(
+    base: str,
+    with_lora: bool,
+    init_adapter: str | None,
+    quantized: Quantization | None = None,
+) -> None:
     """What can be known of the policy's folders without loading anything.
 
     Raises:
-        ConfigError: see :func:`check_base`; or ``init_adapter`` is no adapter in peft's layout.
+        ConfigError: see :func:`check_base`; ``init_adapter`` is no adapter in peft's layout; or
+            quantised weights would have to be trained.
     """
     check_base(base)
+    if quantized and not with_lora:
+        raise ConfigError(
+            "model.quantization", "needs LoRA: 4-bit weights cannot be trained", "set model.lora"
+        )
     if init_adapter is None:
         return
     key, folder = "model.init_adapter", resolve(init_adapter)
@@ -70,38 +84,106 @@ def check_policy(base: str, with_lora: bool, init_adapter: str | None) -> None:
         )
 
 
-def load_model(base: str, dtype: torch.dtype) -> Any:
-    """The causal LM, in eval mode, on the CPU.
+def load_config(base: str, key: str = _KEY) -> Any:
+    """A model's config: its architecture and sizes, without its weights.
 
     Raises:
-        ConfigError: it cannot be had (missing, gated, without safetensors).
+        ConfigError: it cannot be had.
+    """
+    from transformers import AutoConfig
+
+    with _one_line(base, key):
+        return AutoConfig.from_pretrained(_source(base), trust_remote_code=False)
+
+
+def load_model(
+    base: str,
+    dtype: torch.dtype,
+    quantized: Quantization | None = None,
+    device: torch.device = _CPU,
+) -> Any:
+    """The causal LM, in eval mode; on the CPU, or quantised on the device it will be used on.
+
+    Raises:
+        ConfigError: it cannot be had (missing, gated, without safetensors), or not be quantised.
     """
     from transformers import AutoModelForCausalLM
 
     check_base(base)
-    with _one_line(base, _KEY):
-        return AutoModelForCausalLM.from_pretrained(
-            _source(base), dtype=dtype, use_safetensors=True, trust_remote_code=False
-        )
+    return without_dropout(_load(AutoModelForCausalLM, base, _KEY, dtype, quantized, device))
 
 
-def load_classifier(model: str, key: str) -> Any:
-    """A sequence classifier with one label, in eval mode, on the CPU, as it was saved.
+def load_classifier(
+    model: str,
+    key: str,
+    quantized: Quantization | None = None,
+    device: torch.device = _CPU,
+) -> Any:
+    """A sequence classifier with one label, in eval mode, in the type it was saved in.
+
+    On the CPU, or quantised on the device it will be used on.
 
     Raises:
-        ConfigError: it cannot be had, or has another number of labels.
+        ConfigError: it cannot be had, not be quantised, or has another number of labels.
     """
     from transformers import AutoModelForSequenceClassification
 
     check_base(model, key)
-    with _one_line(model, key):
-        classifier = AutoModelForSequenceClassification.from_pretrained(
-            _source(model), dtype="auto", use_safetensors=True, trust_remote_code=False
-        )
+    kind = AutoModelForSequenceClassification
+    classifier = _load(kind, model, key, "auto", quantized, device)
     labels = classifier.config.num_labels
     if labels != 1:
         raise ConfigError(key, f"{model!r} has {labels} labels", "give a reward model with one")
     return classifier.eval()
+
+
+def skeleton(config: Any, dtype: torch.dtype, kind: str = "AutoModelForCausalLM") -> Any:
+    """A model's modules and shapes on the meta device: no weights, no memory.
+
+    Args:
+        config: of :func:`load_config`.
+        dtype: of its floating-point weights.
+        kind: the auto class of transformers that makes it.
+    """
+    import transformers
+
+    with torch.device("meta"):
+        return getattr(transformers, kind).from_config(config, dtype=dtype)
+
+
+def _load(
+    kind: Any,
+    base: str,
+    key: str,
+    dtype: torch.dtype | str,
+    quantized: Quantization | None,
+    device: torch.device,
+) -> Any:
+    config = load_config(base, key)
+    if getattr(config, "quantization_config", None):
+        raise ConfigError(
+            key,
+            f"{base!r} is quantised already",
+            "give the model it was made from: model.quantization does this while loading",
+        )
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+    }
+    if quantized is None:
+        with _one_line(base, key):
+            return kind.from_pretrained(_source(base), **options)
+    compute_type = dtype if isinstance(dtype, torch.dtype) else config.dtype or torch.float32
+    shapes = skeleton(config, torch.float32, kind.__name__)
+    if device.type == "cpu":
+        quantization.check_sizes(shapes, key)
+    options["dtype"] = compute_type
+    options["quantization_config"] = quantization.settings(shapes, compute_type)
+    options["device_map"] = {"": str(device)}  # each layer is quantised where it will be used
+    with _one_line(base, key):
+        model = kind.from_pretrained(_source(base), **options)
+    return quantization.guard(model)
 
 
 def load_codec(
@@ -116,7 +198,8 @@ def load_codec(
     generation = getattr(model, "generation_config", None)
     configured = getattr(generation, "eos_token_id", None)
     stops = configured if isinstance(configured, list) else [configured]
-    stop_ids = sorted({i for i in [*stops, tokenizer.eos_token_id] if i is not None})
+    named = [*stops, tokenizer.eos_token_id, *turn_end_ids(tokenizer, template_kwargs)]
+    stop_ids = sorted({i for i in named if i is not None})
     if not stop_ids:
         raise ConfigError(
             key, f"{base!r} names no token that ends a turn", "set eos_token_id in its config"
