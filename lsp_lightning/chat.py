@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 #: For models without a chat template: the text, then a new line.
@@ -11,8 +12,28 @@ PLAIN_TEMPLATE = (
     "{{ bos_token or '' }}{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 )
 
+#: The day it is in every template that asks: Llama 3's own default. The real day in a prompt would
+#: make the same seed another run tomorrow.
+TODAY = datetime(2024, 7, 26)
+
+# Template arguments reach a template as plain data, so a function has to be a macro. The line break
+# behind it keeps the template's first line the start of a line, and is itself trimmed.
+_DIRECTIVES = ("-d", "-m", *"aAbBdHIjmMpSuUwWyY")
+_PINNED_TODAY = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(f" | replace('%{d}', '{TODAY.strftime('%' + d)}')" for d in _DIRECTIVES)
+    + " }}{%- endmacro %}\n"
+)
+
 _SENTINEL = "\ue000{}\ue001"
 _UNKNOWN = "\ue0ff\U00013000"  # in no vocabulary: for private use, which some drop, and a letter
+
+
+def pinned(chat_template: str) -> str:
+    """The chat template with ``strftime_now`` at a fixed date."""
+    if "strftime_now" not in chat_template:
+        return chat_template
+    return _PINNED_TODAY + chat_template
 
 
 def fill(template: str, slots: Mapping[str, str]) -> str:
@@ -39,6 +60,15 @@ def _cut_middle(ids: list[int], room: int) -> list[int]:
     return ids[: max(0, room) - tail] + ids[len(ids) - tail :]
 
 
+def turn_end_ids(tokenizer: Any, template_kwargs: Mapping[str, Any]) -> list[int]:
+    """The control token that the chat template sets right behind what an assistant said.
+
+    A model learned to end its turns with it, whether or not its settings name it as a stop token.
+    -> one id, or none where the template sets no control token there.
+    """
+    return ChatCodec(tokenizer, template_kwargs, ()).turn_end_ids()
+
+
 @dataclass(frozen=True)
 class _Turns:
     """A trusted conversation with places for slots."""
@@ -56,8 +86,8 @@ class ChatCodec:
 
     Args:
         tokenizer: any Hugging Face tokenizer.
-        template_kwargs: fixed arguments of the chat template (a pinned ``date_string``,
-            ``enable_thinking: false``), so that the same run is the same tomorrow.
+        template_kwargs: fixed arguments of the chat template (``date_string``,
+            ``enable_thinking: false``). Templates that ask for today's date are told a fixed one.
         stop_ids: tokens that end a completion.
     """
 
@@ -67,7 +97,9 @@ class ChatCodec:
         self.tokenizer = tokenizer
         self.stop_ids = tuple(stop_ids)
         self._kwargs = dict(template_kwargs)
-        self._chat_template = tokenizer.chat_template or PLAIN_TEMPLATE
+        self._chat_template = pinned(
+            tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN_TEMPLATE
+        )
         special = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
         controls = {**tokenizer.get_added_vocab(), **dict(special)}
         # runs of white space (written as such or as U+2581) are tokens of some vocabularies
@@ -109,19 +141,47 @@ class ChatCodec:
         )
         return self._fill_apart(turns, {"query": query_ids, "answer": answer_ids}), True
 
-    def _encode(self, turns: "_Turns", slots: Mapping[str, str]) -> list[int]:
+    def encode_chat(self, messages: Sequence[tuple[str, str]]) -> list[int]:
+        """Ids of a conversation, then the reply's header.
+
+        Args:
+            messages: (role, text) turns; "user" and "assistant" take turns, and the user has the
+                first and the last word. White space at a text's ends does not count.
+
+        Raises:
+            ValueError: other roles, or in another order.
+        """
+        roles = [role for role, _ in messages]
+        if roles != [("user", "assistant")[i % 2] for i in range(len(roles))] or not len(roles) % 2:
+            raise ValueError(f"turns of user, assistant, ..., user are wanted, not of {roles}")
+        slots = {f"{role[0]}{i}": text for i, (role, text) in enumerate(messages)}
+        turns = tuple((role, f"{{{name}}}") for role, name in zip(roles, slots, strict=True))
+        return self._encode(_Turns(turns, "", True), slots, may_hide=True)
+
+    def turn_end_ids(self) -> list[int]:
+        """See :func:`turn_end_ids`."""
+        turns = _Turns((("user", "x"), ("assistant", "{answer}")), "", False)
+        mark = _SENTINEL.format(0)
+        behind = self._render(turns, {"answer": mark}).rpartition(mark)[2]
+        return [i for i in self._tokenize(behind.lstrip())[:1] if i in self._control_ids]
+
+    def _encode(
+        self, turns: "_Turns", slots: Mapping[str, str], may_hide: bool = False
+    ) -> list[int]:
         """Harmless text gets exactly the ids of ``apply_chat_template``.
 
         Where a slot would bring in a control token, the slots are encoded apart from the template,
-        as plain text.
+        as plain text. So they are where the template would hide a part of one, unless it may.
         """
         slots = {name: text.strip() for name, text in slots.items()}
         rendered = self._render(turns, slots)
         ids = self._tokenize(rendered)
         # some templates cut up what they show, which would hide text from whoever judges it
-        whole = all(text in rendered for text in slots.values())
+        whole = may_hide or all(text in rendered for text in slots.values())
         if whole and self._controls(ids) == self._expected_controls(turns, slots):
             return ids
+        if may_hide:
+            slots = self._shown(turns, slots)
         return self._encode_apart(turns, slots)
 
     def encode_plain(self, text: str) -> list[int]:
@@ -169,6 +229,17 @@ class ChatCodec:
             rendered = self._render(turns, dict.fromkeys(slots, "x"))
             self._expected[turns] = self._controls(self._tokenize(rendered))
         return self._expected[turns]
+
+    def _shown(self, turns: "_Turns", slots: Mapping[str, str]) -> dict[str, str]:
+        """What the template shows of each slot: some leave out what was thought in past turns."""
+        marks = {name: _SENTINEL.format(k) for k, name in enumerate(slots)}
+        frame, shown = self._render(turns, marks), dict(slots)
+        for name, text in slots.items():
+            before, _, behind = frame.partition(marks[name])
+            rendered = self._render(turns, {**marks, name: text})
+            if rendered.startswith(before) and rendered.endswith(behind):
+                shown[name] = rendered[len(before) : len(rendered) - len(behind)]
+        return shown
 
     def _encode_apart(self, turns: "_Turns", slots: Mapping[str, str]) -> list[int]:
         return self._fill_apart(turns, {name: self.encode_plain(t) for name, t in slots.items()})

@@ -5,6 +5,8 @@ import torch
 from small_game import make_policy, stir
 
 from lsp_lightning.collate import pack
+from lsp_lightning.errors import OutOfMemory
+from lsp_lightning.fitting import TokenBudget
 from lsp_lightning.generation import LocalEngine
 from lsp_lightning.generation.local import sample, truncate
 from lsp_lightning.inference import pad_left
@@ -141,6 +143,116 @@ def test_a_prompt_is_computed_once_for_all_its_draws(model, max_rows):
     decoding = [shape for shape in shapes if shape not in prefills]
     assert decoding
     assert all(new == 1 for _, new, _ in decoding)
+
+
+LENGTHS = [3, 9, 1, 6, 5]
+LONGEST = 9 + 5  # of a prompt and its completion
+GREEDY = Sampling(temperature=0.0, max_new_tokens=5)
+FREE = Sampling(max_new_tokens=5)
+
+
+def within(tokens):
+    return TokenBudget("model.rollout_tokens", tokens)
+
+
+@pytest.mark.parametrize(
+    ("rows", "prefilled"),
+    [
+        (21, [5]),
+        (20, [5]),
+        (19, [4, 1]),
+        (8, [2, 2, 1]),
+        (4, [1] * 5),
+        (3, [1] * 10),  # four draws as three and one
+        (1, [1] * 20),
+        (0.5, [1] * 20),  # less than one row, which cannot be parted
+    ],
+)
+def test_rows_times_their_longest_stay_within_the_budget(model, rows, prefilled):
+    prompts = prompts_of(LENGTHS, vocabulary(model))
+    expected = LocalEngine(model, [], PAD).generate(prompts, 4, GREEDY, seed=0)
+    engine = LocalEngine(model, [], PAD, budget=within(int(rows * LONGEST)))
+    drawn = []
+    shapes = forward_shapes(
+        model, lambda: drawn.append(engine.generate(prompts, 4, GREEDY, seed=0))
+    )
+    assert max(shape[0] for shape in shapes) <= max(rows, 1)
+    # four new tokens are computed after each prefill, the fifth is only drawn
+    assert [shape[0] for shape in shapes[::5]] == prefilled
+    # every completion is there, in its place
+    assert torch.equal(drawn[0].ids, expected.ids)
+
+
+@pytest.mark.parametrize(("max_rows", "draws"), [(512, 4), (8, 4), (3, 4)])
+def test_a_budget_that_does_not_bind_changes_nothing(model, max_rows, draws):
+    prompts = prompts_of(LENGTHS, vocabulary(model))
+    call = (prompts, draws, Sampling(max_new_tokens=9), 5)
+    stop_ids = many_stops(model)
+    plain = LocalEngine(model, stop_ids, PAD, max_rows).generate(*call)
+    bound = LocalEngine(model, stop_ids, PAD, max_rows, within(10**6)).generate(*call)
+    for name in ("ids", "mask", "logprobs", "truncated"):
+        assert torch.equal(getattr(plain, name), getattr(bound, name))
+
+
+@pytest.fixture
+def small_memory(model):
+    """A function that makes the model refuse more rows than these, as an allocator does."""
+    handles = []
+
+    def shrink(rows, error):
+        def refuse(module, args, kwargs):
+            if len(kwargs["input_ids"]) > rows:
+                raise error
+
+        handles.append(model.register_forward_pre_hook(refuse, with_kwargs=True))
+
+    yield shrink
+    for handle in handles:
+        handle.remove()
+
+
+REFUSALS = [
+    torch.OutOfMemoryError("CUDA out of memory."),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+]
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=["gpu", "cpu"])
+def test_a_call_that_runs_out_of_memory_is_drawn_again_in_smaller_parts(
+    model, small_memory, error, capsys
+):
+    prompts = prompts_of(LENGTHS, vocabulary(model))
+    greedy = LocalEngine(model, [], PAD).generate(prompts, 4, GREEDY, seed=0)
+    small_memory(3, error)
+    budget = within(24 * LONGEST)
+    engine = LocalEngine(model, [], PAD, budget=budget)
+    drawn = engine.generate(prompts, 4, GREEDY, seed=0)
+    assert budget.tokens == 3 * LONGEST  # 24, 12, 6, 3 rows
+    assert "out of memory at model.rollout_tokens" in capsys.readouterr().out
+    assert torch.equal(drawn.ids, greedy.ids)
+    torch.testing.assert_close(drawn.logprobs, greedy.logprobs, atol=1e-4, rtol=0)
+    # what was drawn before memory ran out does not matter
+    budget.tokens = 24 * LONGEST
+    sampled = engine.generate(prompts, 4, FREE, seed=7)
+    again = LocalEngine(model, [], PAD, budget=within(3 * LONGEST))
+    assert torch.equal(sampled.ids, again.generate(prompts, 4, FREE, seed=7).ids)
+
+
+def test_a_row_that_does_not_fit_alone_is_an_error_that_names_the_key(model, small_memory):
+    small_memory(0, REFUSALS[0])
+    model.train()
+    engine = LocalEngine(model, [], PAD, budget=within(4 * LONGEST))
+    with pytest.raises(OutOfMemory, match=f"rollout_tokens: a single row of {LONGEST} tokens"):
+        engine.generate(prompts_of(LENGTHS, vocabulary(model)), 2, FREE, seed=0)
+    assert model.training
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory(model, small_memory):
+    small_memory(0, RuntimeError("shapes do not match"))
+    budget = within(4 * LONGEST)
+    with pytest.raises(RuntimeError, match="shapes"):
+        LocalEngine(model, [], PAD, budget=budget).generate([[1]], 2, FREE, seed=0)
+    assert budget.tokens == 4 * LONGEST
 
 
 def test_positions_count_from_the_first_token_of_each_prompt(model):

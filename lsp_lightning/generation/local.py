@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lsp_lightning.fitting import TokenBudget
 from lsp_lightning.inference import inference_state, pad_left
 from lsp_lightning.types import Completions, Sampling
 
@@ -22,28 +23,63 @@ class LocalEngine:
         stop_ids: tokens that end a completion.
         pad_id: what fills up shorter rows.
         max_rows: prompts are taken together until their draws are so many; one prompt's draws are
-            never parted.
+            not parted for it.
+        budget: tokens decoded at once, at most: rows times the longest prompt and completion of the
+            call. Where not even one prompt's draws fit, they are parted and the prompt is prefilled
+            again for each part. None sets no limit.
     """
 
     def __init__(
-        self, model: Any, stop_ids: Sequence[int], pad_id: int, max_rows: int = 512
+        self,
+        model: Any,
+        stop_ids: Sequence[int],
+        pad_id: int,
+        max_rows: int = 512,
+        budget: TokenBudget | None = None,
     ) -> None:
         self._model = model
         self._stop_ids = list(stop_ids)
         self._pad_id = pad_id
         self._max_rows = max_rows
+        self._budget = budget
 
     def generate(
         self, prompts: Sequence[Sequence[int]], draws: int, sampling: Sampling, seed: int
     ) -> Completions:
-        """See :class:`lsp_lightning.generation.base.Engine`."""
+        """See :class:`lsp_lightning.generation.base.Engine`.
+
+        Where memory runs out, the budget is halved and the whole call drawn again from its seed.
+
+        Raises:
+            OutOfMemory: not even a single row fits.
+        """
+        if self._budget is None:
+            return self._generate(prompts, draws, sampling, seed, max(draws, self._max_rows))
+        longest = max(map(len, prompts)) + sampling.max_new_tokens
+
+        def attempt(tokens: int) -> Completions:
+            return self._generate(prompts, draws, sampling, seed, max(1, tokens // longest))
+
+        return self._budget.run(attempt, longest)
+
+    def _generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        draws: int,
+        sampling: Sampling,
+        seed: int,
+        limit: int,
+    ) -> Completions:
+        """The call with at most ``limit`` rows at once."""
         device = next(self._model.parameters()).device
         generator = torch.Generator(device).manual_seed(seed)
-        at_once = max(1, self._max_rows // draws)
+        part = min(draws, limit)
+        at_once = max(1, min(self._max_rows, limit) // draws)
         with inference_state(self._model, device.type):
             parts = [
-                self._decode(prompts[i : i + at_once], draws, sampling, generator)
+                self._decode(prompts[i : i + at_once], min(part, draws - done), sampling, generator)
                 for i in range(0, len(prompts), at_once)
+                for done in range(0, draws, part)
             ]
         return _concatenate(parts, self._pad_id)
 
@@ -58,9 +94,9 @@ class LocalEngine:
         prompt_ids, prompt_mask = pad_left(prompts, self._pad_id)
         prompt_ids, prompt_mask = prompt_ids.to(device), prompt_mask.to(device)
         logits, cache = self._prefill(prompt_ids, prompt_mask)
-        logits = logits.repeat_interleave(draws, dim=0)
-        cache.batch_repeat_interleave(draws)
-        attention = prompt_mask.repeat_interleave(draws, dim=0)
+        origins = torch.arange(len(prompts), device=device).repeat_interleave(draws)
+        logits, attention = logits[origins], prompt_mask[origins]
+        cache.reorder_cache(origins)  # the one way to pick rows that all kinds of layers know
         stop_ids = torch.tensor(self._stop_ids, device=device)
 
         n = logits.shape[0]
@@ -84,7 +120,7 @@ class LocalEngine:
                 keep = going.nonzero().squeeze(1)
                 rows, going, tokens = rows[keep], going[keep], tokens[keep]
                 attention = attention[keep]
-                cache.batch_select_indices(keep)
+                cache.reorder_cache(keep)
             attention = torch.cat([attention, attention.new_ones(len(tokens), 1)], dim=1)
             logits = self._forward(tokens.unsqueeze(1), attention, cache)
         length = step + 1
