@@ -1,5 +1,6 @@
 """The command line: LightningCLI with one-line errors and a fresh folder for each run."""
 
+import argparse
 import atexit
 import contextlib
 import json
@@ -26,8 +27,10 @@ from lsp_lightning.callbacks import (
     Transcripts,
 )
 from lsp_lightning.cli_errors import hidden_config_error, one_line
+from lsp_lightning.commands import SelfPlayTrainer
 from lsp_lightning.datamodule import SelfPlayDataModule
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import ConfigError, OutOfMemory
+from lsp_lightning.fitting import is_out_of_memory
 from lsp_lightning.module import SelfPlayModule
 from lsp_lightning.rewards import RewardError
 from lsp_lightning.sandbox import SandboxError
@@ -83,12 +86,20 @@ class SaveRunConfig(SaveConfigCallback):
 
 
 class SelfPlayCLI(LightningCLI):
-    """``fit``, ``validate``, ``test`` and ``predict``."""
+    """Lightning's own commands and those of :mod:`lsp_lightning.commands`."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The commands, each with the arguments that are no flags of its own."""
+        shared = {"model", "datamodule"}
+        own = dict.fromkeys(("plan", "export", "chat"), shared)
+        return {**LightningCLI.subcommands(), **own}
 
     def __init__(self, args: Sequence[str]) -> None:
         super().__init__(
             SelfPlayModule,
             SelfPlayDataModule,
+            trainer_class=SelfPlayTrainer,
             parser_class=Parser,
             save_config_callback=SaveRunConfig,
             save_config_kwargs={"overwrite": True},
@@ -104,6 +115,16 @@ class SelfPlayCLI(LightningCLI):
         parser.add_lightning_class_args(RoundCheckpoint, "checkpoint")
         parser.add_lightning_class_args(Transcripts, "transcripts")
         parser.set_defaults({"model.optimizer": _OPTIMIZER})
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        """Let every command take a run's config.yaml, which has keys of ``fit``."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        known = {action.dest for action in parser._actions}
+        for key in {"ckpt_path", "weights_only"} - known:
+            parser.add_argument(f"--{key}", default=None, help=argparse.SUPPRESS)
+        return parser
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: a checkpoint's settings do not go over what was typed."""
@@ -170,9 +191,13 @@ class SelfPlayCLI(LightningCLI):
     def _print_scores(self) -> None:
         scores = {k: float(v) for k, v in self.trainer.callback_metrics.items() if "heldout" in k}
         if not scores:
-            print("nothing to score: give data.heldout (or data.test) and a reward of 0 or 1")
+            print(
+                "nothing to score: give data.heldout (or data.test), and a task reward of 0 or 1 "
+                "or one that can compare two answers, such as PreferenceReward"
+            )
             return
-        print(json.dumps({"tasks": int(scores.pop("heldout/tasks")), **scores}))
+        kind = {"kind": self.model.heldout.kind}
+        print(json.dumps({"tasks": int(scores.pop("heldout/tasks")), **kind, **scores}))
 
 
 def run_command(args: Sequence[str]) -> int:
@@ -186,14 +211,22 @@ def run_command(args: Sequence[str]) -> int:
         return _TERMINATED
     except RewardError as error:
         cause: BaseException | None = error
-        while isinstance(cause, (RewardError, SandboxError, WorkersError)):
+        while isinstance(cause, (RewardError, SandboxError, WorkersError, OutOfMemory)):
             cause = cause.__cause__
         if cause is not None:  # a fault in the user's own code: show where
             traceback.print_exception(cause)
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OutOfMemory as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except Exception as error:
-        raise hidden_config_error(error) or error from None
+        hidden = hidden_config_error(error)
+        if hidden is None and is_out_of_memory(error):  # of weights or the optimiser: all or none
+            told = " ".join(str(error).split())
+            print(f"error: out of memory ({told}); ask `plan` what to change", file=sys.stderr)
+            return 1
+        raise hidden or error from None
     return 0
 
 

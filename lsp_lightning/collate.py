@@ -31,19 +31,30 @@ def pack(played: SelfPlayRound, pad_id: int, token_budget: int) -> list[TrainBat
         token_budget: tokens of a micro-batch at most, padding included; a single longer row is a
             micro-batch of its own.
     """
-    playout = played.playout
-    rows = [*(_rows(playout.queries) if playout.queries else []), *_rows(playout.answers)]
+    rows = [row for rollouts in _rollouts(played) for row in _rows(rollouts)]
     batches = by_token_budget([row.length for row in rows], token_budget)
     return [_train_batch(rows, indices, pad_id) for indices in batches]
 
 
+def longest_row(played: SelfPlayRound) -> int:
+    """Tokens of the round's longest row: what one pass must hold at least."""
+    lengths = [r.prompt_mask.sum(1) + r.completion_mask.sum(1) for r in _rollouts(played)]
+    return int(torch.cat(lengths).max())
+
+
 def sampled_logprobs(played: SelfPlayRound) -> list[Tensor]:
     """Log-probs as sampled of each completion's tokens, in the order of the round's rows."""
-    playout = played.playout
-    rollouts = [*([playout.queries] if playout.queries else []), playout.answers]
     return [
-        row[mask] for r in rollouts for row, mask in zip(r.logprobs, r.completion_mask, strict=True)
+        row[mask]
+        for r in _rollouts(played)
+        for row, mask in zip(r.logprobs, r.completion_mask, strict=True)
     ]
+
+
+def _rollouts(played: SelfPlayRound) -> list[Rollouts]:
+    """The queries, if they were played, then the answers."""
+    playout = played.playout
+    return [playout.answers] if playout.queries is None else [playout.queries, playout.answers]
 
 
 def _rows(rollouts: Rollouts) -> list[_Row]:

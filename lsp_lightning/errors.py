@@ -39,3 +39,18 @@ def require_at_least(value: int, least: int, key: str, reason: str) -> None:
     """
     if value < least:
         raise ConfigError(key, f"is {value}, but {reason}", f"set {least} or more")
+
+
+class OutOfMemory(Exception):
+    """Memory ran out, and there is nothing left that could be done in smaller parts.
+
+    Args:
+        key: the config key that says how much is done at once.
+        longest: tokens of the single row that does not fit.
+    """
+
+    def __init__(self, key: str, longest: int) -> None:
+        super().__init__(
+            f"{key}: a single row of {longest} tokens does not fit into memory; "
+            "lower max_new_tokens, or ask `plan` what else can be changed"
+        )

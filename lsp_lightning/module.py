@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,18 +11,26 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lsp_lightning import resume
-from lsp_lightning.collate import pack
 from lsp_lightning.datamodule import SelfPlayDataModule
-from lsp_lightning.errors import ConfigError, require_at_least
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.fitting import Budgets
 from lsp_lightning.functional import AdvantageScale, ChallengerObjective, KLForm, learnability
-from lsp_lightning.heldout import answer_greedily, heldout_reward, score_tasks
+from lsp_lightning.heldout import (
+    Exam,
+    HeldOutBoard,
+    answer_greedily,
+    heldout_reward,
+    score_solved,
+    score_wins,
+)
 from lsp_lightning.metrics import Means, round_metrics
 from lsp_lightning.player import FrozenPlayer, Player
 from lsp_lightning.policy import Dtype, Lora, Policy, ReferenceChoice
 from lsp_lightning.pretrained import check_policy
+from lsp_lightning.quantization import Quantization
 from lsp_lightning.queries import Query
 from lsp_lightning.rewards import Reward, check_rewards, is_binary
-from lsp_lightning.seeding import derive_seed, seeded
+from lsp_lightning.seeding import derive_seed
 from lsp_lightning.selfplay import (
     Advantages,
     InvalidQuery,
@@ -32,13 +39,7 @@ from lsp_lightning.selfplay import (
     round_advantages,
 )
 from lsp_lightning.types import SelfPlayRound
-from lsp_lightning.update import (
-    LossSettings,
-    accumulate_gradients,
-    by_round,
-    check_max_norm,
-    clip_gradient,
-)
+from lsp_lightning.update import LossSettings, RoundUpdate, by_round
 
 
 class SelfPlayModule(LightningModule):
@@ -51,7 +52,9 @@ class SelfPlayModule(LightningModule):
         init_adapter: folder of an adapter to start from (its rank and alpha hold).
         reference: what the policy is held near, and judged by: the model as this training found it
             (start), or the bare base.
-        dtype: compute type; auto is bfloat16 where the GPU has it, else float32.
+        dtype: compute type; auto is bfloat16 where the GPU has it, float16 with a scaled loss on
+            older GPUs, float32 on a CPU.
+        quantization: nf4 keeps the base in 4 bits; null leaves it in the compute type.
         chat_template_kwargs: fixed arguments of the chat template, such as enable_thinking: false.
         activation_checkpointing: compute activations again in the backward pass to save memory.
         beta: weight of the KL term, for both roles.
@@ -63,11 +66,15 @@ class SelfPlayModule(LightningModule):
         optimizer: of the trained weights.
         lr_scheduler: stepped once a round, or null for a constant rate.
         max_grad_norm: the gradient is clipped to this norm; null leaves it.
-        micro_batch_tokens: tokens of one forward and backward pass at most, padding included.
+        micro_batch_tokens: tokens of one forward and backward pass at most, padding included;
+            halved where memory runs out.
+        rollout_tokens: tokens of the completions sampled at once at most, prompts included, which
+            bounds the KV cache; halved where memory runs out.
     """
 
     #: Whether a resumed run scores other held-out tasks than before, or in another way.
     other_heldout = False
+    max_variance: Tensor
 
     def __init__(
         self,
@@ -77,6 +84,7 @@ class SelfPlayModule(LightningModule):
         init_adapter: str | None = None,
         reference: ReferenceChoice = "start",
         dtype: Dtype = "auto",
+        quantization: Quantization | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
         activation_checkpointing: bool = False,
         beta: float = 0.05,
@@ -91,34 +99,33 @@ class SelfPlayModule(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         max_grad_norm: float | None = 1.0,
         micro_batch_tokens: int = 8192,
+        rollout_tokens: int = 65_536,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # a checkpoint holds what is trained, not the base
         self.rewards = rewards
-        self.loss_settings = LossSettings(beta, kl, alpha_ch)
+        self.loss_settings = LossSettings(beta, kl, alpha_ch, max_grad_norm)
         self.payoffs = PayoffSettings(challenger_objective, advantage_scale, invalid_query)
-        self.optimizer = optimizer
-        self.lr_scheduler = lr_scheduler
-        self.max_grad_norm = max_grad_norm
-        self.micro_batch_tokens = micro_batch_tokens
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         check_rewards(rewards, challenger_objective)
-        check_policy(base, lora is not None, init_adapter)
-        check_max_norm(max_grad_norm)
-        require_at_least(micro_batch_tokens, 1, "model.micro_batch_tokens", "nothing would fit")
+        check_policy(base, lora is not None, init_adapter, quantization)
+        self.budgets = Budgets(micro_batch_tokens, rollout_tokens)
         self.policy: Policy | None = None
-        kwargs = chat_template_kwargs
-        self._load_policy = partial(
-            Policy, base, lora, init_adapter, reference, dtype, kwargs, activation_checkpointing
-        )
+        self.policy_settings: dict[str, Any] = {
+            "base": base,
+            "lora": lora,
+            "init_adapter": init_adapter,
+            "reference": reference,
+            "dtype": dtype,
+            "quantization": quantization,
+            "chat_template_kwargs": chat_template_kwargs,
+            "activation_checkpointing": activation_checkpointing,
+        }
         self.round_means = Means()
-        self.heldout_means = Means()
-        self.heldout_scores: dict[str, Tensor] = {}
-        self.heldout_count = 0
+        self.heldout = HeldOutBoard()
         # learnability's scale: 1/4 is the largest variance in [0, 1]; others are found by looking
-        largest = 0.25 if is_binary(rewards) else 0.0
-        self.register_buffer("max_variance", torch.tensor(largest))
-        self.max_variance: Tensor
+        self.register_buffer("max_variance", torch.tensor(0.25 if is_binary(rewards) else 0.0))
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """The rewards: each is a callback and gets every hook."""
@@ -129,9 +136,11 @@ class SelfPlayModule(LightningModule):
         if self.policy is not None:
             return
         device = self.trainer.strategy.root_device if self._trainer else "cpu"
-        self.policy = self._load_policy(device=device)
+        self.policy = Policy(**self.policy_settings, device=device)
+        budget = self.budgets.micro_batches
+        self._update = RoundUpdate(self.policy, self.loss_settings, budget)
         for reward in self.rewards:
-            reward.connect(FrozenPlayer(self.policy))
+            reward.connect(self.reference_player)
 
     def configure_optimizers(self) -> Any:
         """The user's optimiser over what is trained, and its schedule."""
@@ -146,6 +155,16 @@ class SelfPlayModule(LightningModule):
         self.configure_model()
         assert self.policy is not None
         return self.policy
+
+    @property
+    def player(self) -> Player:
+        """The policy, in both roles."""
+        return Player.local(self.loaded_policy, self.budgets.rollouts)
+
+    @property
+    def reference_player(self) -> FrozenPlayer:
+        """The frozen reference."""
+        return FrozenPlayer(self.loaded_policy, self.budgets.rollouts, self.budgets.passes)
 
     @property
     def data(self) -> SelfPlayDataModule:
@@ -171,7 +190,7 @@ class SelfPlayModule(LightningModule):
         """Play round ``index`` with the weights as they are now."""
         data = self.data
         return play_round(
-            Player.local(self.loaded_policy),
+            self.player,
             data.queries,
             self.rewards,
             num_queries=data.num_queries,
@@ -188,17 +207,13 @@ class SelfPlayModule(LightningModule):
     def training_step(self, played: SelfPlayRound, batch_idx: int) -> None:
         """Learn from one round: all its micro-batches, then one optimiser step."""
         start = time.perf_counter()
-        policy = self.loaded_policy
         advantages = self._advantages(played)
-        batches = [b.to(self.device) for b in pack(played, policy.pad_id, self.micro_batch_tokens)]
-        optimizer = self.optimizers()
+        optimizer, plain = self.optimizers(), self.optimizers(use_pl_optimizer=False)
         assert not isinstance(optimizer, list)
-        optimizer.zero_grad()
-        with seeded(self.device, self._seed("dropout", played.index)):
-            facts = accumulate_gradients(
-                policy, played, advantages, batches, self.loss_settings, self.manual_backward
-            )
-        norm = clip_gradient(policy, self.max_grad_norm)
+        assert isinstance(plain, torch.optim.Optimizer)
+        facts, norm = self._update.gradient(
+            played, advantages, plain, self.manual_backward, self._seed("dropout", played.index)
+        )
         if torch.isfinite(norm):
             optimizer.step()
         else:
@@ -223,71 +238,44 @@ class SelfPlayModule(LightningModule):
         return round_advantages(played, self.payoffs, float(self.max_variance))
 
     def score_heldout(self, tasks: list[Query], batch_idx: int) -> None:
-        """Add some tasks to the held-out means."""
-        reward = heldout_reward(self.rewards)
-        if reward is None:
+        """Add the scores of some held-out tasks: solved, or won against the reference."""
+        found, data, player = heldout_reward(self.rewards), self.data, self.player
+        if found is None:
             return
-        data = self.data
-        score = score_tasks(
-            Player.local(self.loaded_policy),
-            tasks,
-            reward,
-            data.solver,
-            data.solver_prompt,
-            data.heldout_draws,
-            seed=self._seed("heldout", batch_idx),
-        )
-        self.heldout_means.update(score.means())
-        self.heldout_count += len(tasks)
+        how = (data.solver, data.solver_prompt, data.heldout_draws)
+        exam = Exam.of(player.codec, tasks, found[0], *how, self._seed("heldout", batch_idx))
+        if found[1] == "solved":
+            self.heldout.add(score_solved(player, exam))
+        else:
+            self.heldout.add(score_wins(player, exam, self.reference_player, self.heldout.opponent))
 
     def validation_step(self, tasks: list[Query], batch_idx: int) -> None:
         """Score some held-out tasks."""
         self.score_heldout(tasks, batch_idx)
 
-    def close_heldout(self) -> None:
-        """Turn what was scored since the last call into :attr:`heldout_scores`."""
-        self.heldout_scores = self.heldout_means.compute()
-        if self.heldout_scores:
-            self.heldout_scores["heldout/tasks"] = torch.tensor(float(self.heldout_count))
-        self.heldout_count = 0
-
     def on_validation_epoch_end(self) -> None:
         """Log the held-out means."""
-        self.close_heldout()
-        self.log_dict(self.heldout_scores, batch_size=1)
+        self.heldout.close()
+        self.log_dict(self.heldout.scores, batch_size=1)
 
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
 
     def predict_step(self, tasks: list[Query], batch_idx: int) -> list[dict[str, str]]:
         """Answer some queries greedily."""
-        player = Player.local(self.loaded_policy)
-        return answer_greedily(player, tasks, self.data.solver, self.data.solver_prompt)
+        return answer_greedily(self.player, tasks, self.data.solver, self.data.solver_prompt)
 
     def facts(self) -> dict[str, Any]:
         """The settings that a resumed run is compared by: plain values only."""
-        base, lora, init_adapter, reference, dtype, template, _ = self._load_policy.args
         data = self._trainer and getattr(self._trainer, "datamodule", None)
-        return {
-            "base": base,
-            "lora": vars(lora) if lora else None,
-            "init_adapter": init_adapter,
-            "reference": reference,
-            **vars(self.loss_settings),
-            **vars(self.payoffs),
-            "rewards": [[r.name, r.enters, r.weight, r.scale is not None] for r in self.rewards],
-            "dtype": dtype,
-            "chat_template_kwargs": template,
-            "optimizer": resume.optimizer_defaults(self.optimizer),
-            "max_grad_norm": self.max_grad_norm,
-            **(data.facts() if isinstance(data, SelfPlayDataModule) else {}),
-        }
+        return resume.facts(self, data if isinstance(data, SelfPlayDataModule) else None)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is trained (every adapter by name), not the base."""
         resume.keep_trained(checkpoint, set(self.loaded_policy.trained_state()))
         resume.stay_open(checkpoint)
         checkpoint["lsp_lightning"] = self.facts()
+        checkpoint["found_out"] = self._update.state_dict() | self.budgets.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model; say which settings of this run differ from its own.
@@ -296,5 +284,10 @@ class SelfPlayModule(LightningModule):
             ConfigError: it is of another base, adapter or reference.
         """
         changed = resume.compare_facts(checkpoint, self.facts())
-        self.other_heldout = bool(changed & {"heldout", "solver", "solver_prompt"})
+        decided = heldout_reward(self.rewards)
+        judges = {"rewards"} if decided and decided[1] == "win_rate" else set()
+        self.other_heldout = bool(changed & {"heldout", "solver", "solver_prompt", *judges})
         resume.require_trained(checkpoint, set(self.loaded_policy.trained_state()))
+        found_out = checkpoint.get("found_out", {})
+        self.budgets.load_state_dict(found_out)
+        self._update.load_state_dict(found_out)

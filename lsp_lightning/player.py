@@ -1,6 +1,7 @@
 """A player at the table: the policy behind an engine, spoken to in prompts."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Self
 
@@ -8,9 +9,10 @@ import torch
 from torch import Tensor
 
 from lsp_lightning.chat import ChatCodec
+from lsp_lightning.fitting import TokenBudget
 from lsp_lightning.generation import Engine, LocalEngine
 from lsp_lightning.inference import pad_left
-from lsp_lightning.policy import Policy
+from lsp_lightning.policy import PASS_TOKENS, Policy
 from lsp_lightning.types import Rollouts, Sampling
 
 
@@ -29,9 +31,10 @@ class Player:
     pad_id: int
 
     @classmethod
-    def local(cls, policy: Policy) -> Self:
-        """A player that samples in this process."""
-        engine = LocalEngine(policy.causal_lm, policy.codec.stop_ids, policy.pad_id)
+    def local(cls, policy: Policy, budget: TokenBudget | None = None) -> Self:
+        """A player that samples in this process, so much at once as ``budget`` allows."""
+        codec, pad_id = policy.codec, policy.pad_id
+        engine = LocalEngine(policy.causal_lm, codec.stop_ids, pad_id, budget=budget)
         return cls(engine, policy.codec, policy.pad_id)
 
     def respond(
@@ -59,10 +62,19 @@ class FrozenPlayer:
 
     Args:
         policy: whose reference it is.
+        rollouts: how much is sampled at once; None is no limit.
+        passes: how much goes through a pass without gradients at once.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        rollouts: TokenBudget | None = None,
+        passes: TokenBudget | None = None,
+    ) -> None:
         self._policy = policy
+        self._rollouts = rollouts
+        self._passes = passes or TokenBudget("model.micro_batch_tokens", PASS_TOKENS)
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +87,14 @@ class FrozenPlayer:
 
     def next_token_logprobs(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """See :meth:`lsp_lightning.policy.Policy.next_token_logprobs`."""
-        return self._policy.next_token_logprobs(prompts)
+        return self._passes.run(
+            lambda tokens: self._policy.next_token_logprobs(prompts, tokens),
+            longest=max(map(len, prompts)),
+        )
+
+    def parked(self) -> AbstractContextManager[None]:
+        """See :meth:`lsp_lightning.policy.Policy.parked`."""
+        return self._policy.parked()
 
     def respond(
         self, prompts: Sequence[Sequence[int]], draws: int, sampling: Sampling, seed: int
@@ -83,5 +102,5 @@ class FrozenPlayer:
         """``draws`` completions of each prompt by the reference, on the CPU."""
         codec, pad_id = self._policy.codec, self._policy.pad_id
         with self._policy.reference() as model:
-            engine = LocalEngine(model, codec.stop_ids, pad_id)
+            engine = LocalEngine(model, codec.stop_ids, pad_id, budget=self._rollouts)
             return Player(engine, codec, pad_id).respond(prompts, draws, sampling, seed)

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,17 +12,22 @@ from torch import Tensor, nn
 
 from lsp_lightning.chat import ChatCodec
 from lsp_lightning.errors import ConfigError, require_at_least
-from lsp_lightning.functional.logprobs import token_logprobs
+from lsp_lightning.fitting import moved
+from lsp_lightning.functional.logprobs import LOGITS_AT_ONCE
 from lsp_lightning.inference import by_token_budget, inference_state, pad_right
+from lsp_lightning.logits import check_head, completion_logprobs, head_logits, hidden_states
 from lsp_lightning.paths import resolve
-from lsp_lightning.pretrained import check_policy, load_codec, load_model
+from lsp_lightning.pretrained import check_policy, load_codec, load_config, load_model
+from lsp_lightning.quantization import Quantization
 from lsp_lightning.types import TrainBatch
 
 ReferenceChoice = Literal["start", "base"]
-Dtype = Literal["auto", "float32", "bfloat16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+#: What goes through a pass without gradients at once, if nothing else is said.
+PASS_TOKENS = 16_384
 
 _TRAINED, _FROZEN = "default", "reference"
-_JUDGE_TOKENS = 16_384
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,8 @@ class Policy(nn.Module):
         lora: the adapter, or None to fine-tune all weights.
         init_adapter: folder of an adapter to start from; it brings its own rank and alpha.
         reference: "start" is where this training began, "base" is the model without any adapter.
-        dtype: compute type; "auto" is bfloat16 where the GPU has it, float32 elsewhere and for
-            fine-tuning without LoRA. Adapters are float32 always.
+        dtype: compute type, see :func:`compute_type`. Adapters are float32 always.
+        quantization: "nf4" keeps the base in 4 bits; needs LoRA.
         chat_template_kwargs: fixed arguments of the chat template.
         activation_checkpointing: compute activations again in the backward pass to save memory.
         device: where the model will be trained.
@@ -74,13 +79,16 @@ class Policy(nn.Module):
         init_adapter: str | None = None,
         reference: ReferenceChoice = "start",
         dtype: Dtype = "auto",
+        quantization: Quantization | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         activation_checkpointing: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
-        check_policy(base, lora is not None, init_adapter)
-        model = load_model(base, _compute_type(dtype, torch.device(device), lora))
+        check_policy(base, lora is not None, init_adapter, quantization)
+        device, family = torch.device(device), load_config(base).model_type
+        self.dtype = compute_type(dtype, device, lora is not None, family)
+        model = load_model(base, self.dtype, quantization, device)
         check_head(model)
         self.codec: ChatCodec
         self.codec, self.pad_id = load_codec(base, model, chat_template_kwargs or {})
@@ -92,7 +100,7 @@ class Policy(nn.Module):
             # a list keeps the copy out of parameters() and state_dict(): it is loaded, never saved
             self._copies = [copy.deepcopy(model).eval().requires_grad_(False)]
         else:
-            self.model = _with_adapter(model, lora or Lora(), init_adapter, reference)
+            self.model = with_adapter(model, lora or Lora(), init_adapter, reference)
             self._copies = []
         self.model.train()
         self.to(device)
@@ -109,22 +117,23 @@ class Policy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
+        """Where it computes; frozen weights may wait elsewhere, see :meth:`parked`."""
+        weights = list(self.model.parameters())
+        return next((p for p in weights if p.requires_grad), weights[0]).device
 
     def completion_logprobs(
-        self, batch: TrainBatch, chunk_size: int = 1024
+        self, batch: TrainBatch, logits_at_once: int = LOGITS_AT_ONCE
     ) -> tuple[Tensor, Tensor]:
         """Log-probs of the completions' tokens, differentiable; entropies, detached. (C, T) each.
 
         Both at each completion's sampling temperature, in fp32; 0 on padding.
         """
-        return _completion_logprobs(self.causal_lm, batch, chunk_size)
+        return completion_logprobs(self.causal_lm, batch, logits_at_once)
 
-    def reference_logprobs(self, batch: TrainBatch, chunk_size: int = 1024) -> Tensor:
+    def reference_logprobs(self, batch: TrainBatch, logits_at_once: int = LOGITS_AT_ONCE) -> Tensor:
         """The reference's log-probs of the completions' tokens. (C, T), detached."""
         with self.reference() as model:
-            return _completion_logprobs(model, batch, chunk_size)[0]
+            return completion_logprobs(model, batch, logits_at_once)[0]
 
     @contextmanager
     def reference(self) -> Iterator[Any]:
@@ -150,17 +159,30 @@ class Policy(nn.Module):
                 with model.disable_adapter():
                     yield self.causal_lm
 
-    def next_token_logprobs(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """The reference's log-probs of the token after each prompt, temperature 1. -> (n, V)."""
+    @contextmanager
+    def parked(self) -> Iterator[None]:
+        """The frozen weights wait in CPU memory: for the time that another model has the GPU."""
+        with ExitStack() as stack:
+            for model in (self.model, *self._copies):
+                stack.enter_context(moved(model, torch.device("cpu")))
+            yield
+
+    def next_token_logprobs(
+        self, prompts: Sequence[Sequence[int]], max_tokens: int = PASS_TOKENS
+    ) -> Tensor:
+        """The reference's log-probs of the token after each prompt, temperature 1. -> (n, V) fp32.
+
+        At most ``max_tokens`` go through the model at once, padding included.
+        """
         results: dict[int, Tensor] = {}
         with self.reference() as model:
-            for rows in by_token_budget([len(p) for p in prompts], _JUDGE_TOKENS):
+            for rows in by_token_budget([len(p) for p in prompts], max_tokens):
                 ids, mask = pad_right([prompts[i] for i in rows], self.pad_id)
                 ids, ends = ids.to(self.device), mask.sum(1).to(self.device) - 1
                 positions = torch.arange(ids.shape[1], device=self.device).expand_as(ids)
-                hidden = _hidden_states(model, ids, positions)
+                hidden = hidden_states(model, ids, positions)
                 last = hidden[torch.arange(len(rows), device=self.device), ends]
-                logprobs = _head(model, last).float().log_softmax(dim=-1)
+                logprobs = head_logits(model, last).float().log_softmax(dim=-1)
                 results.update(zip(rows, logprobs, strict=True))
         return torch.stack([results[i] for i in range(len(prompts))])
 
@@ -183,9 +205,10 @@ class Policy(nn.Module):
         self.codec.tokenizer.save_pretrained(folder)
 
 
-def _with_adapter(
+def with_adapter(
     model: Any, lora: Lora, init_adapter: str | None, reference: ReferenceChoice
 ) -> nn.Module:
+    """The model with a new adapter, or with the start adapter and its frozen twin beside it."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
     if init_adapter is None:
@@ -194,9 +217,16 @@ def _with_adapter(
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=lora.target_modules,
+            exclude_modules=_beside_the_text(model) or None,
             task_type="CAUSAL_LM",
         )
-        wrapped: nn.Module = get_peft_model(model, config)
+        try:
+            wrapped: nn.Module = get_peft_model(model, config)
+        except ValueError as error:
+            why = str(error).splitlines()[0]
+            raise ConfigError(
+                "model.lora", f"fits not to this model ({why})", "change it"
+            ) from error
         return wrapped
     folder = str(resolve(init_adapter))
     started: Any = PeftModel.from_pretrained(model, folder, is_trainable=True)
@@ -207,62 +237,56 @@ def _with_adapter(
     return peft_model
 
 
-def _compute_type(dtype: Dtype, device: torch.device, lora: Lora | None) -> torch.dtype:
-    if dtype == "auto":
-        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(False)
-        return torch.bfloat16 if has_bf16 and lora is not None else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+def _beside_the_text(model: Any) -> list[str]:
+    """Linear layers that no text passes through (towers for pictures): no gradient gets there."""
+    text = {id(module) for module in model.get_decoder().modules()}
+    text.add(id(model.get_output_embeddings()))
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and id(module) not in text
+    ]
+
+
+def compute_type(dtype: Dtype, device: torch.device, with_lora: bool, family: str) -> torch.dtype:
+    """The type that the model computes in.
+
+    "auto" is bfloat16 on GPUs that have it and float16 on older ones (T4, 20xx), where the loss is
+    scaled; float32 on a CPU, without LoRA (small updates are lost in 16 bits), and for models whose
+    activations overflow float16.
+
+    Args:
+        dtype: what was asked for.
+        device: where the model computes.
+        with_lora: whether adapters are trained, and not all weights.
+        family: ``model_type`` of the model's config.
+
+    Raises:
+        ConfigError: what was asked for cannot be trained.
+    """
+    if not with_lora and dtype not in ("auto", "float32"):
+        raise ConfigError(
+            "model.dtype",
+            f"is {dtype}, in which small updates of whole weights are lost",
+            "leave it at auto, or set model.lora",
+        )
+    overflows = family.startswith("gemma")
+    if overflows and dtype == "float16":
+        raise ConfigError(
+            "model.dtype", f"is float16, which a {family} overflows", "set bfloat16 or float32"
+        )
+    if dtype != "auto":
+        return {
+            "float32": torch.float32,
+            "bfloat16": torch.bfloat16,
+            "float16": torch.float16,
+        }[dtype]
+    if device.type != "cuda" or not with_lora:
+        return torch.float32
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float32 if overflows else torch.float16
 
 
 def _causal_lm(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _hidden_states(model: Any, input_ids: Tensor, position_ids: Tensor) -> Tensor:
-    """Final hidden states (B, S, H) of rows padded on the right, under plain causal attention."""
-    out = model.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False)
-    hidden: Tensor = out.last_hidden_state
-    return hidden
-
-
-def _head(model: Any, hidden: Tensor) -> Tensor:
-    """Logits as the architecture makes them from hidden states (m, H) -> (m, V)."""
-    logits: Tensor = model.get_output_embeddings()(hidden)
-    config = model.config.get_text_config()
-    logits = logits * getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
-    cap = getattr(config, "final_logit_softcapping", None)
-    return logits if cap is None else torch.tanh(logits / cap) * cap
-
-
-def _completion_logprobs(model: Any, batch: TrainBatch, chunk_size: int) -> tuple[Tensor, Tensor]:
-    if int(batch.segments.max()) > 1:
-        raise ValueError("rows with several completions need a segmented attention mask")
-    hidden = _hidden_states(model, batch.input_ids, batch.position_ids).flatten(0, 1)
-    places = batch.mask.nonzero(as_tuple=True)
-    logprobs, entropies = token_logprobs(
-        hidden[batch.sources[places]],
-        lambda h: _head(model, h),
-        batch.targets[places],
-        batch.temperature[places[0]],
-        chunk_size,
-    )
-    empty = torch.zeros(batch.mask.shape, dtype=torch.float32, device=hidden.device)
-    return empty.index_put(places, logprobs), empty.index_put(places, entropies)
-
-
-def check_head(model: Any) -> None:
-    """Whether logits made from hidden states are the model's own.
-
-    Raises:
-        ConfigError: this architecture makes its logits in a way that is not known here.
-    """
-    ids = torch.arange(4, device=next(model.parameters()).device).unsqueeze(0)
-    with inference_state(model, ids.device.type):
-        own = model(input_ids=ids).logits[0].float()
-        ours = _head(model, _hidden_states(model, ids, ids)[0]).float()
-    if not torch.allclose(own, ours, atol=1e-2, rtol=1e-2):
-        raise ConfigError(
-            "model.base",
-            f"{type(model).__name__} makes its logits in a way that is not supported",
-            "choose another architecture",
-        )

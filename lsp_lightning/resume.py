@@ -9,7 +9,22 @@ from lightning.pytorch.utilities import rank_zero_only
 from lsp_lightning.errors import ConfigError
 
 #: Settings without which a checkpoint's tensors mean something else.
-_DECISIVE = ("base", "lora", "init_adapter", "reference")
+_DECISIVE = ("base", "lora", "init_adapter", "reference", "quantization")
+
+
+def facts(module: Any, data: Any) -> dict[str, Any]:
+    """The settings of a module and its data that a resumed run is compared by: plain values."""
+    policy, lora = dict(module.policy_settings), module.policy_settings["lora"]
+    del policy["activation_checkpointing"]  # changes nothing that is computed
+    return {
+        **policy,
+        "lora": vars(lora) if lora else None,
+        **vars(module.loss_settings),
+        **vars(module.payoffs),
+        "rewards": [[r.name, r.enters, r.weight, r.scale is not None] for r in module.rewards],
+        "optimizer": optimizer_defaults(module.optimizer),
+        **(data.facts() if data else {}),
+    }
 
 
 def keep_trained(checkpoint: dict[str, Any], trained: set[str]) -> None:
@@ -52,6 +67,8 @@ def compare_facts(checkpoint: dict[str, Any], now: dict[str, Any]) -> set[str]:
         was = _difference(before[key], now.get(key))
         if key in _DECISIVE:
             raise ConfigError(f"model.{key}", was, "resume with the setting of the checkpoint")
+        if key == "optimizer":
+            require_same_class(before[key], now[key])
         rank_zero_only(print)(f"resuming with another {key}: {was}")
         if key == "optimizer":
             retype_optimizer(checkpoint, before[key], now[key])
@@ -69,10 +86,22 @@ def optimizer_defaults(
     make: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer],
 ) -> dict[str, Any]:
     """An optimiser's settings as typed, as plain values, found on a stand-in parameter."""
-    defaults = make([torch.nn.Parameter(torch.zeros(1))]).defaults
+    optimizer = make([torch.nn.Parameter(torch.zeros(1))])
+    defaults = optimizer.defaults
     plain = {k: v for k, v in defaults.items() if isinstance(v, bool | int | float | str)}
-    lists = {k: list(v) for k, v in defaults.items() if isinstance(v, tuple)}
-    return plain | lists
+    lists = {k: list(v) for k, v in defaults.items() if isinstance(v, tuple | list)}
+    return {"class": type(optimizer).__name__} | plain | lists
+
+
+def require_same_class(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Whether an optimiser can go on with a checkpoint's state: others keep another one.
+
+    Raises:
+        ConfigError: it is of another class.
+    """
+    if before.get("class", now["class"]) != now["class"]:
+        was = _difference(before["class"], now["class"])
+        raise ConfigError("model.optimizer", was, "resume with the optimiser of the checkpoint")
 
 
 def retype_optimizer(
@@ -90,7 +119,7 @@ def retype_optimizer(
         now: the settings of this run.
     """
     groups = [g for state in checkpoint.get("optimizer_states", []) for g in state["param_groups"]]
-    for key in (k for k, value in now.items() if before.get(k) != value and k != "lr"):
+    for key in (k for k, value in now.items() if before.get(k) != value and k not in ("lr", "class")):
         for group in groups:
             group[key] = tuple(now[key]) if isinstance(now[key], list) else now[key]
     old, new = before.get("lr"), now.get("lr")

@@ -18,6 +18,7 @@ are tokens; "query" and "answer" are the game's text.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Protocol, Self
@@ -225,3 +226,6 @@ class Reference(Protocol):
         self, prompts: Sequence[Sequence[int]], draws: int, sampling: Sampling, seed: int
     ) -> Rollouts:
         """``draws`` completions of each prompt, prompt by prompt."""
+
+    def parked(self) -> AbstractContextManager[None]:
+        """Its weights wait in CPU memory meanwhile, so that a judge of another kind has the GPU."""

@@ -1,5 +1,6 @@
 """The gradient of one round, micro-batch by micro-batch (step 5 of Algorithm 1)."""
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsp_lightning.collate import sampled_logprobs
+from lsp_lightning.collate import longest_row, pack, sampled_logprobs
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.fitting import TokenBudget
 from lsp_lightning.functional import (
     KLForm,
     k1_in_reward,
@@ -18,8 +20,14 @@ from lsp_lightning.functional import (
     sequence_log_ratio,
 )
 from lsp_lightning.policy import Policy
+from lsp_lightning.seeding import seeded
 from lsp_lightning.selfplay import Advantages
 from lsp_lightning.types import Role, SelfPlayRound, TrainBatch
+
+#: The scale of a float16 loss is divided by four where the gradient overflows, so that the nine
+#: scales from 2**16 down to 1 are soon tried; after so many rounds without, it is doubled.
+_BACKOFF = 0.25
+_ROUNDS_TO_GROW = 100
 
 
 @dataclass(frozen=True)
@@ -30,16 +38,21 @@ class LossSettings:
         beta: weight of the KL term, for both roles.
         kl: its form.
         alpha_ch: weight of the Challenger's loss beside the Solver's.
+        max_grad_norm: its gradient is clipped to this norm; None leaves it.
     """
 
     beta: float
     kl: KLForm
     alpha_ch: float
+    max_grad_norm: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("beta", "alpha_ch"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"model.{name}", f"is {getattr(self, name)}", "set 0 or more")
+        norm = self.max_grad_norm
+        if norm is not None and not norm > 0:  # a negative one would turn the gradient round
+            raise ConfigError("model.max_grad_norm", f"is {norm}", "set null for no clipping")
         if self.kl == "k1_loss":
             warnings.warn(
                 "model.kl: k1_loss is the KL term as printed; its expected gradient is zero: beta "
@@ -116,6 +129,105 @@ def accumulate_gradients(
     return UpdateFacts(loss_sum, log_ratio_R, entropy_R, roles)
 
 
+class RoundUpdate:
+    """The gradient of a round, in whatever parts memory allows and whatever type it is computed in.
+
+    Micro-batches that do not fit are halved and the pass begins anew. In float16 the loss is scaled
+    up, for small gradients would be flushed to zero; a gradient that then overflows is computed
+    again with a smaller scale. Neither changes the gradient but by rounding (and by which dropout
+    is drawn).
+
+    Args:
+        policy: what is trained.
+        settings: what the loss is made of.
+        micro_batches: tokens of a micro-batch at most.
+    """
+
+    def __init__(self, policy: Policy, settings: LossSettings, micro_batches: TokenBudget) -> None:
+        self._policy = policy
+        self._settings = settings
+        self._micro_batches = micro_batches
+        self.scaler = torch.amp.GradScaler(
+            policy.device.type,
+            backoff_factor=_BACKOFF,
+            growth_interval=_ROUNDS_TO_GROW,
+            enabled=policy.dtype == torch.float16,
+        )
+
+    def gradient(
+        self,
+        played: SelfPlayRound,
+        advantages: Advantages,
+        optimizer: torch.optim.Optimizer,
+        backward: Callable[[Tensor], None],
+        seed: int,
+    ) -> tuple[UpdateFacts, Tensor]:
+        """Leave the round's clipped gradient in the parameters. -> facts; the norm before, ().
+
+        The norm is not finite where no gradient could be computed.
+
+        Args:
+            played: the scored round.
+            advantages: what its completions are reinforced by.
+            optimizer: of what is trained; it takes no step here.
+            backward: as ``Tensor.backward``.
+            seed: of dropout.
+
+        Raises:
+            OutOfMemory: a single completion does not fit.
+        """
+        longest, before = longest_row(played), self.scaler.state_dict()
+        while True:
+            facts = self._micro_batches.run(
+                lambda tokens: self._passes(played, advantages, optimizer, backward, seed, tokens),
+                longest,
+            )
+            scale = self.scaler.get_scale()
+            if self.scaler.is_enabled():
+                self.scaler.unscale_(optimizer)
+                self.scaler.update()
+            norm = clip_gradient(self._policy, self._settings.max_grad_norm)
+            if torch.isfinite(norm):
+                return facts, norm
+            lowered = 1 <= self.scaler.get_scale() < scale
+            if not (lowered and math.isfinite(facts.loss)):
+                break
+        if before:  # no scale helps, so it was not to blame
+            self.scaler.load_state_dict(before)
+        return facts, norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold, plain values only."""
+        return {"loss_scale": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the scale that was found."""
+        if self.scaler.is_enabled() and state.get("loss_scale"):
+            self.scaler.load_state_dict(state["loss_scale"])
+
+    def _passes(
+        self,
+        played: SelfPlayRound,
+        advantages: Advantages,
+        optimizer: torch.optim.Optimizer,
+        backward: Callable[[Tensor], None],
+        seed: int,
+        tokens: int,
+    ) -> UpdateFacts:
+        optimizer.zero_grad()
+        device = self._policy.device
+        batches = [b.to(device) for b in pack(played, self._policy.pad_id, tokens)]
+        with seeded(device, seed):
+            return accumulate_gradients(
+                self._policy,
+                played,
+                advantages,
+                batches,
+                self._settings,
+                lambda loss: backward(self.scaler.scale(loss)),
+            )
+
+
 def _sampled_log_ratios(
     played: SelfPlayRound, batches: Sequence[TrainBatch], references: Sequence[Tensor]
 ) -> Tensor:
@@ -146,13 +258,3 @@ def by_round(schedule: Any) -> Any:
     if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
         raise ConfigError("model.lr_scheduler", "waits for a metric", "use one that counts rounds")
     return schedule
-
-
-def check_max_norm(max_norm: float | None) -> None:
-    """Whether a gradient can be clipped to this norm; a negative one would turn it round.
-
-    Raises:
-        ConfigError: it is not above 0.
-    """
-    if max_norm is not None and not max_norm > 0:
-        raise ConfigError("model.max_grad_norm", f"is {max_norm}", "set null for no clipping")

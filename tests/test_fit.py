@@ -22,6 +22,7 @@ from lsp_lightning import (
     VerifiableReward,
 )
 from lsp_lightning.callbacks import RoundCheckpoint, Transcripts
+from lsp_lightning.errors import OutOfMemory
 from lsp_lightning.policy import Policy
 
 ROUNDS = 5
@@ -401,6 +402,95 @@ def test_rewards_that_overflow_in_one_round_cost_that_round_alone(base, tmp_path
     assert skipped == [0, 1, 0, 0]
     assert not differences(diary.after[1], diary.after[0])
     assert diary.metrics[3]["advantage_std/challenger"] > 0
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+class Cramped(Callback):
+    """Memory runs out in the backward pass of micro-batches above so many tokens."""
+
+    def __init__(self, limit, from_round=0):
+        self.limit, self.from_round, self.round = limit, from_round, -1
+
+    def on_fit_start(self, trainer, pl_module):
+        policy = pl_module.policy
+        completion_logprobs = policy.completion_logprobs
+
+        def cramped(batch):
+            logprobs, entropies = completion_logprobs(batch)
+            if self.round >= self.from_round and batch.input_ids.numel() > self.limit:
+                logprobs.register_hook(self.run_out)
+            return logprobs, entropies
+
+        policy.completion_logprobs = cramped
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.round = batch.index
+
+    def run_out(self, gradient):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def halvings(capsys):
+    return [line for line in capsys.readouterr().out.splitlines() if "out of memory" in line]
+
+
+@pytest.fixture(scope="module")
+def cramped(base, tmp_path_factory):
+    """A run that runs out of memory in round 1, its module, diary and folder."""
+    folder, module = tmp_path_factory.mktemp("cramped"), make_module(base)
+    trainer, diary = run(folder, module, callbacks=[Cramped(100, from_round=1)])
+    return trainer, module, diary, folder
+
+
+def test_a_run_that_runs_out_of_memory_is_the_run_with_micro_batches_that_fit(
+    whole, cramped, base, tmp_path, capsys
+):
+    trainer, module, diary, _ = cramped
+    assert module.budgets.micro_batches.tokens == 100
+    assert trainer.global_step == ROUNDS
+    assert [m["skipped"] for m in diary.metrics.values()] == [0] * ROUNDS
+    # up to there it is the run that had room, from there the one that was asked to take less
+    assert not differences(diary.after[0], whole[2].after[0])
+    run(tmp_path, make_module(base), rounds=1)
+    smaller = make_module(base, micro_batch_tokens=100)
+    _, expected = run(tmp_path, smaller, ckpt_path=str(last(tmp_path)))
+    assert not differences(diary.after[ROUNDS - 1], expected.after[ROUNDS - 1])
+    assert not halvings(capsys)
+
+
+def test_each_halving_is_one_line_and_is_found_out_once(base, tmp_path, capsys):
+    run(tmp_path, make_module(base), rounds=3, callbacks=[Cramped(100)])
+    assert halvings(capsys) == [
+        "out of memory at model.micro_batch_tokens 400: going on with 200",
+        "out of memory at model.micro_batch_tokens 200: going on with 100",
+    ]
+
+
+def test_what_was_found_to_fit_is_in_the_checkpoint_and_resumes_exactly(
+    cramped, base, tmp_path, capsys
+):
+    run(tmp_path, make_module(base), rounds=3, callbacks=[Cramped(100, from_round=1)])
+    assert len(halvings(capsys)) == 2
+    kept = torch.load(last(tmp_path), weights_only=True)["found_out"]["micro_batches"]
+    assert kept == {"asked": 400, "tokens": 100}
+    # with all of the memory in the world: what counts is what the checkpoint says
+    assert not resume_differences(cramped, base, tmp_path / "on", last(tmp_path), 3)
+    other = make_module(base, micro_batch_tokens=300)
+    run(tmp_path / "other", other, ckpt_path=str(last(tmp_path)))
+    assert other.budgets.micro_batches.tokens == 300
+    assert not halvings(capsys)
+
+
+def test_a_row_that_does_not_fit_ends_the_run_and_leaves_the_last_rounds_checkpoint(
+    whole, base, tmp_path
+):
+    with pytest.raises(OutOfMemory, match=r"model\.micro_batch_tokens: a single row"):
+        run(tmp_path, make_module(base), callbacks=[Cramped(1, from_round=3)])
+    checkpoint = torch.load(last(tmp_path), weights_only=True)
+    assert checkpoint["global_step"] == 3
+    assert not resume_differences(whole, base, tmp_path / "on", last(tmp_path), 3)
 
 
 # -- rewards ---------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from lsp_lightning import ConfigError, Lora, Policy
 from lsp_lightning.collate import pack
-from lsp_lightning.policy import check_head
+from lsp_lightning.logits import check_head
 
 IDS = torch.tensor([[1, 20, 30, 40, 50, 60, 70]])
 
@@ -299,7 +299,7 @@ def test_completion_logprobs_are_the_plain_formula(folder):
     seen = []
     for batch in pack(played, policy.pad_id, token_budget=400):
         with torch.no_grad():
-            logprobs, entropies = policy.completion_logprobs(batch, chunk_size=5)
+            logprobs, entropies = policy.completion_logprobs(batch, logits_at_once=512)
         assert (logprobs[~batch.mask] == 0).all()
         for c, row in enumerate(batch.rows.tolist()):
             prompt, completion, rollout = rows[row]

@@ -28,7 +28,7 @@ from transformers import (
 
 from lsp_lightning import PreferenceReward
 from lsp_lightning.chat import ChatCodec, cut_pair
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import ConfigError, OutOfMemory
 from lsp_lightning.player import FrozenPlayer
 from lsp_lightning.rewards import RewardError, score_all
 from lsp_lightning.rewards.pairs import ChatPairs, SegmentPairs
@@ -264,6 +264,51 @@ def test_standardised_logits_have_mean_0_and_variance_1(models, tiny_policy):
     plain = connected(folder, tiny_policy).score(PLAYED)
     torch.testing.assert_close(scored.components["preference"], plain)
     assert scored.metrics["preference/cut"].tolist() == [0.0] * 6
+
+
+def test_where_memory_runs_out_fewer_are_judged_together_with_the_same_scores(
+    models, tiny_policy, capsys
+):
+    folder = models("llama")[0]
+    expected = connected(folder, tiny_policy).score(PLAYED)
+    reward = connected(folder, tiny_policy, batch_tokens=100_000)
+    seen = seen_by(reward)
+    reward.score(PLAYED)
+    longest, forward = seen[0]["input_ids"].shape[1], reward._model.forward
+
+    def cramped(input_ids, **inputs):
+        if input_ids.numel() > 2 * longest:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(input_ids=input_ids, **inputs)
+
+    reward._model.forward = cramped
+    torch.testing.assert_close(reward.score(PLAYED), expected, atol=1e-5, rtol=1e-4)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "out of memory" in line]
+    assert len(lines) >= 2
+    assert lines[0].startswith(
+        "out of memory at model.rewards.PreferenceReward.batch_tokens 100000"
+    )
+    # remembered, and gone on with
+    reward.score(PLAYED)
+    state = reward.state_dict()
+    assert state["batch_tokens"]["tokens"] <= 3 * longest
+    for asked, expected_tokens in ((100_000, state["batch_tokens"]["tokens"]), (999, 999)):
+        resumed = connected(folder, tiny_policy, batch_tokens=asked)
+        resumed.load_state_dict(state)
+        assert resumed.state_dict()["batch_tokens"] == {"asked": asked, "tokens": expected_tokens}
+    assert "out of memory" not in capsys.readouterr().out
+
+
+def test_a_pair_that_does_not_fit_alone_is_said_so_in_one_line(models, tiny_policy):
+    reward = connected(models("llama")[0], tiny_policy)
+
+    def full(**inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    reward._model.forward = full
+    with pytest.raises(OutOfMemory, match=r"batch_tokens: a single row of \d+ tokens") as error:
+        reward.score(PLAYED)
+    assert "\n" not in str(error.value)
 
 
 def test_judging_moves_no_randomness_and_leaves_no_gradient(models, tiny_policy):

@@ -57,6 +57,9 @@ class Reward(Callback):
     span: tuple[float, float] | None = None
     #: Whether scores are 0 or 1 only.
     binary: bool = False
+    #: Whether the scores of two answers to one query say which is better, without the round around
+    #: them.
+    comparable: bool = False
 
     def __init__(
         self,

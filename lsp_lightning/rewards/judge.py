@@ -111,6 +111,7 @@ class JudgeReward(Reward):
         if mode not in _MODES:
             raise ConfigError(f"{_KEY}.mode", f"is {mode!r}", "set grade or compare")
         self._mode = mode
+        self.comparable = mode == "grade"  # a score in the ring is of the other answers too
         self._client = ChatClient(
             url=url,
             model=model,

@@ -1,21 +1,26 @@
 """Rewards from a preference model: any sequence classifier with one label."""
 
 import itertools
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError, require_at_least
+from lsp_lightning.errors import ConfigError, require_at_least, require_one_of
+from lsp_lightning.fitting import TokenBudget, is_out_of_memory, move_frozen, moved
 from lsp_lightning.inference import by_token_budget, inference_state, pad_right
 from lsp_lightning.pretrained import check_base, load_classifier, load_tokenizer
+from lsp_lightning.quantization import Quantization
 from lsp_lightning.rewards.base import AnswerEnters, Judgement, Reward, require_answers
 from lsp_lightning.rewards.pairs import ChatPairs, Pair, PairEncoder, SegmentPairs
 from lsp_lightning.types import Playout, Reference
 
 PairForm = Literal["auto", "chat", "segments"]
+Placement = Literal["resident", "offload", "exclusive"]
 _KEY = "model.rewards.PreferenceReward"
+_CPU = torch.device("cpu")
 
 
 class PreferenceReward(Reward):
@@ -35,9 +40,17 @@ class PreferenceReward(Reward):
         form: "chat" shows it the chat template, "segments" query and answer as two segments;
             "auto" is chat where its tokenizer has a template.
         max_tokens: longer pairs lose the middle of the query, and are counted.
-        batch_tokens: tokens judged together at most, padding included.
+        batch_tokens: tokens judged together at most, padding included; halved where memory runs
+            out.
         chat_template_kwargs: fixed arguments of its chat template (a pinned date_string for Llama).
+        quantization: nf4 keeps its linear layers in 4 bits; null in the type they were saved in.
+        placement: where its weights are between two judgings: "resident" on the policy's GPU,
+            "offload" in CPU memory, so that the policy has the GPU for playing and learning;
+            "exclusive" is offload, and while it judges the policy's frozen weights wait in CPU
+            memory too, so that the GPU need not hold both. On a CPU all three are the same.
     """
+
+    comparable = True
 
     def __init__(
         self,
@@ -50,44 +63,72 @@ class PreferenceReward(Reward):
         max_tokens: int = 2048,
         batch_tokens: int = 8192,
         chat_template_kwargs: dict[str, Any] | None = None,
+        quantization: Quantization | None = None,
+        placement: Placement = "resident",
     ) -> None:
         super().__init__(weight, name, require_answers(enters, name), standardize)
         check_base(model, f"{_KEY}.model")
         require_at_least(max_tokens, 16, f"{_KEY}.max_tokens", "a pair and its frame need room")
         require_at_least(batch_tokens, 1, f"{_KEY}.batch_tokens", "nothing would be judged")
-        self._source = model
+        require_one_of(placement, get_args(Placement), f"{_KEY}.placement")
+        self.source = model
+        self.quantization = quantization
+        self.placement = placement
+        self.max_tokens = max_tokens
+        self.batch_tokens = batch_tokens
+        self._budget = TokenBudget(f"{_KEY}.batch_tokens", batch_tokens)
         self._form = form
-        self._max_tokens = max_tokens
-        self._batch_tokens = batch_tokens
         self._template_kwargs = chat_template_kwargs or {}
         self._model: Any = None
+        self._reference: Reference
         self._pad_id: int | None = None
         self._pairs: PairEncoder
 
     def connect(self, reference: Reference) -> None:
-        """Load the reward model beside the policy, on its device."""
+        """Load the reward model beside the policy, for its device.
+
+        Raises:
+            ConfigError: it cannot be had, or does not fit into memory beside the policy.
+        """
+        self._reference = reference
+        try:
+            with self._room():
+                self._load(reference.device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ConfigError(
+                f"{_KEY}.model",
+                f"{self.source!r} does not fit into memory beside the policy",
+                "set its placement to exclusive, its quantization to nf4, or take a smaller one",
+            ) from error
+
+    def _load(self, device: torch.device) -> None:
         if self._model is None:
             key = f"{_KEY}.model"
-            self._model = load_classifier(self._source, key)
-            tokenizer = load_tokenizer(self._source, key)
+            model = load_classifier(self.source, key, self.quantization, device)
+            self._model = model.requires_grad_(False)
+            tokenizer = load_tokenizer(self.source, key)
             self._takes_types = "token_type_ids" in tokenizer.model_input_names
-            longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+            longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
             if longest:  # two places are kept free: some models count positions from the padding id
-                self._max_tokens = min(self._max_tokens, longest - 2)
+                self.max_tokens = min(self.max_tokens, longest - 2)
             if self._form == "chat" or (self._form == "auto" and tokenizer.chat_template):
                 self._pairs = ChatPairs(tokenizer, self._template_kwargs)
             else:
                 self._pairs = SegmentPairs(tokenizer)
-                self._pad_id = getattr(self._model.config.get_text_config(), "pad_token_id", None)
+                self._pad_id = getattr(model.config.get_text_config(), "pad_token_id", None)
             self._require_room()
-        self._model.to(reference.device)
+        self._model.to(device)
+        if self.placement != "resident":
+            move_frozen(self._model, _CPU)
 
     def _require_room(self) -> None:
         frame = len(self._pairs.encode("", "", 2**31).ids)
-        if self._max_tokens < frame + 2:
+        if self.max_tokens < frame + 2:
             raise ConfigError(
                 f"{_KEY}.max_tokens",
-                f"leaves {self._max_tokens}, but an empty pair takes {frame}",
+                f"leaves {self.max_tokens}, but an empty pair takes {frame}",
                 "set more, or use a model with a longer context",
             )
 
@@ -96,25 +137,48 @@ class PreferenceReward(Reward):
         return self.judge(playout).scores
 
     def judge(self, playout: Playout) -> Judgement:
-        """The model's logits, and the share of pairs that had to be cut."""
+        """The model's logits, and the share of pairs that had to be cut.
+
+        Raises:
+            OutOfMemory: not even a single pair fits.
+        """
         if self._model is None:
             raise RuntimeError("call connect(reference) first: the reward model is loaded there")
         pairs = [
-            self._pairs.encode(query, answer, self._max_tokens)
+            self._pairs.encode(query, answer, self.max_tokens)
             for query, answers in zip(playout.query_texts, playout.spoken_groups(), strict=True)
             for answer in answers
         ]
-        scores = torch.empty(len(pairs))
-        for rows in by_token_budget([len(pair.ids) for pair in pairs], self._batch_tokens):
-            scores[rows] = self._logits([pairs[i] for i in rows])
+        lengths = [len(pair.ids) for pair in pairs]
+
+        def scored(tokens: int) -> Tensor:
+            scores = torch.empty(len(pairs))
+            for rows in by_token_budget(lengths, tokens):
+                scores[rows] = self._logits([pairs[i] for i in rows])
+            return scores
+
+        with self._at_work():
+            scores = self._budget.run(scored, max(lengths))
         return Judgement(
             scores.view(len(playout.query_texts), playout.group_size),
             metrics={"cut": torch.tensor([float(pair.cut) for pair in pairs])},
         )
 
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Weights that wait in CPU memory are on the GPU meanwhile."""
+        with self._room(), ExitStack() as stack:
+            if self.placement != "resident":
+                stack.enter_context(moved(self._model, self._reference.device))
+            yield
+
+    def _room(self) -> AbstractContextManager[None]:
+        """What of the policy has to make room on the GPU does."""
+        return self._reference.parked() if self.placement == "exclusive" else nullcontext()
+
     def _logits(self, pairs: Sequence[Pair]) -> Tensor:
         """(n,) logits of one batch, on the CPU."""
-        device, pad_id = self._model.device, self._padding(pairs)
+        device, pad_id = self._reference.device, self._padding(pairs)
         ids, mask = pad_right([pair.ids for pair in pairs], pad_id)
         inputs = {"input_ids": ids, "attention_mask": mask.long()}
         if self._takes_types:
@@ -135,3 +199,13 @@ class PreferenceReward(Reward):
         pad_id = next(i for i in itertools.count() if i not in lasts)
         self._model.config.get_text_config().pad_token_id = pad_id
         return pad_id
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :class:`lsp_lightning.rewards.base.Reward`; and how much was found to fit."""
+        return {**super().state_dict(), "batch_tokens": self._budget.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint's state."""
+        super().load_state_dict(state_dict)
+        if "batch_tokens" in state_dict:
+            self._budget.load_state_dict(state_dict["batch_tokens"])

@@ -1,0 +1,389 @@
+"""Out of memory is survived: work is done again in smaller parts, and comes out the same."""
+
+import os
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from small_game import brief, make_policy, stir, tiny_round
+
+from lsp_lightning import round_advantages
+from lsp_lightning.collate import longest_row, pack
+from lsp_lightning.errors import OutOfMemory
+from lsp_lightning.fitting import Budgets, TokenBudget, is_out_of_memory
+from lsp_lightning.main import main
+from lsp_lightning.player import FrozenPlayer
+from lsp_lightning.policy import Policy
+from lsp_lightning.update import LossSettings, RoundUpdate
+
+SMALL_RUN = [
+    "fit",
+    *("--config", str(Path(__file__).parent.parent / "configs" / "tiny_lsp_zero.yaml")),
+    "--trainer.max_steps=4",
+    "--trainer.limit_val_batches=0",
+    "--trainer.enable_progress_bar=false",
+    "--data.num_queries=2",
+    "--data.group_size=2",
+]
+SETTINGS = LossSettings(beta=0.3, kl="k1_in_reward", alpha_ch=0.4)
+
+
+def full(*_):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def fits(limit, tried=None):
+    """Work that needs no more than ``limit`` tokens at once; notes what was tried."""
+
+    def attempt(tokens):
+        if tried is not None:
+            tried.append(tokens)
+        return tokens if tokens <= limit else full()
+
+    return attempt
+
+
+def printed(capsys):
+    return [line for line in capsys.readouterr().out.splitlines() if "out of memory" in line]
+
+
+# -- a budget --------------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_is_halved_until_it_does_with_a_line_each_time(capsys):
+    budget, tried = TokenBudget("model.some_tokens", 100), []
+    assert budget.run(fits(30, tried), longest=7) == 25
+    assert tried == [100, 50, 25]
+    assert printed(capsys) == [
+        "out of memory at model.some_tokens 100: going on with 50",
+        "out of memory at model.some_tokens 50: going on with 25",
+    ]
+
+
+def test_what_was_found_out_holds_from_then_on(capsys):
+    budget, tried = TokenBudget("model.some_tokens", 100), []
+    budget.run(fits(60), longest=1)
+    budget.run(fits(60, tried), longest=1)
+    assert tried == [50]
+    assert len(printed(capsys)) == 1
+
+
+def test_the_last_try_is_row_by_row_and_then_the_run_ends_with_one_line():
+    """A batch of the longest row alone is what a smaller budget cannot make smaller."""
+    for start, expected in ((100, [100, 50, 40]), (40, [40]), (3, [3])):
+        tried = []
+        with pytest.raises(OutOfMemory) as error:
+            TokenBudget("model.some_tokens", start).run(fits(0, tried), longest=40)
+        assert tried == expected
+        assert str(error.value).startswith("model.some_tokens: a single row of 40 tokens")
+        assert "\n" not in str(error.value)
+        assert error.value.__context__ is None  # what failed is not kept alive
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("CUDA error: device-side assert"), ValueError("out of memory"), OSError()],
+)
+def test_other_errors_are_raised_as_they_are(error):
+    def attempt(tokens):
+        raise error
+
+    budget = TokenBudget("model.some_tokens", 100)
+    with pytest.raises(type(error)) as raised:
+        budget.run(attempt, longest=1)
+    assert raised.value is error
+    assert budget.tokens == 100
+
+
+def test_a_refusal_of_the_cpus_own_allocator_is_recognised():
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**59)
+    assert type(error.value) is RuntimeError
+    assert is_out_of_memory(error.value)
+
+
+def test_nothing_of_a_failed_attempt_is_alive_when_the_next_begins():
+    """Not through the traceback, and not in a cycle that nobody has collected."""
+    failed = []
+
+    class Knot:
+        def __init__(self, tensor):
+            self.tensor, self.itself = tensor, self
+
+    def attempt(tokens):
+        assert not [ref for ref in failed if ref() is not None]
+        tensor, tied = torch.zeros(4), Knot(torch.zeros(4))
+        failed.extend((weakref.ref(tensor), weakref.ref(tied.tensor)))
+        return fits(10)(tokens)
+
+    TokenBudget("model.some_tokens", 50).run(attempt, longest=1)
+    assert len(failed) == 2 * 4
+
+
+def test_a_state_is_gone_on_with_unless_another_size_is_asked_for():
+    budgets = Budgets(micro_batch_tokens=400, rollout_tokens=900)
+    budgets.micro_batches.run(fits(100), longest=1)
+    budgets.passes.run(fits(500), longest=1)
+    assert budgets.passes.asked == 800
+    state = budgets.state_dict()
+    same, other = Budgets(400, 900), Budgets(300, 900)
+    for resumed in (same, other):
+        resumed.load_state_dict(state)
+    assert [b.tokens for b in vars(same).values()] == [100, 400, 900]
+    assert [b.tokens for b in vars(other).values()] == [300, 600, 900]
+    same.load_state_dict({})  # a checkpoint that knows nothing of it
+    assert same.micro_batches.tokens == 100
+
+
+# -- the gradient of a round -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def base(tiny_llama_folder, tmp_path_factory):
+    return brief(tiny_llama_folder, tmp_path_factory.mktemp("brief") / "model")
+
+
+@pytest.fixture
+def policy(base):
+    policy = make_policy(base)
+    stir(policy, scale=0.05)
+    return policy
+
+
+@pytest.fixture(scope="module")
+def played(base):
+    policy = make_policy(base)
+    stir(policy, scale=0.05)
+    return tiny_round(policy, n=4, g=3)
+
+
+def gradient(policy, played, tokens, budget=None):
+    """The round's gradient as one vector."""
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    update = RoundUpdate(policy, SETTINGS, budget or TokenBudget("model.tokens", tokens))
+    update.gradient(
+        played,
+        round_advantages(played),
+        torch.optim.SGD(trained, lr=1.0),
+        lambda loss: loss.backward(),
+        seed=0,
+    )
+    return torch.cat([p.grad.flatten() for p in trained])
+
+
+def cramp(policy, limit, where, monkeypatch, after=0):
+    """Memory runs out above ``limit`` tokens, from the micro-batch ``after`` of a pass onwards.
+
+    Also asserts that whenever a pass begins anew nothing of the one before is alive.
+    """
+    seen, position = [], [0]
+    completion_logprobs, reference_logprobs = policy.completion_logprobs, policy.reference_logprobs
+
+    def reference(batch):
+        if position[0]:  # the references come first: a pass begins
+            assert not [ref for ref in seen if ref() is not None]
+            seen.clear()
+        position[0] = 0
+        seen.append(weakref.ref(batch.input_ids))
+        logprobs = reference_logprobs(batch)
+        seen.append(weakref.ref(logprobs))
+        return logprobs
+
+    def cramped(batch):
+        position[0] += 1
+        short = batch.input_ids.numel() > limit and position[0] > after
+        if short and where == "forward":
+            full()
+        logprobs, entropies = completion_logprobs(batch)
+        seen.append(weakref.ref(logprobs))
+        if short and where == "backward":
+            logprobs.register_hook(full)
+        return logprobs, entropies
+
+    monkeypatch.setattr(policy, "completion_logprobs", cramped)
+    monkeypatch.setattr(policy, "reference_logprobs", reference)
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize("after", [0, 1])
+def test_the_gradient_is_the_one_of_the_size_that_fits_to_the_bit(
+    policy, played, monkeypatch, capsys, where, after
+):
+    asked, limit = 4 * longest_row(played), 2 * longest_row(played)
+    assert len(pack(played, policy.pad_id, asked)) > after + 1
+    untroubled = gradient(policy, played, limit)
+    cramp(policy, limit, where, monkeypatch, after)
+    budget = TokenBudget("model.tokens", asked)
+    assert torch.equal(gradient(policy, played, asked, budget), untroubled)
+    assert budget.tokens == limit
+    assert len(printed(capsys)) == 1
+    assert untroubled.norm() > 0
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_the_gradient_is_the_one_of_all_at_once(
+    policy, played, monkeypatch, capsys, dtype, tolerance, where
+):
+    policy.to(dtype)
+    untroubled = gradient(policy, played, 10**6)
+    cramp(policy, longest_row(played), where, monkeypatch)
+    troubled = gradient(policy, played, 8 * longest_row(played))
+    assert (troubled - untroubled).norm() < tolerance * untroubled.norm()
+    assert len(printed(capsys)) == 3  # 8 -> 4 -> 2 -> 1 rows
+
+
+def test_what_fails_where_activations_are_computed_again_is_recognised(base, played, capsys):
+    """With activation checkpointing a layer runs a second time inside of the backward pass."""
+    policy = make_policy(base, activation_checkpointing=True)
+    stir(policy, scale=0.05)
+    untroubled = gradient(policy, played, 2 * longest_row(played))
+    failures = []
+
+    def fail_once(module, inputs):
+        if torch._C._current_graph_task_id() != -1 and not failures:
+            failures.append(1)
+            full()
+
+    handle = policy.causal_lm.model.layers[0].mlp.register_forward_pre_hook(fail_once)
+    try:
+        assert torch.equal(gradient(policy, played, 4 * longest_row(played)), untroubled)
+    finally:
+        handle.remove()
+    assert failures
+    assert len(printed(capsys)) == 1
+
+
+def test_a_row_that_does_not_fit_alone_ends_the_pass(policy, played, monkeypatch):
+    cramp(policy, longest_row(played) - 1, "forward", monkeypatch)
+    with pytest.raises(OutOfMemory, match=f"a single row of {longest_row(played)} tokens"):
+        gradient(policy, played, 10**4)
+
+
+# -- judging ---------------------------------------------------------------------------------------
+
+
+def test_the_judges_passes_are_halved_too(policy, monkeypatch, capsys):
+    prompts = [list(range(10, 10 + length)) for length in (5, 9, 20, 7)]
+    expected = policy.next_token_logprobs(prompts)
+    own = policy.next_token_logprobs
+
+    def cramped(prompts, max_tokens):
+        return own(prompts, max_tokens) if max_tokens <= 30 else full()
+
+    monkeypatch.setattr(policy, "next_token_logprobs", cramped)
+    budget = TokenBudget("model.tokens", 80)
+    player = FrozenPlayer(policy, passes=budget)
+    torch.testing.assert_close(player.next_token_logprobs(prompts), expected)
+    assert budget.tokens == 20
+    assert len(printed(capsys)) == 2
+
+
+# -- whole runs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("untouched_process")
+@pytest.mark.parametrize("failure", ["a row", "an optimiser"])
+def test_a_run_that_cannot_go_on_ends_with_one_line_and_can_be_resumed(
+    tmp_path, monkeypatch, capsys, failure
+):
+    folder = tmp_path / "run"
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    own, rounds = RoundUpdate.gradient, []
+
+    def gradient(self, played, *args):
+        rounds.append(played.index)
+        if played.index < 2:
+            return own(self, played, *args)
+        if failure == "a row":
+            patched.setattr(Policy, "completion_logprobs", full)
+            return own(self, played, *args)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\n2.00 GiB.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RoundUpdate, "gradient", gradient)
+        assert main([*SMALL_RUN, f"--trainer.default_root_dir={folder}"]) == 1
+    out, err = capsys.readouterr()
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "Traceback" not in err
+    start = "model.micro_batch_tokens: a single row of" if failure == "a row" else "out of memory"
+    assert errors[0].startswith(f"error: {start}")
+    assert f"fit --ckpt_path {checkpoint}" in out.partition("go on with")[2]
+    assert rounds == [0, 1, 2]
+    assert main(["fit", "--ckpt_path", str(checkpoint)]) == 0
+    assert "rounds played: 4" in capsys.readouterr().out
+
+
+LIMITED = """
+import resource, sys
+sys.path[:0] = [{tests!r}]
+import torch
+from lightning.pytorch import Callback
+from small_game import SHORT_PROMPT, Checksum, tiny_trainer
+from lsp_lightning import (
+    Challenger, Lora, Sampling, SelfPlayDataModule, SelfPlayModule, VerifiableReward
+)
+
+class Limit(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        pages = int(open("/proc/self/statm").read().split()[0])
+        room = pages * resource.getpagesize() + {megabytes} * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))
+
+    def on_train_batch_end(self, *args):
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+
+def weights(callbacks):
+    torch.manual_seed(3)
+    module = SelfPlayModule(
+        {base!r},
+        lora=Lora(rank=4, alpha=8),
+        rewards=[VerifiableReward(Checksum())],
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        micro_batch_tokens=10**6,
+    )
+    data = SelfPlayDataModule(
+        queries=Challenger(prompt=SHORT_PROMPT, sampling=Sampling(max_new_tokens=8)),
+        num_queries=8,
+        group_size=8,
+        solver=Sampling(max_new_tokens=24),
+        seed=11,
+    )
+    tiny_trainer({folder!r}, 2, callbacks).fit(module, datamodule=data)
+    print("micro-batches of", module.budgets.micro_batches.tokens)
+    return [p.detach() for p in module.parameters() if p.requires_grad]
+
+torch.set_num_threads(1)
+for limited, free in zip(weights([Limit()]), weights([]), strict=True):
+    torch.testing.assert_close(limited, free, atol=1e-6, rtol=1e-4)
+    assert free.norm() > 0
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
+def test_a_real_refusal_of_memory_is_survived(tiny_llama_folder, tmp_path):
+    """The CPU's allocator refuses: the process may have no more address space than this."""
+    script = LIMITED.format(
+        tests=str(Path(__file__).parent),
+        base=str(tiny_llama_folder),
+        folder=str(tmp_path),
+        megabytes=40,
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = done.stdout.splitlines()
+    halvings = [line for line in lines if line.startswith("out of memory at model.micro_batch")]
+    sizes = [int(line.rpartition(" ")[2]) for line in lines if line.startswith("micro-batches")]
+    assert sizes == [10**6 // 2 ** len(halvings), 10**6]
+    assert halvings
