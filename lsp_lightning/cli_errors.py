@@ -29,7 +29,7 @@ def one_line(message: str, keys: Sequence[str]) -> ConfigError:
             return _unknown_key(unknown.group(1), inside[:1], keys)
     required = re.search(r"arguments are required: (.*)", text)
     if required:
-        missing = re.sub(r"\b(fit|validate|test|predict)\.", "", required.group(1))
+        missing = re.sub(r"\b(fit|validate|test|predict|plan|export|chat)\.", "", required.group(1))
         if "config" not in keys:
             return ConfigError(f"init_args.{missing}", "not set", "set it in the config")
         return ConfigError(missing, "not set", "give --config FILE, such as configs/tiny_lsp.yaml")

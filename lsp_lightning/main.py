@@ -14,6 +14,9 @@ COMMANDS = {
     "validate": "score the held-out tasks for choosing settings",
     "test": "score the held-out tasks for reporting",
     "predict": "answer the held-out queries and write the answers",
+    "plan": "what a run will take of a GPU's memory, before anything is loaded",
+    "export": "write what a run has learned for use elsewhere",
+    "chat": "talk to the base, or to what a run has made of it",
 }
 
 HELP = """\
@@ -32,6 +35,8 @@ examples:
   lsp-lightning fit --config configs/tiny_lsp.yaml --data.group_size 16 --trainer.max_steps 200
   lsp-lightning fit --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt --trainer.max_steps 300
   lsp-lightning test --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
+  lsp-lightning export --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt --form merged --out my_model
+  lsp-lightning chat --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
 """
 
 

@@ -7,12 +7,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 
 from lsp_lightning.datamodule import rounds_played
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.planning import memory_line
 
-Scores = dict[str, float]
+Scores = dict[str, Any]
+
+#: Bytes of a GiB.
+_GIB = 2**30
 
 
 class RunSummary(Callback):
@@ -28,16 +34,19 @@ class RunSummary(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what is about to happen."""
+        module: Any = pl_module
+        device = trainer.strategy.root_device
+        if device.type == "cuda":  # loading took more for a moment, and is over
+            torch.cuda.reset_peak_memory_stats(device)
         if trainer.is_global_zero:
             data: Any = getattr(trainer, "datamodule", None)
-            sizes = [(p.numel(), p.requires_grad) for p in pl_module.parameters()]
-            every, trained = sum(n for n, _ in sizes), sum(n for n, grad in sizes if grad)
+            every, trained = parameter_counts(pl_module)
             print(
                 f"playing {trainer.max_steps} rounds of {data.num_queries} queries x "
                 f"{data.group_size} answers; {every:,} parameters, {trained:,} of them trained; "
-                f"into {trainer.default_root_dir}/",
-                flush=True,
+                f"into {trainer.default_root_dir}/"
             )
+            print(memory_line(module, data, device), flush=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget scores of other tasks, so that before and after are of the same ones."""
@@ -62,7 +71,7 @@ class RunSummary(Callback):
             for i, tasks in enumerate(module.data.val_dataloader()):
                 if i < count:
                     module.score_heldout(tasks, i)
-            module.close_heldout()
+            module.heldout.close()
             self._after = heldout_scores(pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -76,14 +85,17 @@ class RunSummary(Callback):
             )
             return
         folder = Path(trainer.default_root_dir)
+        if self._before and self._after and self._before["kind"] != self._after["kind"]:
+            self._before = None  # resumed with other rewards: a share and a rate do not compare
         summary = {
             "rounds": rounds_played(trainer),
             "seconds": round(self._seconds(), 3),
             "heldout_before": self._before,
             "heldout_after": self._after,
+            "gpu_peak_gib": gpu_peak(trainer.strategy.root_device),
         }
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        print(_report(summary, folder))
+        print(_report(summary, folder, _opponent(pl_module)))
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -102,7 +114,8 @@ class RunSummary(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from ``state_dict``."""
-        self._before = state_dict["before"]
+        before = state_dict["before"]
+        self._before = before and {"kind": "solved", **before}  # older ones knew no other
         self._seconds_before_resume = float(state_dict["seconds"])
         self._start = time.perf_counter()
 
@@ -111,14 +124,46 @@ class RunSummary(Callback):
 
 
 def heldout_scores(pl_module: LightningModule) -> Scores | None:
-    """The module's newest held-out scores as plain numbers, with their count; None without any."""
+    """The module's newest held-out scores, with their count and kind; None without any."""
     module: Any = pl_module
-    means: dict[str, Any] = module.heldout_scores
+    means: dict[str, Any] = module.heldout.scores
     if not means:
         return None
     scores = {name.removeprefix("heldout/"): float(value) for name, value in means.items()}
     n = int(scores.pop("tasks"))
-    return {**scores, "n": n}
+    return {**scores, "n": n, "kind": module.heldout.kind}
+
+
+def parameter_counts(module: nn.Module) -> tuple[int, int]:
+    """Weights of a module, all and trained ones; of a packed 4-bit weight, what it stands for."""
+    every = trained = 0
+    for parameter in module.parameters():
+        packed = getattr(parameter, "quant_state", None)
+        count = parameter.numel() if packed is None else packed.shape.numel()
+        every += count
+        trained += count if parameter.requires_grad else 0
+    return every, trained
+
+
+def gpu_peak(device: torch.device) -> dict[str, float] | None:
+    """The most memory that was taken of a GPU, in GiB: ``allocated`` and ``reserved``.
+
+    None on a CPU.
+    """
+    if device.type != "cuda":
+        return None
+    peaks = {
+        "allocated": torch.cuda.max_memory_allocated(device),
+        "reserved": torch.cuda.max_memory_reserved(device),
+    }
+    return {name: round(peak / _GIB, 3) for name, peak in peaks.items()}
+
+
+def _opponent(pl_module: LightningModule) -> str:
+    """What the reference is, in a user's words."""
+    settings: dict[str, Any] = getattr(pl_module, "policy_settings", {})
+    started = settings.get("init_adapter") and settings.get("reference") == "start"
+    return "the start adapter" if started else "the base"
 
 
 def _command() -> str:
@@ -126,16 +171,29 @@ def _command() -> str:
     return "lsp-lightning" if shutil.which("lsp-lightning") else sys.argv[0]
 
 
-def _report(summary: dict[str, Any], folder: Path) -> str:
+def heldout_line(name: str, before: Scores, after: Scores, opponent: str) -> str:
+    """What the ``sampled`` or ``greedy`` answers came to, before and after."""
+    change = f"{before[name]:.1%} -> {after[name]:.1%}"
+    if after["kind"] == "solved":
+        return f"held-out tasks solved by {name} answers: {change}  ({before['n']} tasks)"
+    return (
+        f"win rate against the reference, {name} answers: {change}"
+        f"  ({before['n']} prompts; the reference is {opponent})"
+    )
+
+
+def _report(summary: dict[str, Any], folder: Path, opponent: str) -> str:
     minutes, seconds = divmod(round(summary["seconds"]), 60)
     lines = [f"\nrounds played: {summary['rounds']}, in {minutes} min {seconds:02d} s"]
-    before, after = summary["heldout_before"], summary["heldout_after"]
+    before, after, peak = (summary[k] for k in ("heldout_before", "heldout_after", "gpu_peak_gib"))
     if before and after:
-        for name, label in (("sampled", "sampled answers"), ("greedy", "greedy answers")):
-            lines.append(
-                f"held-out tasks solved by {label}: {before[name]:.1%} -> {after[name]:.1%}"
-                f"  ({before['n']} tasks)"
-            )
+        names = [name for name in ("sampled", "greedy") if name in before and name in after]
+        lines += [heldout_line(name, before, after, opponent) for name in names]
+    if peak:
+        lines.append(
+            f"GPU memory at its peak: {peak['allocated']:.2f} GiB allocated, "
+            f"{peak['reserved']:.2f} GiB reserved"
+        )
     found = {path.name.partition(".out.")[0] for path in folder.iterdir()} - {".claimed"}
     names = sorted("TensorBoard events" if name == "events" else name for name in found)
     lines += [

@@ -1,0 +1,172 @@
+"""The model card of an export: facts of its run, in markup that no value can break."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+PAPER = "arXiv 2509.07414"
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_LONGEST = 200
+
+
+def model_card(source: str, facts: Mapping[str, Any]) -> str:
+    """The card as Markdown with YAML front matter.
+
+    Args:
+        source: where the base can be loaded from: a hub id or an absolute folder.
+        facts: plain values by name; those of no interest to a reader are left out.
+    """
+    adapter = facts["form"] == "adapter"
+    front: dict[str, Any] = {"library_name": "peft" if adapter else "transformers"}
+    if _HUB_ID.fullmatch(source):  # the hub refuses a card whose base is no model of its own
+        front["base_model"] = source
+        front["base_model_relation"] = "adapter" if adapter else "finetune"
+    front["pipeline_tag"] = "text-generation"
+    tags = ["language-self-play", "lsp-lightning", "reinforcement-learning"]
+    front["tags"] = [*tags, "lora"] if adapter else tags
+    what = "A LoRA adapter for" if adapter else "A model made from"
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
+        "---",
+        "",
+        "# " + ("Adapter" if adapter else "Model") + " trained by Language Self-Play",
+        "",
+        f"{what} {code(facts['base'])}, trained by {_method(facts)} ({PAPER}) with lsp-lightning.",
+        "Its licence is that of the base.",
+        "",
+        "## Facts of the run",
+        "",
+        *(f"- {name}: {value}" for name, value in _rows(facts)),
+        "",
+        "## How to load it",
+        "",
+        "```python",
+        *_loading(source, adapter, facts),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def code(value: object) -> str:
+    """A value as inline code on one line, whatever it holds.
+
+    Nothing in a code span is markup but the backtick that ends it.
+    """
+    text = "".join(c if c.isprintable() else " " for c in str(value)).replace("`", "'")
+    text = " ".join(text.split())
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+    return f"`{text}`" if text else "none"
+
+
+def _method(facts: Mapping[str, Any]) -> str:
+    if not facts.get("selfplay", True):
+        return "GRPO on a file of queries, the data-driven baseline of Language Self-Play"
+    return "Language Self-Play"
+
+
+def _rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a reader wants to know, in order."""
+    rows = [
+        ("rounds", code(facts["rounds"])),
+        ("queries of a round (N), answers to each (G)", _pair(facts, "num_queries", "group_size")),
+    ]
+    for reward in facts["rewards"]:
+        name, enters, weight, standardized = reward[:4]
+        how = f"enters for {code(enters)} with weight {code(weight)}"
+        rows.append((f"reward {code(name)}", how + (", standardised" if standardized else "")))
+    if facts.get("selfplay", True):
+        rows += [
+            ("the Challenger plays for", code(facts["challenger_objective"])),
+            ("weight of its loss", code(facts["alpha_ch"])),
+        ]
+    lora = facts["lora"]
+    rows += [
+        ("KL term, its weight (beta)", _pair(facts, "kl", "beta")),
+        ("quantization of the base while training", code(facts["quantization"] or "none")),
+        ("start adapter", code(facts["init_adapter"] or "none")),
+        (
+            "trained weights",
+            f"LoRA, rank {code(lora['rank'])}, alpha {code(lora['alpha'])}" if lora else "all",
+        ),
+        ("chat template arguments", code(facts["chat_template_kwargs"] or "none")),
+        *([("today's date in its prompts", code(facts["date"]))] if facts["date"] else []),
+        ("learning rate", code(facts["optimizer"].get("lr"))),
+        ("seed", code(facts["seed"])),
+        *_heldout_rows(facts.get("heldout_before"), facts.get("heldout_after")),
+        ("versions", ", ".join(f"{k} {code(v)}" for k, v in facts["versions"].items())),
+    ]
+    return rows
+
+
+def _pair(facts: Mapping[str, Any], *names: str) -> str:
+    return ", ".join(code(facts[name]) for name in names)
+
+
+def _heldout_rows(before: Any, after: Any) -> list[tuple[str, str]]:
+    """Scores before and after, with what they mean; none where a run had none."""
+    if not isinstance(before, Mapping) or not isinstance(after, Mapping):
+        return []
+    wins = after.get("kind") == "win_rate"
+    meaning = (
+        "win rate of {} answers against the reference on {} held-out prompts, by the reward's "
+        "scores"
+        if wins
+        else "share of {} answers that solve one of {} held-out tasks"
+    )
+    return [
+        (
+            meaning.format(name, code(after.get("n"))),
+            f"{float(before[name]):.1%} before, {float(after[name]):.1%} after",
+        )
+        for name in ("sampled", "greedy")
+        if all(isinstance(scores.get(name), int | float) for scores in (before, after))
+    ]
+
+
+def _loading(source: str, adapter: bool, facts: Mapping[str, Any]) -> list[str]:
+    """Lines of Python to be run in the export's folder; every text in them is a literal."""
+    model, options = ["AutoModelForCausalLM", "AutoTokenizer"], f'dtype="{facts["compute_type"]}"'
+    if adapter and facts["quantization"]:
+        model.append("BitsAndBytesConfig")
+        options += ", quantization_config=four_bits"
+    load = f"AutoModelForCausalLM.from_pretrained({{}}, {options})"
+    lines = ["from peft import PeftModel"] if adapter else []
+    lines += [f"from transformers import {', '.join(model)}", ""]
+    if "four_bits" in options:
+        lines += [
+            "four_bits = BitsAndBytesConfig(",
+            '    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,',
+            f'    bnb_4bit_compute_dtype="{facts["compute_type"]}",',
+            ")",
+        ]
+    folder = '"."  # the folder of this card'
+    if adapter:
+        lines += [
+            f"folder = {folder}",
+            f"base = {load.format(_literal(source))}",
+            "model = PeftModel.from_pretrained(base, folder)",
+        ]
+    else:
+        lines += [f"folder = {folder}", f"model = {load.format('folder')}"]
+    kwargs = facts["chat_template_kwargs"] or {}
+    extra = f", **{_literal(kwargs)}" if kwargs else ""
+    return [
+        *lines,
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        'messages = [{"role": "user", "content": "Hello"}]',
+        "inputs = tokenizer.apply_chat_template(",
+        '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"' + extra,
+        ")",
+        f"ids = model.generate(**inputs, max_new_tokens=256, eos_token_id={facts['stop_ids']})",
+        "print(tokenizer.decode(ids[0, inputs['input_ids'].shape[1] :]))",
+    ]
+
+
+def _literal(value: object) -> str:
+    """A plain value as Python, on one line and without the backtick that could end its block."""
+    return ascii(value).replace("`", "\\x60")
