@@ -32,6 +32,7 @@ from lsp_lightning.datamodule import SelfPlayDataModule
 from lsp_lightning.errors import ConfigError, OutOfMemory
 from lsp_lightning.fitting import is_out_of_memory
 from lsp_lightning.module import SelfPlayModule
+from lsp_lightning.planning import check_context
 from lsp_lightning.rewards import RewardError
 from lsp_lightning.sandbox import SandboxError
 from lsp_lightning.workers import WorkersError
@@ -133,6 +134,8 @@ class SelfPlayCLI(LightningCLI):
         """Choose the run's folder and fit the validation interval into short runs."""
         assert self.subcommand is not None
         config = self.config[self.subcommand]
+        if self.subcommand in ("plan", "export", "chat"):  # not tied to the machine of the run
+            config.trainer.accelerator = "auto"
         _check_trainer(config.trainer)
         if self.subcommand == "fit":
             wanted = Path(config.trainer.default_root_dir or _DEFAULTS["default_root_dir"])
@@ -159,8 +162,9 @@ class SelfPlayCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs, callbacks=callbacks)
 
     def before_fit(self) -> None:
-        """Ask for the rounds before a model is loaded."""
+        """Ask for the rounds and the context before a model is loaded and a file written."""
         self.datamodule.check_rounds(self.trainer)
+        check_context(self.model, self.datamodule)
 
     def before_test(self) -> None:
         """Ask for the tasks before a model is loaded."""
@@ -262,6 +266,12 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _check_trainer(trainer: Any) -> None:
+    if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            "trainer.accelerator",
+            f"is {trainer.accelerator}, and torch {torch.__version__} finds no GPU",
+            "mend the driver, install a CUDA build of torch, or set cpu",
+        )
     if trainer.precision not in (None, "32-true", 32, "32"):
         raise ConfigError(
             "trainer.precision", f"is {trainer.precision!r}", "leave it out and set model.dtype"

@@ -42,7 +42,7 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. -> 0, or 1 where the run failed, or 2 for a mistake in its set-up."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    args = [underscored(arg) for arg in (sys.argv[1:] if argv is None else argv)]
     if not args or args[0] in ("-h", "--help"):
         lines = [f"  {name:<10}{meaning}" for name, meaning in COMMANDS.items()]
         print(HELP.format(commands="\n".join(lines)), end="")
@@ -112,6 +112,14 @@ def with_run_config(args: Sequence[str]) -> list[str]:
         root = ["--trainer.default_root_dir", str(config.parent)]
         args[1:1] = ["--config", str(config), *root]
     return args
+
+
+def underscored(arg: str) -> str:
+    """A flag typed with dashes, ``--gpu-gib=8``, as its key is spelled; all else as it is."""
+    flag, equals, value = arg.partition("=")
+    if not flag.startswith("--"):
+        return arg
+    return "--" + flag[2:].replace("-", "_") + equals + value
 
 
 def _flags(args: Sequence[str]) -> list[tuple[str, str]]:

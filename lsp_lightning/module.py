@@ -24,6 +24,7 @@ from lsp_lightning.heldout import (
     score_wins,
 )
 from lsp_lightning.metrics import Means, round_metrics
+from lsp_lightning.planning.lengths import check_context
 from lsp_lightning.player import FrozenPlayer, Player
 from lsp_lightning.policy import Dtype, Lora, Policy, ReferenceChoice
 from lsp_lightning.pretrained import check_policy
@@ -130,6 +131,11 @@ class SelfPlayModule(LightningModule):
     def configure_callbacks(self) -> Sequence[Callback]:
         """The rewards: each is a callback and gets every hook."""
         return list(self.rewards)
+
+    def setup(self, stage: str) -> None:
+        """Refuse what is too long for the model's context before the model is loaded."""
+        if stage == "fit":
+            check_context(self, self.data)
 
     def configure_model(self) -> None:
         """Load the policy, once, and show the rewards their judge."""

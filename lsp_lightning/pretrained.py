@@ -1,6 +1,7 @@
 """Loading models and tokenizers: safetensors only, no code from the hub, one-line faults."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -231,8 +232,13 @@ def _one_line(base: str, key: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        if "gated" in str(error).lower():
-            remedy = "accept its licence on the hub and log in (hf auth login)"
+        text, page = str(error).lower(), f"https://huggingface.co/{base}"
+        if "gated" in text:
+            remedy = f"accept its licence at {page}, then log in: hf auth login"
+        elif "not a valid model identifier" in text:
+            remedy = f"see whether {page} exists; if it is private, log in: hf auth login"
+        elif os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
+            remedy = f"unset HF_HUB_OFFLINE, or fetch it while online: hf download {base}"
         else:
             remedy = "check the id and the connection, or give a folder"
         first_line = (

@@ -119,7 +119,8 @@ def retype_optimizer(
         now: the settings of this run.
     """
     groups = [g for state in checkpoint.get("optimizer_states", []) for g in state["param_groups"]]
-    for key in (k for k, value in now.items() if before.get(k) != value and k not in ("lr", "class")):
+    others = {k for k, value in now.items() if before.get(k) != value} - {"lr", "class"}
+    for key in sorted(others):
         for group in groups:
             group[key] = tuple(now[key]) if isinstance(now[key], list) else now[key]
     old, new = before.get("lr"), now.get("lr")

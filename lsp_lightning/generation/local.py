@@ -135,13 +135,16 @@ class LocalEngine:
     def _forward(self, ids: Tensor, attention: Tensor, cache: Any) -> Tensor:
         """Logits (n, V) after the last of ``ids`` (n, new), whose keys join the cache."""
         positions = (attention.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+        # the last place by its index, which copies it: of a slice, which is not contiguous, CPUs
+        # make a copy of the head's weights for each row in bfloat16
+        last = torch.tensor([-1], device=ids.device) if ids.shape[1] > 1 else 1
         out = self._model(
             input_ids=ids,
             attention_mask=attention,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=last,
         )
         logits: Tensor = out.logits[:, -1]
         return logits

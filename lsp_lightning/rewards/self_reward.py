@@ -53,13 +53,13 @@ class SelfReward(Reward):
         standardize: bool = False,
     ) -> None:
         super().__init__(weight, name, enters="quality", standardize=standardize)
-        self._template = JudgeTemplate(prompt, f"{_KEY}.prompt")
+        self.template = JudgeTemplate(prompt, f"{_KEY}.prompt")
         require_one_of(reading, get_args(Reading), f"{_KEY}.reading")
         key = f"{_KEY}.sampling.max_new_tokens"
         require_at_least(sampling.max_new_tokens, 1, key, "a reply needs room")
-        self._reading = reading
+        self.reading = reading
         self._reply_prefix = reply_prefix
-        self._sampling = sampling
+        self.sampling = sampling
         self._reference: Reference | None = None
         self._score_ids: list[int] = []
         self._warned = False
@@ -70,8 +70,8 @@ class SelfReward(Reward):
         Raises:
             ConfigError: the tokenizer has no single token for one of the scores.
         """
-        if self._reading == "expected":
-            self._score_ids = _score_tokens(reference, self._template.text)
+        if self.reading == "expected":
+            self._score_ids = _score_tokens(reference, self.template.text)
         self._reference = reference
 
     def score(self, playout: Playout) -> Tensor:
@@ -84,14 +84,14 @@ class SelfReward(Reward):
             raise RuntimeError(
                 "call connect(reference) first: the self-reward judges with the reference"
             )
-        prefix = SCORE_PREFIX if self._reading == "expected" else self._reply_prefix
+        prefix = SCORE_PREFIX if self.reading == "expected" else self._reply_prefix
         prompts = [
-            self._reference.encode(self._template.text, self._template.fenced(texts), prefix)
+            self._reference.encode(self.template.text, self.template.fenced(texts), prefix)
             for texts in judged_texts(playout)
         ]
-        if self._reading == "sampled":
+        if self.reading == "sampled":
             seed = derive_seed(playout.seed, self.name)
-            replies = self._reference.respond(prompts, 1, self._sampling, seed)
+            replies = self._reference.respond(prompts, 1, self.sampling, seed)
             grades = [parse_grade(self._reply_prefix + text) for text in replies.texts]
             return grade_scores(grades, playout)
         scores, mass = self._read(prompts)

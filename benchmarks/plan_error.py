@@ -1,0 +1,256 @@
+"""What `plan` says against what is measured: real passes of random models, each in its own process.
+
+python -m benchmarks.plan_error [--rows llama-float32 ...]
+
+Measured is what PyTorch's allocator gave at most: torch.cuda.max_memory_allocated on a GPU, the
+profiler's record on a CPU. "passing" is the error of what comes and goes alone, without weights and
+gradients. "resident" is the high-water mark of the process on a CPU, in which matrix products in
+bfloat16 also hold copies of weights in a layout of their own. Loading is not measured. Writes
+benchmarks/plan_error.json.
+"""
+
+import argparse
+import gc
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+#: Widths of a small model of each family; about 60 million parameters.
+WIDTHS: dict[str, Any] = {
+    "vocab_size": 32_000,
+    "hidden_size": 768,
+    "intermediate_size": 2304,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+FAMILIES = ("llama", "qwen3", "gemma3_text")
+#: Completions of the micro-batch, and tokens of each prompt and completion.
+BATCH = (4, 128, 256)
+#: Prompts, draws of each, tokens of each prompt and completion of the rollout.
+ROLLOUT = (4, 8, 224, 24)
+MIB = 2**20
+
+
+def main() -> None:
+    """Measure every row, print the table and write it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", nargs="*", help="names of rows; all if none")
+    parser.add_argument("--case", help="measure this row here, as JSON")
+    args = parser.parse_args()
+    if args.case:
+        print(json.dumps(measure(**json.loads(args.case))))
+        return
+    table = []
+    heads = ("plan MiB", "measured", "error", "passing", "resident")
+    print(f"{'row':<42}{'phase':<10}" + "".join(f"{head:>10}" for head in heads))
+    for name, case in cases().items():
+        if not args.rows or name in args.rows:
+            for row in in_a_process(case):
+                table.append({"row": name, **row})
+                show(name, row)
+            write(table)
+    print(f"largest error of a phase's peak: {worst(table):.1%}")
+
+
+def worst(table: list[dict[str, Any]]) -> float:
+    """The largest error of a phase's peak, as a share of it."""
+    return float(max(abs(row["error"]) for row in table))
+
+
+def write(table: list[dict[str, Any]]) -> None:
+    """Put what is measured so far on the disk."""
+    found = {"device": device(), "largest_error": worst(table), "rows": table}
+    Path("benchmarks/plan_error.json").write_text(json.dumps(found, indent=2) + "\n")
+
+
+def cases() -> dict[str, dict[str, Any]]:
+    """What is measured, by name."""
+    found: dict[str, dict[str, Any]] = {}
+    for family in FAMILIES:
+        for dtype in ("float32", "bfloat16"):
+            for checkpointing in (False, True):
+                for quantized in (False, True):
+                    if family != "llama" and not checkpointing and dtype != "float32":
+                        continue  # the whole grid for one family
+                    words = [family.removesuffix("_text"), dtype]
+                    words += ["nf4"] * quantized + ["checkpointing"] * checkpointing
+                    found["-".join(words)] = {
+                        "family": family,
+                        "dtype": dtype,
+                        "checkpointing": checkpointing,
+                        "quantized": quantized,
+                    }
+    return found
+
+
+def show(name: str, row: dict[str, Any]) -> None:
+    """Print one line of the table."""
+    print(
+        f"{name:<42}{row['phase']:<10}{row['planned']:10.0f}{row['measured']:10.0f}"
+        f"{row['error']:10.1%}{row['passing_error']:10.1%}{row['resident']:10.0f}",
+        flush=True,
+    )
+
+
+def device() -> str:
+    """Where it is measured."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def in_a_process(case: dict[str, Any]) -> list[dict[str, Any]]:
+    """The phases of one row, measured in a fresh process that gives freed memory back at once."""
+    limits = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.plan_error", "--case", json.dumps(case)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **limits, "OMP_NUM_THREADS": "1"},
+    )
+    rows: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return rows
+
+
+def measure(family: str, dtype: str, checkpointing: bool, quantized: bool) -> list[dict[str, Any]]:
+    """Bytes of an update and of a rollout, measured and planned, in MiB."""
+    from lsp_lightning.planning import phases
+    from lsp_lightning.planning.models import ModelSpec, sizes
+    from lsp_lightning.planning.phases import Shape
+    from lsp_lightning.policy import Lora, Policy
+    from lsp_lightning.types import Sampling
+
+    with tempfile.TemporaryDirectory() as folder:
+        save_random(folder, family)
+        policy = Policy(
+            folder,
+            dtype=dtype,  # type: ignore[arg-type]
+            quantization="nf4" if quantized else None,
+            activation_checkpointing=checkpointing,
+            device=device(),
+        )
+        learn(policy, Shape(1, 4, 4))
+        draw(policy, (1, 1, 4, 2))
+        stays = held(policy)
+        measured = {
+            "update": peak_of(lambda: learn(policy, Shape(*BATCH))),
+            "rollout": peak_of(lambda: draw(policy, ROLLOUT)),
+        }
+        spec = ModelSpec(
+            folder, policy.dtype, packed=quantized, lora=Lora(), checkpointing=checkpointing
+        )
+        own = sizes(spec)
+        prompts, draws, prompt, new = ROLLOUT
+        sampling = Sampling(max_new_tokens=new)
+        first = phases.cost(phases.prefill, spec, Shape(prompts, prompt, 0), sampling)
+        last = phases.cost(phases.decode, spec, Shape(prompts * draws, prompt, new), sampling)
+        passing = {
+            "update": phases.cost(phases.update, spec, Shape(*BATCH)).peak,
+            "rollout": max(first.peak, last.peak),
+        }
+    own_bytes = own.frozen + 2 * own.trained  # with gradients
+    return [
+        {
+            "phase": phase,
+            "planned": (own_bytes + passing[phase]) / MIB,
+            "measured": (stays + allocated) / MIB,
+            "resident": (stays + resident) / MIB,
+            "error": (own_bytes + passing[phase]) / (stays + allocated) - 1,
+            "passing_error": passing[phase] / allocated - 1,
+        }
+        for phase, (allocated, resident) in measured.items()
+    ]
+
+
+def save_random(folder: str, family: str) -> None:
+    """A model of random weights with a tokenizer of characters."""
+    sys.path.append(str(Path(__file__).parent.parent / "tests"))
+    llama_tokenizer = importlib.import_module("tiny_models").llama_tokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(family, **WIDTHS)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    llama_tokenizer().save_pretrained(folder)
+
+
+def learn(policy: Any, shape: Any) -> None:
+    """A forward and backward pass; gradients add up, as those of micro-batches do."""
+    from lsp_lightning.functional import selfplay_loss
+    from lsp_lightning.planning.phases import train_batch
+
+    batch = train_batch(shape).to(policy.device)
+    policy.train()
+    logprobs, _ = policy.completion_logprobs(batch)
+    ones = torch.ones(shape.rows, device=policy.device)
+    zeros = torch.zeros(batch.mask.shape, device=policy.device)
+    loss = selfplay_loss(logprobs, zeros, batch.mask, ones, ones, 0.0)
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def draw(policy: Any, rollout: tuple[int, int, int, int]) -> None:
+    """Completions of full length: no token ends them."""
+    from lsp_lightning.generation import LocalEngine
+    from lsp_lightning.types import Sampling
+
+    prompts, draws, length, new = rollout
+    # of two lengths: padding takes a mask, as in a run
+    rows = [[5] * (length - i % 2) for i in range(prompts)]
+    LocalEngine(policy.causal_lm, [], 0).generate(rows, draws, Sampling(max_new_tokens=new), 0)
+
+
+def peak_of(work: Callable[[], None]) -> tuple[float, float]:
+    """Bytes at most above what was there: of the allocator, and of the process's resident set."""
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        peak = float(torch.cuda.max_memory_allocated() - before)
+        return peak, peak
+    gc.collect()
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again
+    work()
+    resident = _status("VmHWM") - before
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profiler:
+        work()
+    live = peak = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            peak = max(peak, live)
+    return float(peak), float(resident)
+
+
+def held(policy: Any) -> int:
+    """Bytes of the policy's tensors, the scales of 4-bit weights and gradients included."""
+    tensors = [*policy.parameters(), *policy.buffers()]
+    tensors += [p.grad for p in policy.parameters() if p.grad is not None]
+    for state in (getattr(p, "quant_state", None) for p in policy.parameters()):
+        if state is not None:
+            tensors += [state.absmax, state.state2.absmax]
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""What each part and phase of a run takes of a device's memory."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lsp_lightning.planning import phases as dry
+from lsp_lightning.planning.lengths import Rollout
+from lsp_lightning.planning.models import sizes
+from lsp_lightning.planning.phases import Cost, Shape, cost
+from lsp_lightning.planning.settings import RewardModel, Settings
+
+GIB = 2**30
+
+#: What CUDA itself takes in each process, with the workspaces of its libraries: 0.6 to 1 GB are
+#: reported for consumer cards.
+CONTEXT = {"cuda": int(0.6 * GIB), "cpu": 0}
+
+#: What the allocator holds above what lives: sizes are rounded up, and gaps remain between blocks.
+#: 10 to 15 % are reported for GPUs; it touches what comes and goes, not the weights.
+FRAGMENTATION = {"cuda": 1.12, "cpu": 1.0}
+
+#: Rows that the engine takes together at most, whatever the budget.
+_ENGINE_ROWS = 512
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """One phase of a round."""
+
+    name: str
+    """What happens."""
+    resident: float
+    """Bytes that are there all the time."""
+    passing: float
+    """Bytes that come and go, the KV cache included."""
+    cache: float
+    """Bytes of these that are the KV cache."""
+    calls: int
+    """How often the largest pass is made in a round."""
+    flops: float
+    """Floating-point operations of one."""
+
+    @property
+    def peak(self) -> float:
+        """Bytes at once, at most."""
+        return self.resident + self.passing
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run takes."""
+
+    settings: Settings
+    """Of what."""
+    parts: dict[str, float]
+    """Bytes of each part that stays, by name."""
+    phases: tuple[PhasePlan, ...]
+    """The phases of a round."""
+
+    @property
+    def largest(self) -> PhasePlan:
+        """The phase that takes most."""
+        return max(self.phases, key=lambda phase: phase.peak)
+
+    @property
+    def peak(self) -> float:
+        """Bytes at once, at most."""
+        return self.largest.peak
+
+    @property
+    def cache(self) -> float:
+        """Bytes of the largest KV cache."""
+        return max(phase.cache for phase in self.phases)
+
+
+@functools.lru_cache(maxsize=256)
+def make_plan(settings: Settings, brief: bool = False) -> Plan:
+    """What a run with these settings takes.
+
+    Args:
+        settings: of the run.
+        brief: only the two phases that mostly take most, the answers and the update.
+
+    Raises:
+        ConfigError: a model's config cannot be had.
+        Exception: a model's code cannot be run without its data.
+    """
+    phases = _phases(settings)
+    chosen = ("answers", "update") if brief else tuple(phases)
+    return Plan(settings, _parts(settings), tuple(phases[name]() for name in chosen))
+
+
+def phase_peak(settings: Settings, name: str) -> float:
+    """The peak of one phase alone, in bytes; of the answers, where it takes less than they do."""
+    phases = _phases(settings)
+    return phases.get(name, phases["answers"])().peak
+
+
+def _phases(settings: Settings) -> dict[str, Callable[[], PhasePlan]]:
+    """What plans each phase, by its name, in the order of a round."""
+    stays = sum(_parts(settings).values())
+    found: dict[str, Callable[[], PhasePlan]] = {}
+    for rollout in settings.rollouts:
+        if rollout.name != "answers" and _is_less(settings, rollout):
+            continue
+        found[rollout.name] = functools.partial(_rollout, settings, rollout, stays)
+    for reward in settings.reward_models:
+        name = f"judging by {reward.name}"
+        found[name] = functools.partial(_scoring, settings, name, reward, stays)
+    if settings.judge_prompt:
+        found["judging by the reference"] = functools.partial(_judging, settings, stays)
+    found["update"] = functools.partial(_learning, settings, stays)
+    found["optimiser step"] = functools.partial(_step, settings, stays)
+    return found
+
+
+def _is_less(settings: Settings, rollout: Rollout) -> bool:
+    """Whether a rollout has no more of anything than that of the answers: then it takes no more."""
+    answers = settings.rollout("answers")
+    assert answers is not None
+    budget = settings.rollout_tokens
+    (own, _), (most, _) = rollout_shape(rollout, budget), rollout_shape(answers, budget)
+    prefilled = own.rows // rollout.draws * own.prompt <= most.rows // answers.draws * most.prompt
+    return prefilled and own.rows <= most.rows and own.tokens <= most.tokens
+
+
+def rollout_shape(rollout: Rollout, budget: int) -> tuple[Shape, int]:
+    """The rows that the engine decodes together at most, and how many such batches there are."""
+    limit = max(1, budget // rollout.length)
+    part = min(rollout.draws, limit)
+    together = min(rollout.prompts, max(1, min(_ENGINE_ROWS, limit) // rollout.draws))
+    batches = -(-rollout.prompts // together) * -(-rollout.draws // part)
+    return Shape(together * part, rollout.prompt, rollout.sampling.max_new_tokens), batches
+
+
+def batch_shape(rollout: Rollout, budget: int) -> tuple[Shape, int]:
+    """The largest micro-batch of a rollout's completions, and how many there are."""
+    rows = rollout.prompts * rollout.draws
+    together = min(rows, max(1, budget // rollout.length))
+    shape = Shape(together, rollout.prompt, rollout.sampling.max_new_tokens)
+    return shape, -(-rows // together)
+
+
+def _parts(settings: Settings) -> dict[str, float]:
+    own = sizes(settings.policy)
+    adapted = settings.policy.adapted
+    parts: dict[str, float] = {"weights": own.frozen if adapted else own.frozen + own.trained}
+    if adapted:
+        parts["adapters"] = own.trained
+    else:
+        parts["frozen copy"] = own.frozen + own.trained
+    parts["gradients"] = own.trained
+    parts["optimiser"] = own.trained_parameters * settings.optimizer.bytes_each
+    for reward in settings.reward_models:
+        if reward.placement == "resident":
+            parts[f"reward model {reward.name}"] = sizes(reward.spec).frozen
+    if settings.device == "cuda":
+        parts["CUDA context"] = CONTEXT["cuda"]
+    return parts
+
+
+def _phase(settings: Settings, name: str, stays: float, taken: Cost, calls: int = 1) -> PhasePlan:
+    factor = FRAGMENTATION[settings.device]
+    return PhasePlan(name, stays, taken.peak * factor, taken.cache, calls, taken.flops)
+
+
+def _rollout(settings: Settings, rollout: Rollout, stays: float) -> PhasePlan:
+    shape, batches = rollout_shape(rollout, settings.rollout_tokens)
+    prompts = Shape(max(1, shape.rows // rollout.draws), shape.prompt, 0)
+    first = cost(dry.prefill, settings.policy, prompts, rollout.sampling)
+    last = cost(dry.decode, settings.policy, shape, rollout.sampling)
+    taken = Cost(max(first.peak, last.peak), last.cache, last.flops)
+    return _phase(settings, rollout.name, stays, taken, batches)
+
+
+def _scoring(settings: Settings, name: str, reward: RewardModel, stays: float) -> PhasePlan:
+    answers = next(r for r in settings.rollouts if r.name == "answers")
+    length = min(reward.max_tokens, answers.length)
+    count = answers.prompts * answers.draws
+    rows = min(count, max(1, reward.batch_tokens // length))
+    taken = cost(dry.scoring, reward.spec, Shape(rows, length, 0))
+    if reward.placement != "resident":
+        stays += sizes(reward.spec).frozen
+    if reward.placement == "exclusive":
+        stays -= sizes(settings.policy).frozen
+    return _phase(settings, name, stays, taken, -(-count // rows))
+
+
+def _judging(settings: Settings, stays: float) -> PhasePlan:
+    answers = next(r for r in settings.rollouts if r.name == "answers")
+    count = answers.prompts * answers.draws
+    rows = min(count, max(1, settings.pass_tokens // settings.judge_prompt))
+    taken = cost(dry.judging, settings.policy, Shape(rows, settings.judge_prompt, 0))
+    return _phase(settings, "judging by the reference", stays, taken, -(-count // rows))
+
+
+def _learning(settings: Settings, stays: float) -> PhasePlan:
+    """The largest micro-batch; the reference's pass over it takes less, for it keeps nothing."""
+    shape, calls = largest_batch(settings)
+    taken = cost(dry.update, settings.policy, shape)
+    return _phase(settings, "update", stays, taken, calls)
+
+
+def largest_batch(settings: Settings) -> tuple[Shape, int]:
+    """The largest micro-batch, and how many of this size would hold all tokens of the round."""
+    shapes = [
+        batch_shape(rollout, settings.micro_batch_tokens)
+        for rollout in settings.rollouts
+        if rollout.name in settings.trained
+    ]
+    shape = max((shape for shape, _ in shapes), key=lambda shape: shape.tokens)
+    return shape, max(1, round(sum(s.tokens * n for s, n in shapes) / shape.tokens))
+
+
+def _step(settings: Settings, stays: float) -> PhasePlan:
+    """The optimiser: torch's own hold another copy of what is trained meanwhile."""
+    passing = 0.0 if "8bit" in settings.optimizer.name else float(sizes(settings.policy).trained)
+    return _phase(settings, "optimiser step", stays, Cost(passing))

@@ -1,0 +1,160 @@
+"""How long prompts and completions get: asked of those who write the prompts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from lsp_lightning.chat import ChatCodec
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.pretrained import load_codec, load_config
+from lsp_lightning.types import Rollouts, Sampling
+
+if TYPE_CHECKING:
+    from lsp_lightning.datamodule import SelfPlayDataModule
+    from lsp_lightning.module import SelfPlayModule
+
+#: Tokens that a prompt of ours takes around its slots, where no tokenizer tells: the longest
+#: default prompt (the judge's) has about 330 in common vocabularies.
+ASSUMED_TEMPLATE = 384
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One kind of completion that the engine draws."""
+
+    name: str
+    """What is drawn."""
+    prompts: int
+    """How many prompts."""
+    draws: int
+    """Completions of each."""
+    prompt: int
+    """Tokens of the longest prompt."""
+    sampling: Sampling
+    """How they are drawn."""
+    key: str
+    """The config key of its length."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest row."""
+        return self.prompt + self.sampling.max_new_tokens
+
+
+def codec_of(model: "SelfPlayModule") -> ChatCodec | None:
+    """The tokenizer of the policy, or None where it cannot be had."""
+    if model.policy is not None:
+        return model.policy.codec
+    own = model.policy_settings
+    try:
+        return load_codec(own["base"], None, own["chat_template_kwargs"] or {})[0]
+    except ConfigError:
+        return None
+
+
+def template_length(codec: ChatCodec | None, template: str, prefix: str = "") -> int:
+    """Tokens of a template around its slots."""
+    return ASSUMED_TEMPLATE if codec is None else len(codec.encode(template, {}, prefix))
+
+
+def rollouts_of(
+    model: "SelfPlayModule", data: "SelfPlayDataModule", codec: ChatCodec | None
+) -> tuple[Rollout, ...]:
+    """Queries, answers, held-out answers."""
+    queries = _asked_of(data, codec)
+    known = [query.text for query in data.queries.known()]
+    frame = template_length(codec, data.solver_prompt) if codec else 32
+    longest = queries.sampling.max_new_tokens if queries else _longest(known, codec)
+    key = "data.solver.max_new_tokens"
+    n, g = data.num_queries, data.group_size
+    answers = Rollout("answers", n, g, frame + longest, data.solver, key)
+    found = [queries, answers] if queries else [answers]
+    if data.heldout:
+        texts = [query.text for query in data.heldout]
+        prompt = frame + _longest(texts, codec)
+        count = min(len(texts), data.heldout_batch)
+        found.append(Rollout("held-out", count, data.heldout_draws, prompt, data.solver, key))
+    return tuple(found)
+
+
+def _longest(texts: Sequence[str], codec: ChatCodec | None) -> int:
+    """Tokens of the longest text; without a tokenizer a token is taken for three characters."""
+    longest = sorted(texts, key=len)[-8:]
+    if codec is None:
+        return max((len(text) // 3 for text in longest), default=0)
+    return max((len(codec.encode_plain(text)) for text in longest), default=0)
+
+
+class _Asked(Exception):
+    """What a source of queries asks of the player."""
+
+    def __init__(self, prompt: Sequence[int], draws: int, sampling: Sampling) -> None:
+        super().__init__()
+        self.rollout = Rollout(
+            "queries",
+            1,
+            draws,
+            len(prompt),
+            sampling,
+            "data.queries.init_args.sampling.max_new_tokens",
+        )
+
+
+@dataclass(frozen=True)
+class _Listener:
+    """A player that writes nothing, but hears what it is asked for."""
+
+    codec: Any
+
+    def respond(
+        self, prompts: Sequence[Sequence[int]], draws: int, sampling: Sampling, seed: int
+    ) -> Rollouts:
+        """See :class:`lsp_lightning.player.Player`."""
+        raise _Asked(max(prompts, key=len), draws * len(prompts), sampling)
+
+
+class _NoTokenizer:
+    """Says that every prompt has the assumed length."""
+
+    def encode(self, template: str, slots: Any, prefix: str = "") -> list[int]:
+        """See :meth:`lsp_lightning.chat.ChatCodec.encode`."""
+        return [0] * ASSUMED_TEMPLATE
+
+
+def _asked_of(data: "SelfPlayDataModule", codec: ChatCodec | None) -> Rollout | None:
+    """The rollout of the queries, if the policy writes them."""
+    if not data.queries.selfplay:
+        return None
+    listener: Any = _Listener(codec or _NoTokenizer())
+    try:
+        data.queries.draw(listener, data.num_queries, 0, 0)
+    except _Asked as asked:
+        return asked.rollout
+    return None
+
+
+def check_context(model: "SelfPlayModule", datamodule: "SelfPlayDataModule") -> None:
+    """Whether the longest prompts and completions fit into the model's context.
+
+    Raises:
+        ConfigError: they do not; names the key of the completion's length.
+    """
+    base = model.policy_settings["base"]
+    config = load_config(base).get_text_config()
+    context = getattr(config, "max_position_embeddings", None)
+    codec = codec_of(model)
+    if context is None or codec is None:
+        return
+    for rollout in rollouts_of(model, datamodule, codec):
+        if rollout.length > context:
+            _too_long(rollout, int(context), base)
+
+
+def _too_long(rollout: Rollout, context: int, base: str) -> NoReturn:
+    new, room = rollout.sampling.max_new_tokens, context - rollout.prompt
+    raise ConfigError(
+        rollout.key,
+        f"is {new}, after a prompt of up to {rollout.prompt} tokens, and the context of {base!r} "
+        f"is {context}",
+        f"set {room} or less" if room > 0 else "make queries shorter, or use another model",
+    )

@@ -1,0 +1,80 @@
+"""The plan as text."""
+
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.planning.advice import advice
+from lsp_lightning.planning.estimate import GIB, Plan, make_plan
+from lsp_lightning.planning.settings import Settings
+from lsp_lightning.planning.speed import round_seconds
+
+#: The share of a card's memory that a run can have: the screen takes some, and the nominal size is
+#: not all there for programs.
+USABLE = 0.92
+
+
+def plan_or_error(settings: Settings) -> Plan:
+    """The plan.
+
+    Raises:
+        ConfigError: a model cannot be had, or its code cannot be run without data.
+    """
+    try:
+        return make_plan(settings)
+    except ConfigError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(
+            "model.base",
+            f"{settings.policy.source!r} cannot be planned for ({type(error).__name__}: {reason})",
+            "run fit: where memory runs out it takes smaller parts by itself",
+        ) from error
+
+
+def report(settings: Settings, gpu_gib: float | None) -> str:
+    """The plan as a table, whether it fits, and what to change if not.
+
+    Args:
+        settings: of the run.
+        gpu_gib: memory of the card; None is any.
+    """
+    plan = plan_or_error(settings)
+    dtype = str(settings.policy.dtype).removeprefix("torch.")
+    base = f"{settings.policy.source}, {'nf4, ' if settings.policy.packed else ''}{dtype}"
+    lines = [base, "", *_rows("what stays", plan.parts)]
+    lines += ["", *_rows("at most, by phase", {p.name: p.peak for p in plan.phases})]
+    lines += [f"  of these the KV cache: {plan.cache / GIB:.2f} GiB"]
+    if settings.optimizer.paged:
+        lines.append("  the optimiser's state may wait in CPU memory")
+    if settings.assumed:
+        lines.append("  lengths of prompts are assumed: the tokenizer could not be had")
+    seconds = round_seconds(plan, gpu_gib)
+    lines += ["", f"a round takes roughly {seconds:.0f} s (a guess from the card's data sheet)"]
+    if gpu_gib is None:
+        return "\n".join([*lines, f"peak: {plan.peak / GIB:.1f} GiB; --gpu_gib 8 asks if it fits"])
+    room = USABLE * gpu_gib * GIB - plan.peak
+    if room >= 0:
+        return "\n".join([*lines, f"fits on {gpu_gib:g} GiB: yes, {room / GIB:.1f} GiB to spare"])
+    lines.append(
+        f"fits on {gpu_gib:g} GiB: no, {-room / GIB:.1f} GiB too much in {plan.largest.name}"
+    )
+    return "\n".join([*lines, *advice(plan, USABLE * gpu_gib * GIB)])
+
+
+def line(settings: Settings) -> str:
+    """The plan in one line, of the two phases that mostly take most."""
+    plan = make_plan(settings, brief=True)
+    parts = ", ".join(f"{name} {_short(size)}" for name, size in plan.parts.items())
+    return (
+        f"memory: about {_short(plan.peak)} at most ({plan.largest.name}): {parts}, "
+        f"KV cache {_short(plan.cache)}"
+    )
+
+
+def _short(size: float) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.0f} MiB"
+
+
+def _rows(title: str, sizes: dict[str, float]) -> list[str]:
+    width = max(map(len, [title, *sizes])) + 2
+    rows = [f"  {name:<{width}}{size / GIB:6.2f}" for name, size in sizes.items()]
+    return [f"{title:<{width + 2}}{'GiB':>6}", *rows]

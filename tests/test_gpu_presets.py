@@ -1,0 +1,129 @@
+"""The presets for cards of 8 to 24 GB: parsed, and planned from the published sizes."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoConfig
+
+from lsp_lightning import pretrained
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.main import main
+from lsp_lightning.planning import lengths, settings
+from lsp_lightning.planning.models import layer_kinds
+from lsp_lightning.planning.report import USABLE
+
+ROOT = Path(__file__).parent.parent
+PUBLISHED = ROOT / "tests" / "published"
+PRESETS = sorted((ROOT / "configs").glob("gpu*.yaml"))
+#: Parameters of the models as their pages and reports count them; reward models have a head of one
+#: row in place of the tied one.
+PARAMETERS = {
+    "Qwen/Qwen3-0.6B": 596_049_920,
+    "Qwen/Qwen3-1.7B": 1_720_574_976,
+    "Qwen/Qwen3-4B": 4_022_468_096,
+    "HuggingFaceTB/SmolLM3-3B": 3_075_098_624,
+    "meta-llama/Llama-3.2-1B-Instruct": 1_235_814_400,
+    "meta-llama/Llama-3.2-3B-Instruct": 3_212_749_824,
+    "google/gemma-3-1b-it": 999_885_952,
+    "google/gemma-3-4b-it": 4_300_079_472,
+    "Skywork/Skywork-Reward-V2-Qwen3-0.6B": 596_049_920 + 1024,
+    "Skywork/Skywork-Reward-V2-Qwen3-1.7B": 1_720_574_976 + 2048,
+    "Skywork/Skywork-Reward-V2-Llama-3.2-1B": 1_235_814_400 + 2048,
+}
+
+pytestmark = pytest.mark.usefixtures("untouched_process", "published")
+
+
+def published_config(base, key="model.base"):
+    """A model's config from the sizes in this folder, as the hub would give it."""
+    path = PUBLISHED / f"{base.replace('/', '__')}.json"
+    if not path.is_file():
+        raise ConfigError(key, f"no sizes of {base!r}", "write them down")
+    return AutoConfig.for_model(**json.loads(path.read_text()))
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """The hub is out of reach: sizes come from files, and there are no tokenizers."""
+
+    def no_tokenizer(base, *args, **kwargs):
+        raise ConfigError("model.base", f"no tokenizer of {base!r}", "none is needed")
+
+    for module in (pretrained, settings, lengths):
+        monkeypatch.setattr(module, "load_config", published_config)
+    monkeypatch.setattr(lengths, "load_codec", no_tokenizer)
+
+
+def card(path):
+    """The GB in a preset's name."""
+    return int(re.match(r"gpu(\d+)_", path.stem)[1])
+
+
+def planned(path, gib, capsys):
+    """What the command prints for a preset and a card."""
+    arguments = ["--config", str(path), "--gpu_gib", str(gib), "--trainer.accelerator", "cpu"]
+    assert main(["plan", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("base", PARAMETERS)
+def test_the_written_sizes_have_the_known_number_of_parameters(base):
+    kind = "AutoModelForCausalLM"
+    config = published_config(base)
+    if "Reward" in base:
+        kind, config.num_labels = "AutoModelForSequenceClassification", 1
+    model = pretrained.skeleton(config, torch.bfloat16, kind)
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[base]
+
+
+def test_there_are_presets_for_each_card():
+    assert {card(path) for path in PRESETS} == {8, 12, 16, 24}
+    assert len(PRESETS) == 8
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_fits_its_card_and_not_one_of_half_the_size(path, capsys):
+    shown = planned(path, card(path), capsys)
+    assert re.search(rf"^fits on {card(path)} GiB: yes, [\d.]+ GiB to spare$", shown, re.MULTILINE)
+    said = float(re.search(r"plan says ([\d.]+) GiB", path.read_text())[1])
+    peak = max(float(n) for n in re.findall(r"^  [a-z].* +([\d.]+)$", shown, re.MULTILINE))
+    assert said == pytest.approx(peak, abs=0.15)  # what its header says is true
+    assert peak > USABLE * card(path) / 2
+
+
+def test_a_card_of_half_the_size_is_refused_with_advice(capsys):
+    shown = planned(ROOT / "configs/gpu8_qwen3_1.7b.yaml", 4, capsys)
+    assert "fits on 4 GiB: no" in shown
+    assert re.search(r"^  set [\w.]+ .*: [\d.]+ -> [\d.]+ GiB$", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_presets_header_says_what_must_be_known_beforehand(path):
+    text = path.read_text()
+    base = yaml.safe_load(text)["model"]["base"]
+    if base.startswith(("meta-llama/", "google/")):
+        assert f"https://huggingface.co/{base}" in text
+    else:
+        assert "No licence to click" in text
+    assert "Not run by us on a GPU yet" in text
+    assert yaml.safe_load(text)["trainer"]["default_root_dir"] == f"runs/{path.stem}"
+
+
+def test_layers_of_the_published_models_are_told_apart():
+    # Gemma: five layers of a window, then one without; SmolLM3: no position codes in every fourth
+    assert [
+        len(set(layer_kinds(base, "model.base"))) for base in PARAMETERS if "Reward" not in base
+    ] == [
+        1,
+        1,
+        1,
+        2,
+        1,
+        1,
+        2,
+        2,
+    ]

@@ -1,0 +1,349 @@
+"""The plan: dry runs against real ones and against arithmetic, and what is said of it."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import Gemma3TextConfig, MixtralConfig
+
+from lsp_lightning import PreferenceReward, SelfPlayDataModule, SelfPlayModule, SelfReward
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.functional import selfplay_loss
+from lsp_lightning.main import main
+from lsp_lightning.planning import check_context, estimate, memory_line, phases, settings
+from lsp_lightning.planning.advice import advice
+from lsp_lightning.planning.estimate import GIB, make_plan, rollout_shape
+from lsp_lightning.planning.lengths import Rollout
+from lsp_lightning.planning.models import CLASSIFIER, ModelSpec, short_models, sizes
+from lsp_lightning.planning.packed import PackedLinear
+from lsp_lightning.planning.phases import Shape, cost
+from lsp_lightning.planning.report import report
+from lsp_lightning.planning.settings import read_settings
+from lsp_lightning.planning.tracking import LiveBytes, dry_run
+from lsp_lightning.policy import Lora, Policy
+from lsp_lightning.queries import Challenger
+from lsp_lightning.types import Sampling
+
+ROOT = Path(__file__).parent.parent
+WORLD = "pkg:lsp_lightning/tinyworld"
+FLOAT = 4
+
+
+@pytest.fixture
+def module():
+    """The tiny world's model, judged by a reward model and by its reference; nothing is loaded."""
+    rewards = [PreferenceReward(f"{WORLD}/reward_model"), SelfReward()]
+    return SelfPlayModule(f"{WORLD}/base", rewards, challenger_objective="minimax")
+
+
+@pytest.fixture
+def data():
+    """Two queries of at most 16 tokens, three answers of at most 8."""
+    return SelfPlayDataModule(
+        Challenger(sampling=Sampling(max_new_tokens=16)), 2, 3, Sampling(max_new_tokens=8)
+    )
+
+
+# -- the tracker -----------------------------------------------------------------------------------
+
+
+def test_what_lives_at_once_is_counted():
+    with LiveBytes() as tracker:
+        a = torch.ones(1000)  # 4000
+        b = a + 1  # 8000
+        c = a * b  # 12000, the most
+        del a, b
+        d = c[:10]  # a view takes nothing
+        e = d + c[10:20]  # 4040
+    assert tracker.peak == 3 * 1000 * FLOAT
+    assert tracker.live == 1000 * FLOAT + 10 * FLOAT
+    assert e.shape == (10,)
+
+
+def test_what_was_there_before_counts_for_nothing():
+    before = torch.ones(1000)
+    with LiveBytes() as tracker:
+        before.view(10, 100).add_(1)
+        assert tracker.peak == 0
+        del before
+    assert tracker.live == 0
+
+
+def test_a_dry_run_computes_nothing_but_small_real_tensors():
+    real = torch.tensor([True, False, True])
+    with dry_run() as tracker:
+        huge = torch.ones(2**20, 2**20) * 2  # 4 TB
+        assert len(real.nonzero()) == 2
+    assert tracker.peak == 2 * FLOAT * 2**40
+    assert huge.shape == (2**20, 2**20)
+
+
+def test_operations_are_counted():
+    with dry_run() as tracker:
+        torch.ones(3, 5) @ torch.ones(5, 7)
+    assert tracker.flops == 2 * 3 * 5 * 7
+
+
+# -- a dry run against a real one -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_an_update_takes_what_the_plan_says(tiny_qwen3_folder, checkpointing):
+    shape = Shape(3, 20, 30)
+    policy = Policy(str(tiny_qwen3_folder), activation_checkpointing=checkpointing)
+    for parameter in policy.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+    batch = phases.train_batch(shape)
+    ones = torch.ones(3)
+    with LiveBytes() as tracker:
+        logprobs, _ = policy.completion_logprobs(batch)
+        zeros = torch.zeros_like(logprobs)
+        selfplay_loss(logprobs, zeros, batch.mask, ones, ones, 0.0).backward()
+    spec = ModelSpec(
+        str(tiny_qwen3_folder), torch.float32, lora=Lora(), checkpointing=checkpointing
+    )
+    planned = cost(phases.update, spec, shape)
+    assert planned.peak == pytest.approx(tracker.peak, rel=0.02)
+    assert planned.flops == pytest.approx(tracker.flops, rel=0.02)
+
+
+def test_checkpointing_takes_less():
+    spec = ModelSpec(f"{WORLD}/base", torch.float32, lora=Lora())
+    shape = Shape(4, 100, 100)
+    less = cost(phases.update, replace(spec, checkpointing=True), shape).peak
+    assert less < 0.7 * cost(phases.update, spec, shape).peak
+
+
+def test_the_weights_are_those_of_the_policy(tiny_llama_folder):
+    policy = Policy(str(tiny_llama_folder), lora=Lora(rank=4))
+    own = sizes(ModelSpec(str(tiny_llama_folder), torch.float32, lora=Lora(rank=4)))
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    assert own.trained == sum(p.numel() * FLOAT for p in trained)
+    assert own.trained_parameters == sum(p.numel() for p in trained)
+    tensors = [*policy.parameters(), *policy.buffers()]
+    assert own.frozen + own.trained == sum(t.numel() * t.element_size() for t in tensors)
+
+
+def test_a_start_adapter_has_a_frozen_twin(tiny_llama_folder, tmp_path):
+    Policy(str(tiny_llama_folder), lora=Lora(rank=4)).save(tmp_path)
+    spec = ModelSpec(str(tiny_llama_folder), torch.float32, lora=Lora(), init_adapter=str(tmp_path))
+    own, bare = sizes(spec), sizes(replace(spec, reference="base"))
+    assert (
+        own.trained
+        == bare.trained
+        == sizes(ModelSpec(str(tiny_llama_folder), torch.float32, lora=Lora(rank=4))).trained
+    )
+    assert own.frozen - bare.frozen == own.trained
+
+
+def test_a_packed_layer_takes_what_bitsandbytes_takes():
+    pytest.importorskip("bitsandbytes")
+    from bitsandbytes.nn import Linear4bit
+
+    real = Linear4bit(256, 512, bias=False, quant_type="nf4", compress_statistics=True)
+    real = real.to("cpu")
+    real.weight = real.weight.to("cpu")
+    state = real.weight.quant_state
+    tensors = [real.weight, state.absmax, state.state2.absmax]
+    taken = sum(t.numel() * t.element_size() for t in tensors)
+    packed = PackedLinear(nn.Linear(256, 512, bias=False), torch.bfloat16)
+    assert packed.weight.numel() == pytest.approx(taken, rel=0.01)
+
+
+def test_a_packed_layer_is_unpacked_forward_and_backward():
+    with dry_run() as tracker:
+        layer = PackedLinear(nn.Linear(64, 128, bias=False), torch.bfloat16)
+        given = torch.zeros(2, 64, dtype=torch.bfloat16, requires_grad=True)
+        start = tracker.live
+        tracker.reset_peak()
+        layer(given).sum().backward()
+    assert given.grad.shape == given.shape
+    assert tracker.peak - start >= 2 * 64 * 128  # the weight in bfloat16, for a while
+
+
+# -- few layers stand for many ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def by_config(monkeypatch):
+    """Models by a config that is nowhere on disk."""
+    from lsp_lightning import pretrained
+
+    found = {}
+    monkeypatch.setattr(pretrained, "load_config", lambda base, key="": found[base])
+    return found
+
+
+@pytest.mark.parametrize(
+    "phase", [phases.update, phases.reference, phases.judging, phases.prefill, phases.decode]
+)
+def test_few_layers_tell_what_all_take(by_config, phase):
+    """Gemma's: five layers with a window of 16 tokens, then one without, twice and one more."""
+    by_config["gemma"] = Gemma3TextConfig(
+        vocab_size=500,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=13,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        sliding_window=16,
+    )
+    spec = ModelSpec("gemma", torch.bfloat16, packed=True, lora=Lora(), checkpointing=True)
+    assert len(short_models(spec)) == 3
+    few, whole = (cost(phase, spec, Shape(3, 20, 30), whole=w) for w in (False, True))
+    assert few.peak == pytest.approx(whole.peak, rel=0.03)
+    assert few.cache == pytest.approx(whole.cache, rel=0.01)
+    assert few.flops == pytest.approx(whole.flops, rel=0.01)
+
+
+def test_the_cache_is_keys_and_values_of_every_layer(tiny_qwen3_folder):
+    spec = ModelSpec(str(tiny_qwen3_folder), torch.float32, lora=Lora())
+    # 2 layers x (keys, values) x 5 rows x 2 heads x 16 numbers x all tokens but the last one
+    expected = 2 * 2 * 5 * 2 * 16 * (7 + 9 - 1) * FLOAT
+    taken = cost(phases.decode, spec, Shape(5, 7, 9)).cache
+    assert expected <= taken <= 1.05 * expected
+
+
+def test_a_mixture_of_experts_is_planned(by_config):
+    by_config["moe"] = MixtralConfig(
+        vocab_size=200,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+    )
+    assert (
+        cost(phases.update, ModelSpec("moe", torch.float32, lora=Lora()), Shape(2, 5, 5)).peak > 0
+    )
+
+
+# -- a run's settings ------------------------------------------------------------------------------
+
+
+def test_shapes_follow_from_the_settings(module, data):
+    found = read_settings(module, data, "cpu")
+    queries, answers = found.rollout("queries"), found.rollout("answers")
+    assert (queries.prompts, queries.draws) == (1, 2)
+    assert (answers.prompts, answers.draws) == (2, 3)
+    assert answers.prompt > 16  # the longest query, in its frame
+    assert queries.prompt > 16
+    assert found.judge_prompt > answers.length
+    assert [r.spec.kind for r in found.reward_models] == [CLASSIFIER]
+    assert found.optimizer.bytes_each == pytest.approx(8, rel=0.01)  # AdamW's two moments
+
+
+def test_rows_are_those_of_the_engine():
+    rollout = Rollout("answers", 6, 4, 90, Sampling(max_new_tokens=10), "k")
+    assert rollout_shape(rollout, 10_000) == (Shape(24, 90, 10), 1)
+    assert rollout_shape(rollout, 1000) == (Shape(8, 90, 10), 3)  # two prompts with their draws
+    assert rollout_shape(rollout, 300) == (Shape(3, 90, 10), 12)  # a prompt's draws in two parts
+    assert rollout_shape(rollout, 1) == (Shape(1, 90, 10), 24)
+
+
+def test_whole_weights_are_trained_beside_a_frozen_copy(data):
+    reward = PreferenceReward(f"{WORLD}/reward_model")
+    whole = SelfPlayModule(f"{WORLD}/base", [reward], None, challenger_objective="minimax")
+    plan = make_plan(read_settings(whole, data, "cpu"))
+    assert plan.parts["frozen copy"] == plan.parts["weights"]
+    assert plan.parts["gradients"] == pytest.approx(plan.parts["weights"], rel=0.01)
+    assert plan.parts["optimiser"] == pytest.approx(2 * plan.parts["gradients"], rel=0.01)
+
+
+@pytest.mark.parametrize("placement", ["resident", "offload", "exclusive"])
+def test_a_reward_model_waits_where_it_is_told(module, data, placement):
+    found = read_settings(module, data, "cpu")
+    [reward] = found.reward_models
+    moved = replace(found, reward_models=(replace(reward, placement=placement),))
+    plans = {p.name: p for p in make_plan(moved).phases}
+    own, policy = sizes(reward.spec).frozen, sizes(found.policy).frozen
+    base = plans["update"].resident
+    judging = plans["judging by preference"].resident
+    expected = {"resident": 0, "offload": own, "exclusive": own - policy}[placement]
+    assert judging - base == expected
+    assert ("reward model preference" in make_plan(moved).parts) == (placement == "resident")
+
+
+def test_a_gpu_has_a_context_and_bfloat16(module, data):
+    found = read_settings(module, data, "cuda")
+    assert found.policy.dtype == torch.bfloat16
+    assert make_plan(found).parts["CUDA context"] > 0.5 * GIB
+
+
+def test_the_line_of_a_run(module, data):
+    line = memory_line(module, data, torch.device("cpu"))
+    assert re.match(r"memory: about [\d.]+ (GiB|MiB) at most \(\w+\): weights \d+ MiB, ", line)
+    assert "\n" not in line
+
+
+def test_the_line_never_ends_a_run(module, data, monkeypatch):
+    def fails(*args, **kwargs):
+        raise RuntimeError("no\nluck")
+
+    monkeypatch.setattr(settings, "load_config", fails)
+    assert memory_line(module, data, torch.device("cpu")) == "memory: not planned (no luck)"
+
+
+# -- what is said ----------------------------------------------------------------------------------
+
+
+def test_what_fits_is_said_and_what_does_not_gets_advice(module, data):
+    found = read_settings(module, data, "cuda")
+    plan = make_plan(found)
+    assert "yes" in report(found, 2 * plan.peak / GIB).splitlines()[-1]
+    shown = report(found, 0.97 * plan.peak / GIB)
+    assert f"too much in {plan.largest.name}" in shown
+    assert "set " in shown.splitlines()[-1] or "smaller model" in shown.splitlines()[-1]
+
+
+def test_advice_lowers_the_peak_until_it_fits(module, data):
+    module.budgets.micro_batches.tokens = 8192
+    data.num_queries, data.group_size = 64, 8
+    plan = make_plan(read_settings(module, data, "cpu"))
+    steps = [
+        (float(a), float(b))
+        for line in advice(plan, 0.3 * plan.peak)
+        for a, b in re.findall(r": ([\d.]+) -> ([\d.]+) GiB", line)
+    ]
+    assert steps
+    assert all(after <= before for before, after in steps)
+
+
+def test_the_command_prints_the_plan(untouched_process, capsys):
+    tiny = str(ROOT / "configs/tiny_lsp.yaml")
+    assert main(["plan", "--config", tiny, "--gpu_gib", "8"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("weights", "adapters", "optimiser", "KV cache", "update", "fits on 8 GiB: yes"):
+        assert word in shown
+
+
+def test_a_model_that_cannot_be_run_dry_is_one_line(module, data, monkeypatch):
+    def fails(*args, **kwargs):
+        raise RuntimeError("its code asks what is in a tensor")
+
+    monkeypatch.setattr(estimate, "cost", fails)
+    found = replace(read_settings(module, data, "cuda"), micro_batch_tokens=77)
+    with pytest.raises(ConfigError, match=r"model\.base.*cannot be planned"):
+        report(found, 8)
+
+
+# -- the context -----------------------------------------------------------------------------------
+
+
+def test_a_completion_that_the_context_cannot_hold_is_refused(module, data):
+    prompt = f"{WORLD}/prompts/challenger.txt"  # the default one alone is too long for this model
+    data.queries = Challenger(prompt=prompt, sampling=Sampling(max_new_tokens=16))
+    check_context(module, data)
+    data.solver = Sampling(max_new_tokens=100_000)
+    with pytest.raises(ConfigError, match=r"data\.solver\.max_new_tokens: is 100000"):
+        check_context(module, data)
+    data.solver = Sampling(max_new_tokens=8)
+    data.queries.sampling = Sampling(max_new_tokens=100_000)
+    with pytest.raises(ConfigError, match=r"data\.queries\.init_args\.sampling\.max_new_tokens"):
+        check_context(module, data)
