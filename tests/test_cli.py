@@ -596,6 +596,32 @@ MISTAKES = {
         ("model.init_adapter", "LoRA"),
     ),
     "no rounds": (lambda tmp: ["--trainer.max_steps", "-1"], ("trainer.max_steps", "set")),
+    "unknown quantization": (
+        lambda tmp: ["--model.quantization", "nf5"],
+        ("model.quantization", "must be one of 'nf4'"),
+    ),
+    "4 bits trained whole": (
+        lambda tmp: ["--model.quantization", "nf4", "--model.lora", "null"],
+        ("model.quantization", "set model.lora"),
+    ),
+    "no tokens to roll out": (
+        lambda tmp: ["--model.rollout-tokens", "0"],
+        ("model.rollout_tokens", "is 0", "1 or more"),
+    ),
+    "longer than the context": (
+        lambda tmp: ["--data.solver.max_new_tokens", "5000"],
+        ("data.solver.max_new_tokens", "5000", "context"),
+    ),
+    **(
+        {}
+        if torch.cuda.is_available()
+        else {
+            "no such accelerator here": (
+                lambda tmp: ["--trainer.accelerator", "gpu"],
+                ("trainer.accelerator", "finds no GPU", "set cpu"),
+            )
+        }
+    ),
 }
 
 

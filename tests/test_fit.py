@@ -321,6 +321,13 @@ def test_a_rate_typed_anew_holds_over_the_checkpoints(base, tmp_path):
     assert trainer.optimizers[0].param_groups[0]["lr"] == 0.001
 
 
+def test_another_optimiser_cannot_go_on_with_a_checkpoint(base, tmp_path):
+    run(tmp_path, make_module(base), rounds=1)
+    module = make_module(base, optimizer=lambda params: torch.optim.SGD(params, lr=0.1))
+    with pytest.raises(ConfigError, match=r"model\.optimizer: 'AdamW' .*'SGD' now"):
+        run(tmp_path, module, rounds=2, ckpt_path=str(last(tmp_path)))
+
+
 # -- what must not end a run -----------------------------------------------------------------------
 
 

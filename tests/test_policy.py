@@ -285,6 +285,14 @@ def test_an_architecture_whose_logits_are_made_otherwise_is_refused(tiny_llama_f
         check_head(model)
 
 
+def test_an_architecture_that_computes_otherwise_in_training_is_refused(tiny_llama_folder):
+    model = plain_base(tiny_llama_folder)
+    norm = model.model.norm
+    norm.register_forward_hook(lambda module, args, out: out * (1.5 if module.training else 1.0))
+    with pytest.raises(ConfigError, match=r"model\.base"):
+        check_head(model)
+
+
 def test_completion_logprobs_are_the_plain_formula(folder):
     policy = make_policy(folder)
     stir(policy)

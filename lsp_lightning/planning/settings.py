@@ -1,5 +1,6 @@
 """What a plan is made from: the settings of a run that decide what it takes, read off its parts."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -193,7 +194,9 @@ def optimizer_of(model: "SelfPlayModule") -> Optimizer:
     sample.grad = torch.zeros_like(sample)
     optimizer = model.optimizer([sample])
     name = type(optimizer).__name__
-    optimizer.step()
+    with warnings.catch_warnings():  # a paged one says that it does not page these few on a CPU
+        warnings.simplefilter("ignore")
+        optimizer.step()
     kept = [t for state in optimizer.state.values() for t in state.values()]
     size = sum(t.numel() * t.element_size() for t in kept if isinstance(t, torch.Tensor))
     return Optimizer(name, size / _SAMPLE_SIZE, name.startswith("Paged"))

@@ -1,0 +1,38 @@
+"""What is said where a model cannot be had: one line with the key, the page and the remedy."""
+
+import pytest
+import transformers
+
+from lsp_lightning import ConfigError
+from lsp_lightning.pretrained import load_config
+
+BASE = "somebody/a-model"
+GATED = (
+    "You are trying to access a gated repo.\nMake sure to have access to it at "
+    f"https://huggingface.co/{BASE}.\n401 Client Error."
+)
+MISSING = f"{BASE} is not a local folder and is not a valid model identifier listed on the hub."
+UNREACHED = "We couldn't connect to 'https://huggingface.co' to load the files."
+
+
+@pytest.mark.parametrize(
+    ("said", "offline", "remedy"),
+    [
+        (GATED, "0", f"accept its licence at https://huggingface.co/{BASE}, then log in: hf auth"),
+        (MISSING, "0", f"see whether https://huggingface.co/{BASE} exists"),
+        (UNREACHED, "1", f"unset HF_HUB_OFFLINE, or fetch it while online: hf download {BASE}"),
+        (UNREACHED, "0", "check the id and the connection, or give a folder"),
+    ],
+    ids=["gated", "missing", "offline", "unreached"],
+)
+def test_a_model_that_cannot_be_had_is_one_line(said, offline, remedy, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(said)
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", refuse)
+    with pytest.raises(ConfigError) as error:
+        load_config(BASE, "model.rewards.model")
+    assert str(error.value).startswith("model.rewards.model: cannot load 'somebody/a-model' (")
+    assert remedy in str(error.value)
+    assert "\n" not in str(error.value)
