@@ -28,7 +28,7 @@ from lsp_lightning.callbacks import (
 )
 from lsp_lightning.cli_errors import hidden_config_error, one_line
 from lsp_lightning.commands import SelfPlayTrainer
-from lsp_lightning.datamodule import SelfPlayDataModule
+from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
 from lsp_lightning.errors import ConfigError, OutOfMemory
 from lsp_lightning.fitting import is_out_of_memory
 from lsp_lightning.module import SelfPlayModule
@@ -272,10 +272,7 @@ def _check_trainer(trainer: Any) -> None:
             f"is {trainer.accelerator}, and torch {torch.__version__} finds no GPU",
             "mend the driver, install a CUDA build of torch, or set cpu",
         )
-    if trainer.precision not in (None, "32-true", 32, "32"):
-        raise ConfigError(
-            "trainer.precision", f"is {trainer.precision!r}", "leave it out and set model.dtype"
-        )
+    check_precision(trainer.precision)
     if trainer.get("enable_checkpointing") is False:
         raise ConfigError(
             "trainer.enable_checkpointing",

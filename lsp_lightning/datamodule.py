@@ -203,6 +203,21 @@ class SelfPlayDataModule(LightningDataModule):
         return HeldOutTasks(tasks, self.heldout_batch)
 
 
+def check_precision(precision: object) -> None:
+    """Whether the Trainer leaves number formats to the policy.
+
+    Its autocast would train another function than the one that sampled, and its loss scale would
+    come on top of ours.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if precision not in (None, "32-true", 32, "32"):
+        raise ConfigError(
+            "trainer.precision", f"is {precision!r}", "leave it out and set model.dtype"
+        )
+
+
 def rounds_played(trainer: Trainer) -> int:
     """Rounds of this run so far, the skipped ones too (``global_step`` does not count those)."""
     stream = getattr(getattr(trainer, "datamodule", None), "stream", None)

@@ -17,7 +17,9 @@ _REFUSALS = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
     "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # its workspace did not fit
 )
 
 
@@ -116,12 +118,14 @@ def move_frozen(model: nn.Module, device: torch.device) -> None:
     Trained weights stay where they are, and no parameter is replaced: the optimiser knows them.
     The scales of 4-bit weights go with them; buffers, which are small, stay.
     """
-    for parameter in _frozen(model):
-        if parameter.device != device:
-            parameter.data = parameter.data.to(device)
-            quant_state = getattr(parameter, "quant_state", None)
-            if quant_state is not None:
-                quant_state.to(device)
+    # validate, test and predict run in inference mode; training could not use what is made there
+    with torch.inference_mode(False), torch.no_grad():
+        for parameter in _frozen(model):
+            if parameter.device != device:
+                parameter.data = parameter.data.to(device)
+                quant_state = getattr(parameter, "quant_state", None)
+                if quant_state is not None:
+                    quant_state.to(device)
     _empty_cache()
 
 

@@ -31,7 +31,7 @@ def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
             module.p = 0.0
         for holder in (module, getattr(module, "config", None)):
             for name, value in list(vars(holder).items()) if holder is not None else ():
-                if "drop" in name and isinstance(value, float):
+                if ("drop" in name or "jitter" in name) and isinstance(value, float):
                     setattr(holder, name, 0.0)
     return model
 

@@ -23,7 +23,7 @@ def head_logits(model: Any, hidden: Tensor) -> Tensor:
     head = model.get_output_embeddings()
     logits: Tensor = head(hidden.to(head.weight.dtype))
     config = model.config.get_text_config()
-    scale = getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
+    scale = (getattr(config, "logit_scale", None) or 1.0) / getattr(config, "logits_scaling", 1.0)
     if scale != 1:  # each operation holds another copy of the logits
         logits = logits * scale
     cap = getattr(config, "final_logit_softcapping", None)

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lsp_lightning import resume
-from lsp_lightning.datamodule import SelfPlayDataModule
+from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.fitting import Budgets
 from lsp_lightning.functional import AdvantageScale, ChallengerObjective, KLForm, learnability
@@ -133,7 +133,8 @@ class SelfPlayModule(LightningModule):
         return list(self.rewards)
 
     def setup(self, stage: str) -> None:
-        """Refuse what is too long for the model's context before the model is loaded."""
+        """Refuse what cannot work before the model is loaded."""
+        check_precision(self.trainer.precision)
         if stage == "fit":
             check_context(self, self.data)
 

@@ -183,7 +183,7 @@ class Policy(nn.Module):
                 hidden = hidden_states(model, ids, positions)
                 last = hidden[torch.arange(len(rows), device=self.device), ends]
                 logprobs = head_logits(model, last).float().log_softmax(dim=-1)
-                results.update(zip(rows, logprobs, strict=True))
+                results.update(zip(rows, logprobs.cpu(), strict=True))  # (n, V) is no small tensor
         return torch.stack([results[i] for i in range(len(prompts))])
 
     def trained_state(self) -> dict[str, Tensor]:
@@ -193,7 +193,8 @@ class Policy(nn.Module):
         if self._copies:
             return state
         marks = tuple(f".{name}." for name in (_TRAINED, _FROZEN))
-        return {k: v for k, v in state.items() if "lora_" in k and any(m in k for m in marks)}
+        # adapters of embeddings are parameters themselves: their names end with the adapter's
+        return {k: v for k, v in state.items() if "lora_" in k and any(m in f"{k}." for m in marks)}
 
     def save(self, folder: Path) -> None:
         """The trained adapter in peft's layout, or the whole model, with its tokenizer."""
@@ -270,7 +271,7 @@ def compute_type(dtype: Dtype, device: torch.device, with_lora: bool, family: st
             f"is {dtype}, in which small updates of whole weights are lost",
             "leave it at auto, or set model.lora",
         )
-    overflows = family.startswith("gemma")
+    overflows = "gemma" in family
     if overflows and dtype == "float16":
         raise ConfigError(
             "model.dtype", f"is float16, which a {family} overflows", "set bfloat16 or float32"

@@ -79,7 +79,9 @@ def check_policy(
             "give the 'adapter' folder of a finished run",
         )
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    if config.get("peft_type") != "LORA" or config.get("modules_to_save"):
+    beside = ("modules_to_save", "trainable_token_indices")
+    biased = config.get("bias", "none") != "none"
+    if config.get("peft_type") != "LORA" or biased or any(config.get(k) for k in beside):
         raise ConfigError(
             key, f"{init_adapter!r} is more than LoRA matrices", "give a plain LoRA adapter"
         )
@@ -103,7 +105,9 @@ def load_model(
     quantized: Quantization | None = None,
     device: torch.device = _CPU,
 ) -> Any:
-    """The causal LM, in eval mode; on the CPU, or quantised on the device it will be used on.
+    """The causal LM, in eval mode; quantised on the device it will be used on, else on the CPU.
+
+    Within ``torch.device(...)``, as Lightning's Trainer has it, on that one.
 
     Raises:
         ConfigError: it cannot be had (missing, gated, without safetensors), or not be quantised.

@@ -18,8 +18,9 @@ from lsp_lightning.inference import pad_left
 from lsp_lightning.types import Sampling
 
 #: Grouped queries and scaled rotary angles; norms of queries and keys; two kinds of sliding
-#: windows; layers without positions; experts. The others run in make test-all.
-QUICK = ("llama", "qwen3", "gemma3", "mistral", "smollm3", "qwen3-moe")
+#: windows; layers without positions; experts; a tower for pictures; dropout of its own. The others
+#: run in make test-all.
+QUICK = ("llama", "qwen3", "gemma3", "mistral", "smollm3", "qwen3-moe", "gemma3-vision", "phi")
 LENGTHS = (3, 13, 1, 9)
 NEW_TOKENS = 20
 

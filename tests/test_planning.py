@@ -111,6 +111,16 @@ def test_an_update_takes_what_the_plan_says(tiny_qwen3_folder, checkpointing):
     assert planned.flops == pytest.approx(tracker.flops, rel=0.02)
 
 
+def test_cards_that_compute_in_float16_keep_the_scores_of_attention():
+    shape = Shape(4, 64, 64)
+    peaks = {
+        dtype: cost(phases.update, ModelSpec(f"{WORLD}/base", dtype, lora=Lora()), shape).peak
+        for dtype in (torch.float16, torch.bfloat16)
+    }
+    scores = 4 * 4 * 128 * 128 * 2  # rows, heads, places, places, bytes of one layer
+    assert peaks[torch.float16] > peaks[torch.bfloat16] + 4 * scores  # kept of all four layers
+
+
 def test_checkpointing_takes_less():
     spec = ModelSpec(f"{WORLD}/base", torch.float32, lora=Lora())
     shape = Shape(4, 100, 100)
@@ -254,6 +264,8 @@ def test_whole_weights_are_trained_beside_a_frozen_copy(data):
     assert plan.parts["frozen copy"] == plan.parts["weights"]
     assert plan.parts["gradients"] == pytest.approx(plan.parts["weights"], rel=0.01)
     assert plan.parts["optimiser"] == pytest.approx(2 * plan.parts["gradients"], rel=0.01)
+    [step] = [phase for phase in plan.phases if phase.name == "optimiser step"]
+    assert step.passing == pytest.approx(plan.parts["gradients"], rel=0.01)  # torch's own copies
 
 
 @pytest.mark.parametrize("placement", ["resident", "offload", "exclusive"])

@@ -206,6 +206,45 @@ def test_trained_state_holds_every_adapter_and_nothing_of_the_base(
     assert set(fresh.trained_state()) == {n for n, p in fresh.named_parameters() if p.requires_grad}
 
 
+@pytest.mark.parametrize(
+    "layers", ["all-linear", ["q_proj", "lm_head"], ["embed_tokens", "q_proj"]], ids=str
+)
+def test_whatever_is_trained_is_in_the_trained_state(tiny_llama_folder, layers):
+    policy = Policy(str(tiny_llama_folder), lora=Lora(rank=2, target_modules=layers))
+    trained = {name for name, p in policy.named_parameters() if p.requires_grad}
+    assert trained
+    assert trained <= set(policy.trained_state())
+
+
+def test_the_gradient_through_an_adapted_head_with_dropout_is_that_of_its_own_mask(
+    tiny_llama_folder,
+):
+    lora = Lora(rank=4, alpha=8, dropout=0.5, target_modules=["lm_head", "q_proj"])
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        policy = Policy(str(tiny_llama_folder), lora=lora)
+    stir(policy)
+    trained = {n: p for n, p in policy.named_parameters() if p.requires_grad and "lm_head" in n}
+    [batch] = pack(tiny_round(policy, n=2, g=2), policy.pad_id, token_budget=10**6)
+
+    def total() -> torch.Tensor:
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            return policy.completion_logprobs(batch)[0].sum()
+
+    total().backward()
+    for parameter in trained.values():  # against the slope along the gradient, by differences
+        gradient, step = parameter.grad.clone(), 1e-3 / float(parameter.grad.norm())
+        with torch.no_grad():
+            parameter += step * gradient
+            above = total()
+            parameter -= 2 * step * gradient
+            below = total()
+            parameter += step * gradient
+        slope = float(above - below) / (2 * step)
+        assert slope == pytest.approx(float(gradient.square().sum()), rel=0.02)
+
+
 def test_trained_state_is_all_that_another_policy_needs(tiny_llama_folder, start_adapter):
     policy = make_policy(tiny_llama_folder, init_adapter=str(start_adapter))
     one_step(policy)

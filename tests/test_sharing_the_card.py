@@ -235,6 +235,35 @@ def test_where_the_reward_model_waits_and_works(
     assert torch.equal(scores, expected)
 
 
+def test_an_exclusive_reward_model_is_loaded_while_the_policy_makes_room(
+    base, reward_folder, monkeypatch
+):
+    policy, seen = make_policy(base), []
+    load = PreferenceReward._load
+
+    def watched_load(reward, device):
+        seen.append(places(policy))
+        load(reward, device)
+
+    monkeypatch.setattr(PreferenceReward, "_load", watched_load)
+    with PretendedCard():
+        policy.to(CARD)
+        for placement in ("resident", "exclusive"):
+            reward = PreferenceReward(str(reward_folder), placement=placement)
+            reward.connect(FrozenPlayer(policy))
+        assert places(policy) == {CARD}
+    assert seen == [{CARD}, {CPU}]
+
+
+def test_weights_that_travelled_in_inference_mode_can_be_trained_with(base):
+    policy = make_policy(base)
+    with PretendedCard():
+        policy.to(CARD)
+        with torch.inference_mode(), policy.parked():
+            pass
+    assert not any(p.is_inference() or p.data.is_inference() for p in policy.parameters())
+
+
 @pytest.mark.parametrize("placement", ["offload", "exclusive"])
 def test_a_judgement_that_fails_leaves_all_weights_where_they_belong(
     base, reward_folder, placement

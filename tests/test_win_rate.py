@@ -152,6 +152,15 @@ def test_other_prompts_are_not_taken_for_those_of_before(base):
     )
 
 
+def test_other_draws_of_the_same_prompts_are_another_exam(base):
+    policy, opponent = make_policy(base), Opponent()
+    stir(policy)
+    play(policy, Taste(), opponent)
+    assert torch.equal(
+        play(policy, Taste(), opponent, draws=3).sampled, play(policy, Taste(), draws=3).sampled
+    )
+
+
 def test_the_reference_is_where_training_began(base, tmp_path):
     policy = make_policy(base)
     stir(policy)

@@ -60,9 +60,8 @@ def token_logprobs(
     parts = []
     for chunk in _chunks(rows, hidden_MH, targets_M, temperature_M):
         if torch.is_grad_enabled():
-            parts.append(
-                checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
-            )
+            # the state of randomness is kept: a head that learns may have dropout (an adapter's)
+            parts.append(checkpoint(of_chunk, *chunk, use_reentrant=False))
         else:
             parts.append(of_chunk(*chunk))
     logprobs_M, entropies_M = (torch.cat(column) for column in zip(*parts, strict=True))

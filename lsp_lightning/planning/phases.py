@@ -2,12 +2,14 @@
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lsp_lightning.functional import LOGITS_AT_ONCE, selfplay_loss
 from lsp_lightning.generation.local import sample
@@ -84,9 +86,20 @@ def cost(
     total = Cost()
     for factor, kept in parts:
         model = _dry_model(spec, kept)
-        with dry_run() as tracker:
+        with _attention(phase, spec.dtype), dry_run() as tracker:
             total = total.plus(phase(model, tracker, shape, sampling), factor)
     return total
+
+
+def _attention(phase: Phase, dtype: torch.dtype | None) -> AbstractContextManager[None]:
+    """The kernel of attention that a GPU has.
+
+    Those that compute in float16 have no flash attention, and their other kernel that keeps no
+    scores takes neither grouped queries nor, so, passes without a mask: they keep the scores.
+    """
+    if dtype == torch.float16 and phase in (update, reference, judging):
+        return sdpa_kernel(SDPBackend.MATH)
+    return nullcontext()
 
 
 @functools.lru_cache(maxsize=16)
