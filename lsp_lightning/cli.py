@@ -32,7 +32,7 @@ from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
 from lsp_lightning.errors import ConfigError, OutOfMemory
 from lsp_lightning.fitting import is_out_of_memory
 from lsp_lightning.module import SelfPlayModule
-from lsp_lightning.planning import check_context
+from lsp_lightning.planning import check_model
 from lsp_lightning.rewards import RewardError
 from lsp_lightning.sandbox import SandboxError
 from lsp_lightning.workers import WorkersError
@@ -164,7 +164,7 @@ class SelfPlayCLI(LightningCLI):
     def before_fit(self) -> None:
         """Ask for the rounds and the context before a model is loaded and a file written."""
         self.datamodule.check_rounds(self.trainer)
-        check_context(self.model, self.datamodule)
+        check_model(self.model, self.datamodule)
 
     def before_test(self) -> None:
         """Ask for the tasks before a model is loaded."""

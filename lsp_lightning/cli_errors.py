@@ -67,6 +67,7 @@ def _plain(text: str) -> str:
     text = re.sub(r"Expected a <class 'NoneType'>\.?", "", text)
     text = re.sub(r"Expected a path but \S+ either not accessible or invalid\s*", "", text)
     text = re.sub(r"Given value type: .*", "", text)
+    text = re.sub(r"Namespace\(class_path='([\w.]+)'[^)]*\)", r"\1", text)
     text = re.sub(r"Expected a typing\.Literal\[(.*?)\]", r"must be one of \1", text)
     text = re.sub(r"Expected an? <class '(\w+)'>", r"must be \1", text)
     text = re.sub(

@@ -1,5 +1,6 @@
 """The commands beside Lightning's own; each is a method, whose arguments become flags."""
 
+import math
 import pickle
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +36,8 @@ class SelfPlayTrainer(Trainer):
         """
         from lsp_lightning.planning import print_plan
 
+        if gpu_gib is not None and not 0 < gpu_gib < math.inf:
+            raise ConfigError("gpu_gib", f"is {gpu_gib}", "give the card's memory, such as 8")
         module, data = _ours(model, datamodule)
         print_plan(module, data, gpu_gib)
 

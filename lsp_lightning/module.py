@@ -24,7 +24,7 @@ from lsp_lightning.heldout import (
     score_wins,
 )
 from lsp_lightning.metrics import Means, round_metrics
-from lsp_lightning.planning.lengths import check_context
+from lsp_lightning.planning.lengths import check_model
 from lsp_lightning.player import FrozenPlayer, Player
 from lsp_lightning.policy import Dtype, Lora, Policy, ReferenceChoice
 from lsp_lightning.pretrained import check_policy
@@ -136,7 +136,7 @@ class SelfPlayModule(LightningModule):
         """Refuse what cannot work before the model is loaded."""
         check_precision(self.trainer.precision)
         if stage == "fit":
-            check_context(self, self.data)
+            check_model(self, self.data)
 
     def configure_model(self) -> None:
         """Load the policy, once, and show the rewards their judge."""

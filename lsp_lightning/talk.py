@@ -1,5 +1,7 @@
 """Talking to a policy on a terminal, or from a script: one line is one question."""
 
+import io
+import os
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -51,6 +53,8 @@ def talk(policy: Policy, data: SelfPlayDataModule, role: TalkRole) -> None:
         data: the run's, for its settings.
         role: the Solver answers; the Challenger writes queries.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         if role == "challenger":
             print_queries(policy, data)
@@ -58,6 +62,8 @@ def talk(policy: Policy, data: SelfPlayDataModule, role: TalkRole) -> None:
             Conversation(policy, data.solver).hold()
     except KeyboardInterrupt:
         print()
+    except BrokenPipeError:  # who reads has read enough; Python would flush once more at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_queries(policy: Policy, data: SelfPlayDataModule) -> None:
@@ -187,6 +193,8 @@ def for_terminal(text: str) -> str:
 def typed_lines() -> Iterator[str]:
     """Lines of the standard input, after a prompt where it is a terminal; bytes of no text are
     replaced."""
+    if isinstance(sys.stdin, io.TextIOWrapper):  # most locales' own way is to raise
+        sys.stdin.reconfigure(errors="replace")
     while True:
         if sys.stdin.isatty():
             _edit_lines()

@@ -330,9 +330,13 @@ def bare_config(tmp_path):
             "default_root_dir": str(tmp_path / "run"),
         },
     }
-    # the challenger's own prompt has characters that the tiny world does not know
-    prompt = {"prompt": "pkg:lsp_lightning/tinyworld/prompts/challenger.txt"}
-    config["data"]["queries"] = {"class_path": "lsp_lightning.Challenger", "init_args": prompt}
+    # the challenger's own prompt has characters that the tiny world does not know, and its own
+    # length is more than that world's model can read
+    own = {
+        "prompt": "pkg:lsp_lightning/tinyworld/prompts/challenger.txt",
+        "sampling": {"max_new_tokens": 28},
+    }
+    config["data"]["queries"] = {"class_path": "lsp_lightning.Challenger", "init_args": own}
     path = tmp_path / "bare.yaml"
     path.write_text(yaml.safe_dump(config))
     return str(path)
@@ -604,6 +608,10 @@ MISTAKES = {
         lambda tmp: ["--model.quantization", "nf4", "--model.lora", "null"],
         ("model.quantization", "set model.lora"),
     ),
+    "16 bits trained whole": (
+        lambda tmp: ["--model.dtype", "float16", "--model.lora", "null"],
+        ("model.dtype", "float16", "set model.lora"),
+    ),
     "no tokens to roll out": (
         lambda tmp: ["--model.rollout-tokens", "0"],
         ("model.rollout_tokens", "is 0", "1 or more"),
@@ -647,6 +655,9 @@ def test_a_mistake_is_one_line_that_names_key_and_remedy(
     for word in words:
         assert word in shown.err
     assert not (tmp_path / "run" / "config.yaml").exists()
+    if mistake in ("16 bits trained whole", "longer than the context"):
+        left = {path.name for path in (tmp_path / "run").iterdir()}
+        assert left <= {".claimed"}  # which goes when the process ends
 
 
 @pytest.mark.parametrize(

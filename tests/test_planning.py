@@ -13,7 +13,7 @@ from lsp_lightning import PreferenceReward, SelfPlayDataModule, SelfPlayModule, 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional import selfplay_loss
 from lsp_lightning.main import main
-from lsp_lightning.planning import check_context, estimate, memory_line, phases, settings
+from lsp_lightning.planning import check_model, estimate, memory_line, phases, settings
 from lsp_lightning.planning.advice import advice
 from lsp_lightning.planning.estimate import GIB, make_plan, rollout_shape
 from lsp_lightning.planning.lengths import Rollout
@@ -345,17 +345,28 @@ def test_a_model_that_cannot_be_run_dry_is_one_line(module, data, monkeypatch):
         report(found, 8)
 
 
+@pytest.mark.parametrize("size", ["0", "-1", ".nan", ".inf"])
+def test_a_card_of_no_size_is_one_line(size, untouched_process, capsys):
+    tiny = str(ROOT / "configs" / "tiny_lsp.yaml")
+    assert main(["plan", "--config", tiny, "--gpu-gib", size]) == 2
+    assert capsys.readouterr().err.startswith("error: gpu_gib: is ")
+
+
 # -- the context -----------------------------------------------------------------------------------
 
 
 def test_a_completion_that_the_context_cannot_hold_is_refused(module, data):
     prompt = f"{WORLD}/prompts/challenger.txt"  # the default one alone is too long for this model
     data.queries = Challenger(prompt=prompt, sampling=Sampling(max_new_tokens=16))
-    check_context(module, data)
+    module.rewards[1] = SelfReward(prompt=f"{WORLD}/prompts/judge.txt")
+    check_model(module, data)
     data.solver = Sampling(max_new_tokens=100_000)
     with pytest.raises(ConfigError, match=r"data\.solver\.max_new_tokens: is 100000"):
-        check_context(module, data)
+        check_model(module, data)
     data.solver = Sampling(max_new_tokens=8)
+    module.rewards[1] = SelfReward()  # its own prompt is too long for this model
+    with pytest.raises(ConfigError, match=r"'self_reward' would judge up to \d+ tokens"):
+        check_model(module, data)
     data.queries.sampling = Sampling(max_new_tokens=100_000)
     with pytest.raises(ConfigError, match=r"data\.queries\.init_args\.sampling\.max_new_tokens"):
-        check_context(module, data)
+        check_model(module, data)

@@ -15,7 +15,14 @@ from lsp_lightning.chat import ChatCodec
 from lsp_lightning.main import main
 from lsp_lightning.rewards import Reward
 from lsp_lightning.seeding import derive_seed
-from lsp_lightning.talk import Conversation, TerminalStreamer, check_talk, for_terminal, talk
+from lsp_lightning.talk import (
+    Conversation,
+    TerminalStreamer,
+    check_talk,
+    for_terminal,
+    talk,
+    typed_lines,
+)
 
 ROOT = Path(__file__).parent.parent
 TINY = str(ROOT / "configs" / "tiny_lsp.yaml")
@@ -293,3 +300,9 @@ def test_a_seed_fixes_the_queries_on_the_command_line(tmp_path, monkeypatch, cap
         shown.append(capfd.readouterr().out)
     assert shown[0] == shown[1] != shown[2]
     assert len(shown[0].splitlines()) == 4
+
+
+def test_bytes_that_are_no_text_are_replaced_in_any_locale(monkeypatch):
+    typed = io.TextIOWrapper(io.BytesIO(b"\xff bad\n1+1=?\n"), encoding="utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdin", typed)
+    assert list(typed_lines()) == ["\ufffd bad", "1+1=?"]

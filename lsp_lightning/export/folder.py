@@ -35,6 +35,8 @@ def check_target(out: Path) -> None:
         return
     if not out.is_dir():
         raise ConfigError("out", f"{str(out)!r} is a file", "give a folder")
+    if out.is_mount():
+        raise ConfigError("out", f"{str(out)!r} is a disk's own folder", "give one inside it")
     found = {path.name for path in out.iterdir()}
     if found - _exported(out):
         names = ", ".join(sorted(found - _exported(out))[:3])
@@ -112,7 +114,7 @@ def _exported(out: Path) -> set[str]:
 @contextmanager
 def _put_in_place(out: Path) -> Iterator[Path]:
     """A new folder beside ``out`` that takes its place if all goes well and vanishes if not."""
-    out = out.absolute()
+    out = out.resolve()  # beside what a link points to: that may be another disk
     folder, old = (out.with_name(f".{out.name}.{state}") for state in ("partial", "old"))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

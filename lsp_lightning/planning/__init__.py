@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lsp_lightning.planning.lengths import check_context
+from lsp_lightning.planning.lengths import check_model
 from lsp_lightning.planning.report import line, report
 from lsp_lightning.planning.settings import read_settings
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lsp_lightning.datamodule import SelfPlayDataModule
     from lsp_lightning.module import SelfPlayModule
 
-__all__ = ["check_context", "memory_line", "print_plan"]
+__all__ = ["check_model", "memory_line", "print_plan"]
 
 
 def print_plan(

@@ -4,9 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import torch
+
 from lsp_lightning.chat import ChatCodec
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.policy import compute_type
 from lsp_lightning.pretrained import load_codec, load_config
+from lsp_lightning.prompts import SCORE_PREFIX
+from lsp_lightning.rewards import SelfReward
 from lsp_lightning.types import Rollouts, Sampling
 
 if TYPE_CHECKING:
@@ -133,28 +138,42 @@ def _asked_of(data: "SelfPlayDataModule", codec: ChatCodec | None) -> Rollout | 
     return None
 
 
-def check_context(model: "SelfPlayModule", datamodule: "SelfPlayDataModule") -> None:
-    """Whether the longest prompts and completions fit into the model's context.
+def check_model(model: "SelfPlayModule", datamodule: "SelfPlayDataModule") -> None:
+    """Whether a model computes in the type asked for, and its context holds the longest rows.
 
     Raises:
-        ConfigError: they do not; names the key of the completion's length.
+        ConfigError: one of them is not so; names the key.
     """
-    base = model.policy_settings["base"]
-    config = load_config(base).get_text_config()
-    context = getattr(config, "max_position_embeddings", None)
+    own, config = model.policy_settings, load_config(model.policy_settings["base"])
+    compute_type(own["dtype"], torch.device("cpu"), own["lora"] is not None, config.model_type)
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
     codec = codec_of(model)
     if context is None or codec is None:
         return
-    for rollout in rollouts_of(model, datamodule, codec):
+    rollouts = rollouts_of(model, datamodule, codec)
+    for rollout in rollouts:
         if rollout.length > context:
-            _too_long(rollout, int(context), base)
+            _too_long(rollout, int(context), own["base"])
+    answers = next(rollout for rollout in rollouts if rollout.name == "answers")
+    for reward in model.rewards:
+        if isinstance(reward, SelfReward):
+            frame = template_length(codec, reward.template.text, SCORE_PREFIX)
+            reply = reward.sampling.max_new_tokens if reward.reading == "sampled" else 0
+            length = answers.length + frame + reply
+            if length > context:
+                raise ConfigError(
+                    answers.key,
+                    f"is {answers.sampling.max_new_tokens}, and reward {reward.name!r} would judge "
+                    f"up to {length} tokens in the context of {own['base']!r}, which is {context}",
+                    "shorten queries or answers, or use another model",
+                )
 
 
 def _too_long(rollout: Rollout, context: int, base: str) -> NoReturn:
     new, room = rollout.sampling.max_new_tokens, context - rollout.prompt
     raise ConfigError(
         rollout.key,
-        f"is {new}, after a prompt of up to {rollout.prompt} tokens, and the context of {base!r} "
-        f"is {context}",
+        f"is {new}, after a prompt of up to {rollout.prompt} tokens ({rollout.name}), and the "
+        f"context of {base!r} is {context}",
         f"set {room} or less" if room > 0 else "make queries shorter, or use another model",
     )
