@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from published_sizes import published_config
 from tiny_models import build_llama, build_qwen3
 
-from lsp_lightning import Policy
+from lsp_lightning import ConfigError, Policy, pretrained
+from lsp_lightning.paths import resolve
+from lsp_lightning.planning import lengths, settings
 
 torch.set_num_threads(1)
 
@@ -30,6 +33,30 @@ def tiny_qwen3_folder(tmp_path_factory) -> Path:
 def tiny_policy(tiny_llama_folder) -> Policy:
     """The tiny Llama as policy and reference, for tests that change no weight."""
     return Policy(str(tiny_llama_folder))
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """Real models' configs come from their published sizes, folders' from their folders.
+
+    There are no tokenizers of real models.
+    """
+    load_config, load_codec = pretrained.load_config, pretrained.load_codec
+
+    def local(base: str) -> bool:
+        return resolve(base).is_dir()
+
+    def config(base, key="model.base"):
+        return load_config(base, key) if local(base) else published_config(base, key)
+
+    def codec(base, *args, **kwargs):
+        if local(base):
+            return load_codec(base, *args, **kwargs)
+        raise ConfigError("model.base", f"no tokenizer of {base!r}", "none is needed")
+
+    for module in (pretrained, settings, lengths):
+        monkeypatch.setattr(module, "load_config", config)
+    monkeypatch.setattr(lengths, "load_codec", codec)
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)
-def no_model(untouched_process, monkeypatch):
-    """No model is loaded."""
+def no_model(untouched_process, published, monkeypatch):
+    """No model is loaded; sizes of real ones come from files."""
     monkeypatch.setattr(
         transformers.AutoModelForCausalLM,
         "from_pretrained",

@@ -1,23 +1,19 @@
 """The presets for cards of 8 to 24 GB: parsed, and planned from the published sizes."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from transformers import AutoConfig
+from published_sizes import published_config
 
 from lsp_lightning import pretrained
-from lsp_lightning.errors import ConfigError
 from lsp_lightning.main import main
-from lsp_lightning.planning import lengths, settings
 from lsp_lightning.planning.models import layer_kinds
 from lsp_lightning.planning.report import USABLE
 
 ROOT = Path(__file__).parent.parent
-PUBLISHED = ROOT / "tests" / "published"
 PRESETS = sorted((ROOT / "configs").glob("gpu*.yaml"))
 #: Parameters of the models as their pages and reports count them; reward models have a head of one
 #: row in place of the tied one.
@@ -36,26 +32,6 @@ PARAMETERS = {
 }
 
 pytestmark = pytest.mark.usefixtures("untouched_process", "published")
-
-
-def published_config(base, key="model.base"):
-    """A model's config from the sizes in this folder, as the hub would give it."""
-    path = PUBLISHED / f"{base.replace('/', '__')}.json"
-    if not path.is_file():
-        raise ConfigError(key, f"no sizes of {base!r}", "write them down")
-    return AutoConfig.for_model(**json.loads(path.read_text()))
-
-
-@pytest.fixture
-def published(monkeypatch):
-    """The hub is out of reach: sizes come from files, and there are no tokenizers."""
-
-    def no_tokenizer(base, *args, **kwargs):
-        raise ConfigError("model.base", f"no tokenizer of {base!r}", "none is needed")
-
-    for module in (pretrained, settings, lengths):
-        monkeypatch.setattr(module, "load_config", published_config)
-    monkeypatch.setattr(lengths, "load_codec", no_tokenizer)
 
 
 def card(path):
