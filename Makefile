@@ -14,7 +14,7 @@ setup: $(READY) ## the virtual environment with every tested version
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
-	@echo "setting up $(VENV) (some minutes, 1.7 GB or more)"
+	@echo "setting up $(VENV) (some minutes, 1.9 GB or more)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $(READY)
