@@ -147,6 +147,7 @@ class RoundUpdate:
         self._policy = policy
         self._settings = settings
         self._micro_batches = micro_batches
+        self._told = False
         self.scaler = torch.amp.GradScaler(
             policy.device.type,
             backoff_factor=_BACKOFF,
@@ -186,6 +187,7 @@ class RoundUpdate:
             if self.scaler.is_enabled():
                 self.scaler.unscale_(optimizer)
                 self.scaler.update()
+            self._tell_of_idle_adapters()
             norm = clip_gradient(self._policy, self._settings.max_grad_norm)
             if torch.isfinite(norm):
                 return facts, norm
@@ -195,6 +197,21 @@ class RoundUpdate:
         if before:  # no scale helps, so it was not to blame
             self.scaler.load_state_dict(before)
         return facts, norm
+
+    def _tell_of_idle_adapters(self) -> None:
+        """Say once which adapters the training pass does not go through."""
+        if self._told or not self._policy.has_adapter:
+            return
+        self._told = True
+        trained = [(n, p) for n, p in self._policy.model.named_parameters() if p.requires_grad]
+        idle = sorted({name.partition(".lora_")[0] for name, p in trained if p.grad is None})
+        if idle:
+            warnings.warn(
+                f"model.lora.target_modules: no gradient reaches the adapters of {idle[0]} and "
+                f"{len(idle) - 1} more; where sampling goes through them, what is trained is not "
+                "what samples: leave them out",
+                stacklevel=3,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold, plain values only."""

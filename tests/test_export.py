@@ -350,6 +350,26 @@ def test_an_export_that_fails_leaves_what_was_there(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_an_older_export_comes_back_where_the_new_one_cannot_take_its_place(
+    tiny_llama_folder, tmp_path, monkeypatch
+):
+    base, out = str(tiny_llama_folder), tmp_path / "out"
+    policy = stirred(base)
+    export_run(policy, base, "adapter", out, FACTS)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    rename = Path.rename
+
+    def refuse(path, target):
+        if path.name.endswith(".partial"):
+            raise OSError("device or resource busy")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="busy"):
+        export_run(policy, base, "merged", out, FACTS)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 # -- the command -----------------------------------------------------------------------------------
 
 

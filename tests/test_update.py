@@ -9,10 +9,11 @@ from small_game import Checksum, brief, make_policy, stir, tiny_round
 
 from lsp_lightning import PromptFile, SelfReward, VerifiableReward, round_advantages
 from lsp_lightning.collate import pack, sampled_logprobs
+from lsp_lightning.fitting import TokenBudget
 from lsp_lightning.player import FrozenPlayer
 from lsp_lightning.selfplay import Advantages
 from lsp_lightning.types import Role
-from lsp_lightning.update import LossSettings, accumulate_gradients, role_rows
+from lsp_lightning.update import LossSettings, RoundUpdate, accumulate_gradients, role_rows
 
 ALL_AT_ONCE = 10**6
 FORMS = ["k1_in_reward", "k2_loss", "k3_loss", "k1_loss"]
@@ -306,3 +307,28 @@ def test_the_sampled_logprobs_come_in_the_order_of_the_rows(played):
     assert torch.equal(rows[4], first_answer)
     first_query = playout.queries.logprobs[0][playout.queries.completion_mask[0]]
     assert torch.equal(rows[0], first_query)
+
+
+# -- adapters that nothing goes through ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bypassed", [True, False])
+def test_adapters_that_training_goes_round_are_named_once(tiny_llama_folder, bypassed, recwarn):
+    policy = make_policy(tiny_llama_folder)
+    played = tiny_round(policy, n=2, g=2)
+    if bypassed:  # some architectures read a layer's weight in training and do not call the layer
+        layer = policy.causal_lm.model.layers[1].mlp.up_proj
+        layer.forward = layer.base_layer.forward
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    update = RoundUpdate(policy, LossSettings(0.1, "k1_in_reward", 1.0), TokenBudget("m", 10**6))
+    for _ in range(2):
+        update.gradient(
+            played,
+            round_advantages(played),
+            torch.optim.SGD(trained, lr=1.0),
+            lambda loss: loss.backward(),
+            seed=0,
+        )
+    told = [str(w.message) for w in recwarn if "no gradient reaches" in str(w.message)]
+    assert len(told) == int(bypassed)
+    assert all("layers.1.mlp.up_proj and 0 more" in line for line in told)

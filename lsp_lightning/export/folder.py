@@ -118,8 +118,7 @@ def _put_in_place(out: Path) -> Iterator[Path]:
     folder, old = (out.with_name(f".{out.name}.{state}") for state in ("partial", "old"))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        for left in (folder, old):  # of an export that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        _tidy(out, folder, old)  # of an export that was killed
         folder.mkdir()
     except OSError as error:
         raise ConfigError(
@@ -131,8 +130,15 @@ def _put_in_place(out: Path) -> Iterator[Path]:
             out.rename(old)
         folder.rename(out)
     finally:
-        for left in (folder, old):
-            shutil.rmtree(left, ignore_errors=True)
+        _tidy(out, folder, old)
+
+
+def _tidy(out: Path, folder: Path, old: Path) -> None:
+    """Nothing half made is left, and the older export is back if no newer one took its place."""
+    if old.exists() and not out.exists():
+        old.rename(out)
+    for left in (folder, old):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _save_adapter(policy: Policy, base: str, folder: Path) -> None:
