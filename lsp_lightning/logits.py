@@ -1,18 +1,38 @@
 """From tokens to log-probs, as each architecture does it: hidden states, head, soft-capping."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lsp_lightning.attention import Attention, takes_trees, tree_hidden_states
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional.logprobs import token_logprobs
-from lsp_lightning.inference import inference_state
+from lsp_lightning.inference import by_token_budget, inference_state, pad_right
+from lsp_lightning.tree import trees_within
+from lsp_lightning.tree_attention import TreeAttention
 from lsp_lightning.types import TrainBatch
 
 
-def hidden_states(model: Any, input_ids: Tensor, position_ids: Tensor) -> Tensor:
-    """Final hidden states (B, S, H) of rows padded on the right, under plain causal attention."""
+def hidden_states(
+    model: Any, input_ids: Tensor, position_ids: Tensor | None = None, tree: Attention | None = None
+) -> Tensor:
+    """Final hidden states (B, S, H).
+
+    Args:
+        model: a causal LM.
+        input_ids: (B, S), padded on the right where ``tree`` is None.
+        position_ids: (B, S), or None where each row counts its places.
+        tree: what each place attends to; None is plain causal attention.
+    """
+    if tree is not None:
+        assert position_ids is not None
+        return tree_hidden_states(model, input_ids, position_ids, tree)
+    if position_ids is None:
+        # padding counts on: a position that starts again would be taken for another packed row
+        position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)
+        position_ids = position_ids.expand_as(input_ids)
     out = model.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False)
     hidden: Tensor = out.last_hidden_state
     return hidden
@@ -40,9 +60,8 @@ def completion_logprobs(
         batch: some completions of a round.
         logits_at_once: see :func:`lsp_lightning.functional.logprobs.token_logprobs`.
     """
-    if int(batch.segments.max()) > 1:
-        raise ValueError("rows with several completions need a segmented attention mask")
-    hidden = hidden_states(model, batch.input_ids, batch.position_ids).flatten(0, 1)
+    hidden = hidden_states(model, batch.input_ids, batch.position_ids, batch.attention)
+    hidden = hidden.flatten(0, 1)
     places = batch.mask.nonzero(as_tuple=True)
     logprobs, entropies = token_logprobs(
         hidden[batch.sources[places]],
@@ -55,6 +74,46 @@ def completion_logprobs(
     return empty.index_put(places, logprobs.float()), empty.index_put(places, entropies.float())
 
 
+def next_token_logprobs(
+    model: Any, prompts: Sequence[Sequence[int]], pad_id: int, max_tokens: int
+) -> Tensor:
+    """Log-probs of the token after each prompt at temperature 1. -> (n, V) fp32, on the CPU.
+
+    Args:
+        model: a causal LM, in inference.
+        prompts: token ids.
+        pad_id: fills up shorter rows.
+        max_tokens: through the model at once; a longer prompt goes by itself.
+    """
+    results: dict[int, Tensor] = {}
+    for part, last in _last_hidden_states(model, prompts, pad_id, max_tokens):
+        # (n, V) is no small tensor: not kept where the model is
+        logprobs = head_logits(model, last).float().log_softmax(dim=-1).cpu()
+        results.update(zip(part, logprobs, strict=True))
+    return torch.stack([results[i] for i in range(len(prompts))])
+
+
+def _last_hidden_states(
+    model: Any, prompts: Sequence[Sequence[int]], pad_id: int, max_tokens: int
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Some prompts, by index, and the hidden state after each (n, H), until all are done.
+
+    What prompts begin with alike, a judge's rubric, is computed once where the model can.
+    """
+    device = next(model.parameters()).device
+    if takes_trees(model):
+        for part, tree in trees_within(prompts, max_tokens):
+            ids, positions = tree.tokens.to(device), tree.positions.to(device)
+            attention = TreeAttention.of(tree).to(device)
+            hidden = hidden_states(model, ids[None], positions[None], attention)[0]
+            yield part, hidden[torch.stack([row[-1] for row in tree.rows]).to(device)]
+        return
+    for part in by_token_budget([len(prompt) for prompt in prompts], max_tokens):
+        ids, mask = (x.to(device) for x in pad_right([prompts[i] for i in part], pad_id))
+        hidden = hidden_states(model, ids)
+        yield part, hidden[torch.arange(len(part), device=device), mask.sum(1) - 1]
+
+
 def check_head(model: Any) -> None:
     """Whether logits made from hidden states are the model's own, while it is trained too.
 
@@ -64,9 +123,9 @@ def check_head(model: Any) -> None:
     ids = torch.arange(4, device=next(model.parameters()).device).unsqueeze(0)
     with inference_state(model, ids.device.type):
         own = model(input_ids=ids).logits[0].float()
-        ours = head_logits(model, hidden_states(model, ids, ids)[0]).float()
+        ours = head_logits(model, hidden_states(model, ids)[0]).float()
         model.train()
-        trained = head_logits(model, hidden_states(model, ids, ids)[0]).float()
+        trained = head_logits(model, hidden_states(model, ids)[0]).float()
         model.eval()
     if not all(torch.allclose(own, found, atol=1e-2, rtol=1e-2) for found in (ours, trained)):
         raise ConfigError(

@@ -1,6 +1,6 @@
 """A player at the table: the policy behind an engine, spoken to in prompts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Self
@@ -38,10 +38,29 @@ class Player:
         return cls(engine, policy.codec, policy.pad_id)
 
     def respond(
-        self, prompts: Sequence[Sequence[int]], draws: int, sampling: Sampling, seed: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        draws: int,
+        sampling: Sampling,
+        seed: int,
+        finished: Callable[[int, str], None] | None = None,
     ) -> Rollouts:
-        """``draws`` completions of each prompt, query-major, on the CPU."""
-        drawn = self.engine.generate(prompts, draws, sampling, seed)
+        """``draws`` completions of each prompt, query-major, on the CPU.
+
+        Args:
+            prompts: token ids.
+            draws: of each.
+            sampling: how they are drawn.
+            seed: of all that is drawn.
+            finished: told each row and its text as soon as it has ended, while others go on; see
+                :class:`lsp_lightning.generation.base.Engine`.
+        """
+
+        def told(row: int, tokens: list[int]) -> None:
+            assert finished is not None
+            finished(row, self.codec.decode(tokens))
+
+        drawn = self.engine.generate(prompts, draws, sampling, seed, told if finished else None)
         ids, mask = drawn.ids.cpu(), drawn.mask.cpu()
         prompt_ids, prompt_mask = pad_left(prompts, self.pad_id)
         texts = [self.codec.decode(row[keep].tolist()) for row, keep in zip(ids, mask, strict=True)]

@@ -10,15 +10,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lsp_lightning.attention import takes_trees
 from lsp_lightning.chat import ChatCodec
 from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.fitting import moved
 from lsp_lightning.functional.logprobs import LOGITS_AT_ONCE
-from lsp_lightning.inference import by_token_budget, inference_state, pad_right
-from lsp_lightning.logits import check_head, completion_logprobs, head_logits, hidden_states
+from lsp_lightning.inference import inference_state
+from lsp_lightning.logits import check_head, completion_logprobs, next_token_logprobs
 from lsp_lightning.paths import resolve
 from lsp_lightning.pretrained import check_policy, load_codec, load_config, load_model
 from lsp_lightning.quantization import Quantization
+from lsp_lightning.sharing import install
 from lsp_lightning.types import TrainBatch
 
 ReferenceChoice = Literal["start", "base"]
@@ -90,6 +92,7 @@ class Policy(nn.Module):
         self.dtype = compute_type(dtype, device, lora is not None, family)
         model = load_model(base, self.dtype, quantization, device)
         check_head(model)
+        install(model)
         self.codec: ChatCodec
         self.codec, self.pad_id = load_codec(base, model, chat_template_kwargs or {})
         if activation_checkpointing:
@@ -97,7 +100,7 @@ class Policy(nn.Module):
         self.model: nn.Module
         if lora is None and init_adapter is None:
             self.model = model
-            # a list keeps the copy out of parameters() and state_dict(): it is loaded, never saved
+            # in a list it is outside of parameters() and state_dict(): it is loaded, never saved
             self._copies = [copy.deepcopy(model).eval().requires_grad_(False)]
         else:
             self.model = with_adapter(model, lora or Lora(), init_adapter, reference)
@@ -107,13 +110,18 @@ class Policy(nn.Module):
 
     @property
     def causal_lm(self) -> Any:
-        """The Hugging Face model with its adapters in place: what engines sample from."""
+        """The Hugging Face model with its adapters: what engines sample from."""
         return _causal_lm(self.model)
 
     @property
     def has_adapter(self) -> bool:
         """Whether adapters are trained, and not all weights."""
         return not self._copies
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether prompts are computed once for all behind them."""
+        return takes_trees(self.causal_lm)
 
     @property
     def device(self) -> torch.device:
@@ -126,7 +134,7 @@ class Policy(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Log-probs of the completions' tokens, differentiable; entropies, detached. (C, T) each.
 
-        Both at each completion's sampling temperature, in fp32; 0 on padding.
+        Both at each one's sampling temperature, in fp32; 0 on padding.
         """
         return completion_logprobs(self.causal_lm, batch, logits_at_once)
 
@@ -172,23 +180,13 @@ class Policy(nn.Module):
     ) -> Tensor:
         """The reference's log-probs of the token after each prompt, temperature 1. -> (n, V) fp32.
 
-        At most ``max_tokens`` go through the model at once, padding included.
+        At most ``max_tokens`` go through the model at once.
         """
-        results: dict[int, Tensor] = {}
         with self.reference() as model:
-            for rows in by_token_budget([len(p) for p in prompts], max_tokens):
-                ids, mask = pad_right([prompts[i] for i in rows], self.pad_id)
-                ids, ends = ids.to(self.device), mask.sum(1).to(self.device) - 1
-                positions = torch.arange(ids.shape[1], device=self.device).expand_as(ids)
-                hidden = hidden_states(model, ids, positions)
-                last = hidden[torch.arange(len(rows), device=self.device), ends]
-                logprobs = head_logits(model, last).float().log_softmax(dim=-1)
-                results.update(zip(rows, logprobs.cpu(), strict=True))  # (n, V) is no small tensor
-        return torch.stack([results[i] for i in range(len(prompts))])
+            return next_token_logprobs(model, prompts, self.pad_id, max_tokens)
 
     def trained_state(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold, by name: every adapter (the frozen one too), or all
-        weights."""
+        """What a checkpoint must hold, by name: every adapter, frozen too, or all weights."""
         state = self.state_dict()
         if self._copies:
             return state

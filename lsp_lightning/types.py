@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -180,17 +180,16 @@ class TrainBatch:
     """One forward pass over some completions of a round.
 
     How completions lie in rows is this type's secret: the model sees rows of ``input_ids``;
-    everybody else sees completions (C, T), found again through ``sources``. Several completions
-    may share the prompt of one row.
+    everybody else sees completions (C, T), found again through ``sources``. Rows that begin alike
+    may share what they begin with: then all tokens lie in one row, as a tree.
     """
 
     input_ids: Tensor
-    """(B, S) int64, padded on the right."""
-    position_ids: Tensor
-    """(B, S) int64; a completion's positions follow its prompt's."""
-    segments: Tensor
-    """(B, S) int64: 0 prompt, 1.. one number a completion, -1 padding. Attention is causal within
-    prompt + own segment."""
+    """(B, S) int64, padded on the right; (1, S) as a tree."""
+    position_ids: Tensor | None
+    """(1, S) int64 of a tree; None where each row counts its places."""
+    attention: Any
+    """What the places of a tree attend to; None where rows are plain ones."""
     targets: Tensor
     """(C, T) int64, the completions' tokens."""
     mask: Tensor
@@ -204,7 +203,9 @@ class TrainBatch:
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
+        moved: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in moved.items():
+            moved[name] = None if value is None else value.to(device)
         return type(self)(**moved)
 
 

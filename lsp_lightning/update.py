@@ -2,14 +2,14 @@
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lsp_lightning.collate import longest_row, pack, sampled_logprobs
+from lsp_lightning.collate import by_row, in_batch, longest_row, pack, sampled_logprobs
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.fitting import TokenBudget
 from lsp_lightning.functional import (
@@ -71,7 +71,7 @@ class UpdateFacts:
     """log pi - log pi_ref of each completion, as sampled: an estimate of the KL in nats a
     sequence."""
     entropy_R: Tensor
-    """Mean token entropy of each completion in nats."""
+    """Mean token entropy of each completion in nats; NaN where nothing was to be learned."""
     roles: dict[Role, slice]
     """Which rows are whose."""
 
@@ -87,7 +87,7 @@ def accumulate_gradients(
     policy: Policy,
     played: SelfPlayRound,
     advantages: Advantages,
-    batches: Sequence[TrainBatch],
+    lay_out: Callable[[Tensor | None], Sequence[TrainBatch]],
     settings: LossSettings,
     backward: Callable[[Tensor], None],
 ) -> UpdateFacts:
@@ -95,11 +95,21 @@ def accumulate_gradients(
 
     The reference passes over the whole round come first: the KL penalty is centred over each role's
     rows, and no adapter may be switched between a forward and its backward. Completions are
-    weighted so that micro-batches of any size sum to the gradient of the whole round.
+    weighted so that micro-batches of any size sum to the gradient of the whole round; those that
+    add nothing to it are left out.
+
+    Args:
+        policy: what is trained.
+        played: the scored round.
+        advantages: what its completions are reinforced by.
+        lay_out: micro-batches of the chosen completions, (R,) bool; of all for None.
+        settings: what the loss is made of.
+        backward: as ``Tensor.backward``.
     """
-    references = [policy.reference_logprobs(batch) for batch in batches]
+    batches = lay_out(None)
+    references = by_row(batches, [policy.reference_logprobs(batch) for batch in batches])
     roles = role_rows(played)
-    log_ratio_R = _sampled_log_ratios(played, batches, references)
+    log_ratio_R = _sampled_log_ratios(played, references)
     advantages_R = advantages.rows().clone()
     weights_R = torch.empty_like(advantages_R)
     n, g = played.rewards_NG.shape
@@ -109,14 +119,17 @@ def accumulate_gradients(
         if settings.kl == "k1_in_reward":
             advantages_R[rows] -= settings.beta * k1_in_reward(log_ratio_R[rows])
 
+    matters_R = weights_R != 0
+    if settings.kl == "k1_in_reward" or settings.beta == 0:
+        matters_R &= advantages_R != 0  # not so for NaN, which must be seen
     loss_sum = 0.0
-    entropy_R = torch.empty_like(advantages_R)
-    for batch, reference in zip(batches, references, strict=True):
+    entropy_R = torch.full_like(advantages_R, torch.nan)
+    for batch in batches if matters_R.all() else lay_out(matters_R):
         chosen = batch.rows.cpu()
         logprobs, entropies = policy.completion_logprobs(batch)
         loss = selfplay_loss(
             logprobs,
-            reference,
+            in_batch(references, batch),
             batch.mask,
             advantages_R[chosen].to(logprobs.device),
             weights_R[chosen].to(logprobs.device),
@@ -232,32 +245,36 @@ class RoundUpdate:
         tokens: int,
     ) -> UpdateFacts:
         optimizer.zero_grad()
-        device = self._policy.device
-        batches = [b.to(device) for b in pack(played, self._policy.pad_id, tokens)]
+        policy = self._policy
+        device = policy.device
+
+        def lay_out(chosen: Tensor | None) -> list[TrainBatch]:
+            batches = pack(played, policy.pad_id, tokens, policy.shares_prompts, chosen)
+            return [batch.to(device) for batch in batches]
+
         with seeded(device, seed):
-            return accumulate_gradients(
-                self._policy,
+            facts = accumulate_gradients(
+                policy,
                 played,
                 advantages,
-                batches,
+                lay_out,
                 self._settings,
                 lambda loss: backward(self.scaler.scale(loss)),
             )
+        if facts.entropy_R.isnan().all():  # nothing to learn: a gradient of zero, and not none
+            for parameter in policy.parameters():
+                if parameter.requires_grad:
+                    parameter.grad = torch.zeros_like(parameter)
+        return facts
 
 
-def _sampled_log_ratios(
-    played: SelfPlayRound, batches: Sequence[TrainBatch], references: Sequence[Tensor]
-) -> Tensor:
+def _sampled_log_ratios(played: SelfPlayRound, references: Mapping[int, Tensor]) -> Tensor:
     """Each completion's log-ratio from the log-probs it was sampled with. -> (R,)."""
+    pad = torch.nn.utils.rnn.pad_sequence
     sampled = sampled_logprobs(played)
-    log_ratio_R = torch.empty(len(sampled))
-    for batch, reference in zip(batches, references, strict=True):
-        mask, rows = batch.mask.cpu(), batch.rows.tolist()
-        logprobs = torch.zeros(mask.shape)
-        for c, row in enumerate(rows):
-            logprobs[c, : len(sampled[row])] = sampled[row]
-        log_ratio_R[rows] = sequence_log_ratio(logprobs, reference.cpu(), mask)
-    return log_ratio_R
+    mask = pad([torch.ones(len(row), dtype=torch.bool) for row in sampled], batch_first=True)
+    reference = pad([references[row] for row in range(len(sampled))], batch_first=True)
+    return sequence_log_ratio(pad(sampled, batch_first=True), reference, mask)
 
 
 def clip_gradient(policy: Policy, max_norm: float | None) -> Tensor:

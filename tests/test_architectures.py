@@ -112,14 +112,16 @@ def test_sampled_logprobs_are_those_the_trainer_computes_again(policy, prompts):
     assert drawn.mask.sum(1).max() > WINDOW
     assert not drawn.truncated.all()
     compared = 0
-    for batch in pack(as_round(prompts, draws, drawn, temperature), policy.pad_id, 200):
-        assert policy.model.training
-        logprobs, _ = policy.completion_logprobs(batch)
-        for c, row in enumerate(batch.rows.tolist()):
-            sampled = drawn.logprobs[row][drawn.mask[row]]
-            torch.testing.assert_close(logprobs[c][batch.mask[c]], sampled, atol=1e-4, rtol=0)
-            compared += len(sampled)
-    assert compared == int(drawn.mask.sum())
+    played = as_round(prompts, draws, drawn, temperature)
+    for shared in {policy.shares_prompts, False}:
+        for batch in pack(played, policy.pad_id, 200, shared):
+            assert policy.model.training
+            logprobs, _ = policy.completion_logprobs(batch)
+            for c, row in enumerate(batch.rows.tolist()):
+                sampled = drawn.logprobs[row][drawn.mask[row]]
+                torch.testing.assert_close(logprobs[c][batch.mask[c]], sampled, atol=1e-4, rtol=0)
+                compared += len(sampled)
+    assert compared == int(drawn.mask.sum()) * (1 + policy.shares_prompts)
 
 
 def gradients(policy, batch):
@@ -145,6 +147,41 @@ def test_every_adapter_of_the_text_model_gets_a_gradient(policy, prompts):
         torch.testing.assert_close(grad, plain[name], atol=1e-4, rtol=1e-4)
 
 
+def test_all_but_models_with_states_share_prompts(name, policy):
+    assert policy.shares_prompts == (name not in ("qwen3.5", "granite-hybrid"))
+
+
+def test_the_gradient_of_a_tree_is_that_of_its_rows(policy, prompts):
+    if not policy.shares_prompts:
+        pytest.skip("this architecture computes each completion with its own prompt")
+    prompts = [[*prompts[1], *prompt] for prompt in prompts]  # longer than a window, and alike
+    drawn = engine_of(policy, []).generate(prompts, 3, Sampling(max_new_tokens=NEW_TOKENS), seed=1)
+    played = as_round(prompts, 3, drawn, 1.0)
+    (tree,) = pack(played, policy.pad_id, 10_000, shared=True)
+    (rows,) = pack(played, policy.pad_id, 10_000)
+    assert tree.input_ids.numel() < 0.8 * rows.input_ids.numel()
+    shared, apart = gradients(policy, tree), gradients(policy, rows)
+    for name, grad in shared.items():
+        torch.testing.assert_close(grad, apart[name], atol=2e-4, rtol=1e-3)
+
+
+def test_tree_and_rows_sample_the_same_tokens(policy, prompts):
+    if not policy.shares_prompts:
+        pytest.skip("this architecture computes each completion with its own prompt")
+    stop_ids = list(range(0, len(policy.codec.tokenizer), 10))
+    call = (prompts, 3, Sampling(max_new_tokens=NEW_TOKENS), 5)
+    fast = engine_of(policy, stop_ids).generate(*call)
+    config = policy.causal_lm.config.get_text_config()
+    name = config._attn_implementation
+    config._attn_implementation = name.removeprefix("tree_")
+    try:
+        plain = engine_of(policy, stop_ids).generate(*call)
+    finally:
+        config._attn_implementation = name
+    assert torch.equal(fast.ids, plain.ids)
+    torch.testing.assert_close(fast.logprobs, plain.logprobs, atol=1e-4, rtol=0)
+
+
 def test_logits_are_computed_for_the_last_place_only(policy, prompts):
     seen = []
     head = policy.causal_lm.get_output_embeddings()
@@ -153,7 +190,8 @@ def test_logits_are_computed_for_the_last_place_only(policy, prompts):
         engine_of(policy, []).generate(prompts, 2, Sampling(max_new_tokens=2), seed=0)
     finally:
         handle.remove()
-    assert seen == [(len(prompts), 1), (2 * len(prompts), 1)]
+    prefill = (1, len(prompts)) if policy.shares_prompts else (len(prompts), 1)
+    assert seen == [prefill, (2 * len(prompts), 1)]
 
 
 def test_next_token_logprobs_are_those_of_the_bare_model(policy, folder, prompts):

@@ -4,22 +4,27 @@ import pytest
 import torch
 from small_game import make_policy, stir
 
+from lsp_lightning.attention import takes_trees
 from lsp_lightning.collate import pack
 from lsp_lightning.errors import OutOfMemory
 from lsp_lightning.fitting import TokenBudget
 from lsp_lightning.generation import LocalEngine
-from lsp_lightning.generation.local import sample, truncate
+from lsp_lightning.generation.sampling import sample, truncate
 from lsp_lightning.inference import pad_left
 from lsp_lightning.types import Completions, Playout, Rollouts, Sampling, SelfPlayRound
 
 PAD = 0
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen3"])
+@pytest.fixture(scope="module", params=["llama", "qwen3", "llama-rows"])
 def policy(request):
-    """A tiny policy whose adapter does something."""
-    policy = make_policy(request.getfixturevalue(f"tiny_{request.param}_folder"))
+    """A tiny policy whose adapter does something; as a tree, or each completion in its own row."""
+    name, _, rows = request.param.partition("-")
+    policy = make_policy(request.getfixturevalue(f"tiny_{name}_folder"))
     stir(policy, scale=0.5)
+    assert policy.shares_prompts
+    if rows:
+        in_rows(policy.causal_lm)
     return policy
 
 
@@ -42,13 +47,18 @@ def many_stops(model):
     return list(range(5, vocabulary(model), 6))
 
 
+def in_rows(model):
+    """Take from a model what lets it share prompts, as if its architecture could not."""
+    model.config._attn_implementation = "sdpa"
+    assert not takes_trees(model)
+
+
 def forward_shapes(model, call):
-    """What the model was asked to compute during ``call``: (rows, new tokens, attended) each."""
+    """What the model was asked to compute during ``call``: (rows, new tokens) each."""
     seen = []
 
     def look(module, args, kwargs):
-        attended = int(kwargs["attention_mask"].sum())
-        seen.append((*kwargs["input_ids"].shape, attended))
+        seen.append(tuple(kwargs["input_ids"].shape))
 
     handle = model.register_forward_pre_hook(look, with_kwargs=True)
     try:
@@ -91,7 +101,7 @@ def test_sampled_logprobs_are_those_the_trainer_computes_again(policy, temperatu
     )
     completions = drawn[0]
     rows = [shape[0] for shape in shapes[1:]]
-    assert rows[-1] < rows[0] == len(prompts) * draws, "no row left the batch: nothing was tested"
+    assert rows[-1] < rows[0] <= len(prompts) * draws, "no row left the batch: nothing was tested"
     played = as_round(prompts, draws, completions, temperature)
     for batch in pack(played, PAD, token_budget=200):
         logprobs, _ = policy.completion_logprobs(batch)
@@ -131,18 +141,29 @@ def as_round(prompts, draws, completions: Completions, temperature):
 def test_a_prompt_is_computed_once_for_all_its_draws(model, max_rows):
     lengths = [3, 9, 1, 6, 5]
     prompts = prompts_of(lengths, vocabulary(model))
-    engine = LocalEngine(model, [5], PAD, max_rows=max_rows)
+    engine = LocalEngine(model, [], PAD, max_rows=max_rows)
     shapes = forward_shapes(
         model, lambda: engine.generate(prompts, 4, Sampling(max_new_tokens=5), seed=0)
     )
-    # a prefill has as many rows as prompts; without a cache before it, it attends to them alone
-    longest = iter([max(lengths)] if max_rows == 512 else [9, 6, 5])
-    prefills = [shape for shape in shapes if shape[1] > 1 or shape[0] <= 2]
-    assert [new for _, new, _ in prefills] == list(longest)
-    assert sum(attended for _, _, attended in prefills) == sum(lengths)
-    decoding = [shape for shape in shapes if shape not in prefills]
-    assert decoding
-    assert all(new == 1 for _, new, _ in decoding)
+    parts = [lengths] if max_rows == 512 else [lengths[:2], lengths[2:4], lengths[4:]]
+    for part in parts:
+        prefill, *decoding = shapes[:5]
+        # one row that holds each of its tokens once, or a row for each padded to the longest
+        assert prefill == ((1, sum(part)) if takes_trees(model) else (len(part), max(part)))
+        assert decoding == [(4 * len(part), 1)] * 4
+        shapes = shapes[5:]
+    assert not shapes
+
+
+def test_what_prompts_begin_with_alike_is_computed_once(model):
+    if not takes_trees(model):
+        pytest.skip("in rows each prompt is for itself")
+    first, *others = prompts_of([40, 3, 5, 1], vocabulary(model))
+    prompts = [[*first, *other] for other in others]
+    shapes = forward_shapes(
+        model, lambda: LocalEngine(model, [], PAD).generate(prompts, 2, GREEDY, seed=0)
+    )
+    assert shapes[0] == (1, 40 + 3 + 5 + 1)
 
 
 LENGTHS = [3, 9, 1, 6, 5]
@@ -156,30 +177,29 @@ def within(tokens):
 
 
 @pytest.mark.parametrize(
-    ("rows", "prefilled"),
+    ("tokens", "of_tree", "of_rows"),
     [
-        (21, [5]),
-        (20, [5]),
-        (19, [4, 1]),
-        (8, [2, 2, 1]),
-        (4, [1] * 5),
-        (3, [1] * 10),  # four draws as three and one
-        (1, [1] * 20),
-        (0.5, [1] * 20),  # less than one row, which cannot be parted
+        # a prompt and its draws take 9 + 4 * 5 = 29 as a tree, 4 * (9 + 5) = 56 in rows
+        (10**6, [20], [20]),
+        (5 * 56, [20], [20]),
+        (5 * 56 - 1, [20], [16, 4]),
+        (5 * 29, [20], [8, 8, 4]),
+        (5 * 29 - 1, [16, 4], [8, 8, 4]),
+        (29, [4] * 5, [2, 2] * 5),
+        (28, [3, 1] * 5, [2, 2] * 5),
+        (14, [1] * 20, [1] * 20),
+        (7, [1] * 20, [1] * 20),  # less than one row, which cannot be parted
     ],
 )
-def test_rows_times_their_longest_stay_within_the_budget(model, rows, prefilled):
+def test_what_is_decoded_at_once_stays_within_the_budget(model, tokens, of_tree, of_rows):
     prompts = prompts_of(LENGTHS, vocabulary(model))
-    expected = LocalEngine(model, [], PAD).generate(prompts, 4, GREEDY, seed=0)
-    engine = LocalEngine(model, [], PAD, budget=within(int(rows * LONGEST)))
+    expected = LocalEngine(model, [], PAD).generate(prompts, 4, FREE, seed=0)
+    engine = LocalEngine(model, [], PAD, budget=within(tokens))
     drawn = []
-    shapes = forward_shapes(
-        model, lambda: drawn.append(engine.generate(prompts, 4, GREEDY, seed=0))
-    )
-    assert max(shape[0] for shape in shapes) <= max(rows, 1)
+    shapes = forward_shapes(model, lambda: drawn.append(engine.generate(prompts, 4, FREE, seed=0)))
     # four new tokens are computed after each prefill, the fifth is only drawn
-    assert [shape[0] for shape in shapes[::5]] == prefilled
-    # every completion is there, in its place
+    assert [rows for rows, _ in shapes[1::5]] == (of_tree if takes_trees(model) else of_rows)
+    # every completion is there, in its place, and the same
     assert torch.equal(drawn[0].ids, expected.ids)
 
 
@@ -227,7 +247,8 @@ def test_a_call_that_runs_out_of_memory_is_drawn_again_in_smaller_parts(
     budget = within(24 * LONGEST)
     engine = LocalEngine(model, [], PAD, budget=budget)
     drawn = engine.generate(prompts, 4, GREEDY, seed=0)
-    assert budget.tokens == 3 * LONGEST  # 24, 12, 6, 3 rows
+    # 24, 12, 6, 3 rows; as a tree four of them take no more than three in rows of their own
+    assert budget.tokens == (21 if takes_trees(model) else 3 * LONGEST)
     assert "out of memory at model.rollout_tokens" in capsys.readouterr().out
     assert torch.equal(drawn.ids, greedy.ids)
     torch.testing.assert_close(drawn.logprobs, greedy.logprobs, atol=1e-4, rtol=0)
@@ -271,10 +292,65 @@ def test_positions_count_from_the_first_token_of_each_prompt(model):
     finally:
         handle.remove()
     (prefill, mask), *steps = seen
-    for positions, kept, length in zip(prefill, mask.bool(), lengths, strict=True):
-        assert positions[kept].tolist() == list(range(length))
+    if takes_trees(model):
+        found = sorted(prefill[0].tolist())
+        assert found == sorted(place for length in lengths for place in range(length))
+    else:
+        for positions, kept, length in zip(prefill, mask.bool(), lengths, strict=True):
+            assert positions[kept].tolist() == list(range(length))
     for step, (positions, _) in enumerate(steps):
         assert positions[:, 0].tolist() == [n + step for n in lengths for _ in range(2)]
+
+
+def test_each_completion_is_told_once_as_soon_as_it_has_ended(model):
+    told, steps = {}, []
+    handle = model.register_forward_pre_hook(lambda module, args: steps.append(len(told)))
+    prompts, stop_ids = prompts_of([3, 9, 4], vocabulary(model)), many_stops(model)
+
+    def finished(row, tokens):
+        assert row not in told
+        told[row] = tokens
+
+    try:
+        drawn = LocalEngine(model, stop_ids, PAD, max_rows=8).generate(
+            prompts, 4, Sampling(max_new_tokens=12), 2, finished
+        )
+    finally:
+        handle.remove()
+    assert told == {i: drawn.ids[i][drawn.mask[i]].tolist() for i in range(12)}
+    # some were known while others had tokens to come
+    assert len({count for count in steps if 0 < count < 12}) > 2
+    assert drawn.truncated.any()
+
+
+def test_what_is_drawn_depends_on_no_row_beside_it(model):
+    """However the rows are parted; and a row's numbers are its own."""
+    prompts, stop_ids = prompts_of([3, 9, 4], vocabulary(model)), many_stops(model)
+    sampling = Sampling(max_new_tokens=12)
+    drawn = [
+        LocalEngine(model, stop_ids, PAD, max_rows).generate(prompts, 4, sampling, seed=2)
+        for max_rows in (512, 8, 4)
+    ]
+    assert torch.equal(drawn[0].ids, drawn[1].ids)
+    assert torch.equal(drawn[0].ids, drawn[2].ids)
+
+
+def test_numbers_at_the_edges_fall_into_tokens_that_have_a_share():
+    logits = torch.tensor([[-torch.inf, 1.0, 1.0, -torch.inf]]).expand(4, -1)
+    almost_one = 1 - 2**-24
+    uniforms = torch.tensor([0.0, 0.499, 0.501, almost_one])
+    tokens, logprobs = sample(logits, Sampling(), uniforms)
+    assert tokens.tolist() == [1, 1, 2, 2]
+    torch.testing.assert_close(logprobs, torch.full((4,), 0.5).log())
+    # rounding may lift a number to the total: it is still the last token with a share
+    assert sample(logits, Sampling(), torch.ones(4))[0].tolist() == [2] * 4
+
+
+def test_logits_that_are_no_numbers_give_a_token_and_a_logprob_that_says_so():
+    """The round is then skipped for its gradient: a run does not end here."""
+    tokens, logprobs = sample(torch.full((2, 5), torch.nan), Sampling(), torch.tensor([0.2, 0.9]))
+    assert ((tokens >= 0) & (tokens < 5)).all()
+    assert logprobs.isnan().all()
 
 
 def test_same_seed_same_tokens_other_seed_other_tokens(model):
@@ -393,7 +469,7 @@ def test_truncation_by_hand():
 
 def test_greedy_logprobs_are_those_at_temperature_one():
     logits = torch.tensor([[1.0, 3.0, 2.0]])
-    tokens, logprobs = sample(logits, Sampling(temperature=0.0), torch.Generator())
+    tokens, logprobs = sample(logits, Sampling(temperature=0.0), torch.zeros(1))
     assert tokens.tolist() == [1]
     torch.testing.assert_close(logprobs, logits.log_softmax(-1)[:, 1])
 

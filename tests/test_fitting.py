@@ -157,7 +157,7 @@ def policy(base):
 def played(base):
     policy = make_policy(base)
     stir(policy, scale=0.05)
-    return tiny_round(policy, n=4, g=3)
+    return tiny_round(policy, n=16, g=4)
 
 
 def gradient(policy, played, tokens, budget=None):
@@ -213,7 +213,7 @@ def test_the_gradient_is_the_one_of_the_size_that_fits_to_the_bit(
     policy, played, monkeypatch, capsys, where, after
 ):
     asked, limit = 4 * longest_row(played), 2 * longest_row(played)
-    assert len(pack(played, policy.pad_id, asked)) > after + 1
+    assert len(pack(played, policy.pad_id, asked, shared=True)) > after + 1
     untroubled = gradient(policy, played, limit)
     cramp(policy, limit, where, monkeypatch, after)
     budget = TokenBudget("model.tokens", asked)
@@ -223,7 +223,7 @@ def test_the_gradient_is_the_one_of_the_size_that_fits_to_the_bit(
     assert untroubled.norm() > 0
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.float64, 2e-7)])
 @pytest.mark.parametrize("where", ["forward", "backward"])
 def test_the_gradient_is_the_one_of_all_at_once(
     policy, played, monkeypatch, capsys, dtype, tolerance, where
@@ -348,8 +348,8 @@ def weights(callbacks):
     )
     data = SelfPlayDataModule(
         queries=Challenger(prompt=SHORT_PROMPT, sampling=Sampling(max_new_tokens=8)),
-        num_queries=8,
-        group_size=16,
+        num_queries=16,
+        group_size=32,
         solver=Sampling(max_new_tokens=24),
         seed=11,
     )

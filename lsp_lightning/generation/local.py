@@ -1,14 +1,23 @@
 """The engine in the training process, over the Hugging Face module itself."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lsp_lightning.attention import takes_trees
 from lsp_lightning.fitting import TokenBudget
-from lsp_lightning.inference import inference_state, pad_left
+from lsp_lightning.generation.base import Finished
+from lsp_lightning.generation.decoding import Decoder, RowDecoder, TreeDecoder
+from lsp_lightning.generation.sampling import sample
+from lsp_lightning.inference import inference_state
 from lsp_lightning.types import Completions, Sampling
+
+#: Completions that have ended leave the batch when it is no fuller than this: what is kept of the
+#: others' keys and values is copied then.
+_FULL = 0.875
 
 
 class LocalEngine:
@@ -24,9 +33,10 @@ class LocalEngine:
         pad_id: what fills up shorter rows.
         max_rows: prompts are taken together until their draws are so many; one prompt's draws are
             not parted for it.
-        budget: tokens decoded at once, at most: rows times the longest prompt and completion of the
-            call. Where not even one prompt's draws fit, they are parted and the prompt is prefilled
-            again for each part. None sets no limit.
+        budget: tokens decoded at once, at most, with the longest prompt and completion of the call
+            for each; completions share their prompt's where the model allows it. Where not even one
+            prompt's draws fit, they are parted and the prompt is computed again for each part. None
+            sets no limit.
     """
 
     def __init__(
@@ -44,141 +54,148 @@ class LocalEngine:
         self._budget = budget
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], draws: int, sampling: Sampling, seed: int
-    ) -> Completions:
-        """See :class:`lsp_lightning.generation.base.Engine`.
-
-        Where memory runs out, the budget is halved and the whole call drawn again from its seed.
-
-        Raises:
-            OutOfMemory: not even a single row fits.
-        """
-        if self._budget is None:
-            return self._generate(prompts, draws, sampling, seed, max(draws, self._max_rows))
-        longest = max(map(len, prompts)) + sampling.max_new_tokens
-
-        def attempt(tokens: int) -> Completions:
-            return self._generate(prompts, draws, sampling, seed, max(1, tokens // longest))
-
-        return self._budget.run(attempt, longest)
-
-    def _generate(
         self,
         prompts: Sequence[Sequence[int]],
         draws: int,
         sampling: Sampling,
         seed: int,
-        limit: int,
+        finished: Finished | None = None,
     ) -> Completions:
-        """The call with at most ``limit`` rows at once."""
+        """See :class:`lsp_lightning.generation.base.Engine`.
+
+        Where memory runs out, the budget is halved and the whole call drawn again from its seed:
+        the same tokens, but for rounding.
+
+        Raises:
+            OutOfMemory: not even a single row fits.
+        """
+        call = _Call(prompts, draws, sampling, seed, finished)
+        if self._budget is None:
+            return self._generate(call, None)
+        return self._budget.run(lambda tokens: self._generate(call, tokens), call.longest)
+
+    def _generate(self, call: "_Call", tokens: int | None) -> Completions:
+        """The call with at most so many tokens at once."""
         device = next(self._model.parameters()).device
-        generator = torch.Generator(device).manual_seed(seed)
-        part = min(draws, limit)
-        at_once = max(1, min(self._max_rows, limit) // draws)
         with inference_state(self._model, device.type):
             parts = [
-                self._decode(prompts[i : i + at_once], min(part, draws - done), sampling, generator)
-                for i in range(0, len(prompts), at_once)
-                for done in range(0, draws, part)
+                self._decode(call, rows, device)
+                for rows in call.parts(self._max_rows, tokens, takes_trees(self._model))
             ]
         return _concatenate(parts, self._pad_id)
 
-    def _decode(
-        self,
-        prompts: Sequence[Sequence[int]],
-        draws: int,
-        sampling: Sampling,
-        generator: torch.Generator,
-    ) -> Completions:
-        device, limit = generator.device, sampling.max_new_tokens
-        prompt_ids, prompt_mask = pad_left(prompts, self._pad_id)
-        prompt_ids, prompt_mask = prompt_ids.to(device), prompt_mask.to(device)
-        logits, cache = self._prefill(prompt_ids, prompt_mask)
-        origins = torch.arange(len(prompts), device=device).repeat_interleave(draws)
-        logits, attention = logits[origins], prompt_mask[origins]
-        cache.reorder_cache(origins)  # the one way to pick rows that all kinds of layers know
+    def _decode(self, call: "_Call", part: range, device: torch.device) -> Completions:
+        """Some rows of the call: all draws of some prompts, or some draws of one."""
+        limit, n = call.sampling.max_new_tokens, len(part)
+        decoder = self._decoder(call, part, device)
+        uniforms = call.uniforms(part).to(device)
         stop_ids = torch.tensor(self._stop_ids, device=device)
 
-        n = logits.shape[0]
         ids = torch.full((n, limit), self._pad_id, device=device)
-        mask = torch.zeros((n, limit), dtype=torch.bool, device=device)
         logprobs = torch.zeros((n, limit), device=device)
+        lengths = torch.full((n,), limit, device=device)
+        truncated = torch.ones(n, dtype=torch.bool, device=device)
         # rows of the batch being decoded: which completion each one is, and whether it goes on
         rows = torch.arange(n, device=device)
-        going = torch.ones(n, dtype=torch.bool, device=device)
-        truncated = going.clone()
+        going = truncated.clone()
+        logits = decoder.begin()
         for step in range(limit):
-            tokens, token_logprobs = sample(logits, sampling, generator)
-            ids[rows, step] = torch.where(going, tokens, self._pad_id)
-            logprobs[rows, step] = torch.where(going, token_logprobs, 0.0)
-            mask[rows, step] = going
-            going = going & ~torch.isin(tokens, stop_ids)
-            truncated[rows] = going
-            if step + 1 == limit or not bool(going.any()):
-                break
-            if going.float().mean() <= 0.5:  # the finished leave the batch
-                keep = going.nonzero().squeeze(1)
-                rows, going, tokens = rows[keep], going[keep], tokens[keep]
-                attention = attention[keep]
-                cache.reorder_cache(keep)
-            attention = torch.cat([attention, attention.new_ones(len(tokens), 1)], dim=1)
-            logits = self._forward(tokens.unsqueeze(1), attention, cache)
-        length = step + 1
-        return Completions(ids[:, :length], mask[:, :length], logprobs[:, :length], truncated)
-
-    def _prefill(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Any]:
-        from transformers import DynamicCache
-
-        cache = DynamicCache(config=self._model.config)
-        return self._forward(ids, mask, cache), cache
-
-    def _forward(self, ids: Tensor, attention: Tensor, cache: Any) -> Tensor:
-        """Logits (n, V) after the last of ``ids`` (n, new), whose keys join the cache."""
-        positions = (attention.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-        # the last place by its index, which copies it: of a slice, which is not contiguous, CPUs
-        # make a copy of the head's weights for each row in bfloat16
-        last = torch.tensor([-1], device=ids.device) if ids.shape[1] > 1 else 1
-        out = self._model(
-            input_ids=ids,
-            attention_mask=attention,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=last,
+            tokens, token_logprobs = sample(logits, call.sampling, uniforms[rows, step])
+            ids[rows, step] = tokens
+            logprobs[rows, step] = token_logprobs
+            ends = going & torch.isin(tokens, stop_ids)
+            if ends.any():  # one look a token at what the device computes
+                ended = rows[ends]
+                lengths[ended], truncated[ended] = step + 1, False
+                call.tell(part.start, ended, ids[:, : step + 1])
+                going &= ~ends
+                count = int(going.sum())
+                if count == 0:
+                    break
+                if count <= _FULL * len(going) and step + 1 < limit:
+                    keep = going.nonzero().squeeze(1)
+                    decoder.keep(keep)
+                    rows, going, tokens = rows[keep], going[keep], tokens[keep]
+            if step + 1 < limit:
+                logits = decoder.step(tokens)
+        call.tell(part.start, truncated.nonzero().squeeze(1), ids)
+        width = int(lengths.max())
+        mask = torch.arange(width, device=device) < lengths.unsqueeze(1)
+        return Completions(
+            ids=ids[:, :width].masked_fill(~mask, self._pad_id),
+            mask=mask,
+            logprobs=logprobs[:, :width].masked_fill(~mask, 0.0),
+            truncated=truncated,
         )
-        logits: Tensor = out.logits[:, -1]
-        return logits
+
+    def _decoder(self, call: "_Call", part: range, device: torch.device) -> Decoder:
+        prompts = call.prompts[part.start // call.draws : -(-part.stop // call.draws)]
+        draws = len(part) // len(prompts)
+        if takes_trees(self._model):
+            limit = call.sampling.max_new_tokens
+            return TreeDecoder(self._model, prompts, draws, limit, device)
+        return RowDecoder(self._model, prompts, draws, self._pad_id, device)
 
 
-def sample(
-    logits_nV: Tensor, sampling: Sampling, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """One token a row, and its log-prob at the sampling temperature before any truncation.
+@dataclass(frozen=True)
+class _Call:
+    """What an engine was asked for."""
 
-    At temperature 0 the likeliest token, with its log-prob at temperature 1. -> (n,), (n,) fp32.
-    """
-    logits_nV = logits_nV.float()
-    if sampling.temperature == 0:
-        logprobs_nV = logits_nV.log_softmax(dim=-1)
-        tokens = logprobs_nV.argmax(dim=-1)
-    else:
-        logprobs_nV = (logits_nV / sampling.temperature).log_softmax(dim=-1)
-        kept_nV = truncate(logprobs_nV, sampling.top_p, sampling.top_k)
-        tokens = torch.multinomial(kept_nV.exp(), 1, generator=generator).squeeze(1)
-    return tokens, logprobs_nV.gather(1, tokens.unsqueeze(1)).squeeze(1)
+    prompts: Sequence[Sequence[int]]
+    draws: int
+    sampling: Sampling
+    seed: int
+    finished: Finished | None
 
+    @property
+    def longest(self) -> int:
+        """Tokens of a row at most."""
+        return max(map(len, self.prompts)) + self.sampling.max_new_tokens
 
-def truncate(logprobs_nV: Tensor, top_p: float, top_k: int) -> Tensor:
-    """Log-probs with the tokens outside of top-k and of the nucleus at minus infinity. (n, V)."""
-    if top_k > 0 and top_k < logprobs_nV.shape[1]:
-        smallest = logprobs_nV.topk(top_k, dim=-1).values[:, -1:]
-        logprobs_nV = logprobs_nV.masked_fill(logprobs_nV < smallest, float("-inf"))
-    if top_p < 1:
-        ordered, order = logprobs_nV.softmax(dim=-1).sort(dim=-1, descending=True)
-        outside = ordered.cumsum(dim=-1) - ordered >= top_p  # the token that crosses top_p stays
-        outside = torch.zeros_like(outside).scatter(1, order, outside)
-        logprobs_nV = logprobs_nV.masked_fill(outside, float("-inf"))
-    return logprobs_nV
+    def parts(self, max_rows: int, tokens: int | None, shared: bool) -> list[range]:
+        """The rows, in parts that are decoded together.
+
+        Prompts are taken together as rows and tokens allow; the draws of one are parted only where
+        tokens do not hold them all.
+
+        Args:
+            max_rows: rows at once, more only if one prompt has more draws.
+            tokens: tokens at once, padding included; None is any number.
+            shared: whether draws share the tokens of their prompt.
+        """
+        new = self.sampling.max_new_tokens
+        prompt = self.longest - new
+        draws, prompts = self.draws, max(1, max_rows // self.draws)
+        if tokens is not None:
+            each = prompt + draws * new if shared else draws * self.longest
+            prompts = min(prompts, tokens // each)
+            if prompts == 0:
+                fitting = (tokens - prompt) // new if shared else tokens // self.longest
+                draws, prompts = min(draws, max(1, fitting)), 1
+        rows = range(len(self.prompts) * self.draws)
+        if draws == self.draws:
+            return [rows[i : i + prompts * draws] for i in rows[:: prompts * draws]]
+        return [
+            rows[i + done : i + min(done + draws, self.draws)]
+            for i in rows[:: self.draws]
+            for done in range(0, self.draws, draws)
+        ]
+
+    def uniforms(self, part: range) -> Tensor:
+        """A number for each token of some rows, (n, tokens): each row's are its own.
+
+        Drawn on the CPU, so that no device and no way of parting the rows changes them.
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+        count = len(self.prompts) * self.draws
+        numbers = torch.rand(count, self.sampling.max_new_tokens, generator=generator)
+        return numbers[part.start : part.stop]
+
+    def tell(self, start: int, rows: Tensor, ids: Tensor) -> None:
+        """Tell that some rows of a part have ended with these tokens."""
+        if self.finished is not None:
+            for row, tokens in zip(rows.tolist(), ids[rows].tolist(), strict=True):
+                self.finished(start + row, tokens)
 
 
 def _concatenate(parts: Sequence[Completions], pad_id: int) -> Completions:

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lsp_lightning.functional import LOGITS_AT_ONCE, selfplay_loss
-from lsp_lightning.generation.local import sample
+from lsp_lightning.generation.sampling import sample
 from lsp_lightning.inference import inference_state
 from lsp_lightning.logits import completion_logprobs, head_logits, hidden_states
 from lsp_lightning.planning.models import CLASSIFIER, ModelSpec, build, short_models, whole_model
@@ -155,7 +155,7 @@ def prefill(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) ->
     lm, start = _causal_lm(model), _start(tracker)
     with inference_state(model, "cpu"):
         logits = _next_logits(lm, shape.rows, shape.prompt, shape.prompt, _cache(lm))
-        sample(logits, sampling, torch.Generator())
+        sample(logits, sampling, torch.zeros(shape.rows))
     return Cost(tracker.peak - start, flops=tracker.flops)
 
 
@@ -169,7 +169,7 @@ def decode(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> 
         tracker.reset_peak()
         tracker.flops = 0
         logits = _next_logits(lm, shape.rows, 1, shape.length, cache)
-        sample(logits, sampling, torch.Generator())
+        sample(logits, sampling, torch.zeros(shape.rows))
     return Cost(tracker.peak - start, filled, tracker.flops)
 
 
@@ -178,12 +178,10 @@ def train_batch(shape: Shape) -> TrainBatch:
     rows, length, new = shape.rows, shape.length, shape.completion
     with unset_fake_temporarily():
         first = torch.arange(rows).unsqueeze(1) * length + shape.prompt - 1
-        segments = torch.zeros(rows, length, dtype=torch.long)
-        segments[:, shape.prompt :] = 1
         return TrainBatch(
             input_ids=_ids(rows, length),
-            position_ids=_positions(shape),
-            segments=segments,
+            position_ids=None,
+            attention=None,
             targets=torch.zeros(rows, new, dtype=torch.long),
             mask=torch.ones(rows, new, dtype=torch.bool),
             sources=first + torch.arange(new),

@@ -1,0 +1,133 @@
+"""Completions grown by a token at a time, over a cache of keys and values."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lsp_lightning.attention import tree_logits
+from lsp_lightning.inference import pad_left
+from lsp_lightning.kv_cache import RolloutCache
+from lsp_lightning.tree import token_tree
+
+
+class Decoder(Protocol):
+    """The model at work on the n completions of one batch."""
+
+    def begin(self) -> Tensor:
+        """Compute the prompts. -> logits of the first tokens, (n, V)."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Add a token (n,) to each completion. -> logits of the next ones, (n, V)."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Only these completions go on."""
+
+
+class TreeDecoder:
+    """Prompts share what they begin with, and completions their prompt: nothing is there twice.
+
+    Args:
+        model: a causal LM that takes trees.
+        prompts: token ids.
+        draws: completions of each.
+        limit: tokens of a completion at most.
+        device: where the model is.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        draws: int,
+        limit: int,
+        device: torch.device,
+    ) -> None:
+        self._model = model
+        self._draws = draws
+        self._tree = token_tree(prompts)
+        self._cache = RolloutCache(self._tree, limit, device)
+        self._first = torch.zeros(1, dtype=torch.long, device=device)
+
+    def begin(self) -> Tensor:
+        """See :class:`Decoder`."""
+        device, tree = self._first.device, self._tree
+        ends = torch.stack([row[-1] for row in tree.rows]).to(device)
+        tokens, positions = tree.tokens.to(device), tree.positions.to(device)
+        logits = tree_logits(self._model, tokens[None], positions[None], self._cache, ends)[0]
+        self._cache.begin(self._draws)
+        return logits.repeat_interleave(self._draws, dim=0)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """See :class:`Decoder`."""
+        positions = self._cache.step().unsqueeze(1)
+        ids = tokens.unsqueeze(1)
+        return tree_logits(self._model, ids, positions, self._cache, self._first)[:, 0]
+
+    def keep(self, rows: Tensor) -> None:
+        """See :class:`Decoder`."""
+        self._cache.keep(rows)
+
+
+class RowDecoder:
+    """Each completion in a row with its prompt, over the model's own cache: every architecture.
+
+    Args:
+        model: a causal LM.
+        prompts: token ids.
+        draws: completions of each; their prompt is computed once, and copied.
+        pad_id: fills up shorter prompts.
+        device: where the model is.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        draws: int,
+        pad_id: int,
+        device: torch.device,
+    ) -> None:
+        from transformers import DynamicCache
+
+        self._model = model
+        self._draws = draws
+        self._prompts, mask = (x.to(device) for x in pad_left(prompts, pad_id))
+        self._mask = mask
+        self._cache: Any = DynamicCache(config=model.config)
+
+    def begin(self) -> Tensor:
+        """See :class:`Decoder`."""
+        logits = self._logits(self._prompts)
+        n = len(self._prompts)
+        rows = torch.arange(n, device=logits.device).repeat_interleave(self._draws)
+        self.keep(rows)
+        return logits[rows]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """See :class:`Decoder`."""
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
+        return self._logits(tokens.unsqueeze(1))
+
+    def keep(self, rows: Tensor) -> None:
+        """See :class:`Decoder`."""
+        self._mask = self._mask[rows]
+        self._cache.reorder_cache(rows)  # the one way to pick rows that all kinds of layers know
+
+    def _logits(self, ids: Tensor) -> Tensor:
+        """Logits (n, V) after the last of ``ids`` (n, new), whose keys join the cache."""
+        positions = (self._mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+        # the last place by its index, which copies it: of a slice, which is not contiguous, CPUs
+        # make a copy of the head's weights for each row in bfloat16
+        last = torch.tensor([-1], device=ids.device) if ids.shape[1] > 1 else 1
+        out = self._model(
+            input_ids=ids,
+            attention_mask=self._mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=last,
+        )
+        logits: Tensor = out.logits[:, -1]
+        return logits
