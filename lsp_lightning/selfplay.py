@@ -1,8 +1,8 @@
 """One round of the game (Algorithm 1 of arXiv 2509.07414), readable from top to bottom."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,8 +19,8 @@ from lsp_lightning.functional import (
     solver_advantages,
 )
 from lsp_lightning.player import Player
-from lsp_lightning.prompts import SOLVER
-from lsp_lightning.queries import QuerySource
+from lsp_lightning.prompts import SOLVER, without_thinking
+from lsp_lightning.queries import Drawn, QuerySource
 from lsp_lightning.rewards import Reward, score_all
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.types import Playout, Sampling, SelfPlayRound
@@ -58,7 +58,13 @@ def play_round(
         drawn = source.draw(player, num_queries, index, seed)
     with _timed(seconds, "answers"):
         prompts = [player.codec.encode(solver_prompt, {"query": text}) for text in drawn.texts]
-        answers = player.respond(prompts, group_size, sampling, derive_seed(seed, index, "answers"))
+        answers = player.respond(
+            prompts,
+            group_size,
+            sampling,
+            derive_seed(seed, index, "answers"),
+            finished=_foresight(rewards, drawn, group_size),
+        )
     playout = Playout(
         query_texts=drawn.texts,
         answers=answers,
@@ -144,6 +150,23 @@ def round_advantages(
             paid_N = torch.where(valid_N, paid_N, paid_N.min())
         challenger_N[judged_N] = challenger_advantages(paid_N, scale)
     return Advantages(solver_NG, challenger_N)
+
+
+def _foresight(
+    rewards: Sequence[Reward], drawn: Drawn, group_size: int
+) -> Callable[[int, str], None]:
+    """Tell rewards of all queries now, and by what is returned of each answer once it is there."""
+
+    def tell(i: int, answer: str | None) -> None:
+        reference = None if drawn.references is None else drawn.references[i]
+        for reward in rewards:
+            # what cannot be begun now is said when it is judged; it must not end the sampling
+            with suppress(Exception):
+                reward.foresee(drawn.texts[i], answer, reference)
+
+    for i in range(len(drawn.texts)):
+        tell(i, None)
+    return lambda row, text: tell(row // group_size, without_thinking(text))
 
 
 @contextmanager

@@ -93,6 +93,19 @@ class Reward(Callback):
     def connect(self, reference: Reference) -> None:
         """Receive the frozen reference once it is loaded; rewards that judge with it keep it."""
 
+    def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
+        """Begin slow work that needs no GPU on what will be judged soon, beside the sampling.
+
+        Called in the sampling thread, so it must return at once. It changes no score: not all that
+        is foreseen is judged, nor is all that is judged foreseen.
+
+        Args:
+            query: what is asked.
+            answer: a finished answer to it, without a model's thinking; None at first, when the
+                query is known and nothing is answered yet.
+            reference: what is known of the query beforehand, or None.
+        """
+
     def score(self, playout: Playout) -> Tensor:
         """Judge a whole round.
 

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 from typing import Literal, TypeVar
 
@@ -12,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.foresight import Foresight
 from lsp_lightning.prompts import (
     COMPARE,
     COMPARE_TAGS,
@@ -125,6 +127,8 @@ class JudgeReward(Reward):
         )
         self._template = JudgeTemplate(prompt, f"{_KEY}.prompt", *_MODES[mode])
         self._cache = ReplyCache(cache, f"{_KEY}.cache", (model, float(temperature), max_tokens))
+        # a server may take minutes over a request: nobody waits for that who wants to end
+        self._foresight: Foresight[str, Reply | Failure | None] = Foresight(concurrency, leave=True)
         self._warned = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -135,6 +139,20 @@ class JudgeReward(Reward):
         """
         super().setup(trainer, pl_module, stage)
         self._client.knock()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Ask nothing more."""
+        self._foresight.close()
+
+    def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
+        """Ask for the grade of an answer; what is compared is asked when all answers are there."""
+        if self._mode == "grade" and answer is not None:
+            prompt = self._filled({"instruction": query, "response": answer})
+            self._foresight.begin(prompt, partial(self._ask_once, prompt))
+
+    def _ask_once(self, prompt: str) -> Reply | Failure | None:
+        """None where the cache has the reply."""
+        return None if self._cache.find([prompt]) else self._client.ask([prompt])[0]
 
     def score(self, playout: Playout) -> Tensor:
         """The judge's scores, (N, G)."""
@@ -194,8 +212,12 @@ class JudgeReward(Reward):
         """What the judge says to each prompt, parsed, and what is logged of the asking."""
         known = self._cache.find(prompts)
         unknown = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
+        foreseen = self._foresight.take(unknown)
+        replies = {p: o for p, o in foreseen.items() if isinstance(o, Reply)}
+        # what failed beside the sampling is asked again: a server may have come back
+        unknown = [prompt for prompt in unknown if prompt not in replies]
         outcomes = self._client.ask(unknown)
-        replies = {p: o for p, o in zip(unknown, outcomes, strict=True) if isinstance(o, Reply)}
+        replies |= {p: o for p, o in zip(unknown, outcomes, strict=True) if isinstance(o, Reply)}
         said = known | {prompt: without_thinking(reply.text) for prompt, reply in replies.items()}
         self._complain([o for o in outcomes if isinstance(o, Failure)], bool(said))
         read = {prompt: parse(text) for prompt, text in said.items()}

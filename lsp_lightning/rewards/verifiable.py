@@ -77,6 +77,11 @@ class Verifier(ABC):
 
         return each(groups, verdict, unknown, lambda group: group.query)
 
+    def foresee(  # noqa: B027 - optional
+        self, query: str, answer: str | None, reference: object | None
+    ) -> None:
+        """Begin slow work on what will be judged soon, see :meth:`Reward.foresee`."""
+
     def prepare(self) -> None:  # noqa: B027 - optional
         """Find out, before any model is loaded, whether what it needs is there.
 
@@ -156,6 +161,10 @@ class VerifiableReward(Reward):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """End what the verifier has started."""
         self.verifier.close()
+
+    def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
+        """Let the verifier begin."""
+        self.verifier.foresee(query, answer, reference)
 
     def score(self, playout: Playout) -> Tensor:
         """The verifier's scores, (N, G)."""

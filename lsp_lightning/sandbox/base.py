@@ -7,9 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from lsp_lightning.errors import ConfigError, require_at_least
+from lsp_lightning.foresight import Foresight
 from lsp_lightning.sandbox.plain import plain
 
 #: The config key under which a sandbox stands.
@@ -117,7 +119,7 @@ class Sandbox(ABC):
 
     Args:
         limits: of each program.
-        processes: programs that ``run_all`` runs at once.
+        processes: programs that run at once, those of ``run_all`` and those foreseen.
 
     Raises:
         ConfigError: ``processes`` is below 1.
@@ -129,6 +131,8 @@ class Sandbox(ABC):
         self.processes = processes
         self._lock = threading.Lock()
         self._ready = False
+        # by what they look like: a program's arguments need have no hash, and True is not 1
+        self._foresight: Foresight[str, Outcome] = Foresight(processes)
 
     def __reduce__(self) -> tuple[type["Sandbox"], tuple[Limits, int]]:
         return type(self), (self.limits, self.processes)
@@ -161,6 +165,14 @@ class Sandbox(ABC):
             return Outcome("error", detail="SyntaxError: the function's name is no identifier")
         return self._run(program)
 
+    def foresee(self, program: Program) -> None:
+        """Begin a program that :meth:`run_all` will soon be asked for; returns at once."""
+        self._foresight.begin(repr(program), partial(self.run, program))
+
+    def foreseen(self, program: Program) -> Outcome | None:
+        """What became of a program that was foreseen, if that is known by now."""
+        return self._foresight.peek(repr(program))
+
     def run_all(self, programs: Sequence[Program]) -> list[Outcome | None]:
         """Outcomes in the order of the programs, ``processes`` of them at once.
 
@@ -170,22 +182,25 @@ class Sandbox(ABC):
             SandboxError: it failed at every one of them.
         """
         failures: list[SandboxError] = []
+        keys = [repr(program) for program in programs]
+        known = self._foresight.take(keys)
 
-        def outcome(program: Program) -> Outcome | None:
+        def outcome(program: Program, key: str) -> Outcome | None:
             try:
-                return self.run(program)
+                return known[key] if key in known else self.run(program)
             except SandboxError as failure:
                 failures.append(failure)
                 return None
 
         with ThreadPoolExecutor(self.processes, thread_name_prefix="sandbox") as pool:
-            outcomes = list(pool.map(outcome, programs))
+            outcomes = list(pool.map(outcome, programs, keys))
         if failures and len(failures) == len(programs):
             raise failures[0]
         return outcomes
 
     def close(self) -> None:
         """Give back what is held; the next run prepares again. No run may be under way."""
+        self._foresight.close()
         with self._lock:
             self._ready = False
 

@@ -35,15 +35,16 @@ class CodeVerifier(RoundVerifier):
         """References are tests, see :func:`lsp_lightning.checks.code.read_tests`."""
         read_tests(reference)
 
+    def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
+        """Run the answer's code."""
+        if answer is not None:
+            self._sandbox.foresee(_program(answer, read_tests(reference)))
+
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
         """All programs of the round, side by side."""
         tests = [read_tests(group.reference) for group in groups]
         programs = [
-            Program(
-                code_block(answer, defines=test.function),
-                test.function,
-                tuple(case.arguments for case in test.cases),
-            )
+            _program(answer, test)
             for group, test in zip(groups, tests, strict=True)
             for answer in group.answers
         ]
@@ -52,6 +53,15 @@ class CodeVerifier(RoundVerifier):
             Verdict([_score(next(outcomes), test) for _ in group.answers])
             for group, test in zip(groups, tests, strict=True)
         ]
+
+
+def _program(answer: str, tests: FunctionTests) -> Program:
+    """What is run of an answer."""
+    return Program(
+        code_block(answer, defines=tests.function),
+        tests.function,
+        tuple(case.arguments for case in tests.cases),
+    )
 
 
 def _score(outcome: Outcome | None, tests: FunctionTests) -> float:

@@ -51,6 +51,10 @@ class MathVerifier(RoundVerifier):
         if isinstance(reference, bool) or not isinstance(reference, str | int | float | None):
             raise ValueError(f"is no final answer but {type(reference).__name__}")
 
+    def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
+        """Read the reference and the final answer, and compare them."""
+        self._checker.foresee(answer or "", None if reference is None else _written(reference))
+
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
         """Groups with a reference against it, the others against their own majority."""
         known = [i for i, group in enumerate(groups) if group.reference is not None]

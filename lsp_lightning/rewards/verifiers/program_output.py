@@ -54,6 +54,15 @@ class ProgramOutputVerifier(RoundVerifier):
         """End the sandbox's processes."""
         self._sandbox.close()
 
+    def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
+        """Run the query in its first world, and where it has printed something, in the others."""
+        source = code_block(query)
+        if answer is None:
+            self._sandbox.foresee(Program(source))
+        elif self._printed(source, self._sandbox.foreseen(Program(source))):
+            for world in range(1, self._worlds):
+                self._sandbox.foresee(Program(source, world=world))
+
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
         """Each query's program is run, in several worlds; what it prints decides its answers."""
         sources = [code_block(group.query) for group in groups]

@@ -1,0 +1,439 @@
+"""Judging beside the sampling: it begins as soon as an answer is there, and changes no score."""
+
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import pytest
+import torch
+from chat_server import StandIn, hangs, says
+from handmade import playout, rollouts
+from small_game import make_policy, tiny_round
+
+from lsp_lightning import JudgeReward, Reward, VerifiableReward, foresight, play_round
+from lsp_lightning.foresight import Foresight
+from lsp_lightning.queries import Drawn, QuerySource
+from lsp_lightning.rewards import Group, RoundVerifier, Verdict, chat_client, score_all
+from lsp_lightning.rewards.verifiers import CodeVerifier, MathVerifier, ProgramOutputVerifier
+from lsp_lightning.sandbox import Limits, MontySandbox, Program
+from lsp_lightning.workers import LineWorkers
+
+# A sampler that follows a script, in place of an engine.
+
+
+@dataclass
+class Scripted:
+    """A player whose answers are known beforehand."""
+
+    groups: Sequence[Sequence[str]]
+    """N x G."""
+    seconds: float = 0.0
+    """Between one answer and the next."""
+    drawn_before: Sequence[tuple[int, str]] = ()
+    """What it tells before memory runs out and everything is drawn again."""
+    fails: BaseException | None = None
+    """What it raises at the end."""
+
+    @property
+    def codec(self) -> "Scripted":
+        return self
+
+    def encode(self, template: str, slots: dict[str, str]) -> list[int]:
+        return [0]
+
+    def respond(self, prompts, draws, sampling, seed, finished: Callable[[int, str], None]):
+        texts = [text for group in self.groups for text in group]
+        for row, text in self.drawn_before:
+            finished(row, text)
+        for row in sorted(range(len(texts)), key=lambda row: row % draws):  # any order will do
+            time.sleep(self.seconds)
+            finished(row, texts[row])
+        if self.fails is not None:
+            raise self.fails
+        return rollouts(texts)
+
+
+@dataclass
+class Given(QuerySource):
+    """Queries and references known beforehand."""
+
+    texts: Sequence[str]
+    references: Sequence[object] | None = None
+    selfplay = False
+
+    def draw(self, player, num_queries, index, seed) -> Drawn:
+        references = None if self.references is None else tuple(self.references)
+        return Drawn(tuple(self.texts), torch.ones(num_queries, dtype=torch.bool), None, references)
+
+
+def play(player: Scripted, source: Given, *rewards: Reward):
+    n, g = len(player.groups), len(player.groups[0])
+    return play_round(player, source, rewards, num_queries=n, group_size=g)
+
+
+def idle() -> None:
+    """Wait until nothing is worked on any more."""
+    while any(thread.name == "foresight" for thread in threading.enumerate()):
+        time.sleep(0.005)
+
+
+# The table of what is foreseen.
+
+
+def test_what_is_taken_is_what_was_found_and_the_rest_is_left_to_whoever_asks():
+    table: Foresight[str, int] = Foresight(threads=2)
+    calls = []
+    for question in ("a", "bb", "a", "bb"):
+        table.begin(question, lambda question=question: calls.append(question) or len(question))
+    table.begin("zero", lambda: 1 // 0)
+    idle()
+    assert (table.peek("bb"), table.peek("zero"), table.peek("c")) == (2, None, None)
+    assert table.take(["bb", "a", "bb", "zero", "c"]) == {"bb": 2, "a": 1}
+    assert sorted(calls) == ["a", "bb"]
+    assert table.take(["a"]) == {}  # taken is taken
+
+
+def test_taking_waits_for_what_is_under_way_and_drops_what_waits():
+    table: Foresight[int, int] = Foresight(threads=1)
+    gate: Future[int] = Future()
+    calls = []
+    table.begin(0, gate.result)
+    while table.peek(0) is None and not table._begun:
+        time.sleep(0.001)
+    for k in (1, 2):
+        table.begin(k, lambda k=k: calls.append(k) or k)
+    threading.Timer(0.05, gate.set_result, [7]).start()
+    assert table.take([2, 0]) == {0: 7}
+    idle()
+    assert calls == []
+
+
+def test_a_round_leaves_nothing_to_the_next():
+    table: Foresight[int, int] = Foresight(threads=1)
+    for k in range(3):
+        table.begin(k, lambda: 1)
+        idle()
+    assert table.take([0]) == {0: 1}
+    assert table.take([1]) == {1: 1}  # judging may ask more than once
+    table.begin(9, lambda: 9)
+    idle()
+    assert table.take([2, 9]) == {9: 9}
+
+
+def test_it_is_bounded_and_its_copies_begin_empty(monkeypatch):
+    monkeypatch.setattr(foresight, "_MOST", 2)
+    table: Foresight[int, int] = Foresight(threads=1, leave=True)
+    for k in range(5):
+        table.begin(k, lambda k=k: k)
+    idle()
+    twin = pickle.loads(pickle.dumps(table))
+    assert twin._leave
+    assert twin.take(range(5)) == {}
+    assert table.take(range(5)) == {0: 0, 1: 1}
+
+
+def test_closing_waits_for_what_is_under_way_unless_it_may_be_left():
+    for leave in (False, True):
+        table: Foresight[int, None] = Foresight(threads=1, leave=leave)
+        gate, ended = threading.Event(), []
+        table.begin(0, lambda gate=gate, ended=ended: gate.wait(20) and ended.append(0))
+        table.begin(1, lambda ended=ended: ended.append(1))
+        timer = threading.Timer(0.1, gate.set)
+        timer.start()
+        table.close()
+        assert ended == ([] if leave else [0])
+        timer.join()
+        idle()
+        assert ended == [0]
+
+
+def test_a_program_that_is_broken_off_does_not_work_off_what_waits():
+    script = textwrap.dedent(
+        """
+        import threading, time
+        from lsp_lightning.foresight import Foresight
+        kept, left = Foresight(1), Foresight(1, leave=True)
+        for k in range(100):
+            kept.begin(k, lambda: time.sleep(0.5))
+            left.begin(k, lambda: time.sleep(60))
+        time.sleep(0.1)
+        print("sampling", flush=True)
+        raise KeyboardInterrupt
+        """
+    )
+    program = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert program.stdout.readline() == "sampling\n"
+    start = time.monotonic()
+    _, said = program.communicate(timeout=60)  # all that waits would take 50 s, and what is left 60
+    assert time.monotonic() - start < 15
+    assert said.rstrip().endswith("KeyboardInterrupt")
+
+
+# The same scores, whatever was foreseen.
+
+EIGHTH = r"so \boxed{\frac{1}{8}}"
+MATHS = [
+    [EIGHTH, r"\boxed{0.125}", "no idea", EIGHTH],
+    [r"\boxed{5}", r"\boxed{2^{3^{4^5}}}", "<think>\\boxed{5}</think> \\boxed{6}", ""],
+    [r"\boxed{\sqrt{8}}", r"\boxed{2\sqrt{2}}", r"\boxed{3}", r"\boxed{\sqrt{8}}"],
+]
+TESTS = {"function": "f", "tests": [{"args": [[1, 2]], "output": 3}, {"args": [[]], "output": 0}]}
+SUM = "def f(x): return sum(x)"
+CODE = [
+    [SUM, "def f(x):\n    while True: pass", "nonsense(", "def g(): pass"],
+    ["def f(x): return 3", SUM, f"<think>hm</think>{SUM}", SUM],
+]
+CHANCE = "import random\nprint(random.random())"
+PROGRAMS = ["print(2+3)", "while True: pass", CHANCE, "1+", "print"]
+PRINTED = [["5", "6", "```\n5\n```", "5"]] * 5
+
+
+def monty() -> MontySandbox:
+    return MontySandbox(Limits(seconds=0.3))
+
+
+CASES = {
+    "maths, references": (lambda: MathVerifier(), ["q"] * 3, MATHS, ["1/8", 5, "8^{1/2}"]),
+    "maths, majority": (lambda: MathVerifier(), ["q"] * 3, MATHS, None),
+    "code": (lambda: CodeVerifier(monty()), ["q"] * 2, CODE, [TESTS, TESTS]),
+    "programs": (lambda: ProgramOutputVerifier(monty()), PROGRAMS, PRINTED, None),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_foresight_changes_no_score(case):
+    make, queries, groups, references = CASES[case]
+    in_vain = [(0, r"\boxed{77}"), (1, "def f(x): return 77"), (0, groups[1][0])]
+    reward = VerifiableReward(make())
+    expected = score_all([reward], playout(queries, groups, references=references))
+    assert 0 < expected.rewards_NG.mean() < 1
+    # without a pause most work still waits when judging begins, with one it is done
+    for seconds in (0.0, 0.1):
+        played = play(Scripted(groups, seconds, in_vain), Given(queries, references), reward)
+        found = played.components["verifiable"]
+        torch.testing.assert_close(found, expected.components["verifiable"], equal_nan=True)
+        assert played.query_facts == expected.query_facts
+    reward.teardown(None, None, "fit")
+
+
+class Patient(Scripted):
+    """Between one answer and the next there is time for everything."""
+
+    def respond(self, *args, finished: Callable[[int, str], None]):
+        def slowly(row: int, text: str) -> None:
+            idle()
+            finished(row, text)
+            idle()
+
+        return super().respond(*args, finished=slowly)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_where_there_is_time_judging_has_nothing_left_to_ask(case, monkeypatch):
+    asked: dict[bool, list[object]] = {True: [], False: []}
+
+    def spy(method):
+        def spied(self, what, *args):
+            asked[threading.current_thread().name == "foresight"].append(what)
+            return method(self, what, *args)
+
+        return spied
+
+    make, queries, groups, references = CASES[case]
+    reward = VerifiableReward(make())
+    reward.verifier.prepare()
+    monkeypatch.setattr(LineWorkers, "_ask", spy(LineWorkers._ask))
+    monkeypatch.setattr(MontySandbox, "_run", spy(MontySandbox._run))
+    play(Patient(groups), Given(queries, references), reward)
+    reward.teardown(None, None, "fit")
+    # but whether final answers without a reference are the same, for that needs two of them
+    assert [what for what in asked[False] if '"same"' not in str(what)] == []
+    assert len(set(map(repr, asked[True]))) == len(asked[True]) > 0  # and nothing was asked twice
+    if case == "programs":  # one that is no program is not run in a second world
+        sources = Counter(program.source for program in asked[True])
+        assert sources == dict.fromkeys(PROGRAMS, 1) | {"print(2+3)": 5}
+
+
+# What is gained: the longer of both times instead of their sum.
+
+SLOW = "import time\nfrom lsp_lightning.workers import serve\n" + (
+    "def handle(request):\n    time.sleep(0.05)\n    return len(request) % 2 == 0\nserve(handle)\n"
+)
+
+
+class SlowVerifier(RoundVerifier):
+    """Even lengths are right; finding that out takes a worker 50 ms."""
+
+    def __init__(self) -> None:
+        self.workers = LineWorkers("slow_verifier", processes=2)
+
+    def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
+        if answer is not None:
+            self.workers.foresee(answer, 20.0)
+
+    def judge(self, groups: Sequence[Group]) -> list[Verdict]:
+        replies = iter(self.workers.map([a for group in groups for a in group.answers], 20.0))
+        return [Verdict([float(next(replies)) for _ in group.answers]) for group in groups]
+
+
+def test_a_round_takes_the_longer_of_sampling_and_judging_not_both(tmp_path, monkeypatch):
+    (tmp_path / "slow_verifier.py").write_text(SLOW)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    groups = [["x" * (10 * i + j) for j in range(8)] for i in range(6)]
+    verifier = SlowVerifier()
+    verifier.workers.map([0, 1], 20.0)  # warm
+    reward, source = VerifiableReward(verifier), Given(["q"] * 6)
+
+    def seconds() -> dict[str, float]:
+        played = play(Scripted(groups, 0.03), source, reward)
+        assert played.rewards_NG.tolist() == [[1.0, 0.0] * 4] * 6
+        return dict(played.seconds)
+
+    beside = seconds()  # 48 answers: 1.44 s of sampling, 1.2 s of two workers' time
+    with monkeypatch.context() as patch:
+        patch.setattr(SlowVerifier, "foresee", RoundVerifier.foresee)
+        after = seconds()
+    verifier.workers.close()
+    assert after["rewards"] > 1.1
+    assert beside["rewards"] < 0.5 * after["rewards"]
+    assert sum(beside.values()) < 0.8 * sum(after.values())
+
+
+# A judge behind a server.
+
+
+def grade(points: int) -> str:
+    return f"<Calculation>{points}</Calculation><Score>{points}</Score>"
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(chat_client, "_FIRST_WAIT", 0.01)
+
+
+JUDGED = [["4", "5", "4", "<think>4</think> 5"], ["sea", "sand", "", "lake"]]
+
+
+def by_length(k: int, prompt: str):
+    return says(grade(len(prompt) % 6))
+
+
+def test_a_judge_is_asked_beside_the_sampling_once_for_each_prompt():
+    with StandIn(by_length, seconds=0.02) as server:
+        plain = JudgeReward(server.url, "m", cache=None)
+        expected = score_all([plain], playout(["What?", "Where?"], JUDGED))
+        distinct = len(server.prompts)
+        reward = JudgeReward(server.url, "m", concurrency=3)
+        played = play(Scripted(JUDGED, 0.05), Given(["What?", "Where?"]), reward)
+        assert distinct == 6  # "4" twice and "5" twice, one of them after a thought
+        assert sorted(server.prompts[:6]) == sorted(server.prompts[6:])
+        assert server.most_busy <= 8
+        found = played.components["judge"]
+        torch.testing.assert_close(found, expected.components["judge"], equal_nan=True)
+        for name in ("unreadable", "unanswered", "cached"):
+            key = f"judge/{name}"
+            assert torch.equal(played.reward_metrics[key], expected.metrics[key])
+        # the next round finds the replies in the cache and asks nothing
+        again = play(Scripted(JUDGED), Given(["What?", "Where?"]), reward)
+        assert len(server.prompts) == 12
+        assert again.reward_metrics["judge/cached"].mean() == 1
+
+
+@pytest.mark.filterwarnings("ignore:reward 'judge'")
+def test_requests_that_failed_beside_the_sampling_are_asked_again_and_counted_once():
+    def script(k: int, prompt: str):
+        return hangs if "sand" in prompt else by_length(k, prompt)
+
+    with StandIn(script) as server:
+        reward = JudgeReward(server.url, "m", timeout=0.2, retries=0)
+        played = play(Scripted(JUDGED, 0.05), Given(["What?", "Where?"]), reward)
+        assert sum("sand" in prompt for prompt in server.prompts) == 2
+    scores = played.components["judge"].flatten()
+    assert scores.isnan().nonzero().flatten().tolist() == [5]
+    assert played.reward_metrics["judge/unanswered"].sum() == 1
+
+
+def test_what_is_compared_is_not_asked_for_before_all_answers_are_there():
+    with StandIn(lambda k, prompt: says("<Winner>tie</Winner>")) as server:
+        reward = JudgeReward(server.url, "m", mode="compare")
+        reward.foresee("What?", "4", None)
+        idle()
+        assert server.prompts == []
+
+
+# The sampling is not disturbed.
+
+
+class Unwilling(VerifiableReward):
+    """Its foresight always fails."""
+
+    def __init__(self) -> None:
+        super().__init__(ProgramOutputVerifier(monty()))
+        self.seen: list[tuple[str, str | None, object]] = []
+
+    def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
+        self.seen.append((query, answer, reference))
+        raise OSError("no")
+
+
+def test_foresight_that_raises_does_not_end_the_sampling():
+    reward = Unwilling()
+    groups = [["3", "<think>2</think>4"], ["1", "2"]]
+    played = play(Scripted(groups), Given(["print(3)", "print(2)"], ["a", "b"]), reward)
+    assert played.rewards_NG.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    # first all queries, then every answer to its query, as its reader will see it
+    assert reward.seen[:2] == [("print(3)", None, "a"), ("print(2)", None, "b")]
+    assert sorted(reward.seen[2:]) == [
+        ("print(2)", "1", "b"),
+        ("print(2)", "2", "b"),
+        ("print(3)", "3", "a"),
+        ("print(3)", "4", "a"),
+    ]
+    reward.teardown(None, None, "fit")
+
+
+def test_a_round_that_is_broken_off_leaves_the_next_one_its_scores():
+    reward = VerifiableReward(ProgramOutputVerifier(monty()))
+    broken = Scripted([["5", "6"]], fails=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        play(broken, Given(["print(2+3)"]), reward)
+    played = play(Scripted([["7", "6"]]), Given(["print(3+4)"]), reward)
+    assert played.rewards_NG.tolist() == [[1.0, 0.0]]
+    reward.teardown(None, None, "fit")
+
+
+def test_programs_are_the_same_only_if_their_arguments_are_of_the_same_types():
+    sandbox = monty()
+    programs = [Program("def f(x): return str(x)", "f", ((x,),)) for x in (1, True, 1.0)]
+    for program in programs:
+        sandbox.foresee(program)
+        idle()
+    outcomes = sandbox.run_all(programs)
+    assert [outcome.values for outcome in outcomes] == [("1",), ("True",), ("1.0",)]
+    sandbox.close()
+
+
+def test_the_engine_tells_every_answer_before_it_is_judged(tiny_llama_folder):
+    class Listening(Unwilling):
+        def judge(self, played):
+            expected = [
+                (query, answer, None)
+                for query, group in zip(played.query_texts, played.spoken_groups(), strict=True)
+                for answer in (None, *group)
+            ]
+            assert sorted(self.seen, key=str) == sorted(expected, key=str)
+            return super().judge(played)
+
+    reward = Listening()
+    tiny_round(make_policy(tiny_llama_folder), rewards=[reward])
+    assert len(reward.seen) == 4 + 4 * 3
+    reward.teardown(None, None, "fit")
