@@ -35,8 +35,10 @@ lint: $(READY) ## style
 type: $(READY) ## types, strict
 	$(BIN)/mypy
 
-bench: $(READY) ## where a round's time goes
-	$(BIN)/python -m benchmarks.round_time
+bench: $(READY) ## the speed: against TRL, as the work grows, phase by phase (ten minutes)
+	@$(BIN)/python -c 'import trl, datasets' 2>/dev/null || \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.speed
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

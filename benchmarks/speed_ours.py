@@ -1,0 +1,109 @@
+"""Our side of the speed comparison: rounds over a prompt file (GRPO), by Lightning's Trainer."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from benchmarks.speed_work import ALPHA, BETA, MAX_NORM, RANK, RATE, Stopwatch, Work
+from lsp_lightning import (
+    FunctionReward,
+    Lora,
+    Player,
+    Policy,
+    PromptFile,
+    Sampling,
+    SelfPlayDataModule,
+    SelfPlayModule,
+)
+from lsp_lightning.types import SelfPlayRound
+from lsp_lightning.update import RoundUpdate
+
+
+def run(work: Work, watch: Stopwatch) -> None:
+    """Train for ``work.steps`` rounds, each when the stopwatch says so."""
+    module = SelfPlayModule(
+        work.folder,
+        [FunctionReward(alternating)],
+        lora=Lora(rank=RANK, alpha=ALPHA),
+        dtype="float32",
+        beta=BETA,
+        kl="k3_loss",
+        advantage_scale="std",
+        optimizer=lambda params: torch.optim.AdamW(params, lr=RATE),
+        max_grad_norm=MAX_NORM,
+    )
+    module.loaded_policy.codec.stop_ids = ()  # every completion has its full length
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "queries.jsonl"
+        path.write_text("".join(json.dumps({"query": text}) + "\n" for text in work.queries))
+        data = SelfPlayDataModule(
+            PromptFile(str(path)),
+            num_queries=len(work.queries),
+            group_size=work.group_size,
+            solver=Sampling(max_new_tokens=work.new_tokens),
+            seed=0,
+        )
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=work.steps,
+        callbacks=[OnCommand(watch)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with (
+        phase(watch, "generation", Player, "respond"),
+        phase(watch, "policy", RoundUpdate, "gradient"),
+        phase(watch, "reference", Policy, "reference_logprobs"),
+    ):
+        trainer.fit(module, datamodule=data)
+
+
+def phase(watch: Stopwatch, name: str, owner: type, method: str) -> Any:
+    """A context in which the method's time counts for a phase."""
+    return patch.object(owner, method, watch.timed(name, getattr(owner, method)))
+
+
+def alternating(query: str, answers: Sequence[str], reference: object) -> list[float]:
+    """A reward that costs nothing and tells the answers of a group apart."""
+    return [float(j % 2) for j in range(len(answers))]
+
+
+class OnCommand(Callback):
+    """A round is played when the loader is asked for it: between two batches' ends."""
+
+    def __init__(self, watch: Stopwatch) -> None:
+        self._watch = watch
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The first round waits."""
+        self._watch.wait()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: SelfPlayRound,
+        batch_idx: int,
+    ) -> None:
+        """Report this round; the next one waits."""
+        answers = batch.playout.answers
+        self._watch.report(
+            rows(answers.prompt_ids, answers.prompt_mask),
+            rows(answers.completion_ids, answers.completion_mask),
+        )
+        self._watch.wait()
+
+
+def rows(ids: Tensor, mask: Tensor) -> list[list[int]]:
+    """Rows without their padding."""
+    return [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)]

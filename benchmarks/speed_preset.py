@@ -1,0 +1,37 @@
+"""Where a round's time goes: median seconds of each phase of a preset, over some rounds."""
+
+import csv
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+QUICK: dict[str, Any] = {"rounds": 2}
+
+
+def preset(config: str = "configs/tiny_lsp.yaml", rounds: int = 5) -> dict[str, Any]:
+    """Fit for a few rounds in a process of its own and read its table; the first two warm up."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        command = [
+            *(sys.executable, "-m", "lsp_lightning", "fit", "--config", config),
+            *("--trainer.max_steps", str(rounds + 2), "--data.heldout", "null"),
+            *("--trainer.default_root_dir", str(run)),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{config} failed:\n{done.stderr[-2000:]}")
+        with (run / "metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))[2:]
+    phases = [name for name in rows[0] if name.startswith("seconds/")]
+    medians = {
+        name.removeprefix("seconds/"): statistics.median(float(row[name]) for row in rows)
+        for name in phases
+    }
+    total = sum(medians.values())
+    print(f"\n| {config} | s | of the round |\n|---|---:|---:|")
+    for name, seconds in {**medians, "round": total}.items():
+        print(f"| {name} | {seconds:.3f} | {seconds / total:.0%} |", flush=True)
+    return {"config": config, "rounds": len(rows), "seconds": medians, "total": total}

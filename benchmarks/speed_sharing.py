@@ -1,0 +1,97 @@
+"""What sharing a prompt saves: answers to few long prompts against as many separate prompts.
+
+Times are in micro-batches of the default size, medians in turn. Memory is the highest during a
+phase beyond what was held before it, with the whole round in one micro-batch, each way in a process
+of its own with an allocator that returns at once what is freed.
+"""
+
+import multiprocessing
+import os
+import statistics
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from benchmarks.logits_memory import MALLOC, highest, reset_peak
+from benchmarks.random_model import Shape, make_random_model
+from benchmarks.speed_game import MICRO_BATCH, Game, Size
+from benchmarks.speed_work import Clock
+
+SHAPE = Shape(128, 4, 512)
+SIZE = Size(prompt=512)
+QUICK: dict[str, Any] = {"shape": Shape(64, 1, 128), "size": Size(2, 2, 4, 32), "repeats": 1}
+ROWS = (
+    ("rollouts_seconds", "rollouts, s"),
+    ("update_seconds", "update, s"),
+    ("rollouts_mb", "rollouts, peak MB"),
+    ("update_mb", "update, peak MB"),
+)
+
+
+def sharing(
+    shape: Shape = SHAPE, size: Size = SIZE, repeats: int = 3, clock: Clock = "wall"
+) -> dict[str, Any]:
+    """Seconds and megabytes of both phases, with shared and with separate prompts."""
+    separate = replace(size, queries=size.queries * size.answers, answers=1)
+    ways = {"shared": size, "separate": separate}
+    with tempfile.TemporaryDirectory() as folder:
+        make_random_model(Path(folder), shape)
+        found = times(Game(Path(folder), clock), ways, repeats)
+        for name, way in ways.items():
+            found[name] |= in_a_process(peaks, folder, way)
+    print(table(found, size), flush=True)
+    return {"size": vars(size), **found}
+
+
+def times(game: Game, ways: dict[str, Size], repeats: int) -> dict[str, dict[str, float]]:
+    """Median seconds of each phase, each way in turn after a first time."""
+    runs = [{name: game.seconds(way) for name, way in ways.items()} for _ in range(repeats + 1)]
+    return {
+        name: {
+            f"{phase}_seconds": statistics.median(run[name][phase] for run in runs[1:])
+            for phase in ("rollouts", "update")
+        }
+        for name in ways
+    }
+
+
+def peaks(folder: str, size: Size) -> dict[str, float]:
+    """The highest memory of each phase beyond what was held before, in MB."""
+    torch.set_num_threads(1)
+    rows = size.queries * size.answers * (size.prompt + size.new_tokens)
+    game = Game(Path(folder), micro_batch=max(rows, MICRO_BATCH))
+    few = replace(size, queries=1, new_tokens=2)
+    game.learn(game.play(few))  # what is loaded or allocated once is there
+    before = reset_peak()
+    played = game.play(size)
+    rollouts = highest() - before
+    before = reset_peak()
+    game.learn(played)
+    return {"rollouts_mb": rollouts, "update_mb": highest() - before}
+
+
+def in_a_process(function: Callable[..., dict[str, float]], *args: Any) -> dict[str, float]:
+    """What the function returns in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    with patch.dict(os.environ, MALLOC), ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *args).result()
+
+
+def table(found: dict[str, dict[str, float]], size: Size) -> str:
+    """Markdown: each phase's time and memory both ways."""
+    n, g = size.queries, size.answers
+    lines = [
+        f"\n| {n} x {g} answers of {size.new_tokens} tokens, prompts of {size.prompt} | "
+        f"{n} prompts shared | {n * g} separate | ratio |",
+        "|---|---:|---:|---:|",
+    ]
+    for key, label in ROWS:
+        shared, separate = found["shared"][key], found["separate"][key]
+        lines.append(f"| {label} | {shared:.2f} | {separate:.2f} | {separate / shared:.2f} |")
+    return "\n".join(lines)
