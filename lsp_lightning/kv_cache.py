@@ -51,13 +51,12 @@ class RolloutCache:
         self._filled = 0
         self._layers: dict[int, _Layer] = {}
         self._masks: dict[int | None, Tensor | None] = {}
-        self._owners_n = torch.empty(0, dtype=torch.long, device=device)
+        self._owners_n = torch.arange(len(lengths), device=device)  # a prompt continues itself
 
     def begin(self, draws: int) -> None:
         """From here on: ``draws`` completions of each prompt."""
         self._tree = None
-        prompts = torch.arange(len(self._lengths_Q), device=self._owners_n.device)
-        self._own(prompts.repeat_interleave(draws))
+        self._own(self._owners_n.repeat_interleave(draws))
         for layer in self._layers.values():
             layer.keys, layer.values = (
                 x.new_empty(len(self._owners_n), x.shape[1], 0, x.shape[3])
@@ -90,9 +89,11 @@ class RolloutCache:
         self._most = int(counts.max())
         rank = torch.arange(len(owners_n), device=owners_n.device)
         rank = rank - (counts.cumsum(0) - counts)[owners_n]
-        self._places_n = owners_n * self._most + rank
-        self._table = torch.zeros(len(counts) * self._most, dtype=torch.long, device=rank.device)
-        self._table[self._places_n] = torch.arange(len(owners_n), device=rank.device)
+        self._places_n = self._table = None
+        if len(owners_n) < len(counts) * self._most:  # with gaps; else it is the rows as they are
+            self._places_n = owners_n * self._most + rank
+            self._table = self._places_n.new_zeros(len(counts) * self._most)
+            self._table[self._places_n] = torch.arange(len(owners_n), device=rank.device)
 
     def attend(
         self,
@@ -107,7 +108,9 @@ class RolloutCache:
         index: Any = module.layer_idx
         if self._tree is not None:
             prompt_keys, prompt_values = self._of_prompts(key), self._of_prompts(value)
-            self._layers[index] = _Layer(prompt_keys, prompt_values, key[:0], value[:0])
+            # not slices of key and value, which would keep these
+            keys, values = (x.new_empty(0, *x.shape[1:]) for x in (key, value))
+            self._layers[index] = _Layer(prompt_keys, prompt_values, keys, values)
             return self._tree.attend(module, query, key, value, inner, **settings)
         layer = self._layers[index]
         self._append(layer, key, value)
@@ -166,14 +169,15 @@ class RolloutCache:
     def _to_prompts(self, x: Tensor) -> Tensor:
         """(n, groups, r, d) of completions, by prompt: (Q, groups, g * r, d)."""
         _, groups, r, d = x.shape
-        table = x.index_select(0, self._table).view(-1, self._most, groups, r, d)
-        return table.transpose(1, 2).reshape(-1, groups, self._most * r, d)
+        table = x if self._table is None else x.index_select(0, self._table)
+        table = table.view(-1, self._most, groups, r, d).transpose(1, 2)
+        return table.reshape(-1, groups, self._most * r, d)
 
     def _to_rows(self, x: Tensor) -> Tensor:
         """(Q, groups, g * r, d) by prompt, of completions: (n, groups, r, d)."""
         queries, groups, _, d = x.shape
-        table = x.view(queries, groups, self._most, -1, d).transpose(1, 2)
-        return table.flatten(0, 1).index_select(0, self._places_n)
+        table = x.view(queries, groups, self._most, -1, d).transpose(1, 2).flatten(0, 1)
+        return table if self._places_n is None else table.index_select(0, self._places_n)
 
     def _mask(self, window: int | None, scores: Tensor) -> Tensor | None:
         """What is added to scores, (n, 1, 1, P + w): padding, and what a window has left behind."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lsp_lightning import __version__
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.threads import wait_asleep
 
 COMMANDS = {
     "fit": "play and learn; writes a run's folder",
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_config_files(args)
         args = with_run_config(args)
         # read when the libraries are imported, so set before
+        wait_asleep()
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         if not sys.stderr.isatty():
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lsp_lightning.attention import takes_trees
 from lsp_lightning.fitting import TokenBudget
+from lsp_lightning.folding import folded
 from lsp_lightning.generation.base import Finished
 from lsp_lightning.generation.decoding import Decoder, RowDecoder, TreeDecoder
 from lsp_lightning.generation.sampling import sample
@@ -77,7 +78,7 @@ class LocalEngine:
     def _generate(self, call: "_Call", tokens: int | None) -> Completions:
         """The call with at most so many tokens at once."""
         device = next(self._model.parameters()).device
-        with inference_state(self._model, device.type):
+        with inference_state(self._model, device.type), folded(self._model):
             parts = [
                 self._decode(call, rows, device)
                 for rows in call.parts(self._max_rows, tokens, takes_trees(self._model))
@@ -91,8 +92,9 @@ class LocalEngine:
         uniforms = call.uniforms(part).to(device)
         stop_ids = torch.tensor(self._stop_ids, device=device)
 
-        ids = torch.full((n, limit), self._pad_id, device=device)
-        logprobs = torch.zeros((n, limit), device=device)
+        # by step first: what a step writes lies together
+        ids = torch.full((limit, n), self._pad_id, device=device)
+        logprobs = torch.zeros((limit, n), device=device)
         lengths = torch.full((n,), limit, device=device)
         truncated = torch.ones(n, dtype=torch.bool, device=device)
         # rows of the batch being decoded: which completion each one is, and whether it goes on
@@ -100,14 +102,14 @@ class LocalEngine:
         going = truncated.clone()
         logits = decoder.begin()
         for step in range(limit):
-            tokens, token_logprobs = sample(logits, call.sampling, uniforms[rows, step])
-            ids[rows, step] = tokens
-            logprobs[rows, step] = token_logprobs
+            tokens, token_logprobs = sample(logits, call.sampling, uniforms[:, step])
+            ids[step].index_copy_(0, rows, tokens)
+            logprobs[step].index_copy_(0, rows, token_logprobs)
             ends = going & torch.isin(tokens, stop_ids)
             if ends.any():  # one look a token at what the device computes
                 ended = rows[ends]
                 lengths[ended], truncated[ended] = step + 1, False
-                call.tell(part.start, ended, ids[:, : step + 1])
+                call.tell(part.start, ended, ids[: step + 1])
                 going &= ~ends
                 count = int(going.sum())
                 if count == 0:
@@ -116,15 +118,16 @@ class LocalEngine:
                     keep = going.nonzero().squeeze(1)
                     decoder.keep(keep)
                     rows, going, tokens = rows[keep], going[keep], tokens[keep]
+                    uniforms = uniforms[keep]
             if step + 1 < limit:
                 logits = decoder.step(tokens)
         call.tell(part.start, truncated.nonzero().squeeze(1), ids)
         width = int(lengths.max())
         mask = torch.arange(width, device=device) < lengths.unsqueeze(1)
         return Completions(
-            ids=ids[:, :width].masked_fill(~mask, self._pad_id),
+            ids=ids[:width].T.masked_fill(~mask, self._pad_id),
             mask=mask,
-            logprobs=logprobs[:, :width].masked_fill(~mask, 0.0),
+            logprobs=logprobs[:width].T.masked_fill(~mask, 0.0),
             truncated=truncated,
         )
 
@@ -192,9 +195,9 @@ class _Call:
         return numbers[part.start : part.stop]
 
     def tell(self, start: int, rows: Tensor, ids: Tensor) -> None:
-        """Tell that some rows of a part have ended with these tokens."""
+        """Tell that some rows of a part have ended, with their tokens in ids (t, n)."""
         if self.finished is not None:
-            for row, tokens in zip(rows.tolist(), ids[rows].tolist(), strict=True):
+            for row, tokens in zip(rows.tolist(), ids[:, rows].T.tolist(), strict=True):
                 self.finished(start + row, tokens)
 
 

@@ -1,0 +1,128 @@
+"""CPU threads of a command: asleep while they wait, no more than the container has time for."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch  # noqa: F401  loaded, as in a notebook
+
+from lsp_lightning import threads
+from lsp_lightning.threads import cgroup_cpus, default_threads, wait_asleep
+
+
+def system(root, files):
+    """A root folder with the given files."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+V1 = "5:cpuset:/\n4:cpu,cpuacct:/docker/ab\n1:name=systemd:/docker/ab\n"
+V2 = "0::/user/run.scope\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        # microseconds of CPU time a period of 100,000
+        ({"proc/self/cgroup": V2, "sys/fs/cgroup/user/run.scope/cpu.max": "150000 100000\n"}, 1.5),
+        ({"proc/self/cgroup": V2, "sys/fs/cgroup/user/run.scope/cpu.max": "max 100000\n"}, None),
+        (  # a group has no more than the ones around it
+            {
+                "proc/self/cgroup": V2,
+                "sys/fs/cgroup/user/run.scope/cpu.max": "400000 100000\n",
+                "sys/fs/cgroup/user/cpu.max": "200000 100000\n",
+            },
+            2.0,
+        ),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"}, 0.5),
+        (
+            {
+                "proc/self/cgroup": V1,
+                "sys/fs/cgroup/cpu/docker/ab/cpu.cfs_quota_us": "300000\n",
+                "sys/fs/cgroup/cpu/docker/ab/cpu.cfs_period_us": "100000\n",
+            },
+            3.0,
+        ),
+        (  # inside of the container its own group is the topmost, and the host's path is not there
+            {
+                "proc/self/cgroup": V1,
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "40000\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "20000\n",
+            },
+            2.0,
+        ),
+        (
+            {
+                "proc/self/cgroup": V1,
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            None,
+        ),
+        ({"proc/self/cgroup": "something else\n", "sys/fs/cgroup/cpu.max": ""}, None),
+        ({}, None),  # macOS, Windows
+    ],
+)
+def test_a_control_group_s_limit_is_its_quota_of_a_period(tmp_path, files, cpus):
+    assert cgroup_cpus(system(tmp_path, files)) == cpus
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(None, 8), (64.0, 8), (2.0, 2), (1.6, 2), (1.4, 1), (0.1, 1)],
+)
+def test_threads_are_lowered_to_the_limit_and_never_raised(monkeypatch, limit, expected):
+    monkeypatch.setattr(threads, "cgroup_cpus", lambda: limit)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    assert default_threads(8) == expected
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+def test_a_number_that_the_user_gave_stays(monkeypatch, name):
+    monkeypatch.setattr(threads, "cgroup_cpus", lambda: 2.0)
+    monkeypatch.setenv(name, "8")
+    assert default_threads(8) == 8
+
+
+def policy_of(code, **environment):
+    """OMP_WAIT_POLICY in a fresh process after ``code``."""
+    kept = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    out = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport os; print(os.environ.get('OMP_WAIT_POLICY'))"],
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return out.stdout.split()[-1]
+
+
+def test_a_command_has_threads_wait_asleep_before_torch_loads():
+    # found when cli, which loads torch, is imported; then the command need not run
+    code = (
+        "import sys, types, os; from lsp_lightning.main import main\n"
+        "class Found:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'lsp_lightning.cli':\n"
+        "            assert 'torch' not in sys.modules\n"
+        "            print(os.environ.get('OMP_WAIT_POLICY')); sys.exit()\n"
+        "sys.meta_path.insert(0, Found()); main(['fit'])"
+    )
+    assert policy_of(code) == "PASSIVE"
+    assert policy_of(code, OMP_WAIT_POLICY="ACTIVE") == "ACTIVE"
+
+
+def test_importing_the_package_and_its_command_changes_nothing():
+    assert policy_of("import lsp_lightning.main, lsp_lightning.threads") == "None"
+
+
+def test_a_process_that_has_torch_keeps_its_environment(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    wait_asleep()
+    assert "OMP_WAIT_POLICY" not in os.environ
