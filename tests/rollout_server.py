@@ -1,0 +1,246 @@
+"""A stand-in for vLLM's server: real HTTP on loopback, a real small model, adapters hot-loaded.
+
+It speaks what vLLM has and ``transformers serve`` lacks (prompts as token ids, several draws,
+token ids and log-probs in answers, adapters loaded while it runs), as vLLM's published source has
+it. It is not vLLM: of that it proves nothing but that we keep to the protocol as we read it.
+"""
+
+import copy
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import torch
+from chat_server import Answer, Misbehaviour
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+#: What is done with the k-th request for completions; None answers it as vLLM does.
+Script = Callable[[int, dict], Answer | Misbehaviour | None]
+
+
+class RolloutServer(ThreadingHTTPServer):
+    """A server of one base and the adapters that it is told to load.
+
+    Args:
+        base: folder of the model.
+        port: to listen at; 0 is any.
+        processed: whether log-probs are those after temperature and truncation, or raw.
+        context: tokens that fit.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(
+        self, base: Path, port: int = 0, processed: bool = False, context: int = 4096
+    ) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.model = AutoModelForCausalLM.from_pretrained(base).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(base)
+        self.processed, self.context = processed, context
+        self.script: Script = lambda k, request: None
+        self.mangle: Callable[[dict], object] = lambda reply: reply
+        self.adapters: dict[str, Any] = {}
+        self.log: list[str] = []
+        self.requests: list[dict] = []
+        self.headers: list[dict[str, str]] = []
+        self.most_loaded = self.busy = self.most_busy = 0
+        self.lock = threading.Lock()
+        self.closing = threading.Event()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.server_address[1]
+
+    @property
+    def url(self) -> str:
+        """Where its protocol begins."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that has gone is no news."""
+
+    def __enter__(self) -> "RolloutServer":
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.die()
+
+    def die(self) -> None:
+        """Nobody listens any longer."""
+        if not self.closing.is_set():
+            self.closing.set()
+            self.shutdown()
+            self.server_close()
+
+    def models(self) -> Answer:
+        """The base and the adapters."""
+        cards = [{"id": "base", "max_model_len": self.context}]
+        cards += [{"id": name, "parent": "base"} for name in self.adapters]
+        return as_json({"object": "list", "data": cards})
+
+    def tokenize(self, request: dict) -> Answer:
+        """Text as this server's tokenizer reads it."""
+        special = request.get("add_special_tokens", True)
+        ids = self.tokenizer.encode(request["prompt"], add_special_tokens=special)
+        return as_json({"count": len(ids), "max_model_len": self.context, "tokens": ids})
+
+    def load(self, request: dict) -> Answer:
+        """Another adapter over the base."""
+        name, path = request["lora_name"], Path(request["lora_path"])
+        if name in self.adapters:
+            return refusal(400, f"The lora adapter '{name}' has already been loaded.")
+        if not (path / "adapter_config.json").is_file():
+            return refusal(404, f"Loading lora {name} failed: No adapter found for {path}")
+        self.adapters[name] = PeftModel.from_pretrained(copy.deepcopy(self.model), path).eval()
+        self.most_loaded = max(self.most_loaded, len(self.adapters))
+        self.log.append(f"load {name}")
+        return Answer(f"Success: LoRA adapter '{name}' added successfully.".encode())
+
+    def unload(self, request: dict) -> Answer:
+        """One adapter less."""
+        name = request["lora_name"]
+        if self.adapters.pop(name, None) is None:
+            return refusal(404, f"The lora adapter '{name}' cannot be found.")
+        self.log.append(f"unload {name}")
+        return Answer(f"Success: LoRA adapter '{name}' removed successfully.".encode())
+
+    def complete(self, request: dict) -> Answer:
+        """Completions of one prompt."""
+        name = request["model"]
+        model = self.model if name == "base" else self.adapters.get(name)
+        if model is None:
+            return refusal(404, f"The model `{name}` does not exist.")
+        if request["temperature"] == 0 and request["n"] > 1:
+            return refusal(400, "n must be 1 when using greedy sampling")
+        choices = draw(model, request, self.processed)
+        return as_json(self.mangle({"model": name, "choices": choices}))
+
+
+def draw(model: Any, request: dict, processed: bool) -> list[dict]:
+    """The choices of an answer: sampled without a cache, each draw from a seed of its own."""
+    n, prompt, temperature = request["n"], request["prompt"], request["temperature"]
+    generators = [torch.Generator().manual_seed(request["seed"] + j) for j in range(n)]
+    drawn: list[list[int]] = [[] for _ in range(n)]
+    logprobs: list[list[float]] = [[] for _ in range(n)]
+    top: list[list[dict]] = [[] for _ in range(n)]
+    for _ in range(request["max_tokens"]):
+        going = [
+            j for j in range(n) if not drawn[j] or drawn[j][-1] not in request["stop_token_ids"]
+        ]
+        if not going:
+            break
+        with torch.no_grad():
+            rows = torch.tensor([[*prompt, *drawn[j]] for j in going])
+            logits = model(input_ids=rows).logits[:, -1].float()
+        raw = logits.log_softmax(-1)
+        scaled = keep_likely((logits / (temperature or 1.0)).log_softmax(-1), request)
+        shown = scaled if processed else raw
+        for row, j in enumerate(going):
+            if temperature == 0:
+                token = int(raw[row].argmax())
+            else:
+                token = int(torch.multinomial(scaled[row].exp(), 1, generator=generators[j]))
+            drawn[j].append(token)
+            logprobs[j].append(float(shown[row, token]))
+            best = shown[row].topk(request.get("logprobs") or 1)
+            pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            top[j].append({f"token_id:{i}": value for i, value in pairs})
+    return [
+        {
+            "index": j,
+            "text": "",
+            "token_ids": drawn[j],
+            "prompt_token_ids": prompt,
+            "logprobs": {"token_logprobs": logprobs[j], "top_logprobs": top[j]}
+            if "logprobs" in request
+            else None,
+            "finish_reason": "stop" if drawn[j][-1] in request["stop_token_ids"] else "length",
+        }
+        for j in range(n)
+    ]
+
+
+def keep_likely(logprobs: torch.Tensor, request: dict) -> torch.Tensor:
+    """Log-probs (n, V) after top-k and top-p, normalised again."""
+    ordered, order = logprobs.sort(dim=-1, descending=True)
+    if request["top_k"] > 0:
+        ordered[:, request["top_k"] :] = float("-inf")
+    ordered = ordered.log_softmax(-1)
+    before = ordered.exp().cumsum(-1) - ordered.exp()
+    ordered = ordered.masked_fill(before >= request["top_p"], float("-inf")).log_softmax(-1)
+    return torch.empty_like(ordered).scatter(1, order, ordered)
+
+
+def as_json(reply: object) -> Answer:
+    """An answer whose body is this; bytes stay as they are."""
+    return Answer(reply if isinstance(reply, bytes) else json.dumps(reply).encode())
+
+
+def refusal(status: int, message: str) -> Answer:
+    """An error as vLLM words it."""
+    return Answer(json.dumps({"error": {"message": message, "code": status}}).encode(), status)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are two writes
+    server: RolloutServer
+
+    def do_GET(self) -> None:
+        self._send(self.server.models() if self.path == "/v1/models" else refusal(404, "Not Found"))
+
+    def do_POST(self) -> None:
+        server = self.server
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        handlers = {
+            "/tokenize": server.tokenize,
+            "/v1/load_lora_adapter": server.load,
+            "/v1/unload_lora_adapter": server.unload,
+        }
+        if self.path == "/v1/completions":
+            self._complete(request)
+        elif self.path in handlers:
+            with server.lock:
+                answer = handlers[self.path](request)
+            self._send(answer)
+        else:
+            self._send(Answer(b'{"detail":"Not Found"}', 404))
+
+    def _complete(self, request: dict) -> None:
+        server = self.server
+        with server.lock:
+            k = len(server.requests)
+            server.requests.append(request)
+            server.headers.append(dict(self.headers))
+            server.busy += 1
+            server.most_busy = max(server.most_busy, server.busy)
+        try:
+            answer = server.script(k, request)
+            if answer is None:
+                answer = server.complete(request)
+            if isinstance(answer, Answer):
+                self._send(answer)
+            else:
+                self.close_connection = True
+                answer(self)
+        finally:
+            with server.lock:
+                server.busy -= 1
+
+    def _send(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        self.send_header("Content-Length", str(len(answer.body)))
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer.body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silent."""

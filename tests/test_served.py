@@ -1,0 +1,656 @@
+"""The engine behind a server: what it draws, which weights by, and what it never believes.
+
+The server is a stand-in with a real small model (rollout_server.py) and, as far as that goes, a
+real ``transformers serve``. vLLM itself needs a GPU and has not been run.
+"""
+
+import asyncio
+import itertools
+import json
+import time
+from contextlib import ExitStack
+from importlib.util import find_spec
+
+import pytest
+import torch
+from chat_server import Answer, drips_body, drips_headers, free_port, hangs, hangs_up
+from chat_server import transformers_serve as serve
+from rollout_server import RolloutServer
+from small_game import brief, make_policy, stir
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.fitting import TokenBudget
+from lsp_lightning.generation import served_client
+from lsp_lightning.generation.publishing import fingerprint
+from lsp_lightning.generation.rollouts import LocalRollouts, RolloutSettings, ServedRollouts
+from lsp_lightning.generation.served_client import ServerClient
+from lsp_lightning.generation.served_errors import BadReply, EngineError, EngineLost
+from lsp_lightning.generation.served_protocol import Request
+from lsp_lightning.paths import resolve
+from lsp_lightning.types import Sampling
+
+PROMPTS = [[5, 6, 7], [20, 21, 22, 23, 24, 25], [9], [30, 31]]
+GREEDY = Sampling(temperature=0.0, max_new_tokens=8)
+FREE = Sampling(max_new_tokens=8)
+BUDGET = TokenBudget("model.rollouts.tokens", 65_536)
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(served_client, "_FIRST_WAIT", 0.01)
+
+
+@pytest.fixture(scope="module")
+def base(tiny_llama_folder, tmp_path_factory):
+    """A model whose completions often end early."""
+    return brief(tiny_llama_folder, tmp_path_factory.mktemp("brief") / "model")
+
+
+@pytest.fixture
+def policy(base):
+    policy = make_policy(base)
+    stir(policy, scale=0.5)
+    return policy
+
+
+@pytest.fixture
+def server(base):
+    with RolloutServer(base) as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "adapters"
+
+
+def settings(server, folder, **others):
+    url = server if isinstance(server, str) else server.url
+    return ServedRollouts(url, "base", str(folder), **{"timeout": 20.0, "retries": 1, **others})
+
+
+@pytest.fixture
+def engine(server, folder, policy):
+    return settings(server, folder).build(policy, BUDGET)
+
+
+def local(policy):
+    return LocalRollouts().build(policy, BUDGET)
+
+
+def assert_same(drawn, expected):
+    for name in ("ids", "mask", "truncated"):
+        assert torch.equal(getattr(drawn, name), getattr(expected, name)), name
+    torch.testing.assert_close(drawn.logprobs, expected.logprobs, atol=1e-4, rtol=0)
+
+
+def logprobs_by_hand(policy, prompts, drawn, temperature=1.0):
+    """Log-probs of the drawn tokens by one plain forward pass a row; 0 on padding."""
+    draws = len(drawn.ids) // len(prompts)
+    expected = torch.zeros(drawn.ids.shape)
+    policy.causal_lm.eval()
+    for row, (ids, mask) in enumerate(zip(drawn.ids, drawn.mask, strict=True)):
+        prompt, tokens = prompts[row // draws], ids[mask]
+        with torch.no_grad():
+            logits = policy.causal_lm(torch.tensor([[*prompt, *tokens.tolist()]])).logits[0]
+        logprobs = (logits[len(prompt) - 1 : -1] / temperature).log_softmax(-1)
+        expected[row, : len(tokens)] = logprobs.gather(1, tokens[:, None])[:, 0]
+    return expected
+
+
+# What it draws.
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_greedy_completions_are_those_of_the_engine_in_this_process(engine, policy, draws):
+    drawn = engine.generate(PROMPTS, draws, GREEDY, seed=0)
+    expected = local(policy).generate(PROMPTS, draws, GREEDY, seed=0)
+    assert_same(drawn, expected)
+    assert 0 < drawn.truncated.sum() < len(drawn.truncated), "all ended alike: little was tested"
+
+
+def test_sampled_logprobs_are_those_of_the_trainers_own_model(engine, policy):
+    drawn = engine.generate(PROMPTS, 5, FREE, seed=3)
+    expected = logprobs_by_hand(policy, PROMPTS, drawn)
+    torch.testing.assert_close(drawn.logprobs, expected, atol=1e-4, rtol=0)
+    stops = torch.tensor(policy.codec.stop_ids)
+    for ids, mask, truncated in zip(drawn.ids, drawn.mask, drawn.truncated, strict=True):
+        assert bool(truncated) == (not torch.isin(ids[mask][-1], stops))
+        assert (ids[~mask] == policy.pad_id).all()
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.3])
+def test_first_tokens_come_as_often_as_the_softmax_says(engine, policy, temperature):
+    prompt, draws = PROMPTS[1], 3000
+    sampling = Sampling(temperature=temperature, max_new_tokens=1)
+    drawn = engine.generate([prompt], draws, sampling, seed=11)
+    policy.causal_lm.eval()
+    with torch.no_grad():
+        logits = policy.causal_lm(torch.tensor([prompt])).logits[0, -1].double()
+    expected = (logits / temperature).softmax(-1) * draws
+    counts = torch.bincount(drawn.ids[:, 0], minlength=len(expected)).double()
+    often = expected >= 5
+    chi2 = ((counts - expected)[often] ** 2 / expected[often]).sum()
+    freedom = int(often.sum())
+    # mean f, variance 2f: five standard deviations
+    assert chi2 < freedom + 5 * (2 * freedom) ** 0.5
+
+
+def test_the_seed_decides_and_no_two_draws_share_one(engine, server):
+    prompts = [[5, 6], [5, 6], [5, 6]]
+    first, again, other = (engine.generate(prompts, 4, FREE, seed) for seed in (7, 7, 8))
+    assert torch.equal(first.ids, again.ids)
+    assert first.ids.tolist() != other.ids.tolist()
+    assert len({tuple(ids) for ids in first.ids.tolist()}) > 8  # of 12, all of one prompt
+    # vLLM gives draw j the seed plus j: prompts whose seeds are near would share draws
+    seeds = sorted({r["seed"] for r in server.requests})
+    assert len(seeds) == 6
+    assert min(b - a for a, b in itertools.pairwise(seeds)) > 1000
+    assert max(seeds) + 10**6 < 2**63
+
+
+def test_prompts_are_sent_as_tokens_and_nothing_is_left_to_the_servers_defaults(
+    engine, server, policy
+):
+    sampling = Sampling(temperature=1.0, max_new_tokens=3, top_p=0.9, top_k=7)
+    engine.generate(PROMPTS, 2, sampling, seed=0)
+    sent = [r for r in server.requests if r["n"] == 2]
+    assert sorted(r["prompt"] for r in sent) == sorted(PROMPTS)
+    for request in sent:
+        assert request["max_tokens"] == 3
+        assert (request["temperature"], request["top_p"], request["top_k"]) == (1.0, 0.9, 7)
+        assert request["stop_token_ids"] == list(policy.codec.stop_ids)
+        assert request["ignore_eos"] is True
+        assert request["return_token_ids"] is True
+        neutral = {"min_p": 0, "repetition_penalty": 1, "presence_penalty": 0}
+        assert neutral.items() <= request.items()
+
+
+def test_each_completion_is_told_with_its_row_and_its_tokens(engine):
+    told = {}
+    drawn = engine.generate(PROMPTS, 3, FREE, seed=1, finished=told.__setitem__)
+    expected = [ids[mask].tolist() for ids, mask in zip(drawn.ids, drawn.mask, strict=True)]
+    assert [told[row] for row in range(12)] == expected
+
+
+def test_it_works_where_an_event_loop_runs_already(engine):
+    async def inside():
+        return engine.generate(PROMPTS, 2, GREEDY, seed=0)
+
+    assert_same(asyncio.run(inside()), engine.generate(PROMPTS, 2, GREEDY, seed=0))
+
+
+# raw or processed, temperature, top-k -> whether they are log-probs of the contract
+@pytest.mark.parametrize(
+    ("processed", "temperature", "top_k", "known"),
+    [
+        (False, 1.0, 0, True),
+        (True, 1.0, 0, True),
+        (False, 1.3, 0, False),
+        (True, 1.3, 0, True),
+        (False, 1.0, 5, True),
+        (True, 1.0, 5, False),
+        (False, 1.3, 5, False),
+        (True, 1.3, 5, False),
+    ],
+)
+def test_logprobs_are_at_the_temperature_before_truncation_or_unknown(
+    base, folder, policy, processed, temperature, top_k, known
+):
+    sampling = Sampling(temperature=temperature, max_new_tokens=8, top_k=top_k)
+    with RolloutServer(base, processed=processed) as server:
+        drawn = settings(server, folder).build(policy, BUDGET).generate(PROMPTS, 4, sampling, 2)
+    if known:
+        expected = logprobs_by_hand(policy, PROMPTS, drawn, temperature)
+        torch.testing.assert_close(drawn.logprobs, expected, atol=1e-4, rtol=0)
+    else:
+        assert torch.equal(drawn.logprobs.isnan(), drawn.mask)
+
+
+def test_a_server_without_logprobs_leaves_them_unknown(engine, server):
+    def without(reply):
+        return {**reply, "choices": [{**c, "logprobs": None} for c in reply["choices"]]}
+
+    server.mangle = without
+    drawn = engine.generate(PROMPTS, 2, FREE, seed=0)
+    assert torch.equal(drawn.logprobs.isnan(), drawn.mask)
+
+
+# Which weights it draws by.
+
+
+def test_every_change_of_the_weights_is_published_before_anything_is_drawn(
+    engine, server, folder, policy
+):
+    names = []
+    for version in range(3):
+        for _ in range(2):  # unchanged weights are published once
+            drawn = engine.generate(PROMPTS, 1, GREEDY, seed=0)
+            assert_same(drawn, local(policy).generate(PROMPTS, 1, GREEDY, seed=0))
+        (name,) = server.adapters
+        names.append(name)
+        assert [path.name for path in folder.glob("*/*")] == [name]
+        assert {r["model"] for r in server.requests[version * 8 :]} == {name}
+        stir(policy, scale=0.5, seed=version)
+    one, two, three = names
+    assert server.log == [
+        f"load {one}",
+        f"unload {one}",
+        f"load {two}",
+        f"unload {two}",
+        f"load {three}",
+    ]
+    assert server.most_loaded == 1
+    engine.close()
+    assert not server.adapters
+    assert not list(folder.glob("*/*"))
+
+
+def test_versions_draw_differently(engine, policy):
+    first = engine.generate(PROMPTS, 1, GREEDY, seed=0)
+    stir(policy, scale=0.5, seed=9)
+    assert first.ids.tolist() != engine.generate(PROMPTS, 1, GREEDY, seed=0).ids.tolist()
+
+
+def test_a_change_that_torch_does_not_count_is_noticed(policy):
+    before, weights = fingerprint(policy), [p for p in policy.parameters() if p.requires_grad]
+    assert fingerprint(policy) == before
+    version = weights[0]._version
+    weights[0].detach().numpy().flat[0] += 1e-6  # as kernels of 8-bit optimisers write
+    assert weights[0]._version == version
+    assert fingerprint(policy) != before
+
+
+def test_two_runs_do_not_meet_in_one_folder(server, folder, policy, base):
+    other = make_policy(base)
+    engines = [settings(server, folder).build(p, BUDGET) for p in (policy, other)]
+    for _ in range(2):
+        for engine, own in zip(engines, (policy, other), strict=True):
+            drawn = engine.generate(PROMPTS, 1, GREEDY, seed=0)
+            assert_same(drawn, local(own).generate(PROMPTS, 1, GREEDY, seed=0))
+    assert len(server.adapters) == 2
+
+
+def test_answers_by_an_older_adapter_are_never_used(engine, server, policy):
+    engine.generate(PROMPTS, 1, FREE, seed=0)
+    (stale,) = server.adapters
+    stir(policy)
+    server.mangle = lambda reply: {**reply, "model": stale}
+    told = {}
+    with pytest.raises(BadReply, match=f"is by '{stale}': stale or foreign"):
+        engine.generate(PROMPTS, 1, FREE, seed=0, finished=told.__setitem__)
+    assert told == {}
+
+
+def test_answers_by_the_bare_base_are_never_used(engine, server):
+    server.mangle = lambda reply: {**reply, "model": "base"}
+    with pytest.raises(BadReply, match="stale or foreign"):
+        engine.generate(PROMPTS, 1, FREE, seed=0)
+
+
+# What it never believes.
+
+
+def changed(**fields):
+    """A reply whose first choice has other fields."""
+
+    def change(reply):
+        first, *others = reply["choices"]
+        return {**reply, "choices": [{**first, **fields}, *others]}
+
+    return change
+
+
+def logprobs(*values):
+    return {"token_logprobs": list(values)}
+
+
+HOSTILE = {
+    "no JSON": (lambda reply: b"<html>hello</html>", "is no completion"),
+    "half JSON": (lambda reply: json.dumps(reply).encode()[:-9], "is no completion"),
+    "deep JSON": (lambda reply: b"[" * 100_000, "is no completion"),
+    "a number": (lambda reply: b"7", "is no completion"),
+    "no choices": (lambda reply: {"model": reply["model"]}, "is no completion"),
+    "an error": (lambda reply: {"error": {"message": "no"}}, "is no completion"),
+    "no model": (lambda reply: {"choices": reply["choices"]}, "foreign"),
+    "a model that is none": (lambda reply: {**reply, "model": ["x"] * 9}, "foreign"),
+    "none of the draws": (lambda reply: {**reply, "choices": []}, "0 choices where 2"),
+    "fewer draws": (lambda reply: {**reply, "choices": reply["choices"][:1]}, "1 choices where 2"),
+    "more draws": (
+        lambda reply: {
+            **reply,
+            "choices": reply["choices"] + [{**reply["choices"][0], "index": 2}],
+        },
+        "3 choices where 2",
+    ),
+    "a draw twice": (changed(index=1), "2 choices where 2"),
+    "no index": (changed(index=None), "choices that are none"),
+    "choices of text": (lambda reply: {**reply, "choices": ["a", "b"]}, "choices that are none"),
+    "another prompt": (changed(prompt_token_ids=[1, 2]), "another prompt"),
+    "no token ids": (changed(token_ids=None), "no token ids: vLLM 0.10.2"),
+    "ids as text": (changed(token_ids="123"), "no numbers"),
+    "ids with fractions": (changed(token_ids=[1.0] * 8), "no numbers"),
+    "ids that are truth values": (changed(token_ids=[True] * 8), "no numbers"),
+    "no tokens": (changed(token_ids=[]), "0 tokens where 1 to 8"),
+    "too many tokens": (changed(token_ids=[7] * 9), "9 tokens where 1 to 8"),
+    "far too many tokens": (changed(token_ids=[7] * 100_000), "100000 tokens"),
+    "an id outside": (changed(token_ids=[10**6] * 8), "token 1000000 of"),
+    "an id far outside": (changed(token_ids=[10**3000] * 8), "another tokenizer"),
+    "a negative id": (changed(token_ids=[7, -1, 7, 7, 7, 7, 7, 7]), "token -1 of"),
+    "an end too early": (changed(token_ids=[7, 7]), "ends after 2 tokens"),
+    "more behind the end": (changed(token_ids=[7, 2, 7, 7, 7, 7, 7, 7]), "behind a stop token"),
+    "logprobs missing": (changed(token_ids=[7] * 8, logprobs=logprobs(-1.0)), "1 log-probs for 8"),
+    "a NaN": (changed(token_ids=[2], logprobs=logprobs(float("nan"))), "log-prob nan"),
+    "minus infinity": (changed(token_ids=[2], logprobs=logprobs(float("-inf"))), "log-prob -inf"),
+    "vLLM's minus infinity": (changed(token_ids=[2], logprobs=logprobs(-9999.0)), "log-prob -9999"),
+    "a logit": (changed(token_ids=[2], logprobs=logprobs(3.5)), "log-prob 3.5"),
+    "null logprobs": (changed(token_ids=[2], logprobs=logprobs(None)), "log-probs that are no"),
+    "a huge logprob": (changed(token_ids=[2], logprobs=logprobs(-(10**400))), "that are no"),
+    "logprobs as text": (changed(token_ids=[2], logprobs="low"), "log-probs that are no"),
+    "a huge body": (lambda reply: b" " * 3_000_000, "answers with more than"),
+}
+
+
+@pytest.fixture(scope="module")
+def hostile(base, tmp_path_factory):
+    """A server, and an engine that would draw in this process if the server were lost."""
+    policy = make_policy(base)
+    assert 2 in policy.codec.stop_ids
+    assert 7 not in policy.codec.stop_ids
+    with RolloutServer(base) as server:
+        folder = tmp_path_factory.mktemp("adapters")
+        yield server, settings(server, folder, on_loss="local").build(policy, BUDGET)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_an_answer_that_is_not_what_was_asked_for_is_one_clear_error(hostile, name):
+    server, engine = hostile
+    server.mangle, expected = HOSTILE[name]
+    told = {}
+    with pytest.raises(BadReply, match=expected) as caught:
+        engine.generate(PROMPTS[:1], 2, FREE, seed=0, finished=told.__setitem__)
+    line = str(caught.value)
+    assert len(line.splitlines()) == 1
+    assert len(line) < 700
+    assert server.url in line
+    assert told == {}
+
+
+def test_one_bad_answer_among_many_spoils_the_call(engine, server):
+    def third(reply):
+        return b"{}" if reply["choices"][0]["prompt_token_ids"] == PROMPTS[2] else reply
+
+    server.mangle = third
+    with pytest.raises(BadReply):
+        engine.generate(PROMPTS, 2, FREE, seed=0)
+
+
+# A server that is slow, busy, or gone.
+
+
+@pytest.mark.parametrize("misbehaviour", [hangs, drips_body, drips_headers])
+def test_a_server_that_does_not_get_done_is_waited_for_so_long_and_no_longer(
+    server, folder, policy, misbehaviour
+):
+    engine = settings(server, folder, timeout=0.5, retries=1).build(policy, BUDGET)
+    server.script = lambda k, request: misbehaviour
+    started = time.monotonic()
+    with pytest.raises(EngineLost, match=r"does not answer in 0\.5 s"):
+        engine.generate(PROMPTS, 1, FREE, seed=0)
+    assert 1.0 <= time.monotonic() - started < 3.0
+
+
+@pytest.mark.parametrize(
+    "trouble", [Answer(b"busy", 503), Answer(b"slower", 429, {"Retry-After": "0.01"}), hangs_up]
+)
+def test_trouble_that_passes_is_tried_again_and_changes_nothing(engine, server, trouble):
+    expected = engine.generate(PROMPTS, 2, FREE, seed=4)
+    before, failed = len(server.requests), set()
+
+    def once_each(k, request):
+        first = str(request["prompt"]) not in failed
+        failed.add(str(request["prompt"]))
+        return trouble if first else None
+
+    server.script = once_each
+    drawn = engine.generate(PROMPTS, 2, FREE, seed=4)
+    assert len(server.requests) - before == 2 * len(PROMPTS)
+    assert_same(drawn, expected)
+
+
+def test_so_many_prompts_are_asked_at_once(server, folder, policy):
+    engine = settings(server, folder, concurrency=2).build(policy, BUDGET)
+    server.script = lambda k, request: time.sleep(0.05)
+    engine.generate(PROMPTS * 2, 1, FREE, seed=0)
+    assert server.most_busy == 2
+
+
+def test_the_time_of_a_request_begins_when_it_is_sent(server, folder, policy):
+    engine = settings(server, folder, concurrency=1, timeout=1.0, retries=0).build(policy, BUDGET)
+    server.script = lambda k, request: time.sleep(0.3)
+    engine.generate(PROMPTS, 1, Sampling(max_new_tokens=1), seed=0)  # 1.2 s in all
+
+
+def dies_at(server, k):
+    """A script by which the server is gone in the middle of its k-th answer, from 0."""
+
+    def script(i, request):
+        if i < k:
+            return None
+        server.die()
+        return hangs_up
+
+    return script
+
+
+def test_a_server_that_dies_in_a_round_ends_the_run_with_one_line(engine, server):
+    server.script = dies_at(server, 2)
+    with pytest.raises(EngineLost) as caught:
+        engine.generate(PROMPTS, 2, FREE, seed=0)
+    line = str(caught.value)
+    assert len(line.splitlines()) == 1
+    for part in (server.url, "last checkpoint is whole", "resume", "on_loss"):
+        assert part in line
+
+
+def test_where_the_server_is_lost_this_process_goes_on_until_it_is_back(
+    base, server, folder, policy, capsys
+):
+    engine = settings(server, folder, on_loss="local").build(policy, BUDGET)
+    expected = local(policy).generate(PROMPTS, 2, FREE, seed=5)
+    assert engine.generate(PROMPTS, 2, FREE, seed=5).ids.tolist() != expected.ids.tolist()
+    server.script = dies_at(server, len(server.requests) + 2)
+    told = {}
+    drawn = engine.generate(PROMPTS, 2, FREE, seed=5, finished=told.__setitem__)
+    assert_same(drawn, expected)
+    # of a row that was told twice the last telling holds
+    rows = [ids[mask].tolist() for ids, mask in zip(drawn.ids, drawn.mask, strict=True)]
+    assert [told[row] for row in range(8)] == rows
+    with RolloutServer(base, port=server.port) as back:
+        # not within a round
+        assert_same(engine.generate(PROMPTS, 2, FREE, seed=5), expected)
+        assert back.log == []
+        # in the next one, which has other weights
+        stir(policy)
+        drawn = engine.generate(PROMPTS, 2, GREEDY, seed=5)
+        assert_same(drawn, local(policy).generate(PROMPTS, 2, GREEDY, seed=5))
+        engine.generate(PROMPTS, 2, GREEDY, seed=6)
+        assert len(back.requests) == 2 * len(PROMPTS)
+        assert {r["model"] for r in back.requests} == set(back.adapters)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert "nobody listens" in lines[0] or "broke off" in lines[0]
+    assert "drawn in this process" in lines[0]
+    assert "back" in lines[1]
+
+
+def test_a_loss_that_lasts_is_said_once(server, folder, policy, capsys):
+    engine = settings(server, folder, on_loss="local").build(policy, BUDGET)
+    server.die()
+    for seed in range(3):
+        assert_same(
+            engine.generate(PROMPTS, 1, FREE, seed), local(policy).generate(PROMPTS, 1, FREE, seed)
+        )
+        stir(policy, seed=seed)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_restarted_server_knows_the_adapter_no_longer_and_gets_it_again(engine, server, policy):
+    engine.generate(PROMPTS, 1, GREEDY, seed=0)
+    server.adapters.clear()
+    with pytest.raises(EngineLost, match=r"no longer knows lsp-.*: was it restarted"):
+        engine.generate(PROMPTS, 1, GREEDY, seed=0)
+    drawn = engine.generate(PROMPTS, 1, GREEDY, seed=0)
+    assert_same(drawn, local(policy).generate(PROMPTS, 1, GREEDY, seed=0))
+
+
+# At the start.
+
+
+def refusal_of(build):
+    with pytest.raises(ConfigError) as caught:
+        build()
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("on_loss", ["stop", "local"])
+def test_a_server_that_was_never_there_is_a_mistake_in_the_set_up(folder, policy, on_loss):
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    line = refusal_of(lambda: settings(url, folder, on_loss=on_loss).build(policy, BUDGET))
+    assert f"model.rollouts.url: nobody listens at {url} (connection refused)" in line
+
+
+def test_another_base_is_refused(server, folder, policy):
+    asked = ServedRollouts(server.url, "other", str(folder))
+    assert "'other' is not served (base are)" in refusal_of(lambda: asked.build(policy, BUDGET))
+
+
+def test_another_tokenizer_is_refused(tiny_qwen3_folder, folder, policy):
+    with RolloutServer(tiny_qwen3_folder) as server:
+        line = refusal_of(lambda: settings(server, folder).build(policy, BUDGET))
+    assert "another tokenizer" in line
+
+
+def test_a_context_that_is_too_short_is_refused_before_anything_is_drawn(base, folder, policy):
+    longest = max(map(len, PROMPTS)) + FREE.max_new_tokens
+    with RolloutServer(base, context=longest - 1) as server:
+        engine = settings(server, folder).build(policy, BUDGET)
+        line = refusal_of(lambda: engine.generate(PROMPTS, 1, FREE, seed=0))
+        assert f"context is {longest - 1} tokens, and {longest} are needed" in line
+        assert server.requests == []
+    with RolloutServer(base, context=longest) as server:
+        settings(server, folder).build(policy, BUDGET).generate(PROMPTS, 1, FREE, seed=0)
+
+
+def test_whole_weights_cannot_be_served(server, folder, tiny_llama_folder):
+    whole = make_policy(tiny_llama_folder, lora=None)
+    assert "no whole weights" in refusal_of(lambda: settings(server, folder).build(whole, BUDGET))
+
+
+def test_a_server_that_loads_no_adapters_is_told_how_to(engine, server, monkeypatch):
+    monkeypatch.setattr(server, "load", lambda request: Answer(b'{"detail":"Not Found"}', 404))
+    with pytest.raises(EngineError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"):
+        engine.generate(PROMPTS, 1, FREE, seed=0)
+
+
+def test_an_adapter_that_the_server_cannot_see_is_said_so(engine, server, policy):
+    load = server.load
+    server.load = lambda request: load({**request, "lora_path": "/elsewhere"})
+    with pytest.raises(EngineError, match="it must see that folder"):
+        engine.generate(PROMPTS, 1, FREE, seed=0)
+
+
+def test_a_folder_that_cannot_be_written_is_a_mistake_in_the_set_up(server, tmp_path, policy):
+    (tmp_path / "file").write_text("")
+    engine = settings(server, tmp_path / "file").build(policy, BUDGET)
+    line = refusal_of(lambda: engine.generate(PROMPTS, 1, FREE, seed=0))
+    assert line.startswith("model.rollouts.adapter_folder: cannot be written")
+
+
+def test_the_key_is_sent_and_never_shown(server, folder, policy, monkeypatch):
+    monkeypatch.setenv("ROLLOUT_KEY", "sesame-1234")
+    engine = settings(server, folder, api_key_env="ROLLOUT_KEY").build(policy, BUDGET)
+    engine.generate(PROMPTS, 1, FREE, seed=0)
+    assert server.headers[-1]["Authorization"] == "Bearer sesame-1234"
+    server.script = lambda k, request: Answer(b"bad key sesame-1234", 401)
+    with pytest.raises(EngineError, match=r"401: bad key \*\*\*"):
+        engine.generate(PROMPTS, 1, FREE, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ({"url": "127.0.0.1:8000"}, "url"),
+        ({"url": "http://user:secret@host/v1"}, "url"),
+        ({"url": "http://host/v1/completions"}, "url"),
+        ({"model": " "}, "model"),
+        ({"concurrency": 0}, "concurrency"),
+        ({"timeout": 0.0}, "timeout"),
+        ({"timeout": float("inf")}, "timeout"),
+        ({"retries": -1}, "retries"),
+        ({"on_loss": "wait"}, "on_loss"),
+        ({"importance_cap": 0.5}, "importance_cap"),
+        ({"importance_cap": float("nan")}, "importance_cap"),
+        ({"tokens": 0}, "tokens"),
+        ({"api_key_env": "NO_SUCH_VARIABLE"}, "api_key_env"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_by_name(wrong, key):
+    good = {"url": "http://127.0.0.1:1/v1", "model": "base", "adapter_folder": "adapters"}
+    line = refusal_of(lambda: ServedRollouts(**{**good, **wrong}))
+    assert line.startswith(f"model.rollouts.{key}: ")
+    assert "secret" not in line
+
+
+def test_both_kinds_can_be_chosen_in_a_config():
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser()
+    parser.add_argument("--rollouts", type=RolloutSettings, default=LocalRollouts())
+    name = "lsp_lightning.generation.rollouts"
+    served = {"url": "http://127.0.0.1:1/v1", "model": "base", "adapter_folder": "x"}
+    for given, expected in [
+        ({"class_path": f"{name}.LocalRollouts", "init_args": {"tokens": 9}}, LocalRollouts(9)),
+        ({"class_path": f"{name}.ServedRollouts", "init_args": served}, ServedRollouts(**served)),
+    ]:
+        parsed = parser.parse_object({"rollouts": given})
+        assert parser.instantiate_classes(parsed).rollouts == expected
+    defaults = parser.instantiate_classes(parser.parse_args([])).rollouts
+    assert defaults == LocalRollouts()
+    flagged = parser.parse_args(["--rollouts.tokens", "9"])
+    assert parser.instantiate_classes(flagged).rollouts == LocalRollouts(9)
+
+
+# As far as it goes, a real server of another make.
+
+
+@pytest.mark.slow
+def test_transformers_serve_answers_and_is_refused_for_what_it_lacks(tmp_path, policy):
+    for package in ("fastapi", "uvicorn", "openai"):
+        if find_spec(package) is None:
+            pytest.skip(f"transformers serve needs {package}, which is not installed")
+    folder = resolve("pkg:lsp_lightning/tinyworld/base")
+    with ExitStack() as stack:
+        url = stack.enter_context(serve(folder, tmp_path / "log.txt"))
+        client = ServerClient(url, None, 1, 30.0, 0, "model.rollouts")
+        text = "1+1="
+        asked = {"model": str(folder), "prompt": text, "max_tokens": 4, "temperature": 0.0}
+        body = client.ask(f"{url}/completions", asked)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        out = model.generate(ids, max_new_tokens=4, do_sample=False)[0, ids.shape[1] :]
+        reply = json.loads(body)
+        assert reply["choices"][0]["text"] == tokenizer.decode(out, skip_special_tokens=True)
+        # its answers hold no token ids
+        request = Request(url, reply["model"], ids[0].tolist(), 1, GREEDY, 0, [2], len(tokenizer))
+        with pytest.raises(BadReply, match="no token ids"):
+            request.read(body)
+        # it takes text alone, and no adapter while it runs
+        with pytest.raises(EngineError, match="refuses a request"):
+            client.ask(f"{url}/completions", request.payload())
+        rollouts = ServedRollouts(url, str(folder), str(tmp_path / "adapters"))
+        line = refusal_of(lambda: rollouts.build(policy, BUDGET))
+        assert line.startswith("model.rollouts.")
