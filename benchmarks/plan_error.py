@@ -39,10 +39,10 @@ WIDTHS: dict[str, Any] = {
     "eos_token_id": 2,
 }
 FAMILIES = ("llama", "qwen3", "gemma3_text")
-#: Completions of the micro-batch, and tokens of each prompt and completion.
-BATCH = (4, 128, 256)
-#: Prompts, draws of each, tokens of each prompt and completion of the rollout.
-ROLLOUT = (4, 8, 224, 24)
+#: Completions of the micro-batch, tokens of each prompt and completion, completions of a prompt.
+BATCH = (4, 128, 256, 2)
+#: The same of the rollout.
+ROLLOUT = (32, 224, 24, 8)
 MIB = 2**20
 
 
@@ -130,9 +130,8 @@ def measure(family: str, dtype: str, checkpointing: bool, quantized: bool) -> li
     """Bytes of an update and of a rollout, measured and planned, in MiB."""
     from lsp_lightning.planning import phases
     from lsp_lightning.planning.models import ModelSpec, sizes
-    from lsp_lightning.planning.phases import Shape
+    from lsp_lightning.planning.shapes import Shape
     from lsp_lightning.policy import Lora, Policy
-    from lsp_lightning.types import Sampling
 
     with tempfile.TemporaryDirectory() as folder:
         save_random(folder, family)
@@ -144,20 +143,18 @@ def measure(family: str, dtype: str, checkpointing: bool, quantized: bool) -> li
             device=device(),
         )
         learn(policy, Shape(1, 4, 4))
-        draw(policy, (1, 1, 4, 2))
+        draw(policy, Shape(1, 4, 2))
         stays = held(policy)
         measured = {
             "update": peak_of(lambda: learn(policy, Shape(*BATCH))),
-            "rollout": peak_of(lambda: draw(policy, ROLLOUT)),
+            "rollout": peak_of(lambda: draw(policy, Shape(*ROLLOUT))),
         }
         spec = ModelSpec(
             folder, policy.dtype, packed=quantized, lora=Lora(), checkpointing=checkpointing
         )
         own = sizes(spec)
-        prompts, draws, prompt, new = ROLLOUT
-        sampling = Sampling(max_new_tokens=new)
-        first = phases.cost(phases.prefill, spec, Shape(prompts, prompt, 0), sampling)
-        last = phases.cost(phases.decode, spec, Shape(prompts * draws, prompt, new), sampling)
+        first = phases.cost(phases.prefill, spec, Shape(*ROLLOUT))
+        last = phases.cost(phases.decode, spec, Shape(*ROLLOUT))
         passing = {
             "update": phases.cost(phases.update, spec, Shape(*BATCH)).peak,
             "rollout": max(first.peak, last.peak),
@@ -190,9 +187,9 @@ def save_random(folder: str, family: str) -> None:
 def learn(policy: Any, shape: Any) -> None:
     """A forward and backward pass; gradients add up, as those of micro-batches do."""
     from lsp_lightning.functional import selfplay_loss
-    from lsp_lightning.planning.phases import train_batch
+    from lsp_lightning.planning.shapes import train_batch
 
-    batch = train_batch(shape).to(policy.device)
+    batch = train_batch(shape, policy.shares_prompts).to(policy.device)
     policy.train()
     logprobs, _ = policy.completion_logprobs(batch)
     ones = torch.ones(shape.rows, device=policy.device)
@@ -201,15 +198,13 @@ def learn(policy: Any, shape: Any) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
 
 
-def draw(policy: Any, rollout: tuple[int, int, int, int]) -> None:
+def draw(policy: Any, shape: Any) -> None:
     """Completions of full length: no token ends them."""
     from lsp_lightning.generation import LocalEngine
     from lsp_lightning.types import Sampling
 
-    prompts, draws, length, new = rollout
-    # of two lengths: padding takes a mask, as in a run
-    rows = [[5] * (length - i % 2) for i in range(prompts)]
-    LocalEngine(policy.causal_lm, [], 0).generate(rows, draws, Sampling(max_new_tokens=new), 0)
+    sampling = Sampling(max_new_tokens=shape.completion)
+    LocalEngine(policy.causal_lm, [], 0).generate(shape.prompt_ids(), shape.draws, sampling, 0)
 
 
 def peak_of(work: Callable[[], None]) -> tuple[float, float]:

@@ -21,6 +21,7 @@ _HOME = {
     "JudgeReward": "rewards",
     "LengthReward": "rewards",
     "LocalEngine": "generation",
+    "LocalRollouts": "generation",
     "Lora": "policy",
     "MathVerifier": "rewards.verifiers",
     "MontySandbox": "sandbox",
@@ -36,6 +37,7 @@ _HOME = {
     "SelfPlayDataModule": "datamodule",
     "SelfPlayModule": "module",
     "SelfReward": "rewards",
+    "ServedRollouts": "generation",
     "VerifiableReward": "rewards",
     "Verifier": "rewards",
     "play_round": "selfplay",
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from lsp_lightning.datamodule import SelfPlayDataModule as SelfPlayDataModule
     from lsp_lightning.errors import ConfigError as ConfigError
     from lsp_lightning.generation import LocalEngine as LocalEngine
+    from lsp_lightning.generation import LocalRollouts as LocalRollouts
+    from lsp_lightning.generation import ServedRollouts as ServedRollouts
     from lsp_lightning.module import SelfPlayModule as SelfPlayModule
     from lsp_lightning.player import FrozenPlayer as FrozenPlayer
     from lsp_lightning.player import Player as Player

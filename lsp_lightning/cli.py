@@ -5,7 +5,6 @@ import atexit
 import contextlib
 import json
 import logging
-import os
 import sys
 import traceback
 import warnings
@@ -31,10 +30,12 @@ from lsp_lightning.commands import SelfPlayTrainer
 from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
 from lsp_lightning.errors import ConfigError, OutOfMemory
 from lsp_lightning.fitting import is_out_of_memory
+from lsp_lightning.generation import EngineError
 from lsp_lightning.module import SelfPlayModule
 from lsp_lightning.planning import check_model
 from lsp_lightning.rewards import RewardError
 from lsp_lightning.sandbox import SandboxError
+from lsp_lightning.threads import default_threads
 from lsp_lightning.workers import WorkersError
 
 _DEFAULTS: dict[str, Any] = {
@@ -207,8 +208,9 @@ class SelfPlayCLI(LightningCLI):
 def run_command(args: Sequence[str]) -> int:
     """Run one command of the command line. Returns the exit status."""
     _quiet()
-    if "OMP_NUM_THREADS" not in os.environ:  # threads that fight over few cores are slower than one
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+    threads = default_threads(torch.get_num_threads())
+    if threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
     try:
         SelfPlayCLI(args)
     except SIGTERMException:  # Lightning's own way out has status 0, which reads as success
@@ -221,7 +223,7 @@ def run_command(args: Sequence[str]) -> int:
             traceback.print_exception(cause)
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except OutOfMemory as error:
+    except (OutOfMemory, EngineError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Exception as error:

@@ -82,11 +82,12 @@ class Budgets:
 
     Args:
         micro_batch_tokens: of a forward and backward pass.
-        rollout_tokens: of the completions that are sampled together, prompts included.
+        rollout_tokens: of the completions that are sampled together in this process, prompts
+            included.
     """
 
     def __init__(self, micro_batch_tokens: int, rollout_tokens: int) -> None:
-        key, rollout_key = "model.micro_batch_tokens", "model.rollout_tokens"
+        key, rollout_key = "model.micro_batch_tokens", "model.rollouts.tokens"
         require_at_least(micro_batch_tokens, 1, key, "nothing would fit")
         require_at_least(rollout_tokens, 1, rollout_key, "nothing would fit")
         self.micro_batches = TokenBudget(key, micro_batch_tokens)

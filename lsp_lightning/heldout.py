@@ -164,6 +164,20 @@ class HeldOutBoard(nn.Module):
         #: What the reference said, where answers are compared with its own.
         self.opponent = Opponent()
 
+    def score(self, player: Player, exam: Exam, kind: Kind, reference: FrozenPlayer) -> None:
+        """Take in the player's scores in one exam.
+
+        Args:
+            player: the policy.
+            exam: some tasks.
+            kind: whether tasks are solved or won.
+            reference: whom they are won against.
+        """
+        if kind == "solved":
+            self.add(score_solved(player, exam))
+        else:
+            self.add(score_wins(player, exam, reference, self.opponent))
+
     def add(self, score: HeldOutScore) -> None:
         """Take in the scores of some tasks."""
         self._means.update(score.means())

@@ -51,7 +51,7 @@ def head_logits(model: Any, hidden: Tensor) -> Tensor:
 
 
 def completion_logprobs(
-    model: Any, batch: TrainBatch, logits_at_once: int
+    model: Any, batch: TrainBatch, logits_at_once: int, entropies: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Log-probs of the completions' tokens, differentiable; entropies, detached. (C, T) fp32 each.
 
@@ -59,19 +59,21 @@ def completion_logprobs(
         model: a causal LM.
         batch: some completions of a round.
         logits_at_once: see :func:`lsp_lightning.functional.logprobs.token_logprobs`.
+        entropies: whether they are wanted; they are 0 where not.
     """
     hidden = hidden_states(model, batch.input_ids, batch.position_ids, batch.attention)
     hidden = hidden.flatten(0, 1)
     places = batch.mask.nonzero(as_tuple=True)
-    logprobs, entropies = token_logprobs(
+    logprobs, entropy = token_logprobs(
         hidden[batch.sources[places]],
         lambda h: head_logits(model, h),
         batch.targets[places],
         batch.temperature[places[0]],
         logits_at_once,
+        entropies,
     )
     empty = torch.zeros(batch.mask.shape, dtype=torch.float32, device=hidden.device)
-    return empty.index_put(places, logprobs.float()), empty.index_put(places, entropies.float())
+    return empty.index_put(places, logprobs.float()), empty.index_put(places, entropy.float())
 
 
 def next_token_logprobs(

@@ -104,6 +104,7 @@ def round_metrics(
     for role, rows in facts.roles.items():
         metrics[f"kl/{role}"] = facts.log_ratio_R[rows]
         metrics[f"entropy/{role}"] = facts.entropy_R[rows]
+    metrics |= facts.importance
     metrics |= _text_metrics(played)
     for name, scores in played.components.items():
         metrics[f"reward/{name}"] = scores

@@ -15,17 +15,11 @@ from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.fitting import Budgets
 from lsp_lightning.functional import AdvantageScale, ChallengerObjective, KLForm, learnability
-from lsp_lightning.heldout import (
-    Exam,
-    HeldOutBoard,
-    answer_greedily,
-    heldout_reward,
-    score_solved,
-    score_wins,
-)
+from lsp_lightning.generation import LocalRollouts, RolloutSettings
+from lsp_lightning.heldout import Exam, HeldOutBoard, answer_greedily, heldout_reward
 from lsp_lightning.metrics import Means, round_metrics
 from lsp_lightning.planning.lengths import check_model
-from lsp_lightning.player import FrozenPlayer, Player
+from lsp_lightning.player import ClosesEngine, FrozenPlayer, Player
 from lsp_lightning.policy import Dtype, Lora, Policy, ReferenceChoice
 from lsp_lightning.pretrained import check_policy
 from lsp_lightning.quantization import Quantization
@@ -69,12 +63,13 @@ class SelfPlayModule(LightningModule):
         max_grad_norm: the gradient is clipped to this norm; null leaves it.
         micro_batch_tokens: tokens of one forward and backward pass at most, padding included;
             halved where memory runs out.
-        rollout_tokens: tokens of the completions sampled at once at most, prompts included, which
-            bounds the KV cache; halved where memory runs out.
+        rollouts: where completions are sampled: in this process (LocalRollouts) or by a vLLM server
+            (ServedRollouts); and how many tokens at once.
     """
 
     #: Whether a resumed run scores other held-out tasks than before, or in another way.
     other_heldout = False
+    _player: Player | None = None
     max_variance: Tensor
 
     def __init__(
@@ -100,18 +95,19 @@ class SelfPlayModule(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         max_grad_norm: float | None = 1.0,
         micro_batch_tokens: int = 8192,
-        rollout_tokens: int = 65_536,
+        rollouts: RolloutSettings = LocalRollouts(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # a checkpoint holds what is trained, not the base
-        self.rewards = rewards
+        self.rewards, self.rollouts = rewards, rollouts
         self.loss_settings = LossSettings(beta, kl, alpha_ch, max_grad_norm)
         self.payoffs = PayoffSettings(challenger_objective, advantage_scale, invalid_query)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         check_rewards(rewards, challenger_objective)
         check_policy(base, lora is not None, init_adapter, quantization)
-        self.budgets = Budgets(micro_batch_tokens, rollout_tokens)
+        rollouts.check(lora is not None or init_adapter is not None)
+        self.budgets = Budgets(micro_batch_tokens, rollouts.tokens)
         self.policy: Policy | None = None
         self.policy_settings: dict[str, Any] = {
             "base": base,
@@ -123,14 +119,13 @@ class SelfPlayModule(LightningModule):
             "chat_template_kwargs": chat_template_kwargs,
             "activation_checkpointing": activation_checkpointing,
         }
-        self.round_means = Means()
-        self.heldout = HeldOutBoard()
+        self.round_means, self.heldout = Means(), HeldOutBoard()
         # learnability's scale: 1/4 is the largest variance in [0, 1]; others are found by looking
         self.register_buffer("max_variance", torch.tensor(0.25 if is_binary(rewards) else 0.0))
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """The rewards: each is a callback and gets every hook."""
-        return list(self.rewards)
+        return [*self.rewards, ClosesEngine(lambda: self._player)]
 
     def setup(self, stage: str) -> None:
         """Refuse what cannot work before the model is loaded."""
@@ -144,8 +139,10 @@ class SelfPlayModule(LightningModule):
             return
         device = self.trainer.strategy.root_device if self._trainer else "cpu"
         self.policy = Policy(**self.policy_settings, device=device)
-        budget = self.budgets.micro_batches
-        self._update = RoundUpdate(self.policy, self.loss_settings, budget)
+        budget, cap = self.budgets.micro_batches, self.rollouts.importance_cap
+        self._update = RoundUpdate(self.policy, self.loss_settings, budget, cap)
+        engine = self.rollouts.build(self.policy, self.budgets.rollouts)
+        self._player = Player(engine, self.policy.codec, self.policy.pad_id)
         for reward in self.rewards:
             reward.connect(self.reference_player)
 
@@ -166,7 +163,9 @@ class SelfPlayModule(LightningModule):
     @property
     def player(self) -> Player:
         """The policy, in both roles."""
-        return Player.local(self.loaded_policy, self.budgets.rollouts)
+        self.configure_model()
+        assert self._player is not None
+        return self._player
 
     @property
     def reference_player(self) -> FrozenPlayer:
@@ -251,10 +250,7 @@ class SelfPlayModule(LightningModule):
             return
         how = (data.solver, data.solver_prompt, data.heldout_draws)
         exam = Exam.of(player.codec, tasks, found[0], *how, self._seed("heldout", batch_idx))
-        if found[1] == "solved":
-            self.heldout.add(score_solved(player, exam))
-        else:
-            self.heldout.add(score_wins(player, exam, self.reference_player, self.heldout.opponent))
+        self.heldout.score(player, exam, found[1], self.reference_player)
 
     def validation_step(self, tasks: list[Query], batch_idx: int) -> None:
         """Score some held-out tasks."""

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lsp_lightning.chat import ChatCodec
 from lsp_lightning.fitting import TokenBudget
-from lsp_lightning.generation import Engine, LocalEngine
+from lsp_lightning.generation import Engine, LocalEngine, close_engine
 from lsp_lightning.inference import pad_left
 from lsp_lightning.policy import PASS_TOKENS, Policy
 from lsp_lightning.types import Rollouts, Sampling
@@ -123,3 +124,25 @@ class FrozenPlayer:
         with self._policy.reference() as model:
             engine = LocalEngine(model, codec.stop_ids, pad_id, budget=self._rollouts)
             return Player(engine, codec, pad_id).respond(prompts, draws, sampling, seed)
+
+
+class ClosesEngine(Callback):
+    """Has an engine let go of what it holds outside of this process, however a run ends."""
+
+    def __init__(self, player: Callable[[], Player | None]) -> None:
+        self._player = player
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """At a good end."""
+        self._close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """At a bad one, where there is no teardown."""
+        self._close()
+
+    def _close(self) -> None:
+        player = self._player()
+        if player is not None:
+            close_engine(player.engine)

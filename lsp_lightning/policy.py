@@ -141,7 +141,7 @@ class Policy(nn.Module):
     def reference_logprobs(self, batch: TrainBatch, logits_at_once: int = LOGITS_AT_ONCE) -> Tensor:
         """The reference's log-probs of the completions' tokens. (C, T), detached."""
         with self.reference() as model:
-            return completion_logprobs(model, batch, logits_at_once)[0]
+            return completion_logprobs(model, batch, logits_at_once, entropies=False)[0]
 
     @contextmanager
     def reference(self) -> Iterator[Any]:

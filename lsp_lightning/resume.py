@@ -23,6 +23,7 @@ def facts(module: Any, data: Any) -> dict[str, Any]:
         **vars(module.payoffs),
         "rewards": [[r.name, r.enters, r.weight, r.scale is not None] for r in module.rewards],
         "optimizer": optimizer_defaults(module.optimizer),
+        "rollouts": module.rollouts.facts(),
         **(data.facts() if data else {}),
     }
 

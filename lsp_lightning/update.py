@@ -3,23 +3,18 @@
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lsp_lightning.collate import by_row, in_batch, longest_row, pack, sampled_logprobs
+from lsp_lightning.collate import by_row, in_batch, longest_row, pack
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.fitting import TokenBudget
-from lsp_lightning.functional import (
-    KLForm,
-    k1_in_reward,
-    row_weights,
-    selfplay_loss,
-    sequence_log_ratio,
-)
+from lsp_lightning.functional import KLForm, k1_in_reward, row_weights, selfplay_loss
 from lsp_lightning.policy import Policy
+from lsp_lightning.sampled import draws_of
 from lsp_lightning.seeding import seeded
 from lsp_lightning.selfplay import Advantages
 from lsp_lightning.types import Role, SelfPlayRound, TrainBatch
@@ -74,6 +69,8 @@ class UpdateFacts:
     """Mean token entropy of each completion in nats; NaN where nothing was to be learned."""
     roles: dict[Role, slice]
     """Which rows are whose."""
+    importance: Mapping[str, float] = field(default_factory=dict)
+    """How far the sampler and the trainer are apart, by name; empty where they are one."""
 
 
 def role_rows(played: SelfPlayRound) -> dict[Role, slice]:
@@ -90,13 +87,14 @@ def accumulate_gradients(
     lay_out: Callable[[Tensor | None], Sequence[TrainBatch]],
     settings: LossSettings,
     backward: Callable[[Tensor], None],
+    importance_cap: float | None = None,
 ) -> UpdateFacts:
     """Leave the round's gradient in the policy's parameters.
 
-    The reference passes over the whole round come first: the KL penalty is centred over each role's
-    rows, and no adapter may be switched between a forward and its backward. Completions are
-    weighted so that micro-batches of any size sum to the gradient of the whole round; those that
-    add nothing to it are left out.
+    The passes without gradients over the whole round come first: the KL penalty is centred over
+    each role's rows, and no adapter may be switched between a forward and its backward. Completions
+    are weighted so that micro-batches of any size sum to the gradient of the whole round; those
+    that add nothing to it are left out.
 
     Args:
         policy: what is trained.
@@ -105,11 +103,13 @@ def accumulate_gradients(
         lay_out: micro-batches of the chosen completions, (R,) bool; of all for None.
         settings: what the loss is made of.
         backward: as ``Tensor.backward``.
+        importance_cap: the largest importance weight of a token; None where this process sampled.
     """
     batches = lay_out(None)
     references = by_row(batches, [policy.reference_logprobs(batch) for batch in batches])
+    draws = draws_of(policy, played, batches, importance_cap)
     roles = role_rows(played)
-    log_ratio_R = _sampled_log_ratios(played, references)
+    log_ratio_R = draws.log_ratios(references)
     advantages_R = advantages.rows().clone()
     weights_R = torch.empty_like(advantages_R)
     n, g = played.rewards_NG.shape
@@ -135,11 +135,12 @@ def accumulate_gradients(
             weights_R[chosen].to(logprobs.device),
             settings.beta,
             settings.kl,
+            None if draws.weights is None else in_batch(draws.weights, batch),
         )
         backward(loss)
         loss_sum += float(loss.detach())
         entropy_R[chosen] = (entropies.sum(1) / batch.mask.sum(1)).cpu()
-    return UpdateFacts(loss_sum, log_ratio_R, entropy_R, roles)
+    return UpdateFacts(loss_sum, log_ratio_R, entropy_R, roles, draws.facts)
 
 
 class RoundUpdate:
@@ -154,12 +155,20 @@ class RoundUpdate:
         policy: what is trained.
         settings: what the loss is made of.
         micro_batches: tokens of a micro-batch at most.
+        importance_cap: the largest importance weight of a token; None where this process samples.
     """
 
-    def __init__(self, policy: Policy, settings: LossSettings, micro_batches: TokenBudget) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        settings: LossSettings,
+        micro_batches: TokenBudget,
+        importance_cap: float | None = None,
+    ) -> None:
         self._policy = policy
         self._settings = settings
         self._micro_batches = micro_batches
+        self._importance_cap = importance_cap
         self._told = False
         self.scaler = torch.amp.GradScaler(
             policy.device.type,
@@ -260,21 +269,13 @@ class RoundUpdate:
                 lay_out,
                 self._settings,
                 lambda loss: backward(self.scaler.scale(loss)),
+                self._importance_cap,
             )
         if facts.entropy_R.isnan().all():  # nothing to learn: a gradient of zero, and not none
             for parameter in policy.parameters():
                 if parameter.requires_grad:
                     parameter.grad = torch.zeros_like(parameter)
         return facts
-
-
-def _sampled_log_ratios(played: SelfPlayRound, references: Mapping[int, Tensor]) -> Tensor:
-    """Each completion's log-ratio from the log-probs it was sampled with. -> (R,)."""
-    pad = torch.nn.utils.rnn.pad_sequence
-    sampled = sampled_logprobs(played)
-    mask = pad([torch.ones(len(row), dtype=torch.bool) for row in sampled], batch_first=True)
-    reference = pad([references[row] for row in range(len(sampled))], batch_first=True)
-    return sequence_log_ratio(pad(sampled, batch_first=True), reference, mask)
 
 
 def clip_gradient(policy: Policy, max_norm: float | None) -> Tensor:

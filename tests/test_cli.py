@@ -613,8 +613,8 @@ MISTAKES = {
         ("model.dtype", "float16", "set model.lora"),
     ),
     "no tokens to roll out": (
-        lambda tmp: ["--model.rollout-tokens", "0"],
-        ("model.rollout_tokens", "is 0", "1 or more"),
+        lambda tmp: ["--model.rollouts.tokens", "0"],
+        ("model.rollouts.tokens", "is 0", "1 or more"),
     ),
     "longer than the context": (
         lambda tmp: ["--data.solver.max_new_tokens", "5000"],

@@ -173,7 +173,7 @@ FREE = Sampling(max_new_tokens=5)
 
 
 def within(tokens):
-    return TokenBudget("model.rollout_tokens", tokens)
+    return TokenBudget("model.rollouts.tokens", tokens)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_a_call_that_runs_out_of_memory_is_drawn_again_in_smaller_parts(
     drawn = engine.generate(prompts, 4, GREEDY, seed=0)
     # 24, 12, 6, 3 rows; as a tree four of them take no more than three in rows of their own
     assert budget.tokens == (21 if takes_trees(model) else 3 * LONGEST)
-    assert "out of memory at model.rollout_tokens" in capsys.readouterr().out
+    assert "out of memory at model.rollouts.tokens" in capsys.readouterr().out
     assert torch.equal(drawn.ids, greedy.ids)
     torch.testing.assert_close(drawn.logprobs, greedy.logprobs, atol=1e-4, rtol=0)
     # what was drawn before memory ran out does not matter
@@ -263,7 +263,7 @@ def test_a_row_that_does_not_fit_alone_is_an_error_that_names_the_key(model, sma
     small_memory(0, REFUSALS[0])
     model.train()
     engine = LocalEngine(model, [], PAD, budget=within(4 * LONGEST))
-    with pytest.raises(OutOfMemory, match=f"rollout_tokens: a single row of {LONGEST} tokens"):
+    with pytest.raises(OutOfMemory, match=f"rollouts.tokens: a single row of {LONGEST} tokens"):
         engine.generate(prompts_of(LENGTHS, vocabulary(model)), 2, FREE, seed=0)
     assert model.training
 

@@ -18,7 +18,7 @@ FLOORS = {
     **dict.fromkeys(["attention", "tree_attention", "kv_cache", "sharing", "folding"], 2),
     **dict.fromkeys(["policy", "generation", "rewards"], 2),
     **dict.fromkeys(["player", "queries", "selfplay", "collate", "memory", "metrics", "update"], 3),
-    **dict.fromkeys(["heldout", "resume"], 3),
+    **dict.fromkeys(["heldout", "resume", "sampled"], 3),
     **dict.fromkeys(["datamodule", "module", "callbacks", "planning"], 4),
     **dict.fromkeys(["cli", "cli_errors", "main", "__main__", "commands", "export", "talk"], 5),
     **dict.fromkeys(["evaluation", "tinyworld"], 5),

@@ -6,22 +6,32 @@ from pathlib import Path
 
 import pytest
 import torch
+from architectures import build as build_architecture
 from torch import nn
 from transformers import Gemma3TextConfig, MixtralConfig
 
 from lsp_lightning import PreferenceReward, SelfPlayDataModule, SelfPlayModule, SelfReward
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional import selfplay_loss
+from lsp_lightning.generation import LocalEngine
+from lsp_lightning.generation.local import _Call
 from lsp_lightning.main import main
 from lsp_lightning.planning import check_model, estimate, memory_line, phases, settings
 from lsp_lightning.planning.advice import advice
-from lsp_lightning.planning.estimate import GIB, make_plan, rollout_shape
+from lsp_lightning.planning.estimate import GIB, make_plan
 from lsp_lightning.planning.lengths import Rollout
-from lsp_lightning.planning.models import CLASSIFIER, ModelSpec, short_models, sizes
+from lsp_lightning.planning.models import (
+    CLASSIFIER,
+    ModelSpec,
+    shares_prompts,
+    short_models,
+    sizes,
+)
 from lsp_lightning.planning.packed import PackedLinear
-from lsp_lightning.planning.phases import Shape, cost
+from lsp_lightning.planning.phases import cost
 from lsp_lightning.planning.report import report
 from lsp_lightning.planning.settings import read_settings
+from lsp_lightning.planning.shapes import Shape, batch_shape, rollout_shape, train_batch
 from lsp_lightning.planning.tracking import LiveBytes, dry_run
 from lsp_lightning.policy import Lora, Policy
 from lsp_lightning.queries import Challenger
@@ -90,40 +100,99 @@ def test_operations_are_counted():
 # -- a dry run against a real one -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_an_update_takes_what_the_plan_says(tiny_qwen3_folder, checkpointing):
-    shape = Shape(3, 20, 30)
-    policy = Policy(str(tiny_qwen3_folder), activation_checkpointing=checkpointing)
+@pytest.fixture
+def takes_no_trees(monkeypatch):
+    """Models compute every row for itself, in plans and for real."""
+    monkeypatch.setattr("lsp_lightning.planning.models._ATTENTIONS", ())
+    monkeypatch.setattr("lsp_lightning.sharing._INNER", ())
+    for cached in (phases._dry_model, cost, shares_prompts):
+        cached.cache_clear()
+    yield
+    for cached in (phases._dry_model, cost, shares_prompts):
+        cached.cache_clear()
+
+
+def assert_an_update_is_planned(folder, checkpointing, shared):
+    shape = Shape(5, 20, 30, draws=2)
+    policy = Policy(str(folder), activation_checkpointing=checkpointing)
+    assert policy.shares_prompts == shared
     for parameter in policy.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
-    batch = phases.train_batch(shape)
-    ones = torch.ones(3)
+    batch = train_batch(shape, shared)
+    assert batch.input_ids.numel() == (20 + 19 + 20 + 5 * 29 if shared else 5 * 49)
+    ones = torch.ones(5)
     with LiveBytes() as tracker:
         logprobs, _ = policy.completion_logprobs(batch)
         zeros = torch.zeros_like(logprobs)
         selfplay_loss(logprobs, zeros, batch.mask, ones, ones, 0.0).backward()
-    spec = ModelSpec(
-        str(tiny_qwen3_folder), torch.float32, lora=Lora(), checkpointing=checkpointing
-    )
+    spec = ModelSpec(str(folder), torch.float32, lora=Lora(), checkpointing=checkpointing)
     planned = cost(phases.update, spec, shape)
     assert planned.peak == pytest.approx(tracker.peak, rel=0.02)
     assert planned.flops == pytest.approx(tracker.flops, rel=0.02)
 
 
-def test_cards_that_compute_in_float16_keep_the_scores_of_attention():
-    shape = Shape(4, 64, 64)
-    peaks = {
-        dtype: cost(phases.update, ModelSpec(f"{WORLD}/base", dtype, lora=Lora()), shape).peak
-        for dtype in (torch.float16, torch.bfloat16)
-    }
-    scores = 4 * 4 * 128 * 128 * 2  # rows, heads, places, places, bytes of one layer
-    assert peaks[torch.float16] > peaks[torch.bfloat16] + 4 * scores  # kept of all four layers
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_an_update_takes_what_the_plan_says(tiny_qwen3_folder, checkpointing):
+    assert_an_update_is_planned(tiny_qwen3_folder, checkpointing, shared=True)
+
+
+@pytest.mark.usefixtures("takes_no_trees")
+def test_an_update_of_plain_rows_takes_what_the_plan_says(tiny_qwen3_folder):
+    assert_an_update_is_planned(tiny_qwen3_folder, checkpointing=True, shared=False)
+
+
+@pytest.mark.parametrize("new", [1, 50, 131, 140, 200])  # room for own tokens: 64, 128, 256
+def test_a_rollout_takes_what_the_plan_says(tiny_qwen3_folder, new, monkeypatch):
+    """Of full length: no token ends a completion, so no row leaves, and none is copied then."""
+    shape = Shape(40, 20, new, draws=10)
+    monkeypatch.setattr(phases, "_FULL", 1 / shape.rows)
+    policy = Policy(str(tiny_qwen3_folder))
+    engine = LocalEngine(policy.causal_lm, [], 0)
+    with LiveBytes() as tracker:
+        engine.generate(shape.prompt_ids(), shape.draws, Sampling(max_new_tokens=new), 0)
+    spec = ModelSpec(str(tiny_qwen3_folder), torch.float32, lora=Lora())
+    first, last = (cost.__wrapped__(p, spec, shape) for p in (phases.prefill, phases.decode))
+    # the engine's notes, 20 bytes a token, are not planned: 4 % of so small a model's cache
+    assert max(first.peak, last.peak) == pytest.approx(tracker.peak, rel=0.06)
+    assert last.peak > first.peak
+
+
+def test_rows_that_leave_are_planned(tiny_qwen3_folder):
+    spec = ModelSpec(str(tiny_qwen3_folder), torch.float32, lora=Lora())
+    planned = cost(phases.decode, spec, Shape(40, 20, 200, draws=10))
+    layer = 40 * 200 * 2 * 2 * 16 * FLOAT  # rows, tokens, (keys, values), heads, numbers
+    assert planned.peak > planned.cache + 0.875 * layer
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt-oss", "qwen3.5", "granite-hybrid"])
+def test_the_plan_knows_which_models_share_prompts(name, tmp_path):
+    folder = str(build_architecture(name, tmp_path))
+    spec = ModelSpec(folder, torch.float32, lora=Lora())
+    assert shares_prompts(spec) == Policy(folder).shares_prompts
+    for phase in (phases.update, phases.reference, phases.judging, phases.prefill, phases.decode):
+        assert cost(phase, spec, Shape(4, 6, 5, draws=2)).peak > 0
+
+
+def test_cards_that_compute_in_float16_keep_the_scores_of_attention_without_a_mask():
+    def kept(shape):
+        """Bytes that an update takes more than where no scores are kept."""
+        half, brain = (
+            cost(phases.update, ModelSpec(f"{WORLD}/base", dtype, lora=Lora()), shape).peak
+            for dtype in (torch.float16, torch.bfloat16)
+        )
+        return half - brain
+
+    scores = 4 * 64 * 64 * 2  # heads, places, places, bytes of one layer and row
+    alone = kept(Shape(8, 32, 33))  # 64 places of each are read
+    behind = kept(Shape(8, 32, 33, draws=4))  # two prompts without a mask, a quarter of a row each
+    assert alone > 4 * 8 * scores  # of all four layers
+    assert 4 * 2 * scores / 4 * 0.9 < behind < alone / 4
 
 
 def test_checkpointing_takes_less():
     spec = ModelSpec(f"{WORLD}/base", torch.float32, lora=Lora())
-    shape = Shape(4, 100, 100)
+    shape = Shape(4, 100, 100, draws=2)
     less = cost(phases.update, replace(spec, checkpointing=True), shape).peak
     assert less < 0.7 * cost(phases.update, spec, shape).peak
 
@@ -205,17 +274,24 @@ def test_few_layers_tell_what_all_take(by_config, phase):
     )
     spec = ModelSpec("gemma", torch.bfloat16, packed=True, lora=Lora(), checkpointing=True)
     assert len(short_models(spec)) == 3
-    few, whole = (cost(phase, spec, Shape(3, 20, 30), whole=w) for w in (False, True))
+    few, whole = (cost(phase, spec, Shape(6, 20, 30, draws=3), whole=w) for w in (False, True))
     assert few.peak == pytest.approx(whole.peak, rel=0.03)
     assert few.cache == pytest.approx(whole.cache, rel=0.01)
     assert few.flops == pytest.approx(whole.flops, rel=0.01)
 
 
-def test_the_cache_is_keys_and_values_of_every_layer(tiny_qwen3_folder):
+def test_the_cache_is_each_prompts_and_each_completions_keys_and_values(tiny_qwen3_folder):
     spec = ModelSpec(str(tiny_qwen3_folder), torch.float32, lora=Lora())
-    # 2 layers x (keys, values) x 5 rows x 2 heads x 16 numbers x all tokens but the last one
-    expected = 2 * 2 * 5 * 2 * 16 * (7 + 9 - 1) * FLOAT
-    taken = cost(phases.decode, spec, Shape(5, 7, 9)).cache
+    # 2 layers x (keys, values) x 2 heads x 16 numbers x tokens: 2 prompts, 6 completions
+    expected = 2 * 2 * 2 * 16 * (2 * 7 + 6 * 9) * FLOAT
+    assert cost(phases.decode, spec, Shape(6, 7, 9, draws=3)).cache == expected
+
+
+@pytest.mark.usefixtures("takes_no_trees")
+def test_the_cache_of_plain_rows_has_a_prompt_for_each(tiny_qwen3_folder):
+    spec = ModelSpec(str(tiny_qwen3_folder), torch.float32, lora=Lora())
+    expected = 2 * 2 * 2 * 16 * 6 * (7 + 9 - 1) * FLOAT  # all tokens but the last one
+    taken = cost(phases.decode, spec, Shape(6, 7, 9, draws=3)).cache
     assert expected <= taken <= 1.05 * expected
 
 
@@ -249,12 +325,27 @@ def test_shapes_follow_from_the_settings(module, data):
     assert found.optimizer.bytes_each == pytest.approx(8, rel=0.01)  # AdamW's two moments
 
 
-def test_rows_are_those_of_the_engine():
-    rollout = Rollout("answers", 6, 4, 90, Sampling(max_new_tokens=10), "k")
-    assert rollout_shape(rollout, 10_000) == (Shape(24, 90, 10), 1)
-    assert rollout_shape(rollout, 1000) == (Shape(8, 90, 10), 3)  # two prompts with their draws
-    assert rollout_shape(rollout, 300) == (Shape(3, 90, 10), 12)  # a prompt's draws in two parts
-    assert rollout_shape(rollout, 1) == (Shape(1, 90, 10), 24)
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("budget", [1, 80, 170, 300, 1000, 10_000])
+@pytest.mark.parametrize(("prompts", "draws"), [(1, 1), (1, 9), (6, 4), (700, 1), (2, 600)])
+def test_rows_are_those_of_the_engine(prompts, draws, budget, shared):
+    rollout = Rollout("answers", prompts, draws, 90, Sampling(max_new_tokens=10), "k")
+    call = _Call([[0] * 90] * prompts, draws, rollout.sampling, 0, None)
+    parts = call.parts(512, budget, shared)
+    shape, batches = rollout_shape(rollout, budget, shared)
+    assert (shape.rows, batches) == (max(map(len, parts)), len(parts))
+    assert shape.prompts == -(-len(parts[0]) // draws)
+
+
+def test_a_micro_batch_holds_as_many_completions_as_may_be_together():
+    rollout = Rollout("answers", 3, 4, 90, Sampling(max_new_tokens=100), "k")
+    assert batch_shape(rollout, 1000, shared=False) == Shape(5, 90, 100)  # 5 x 190
+    # all twelve, if each has (1000 - 3 x 90) // 12 tokens: none can be longer
+    assert batch_shape(rollout, 1000, shared=True) == Shape(12, 90, 60, 4)
+    assert batch_shape(rollout, 10_000, shared=True) == Shape(12, 90, 100, 4)
+    # not even their first tokens: 2 x (90 + 4 x 1) and 91 + 1 of the third
+    assert batch_shape(rollout, 280, shared=True) == Shape(10, 90, 1, 4)
+    assert batch_shape(rollout, 50, shared=True) == Shape(1, 90, 100)  # goes by itself
 
 
 def test_whole_weights_are_trained_beside_a_frozen_copy(data):

@@ -72,10 +72,26 @@ def test_a_control_group_s_limit_is_its_quota_of_a_period(tmp_path, files, cpus)
 
 
 @pytest.mark.parametrize(
-    ("limit", "expected"),
-    [(None, 8), (64.0, 8), (2.0, 2), (1.6, 2), (1.4, 1), (0.1, 1)],
+    ("cores", "limit", "expected"),
+    [
+        # torch would take 8
+        (16, None, 8),
+        (16, 64.0, 8),
+        (16, 4.0, 4),
+        (16, 3.6, 4),
+        (16, 2.4, 2),
+        (4, None, 4),
+        (3, 64.0, 3),
+        # on two CPUs or fewer there is one thread
+        (16, 2.0, 1),
+        (16, 0.1, 1),
+        (2, None, 1),
+        (2, 64.0, 1),
+        (1, None, 1),
+    ],
 )
-def test_threads_are_lowered_to_the_limit_and_never_raised(monkeypatch, limit, expected):
+def test_threads_are_no_more_than_the_cpus_and_one_on_two(monkeypatch, cores, limit, expected):
+    monkeypatch.setattr(threads, "usable_cores", lambda: cores)
     monkeypatch.setattr(threads, "cgroup_cpus", lambda: limit)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
@@ -84,6 +100,7 @@ def test_threads_are_lowered_to_the_limit_and_never_raised(monkeypatch, limit, e
 
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
 def test_a_number_that_the_user_gave_stays(monkeypatch, name):
+    monkeypatch.setattr(threads, "usable_cores", lambda: 2)
     monkeypatch.setattr(threads, "cgroup_cpus", lambda: 2.0)
     monkeypatch.setenv(name, "8")
     assert default_threads(8) == 8

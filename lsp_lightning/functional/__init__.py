@@ -15,6 +15,7 @@ from lsp_lightning.functional.advantages import (
     query_values,
     solver_advantages,
 )
+from lsp_lightning.functional.importance import truncated_importance_weights
 from lsp_lightning.functional.kl import (
     KLForm,
     k1_in_reward,
@@ -50,4 +51,5 @@ __all__ = [
     "sequence_log_ratio",
     "solver_advantages",
     "token_logprobs",
+    "truncated_importance_weights",
 ]

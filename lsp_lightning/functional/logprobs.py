@@ -27,6 +27,7 @@ def token_logprobs(
     targets_M: Tensor,
     temperature_M: Tensor,
     logits_at_once: int = LOGITS_AT_ONCE,
+    entropies: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each target and entropy of its distribution, in fp32.
 
@@ -38,10 +39,11 @@ def token_logprobs(
         temperature_M: the sampling temperature of each place; "pi" is what was sampled from.
         logits_at_once: logits that exist at one time, at least one place's; two copies of them do,
             more below a soft-cap.
+        entropies: whether they are wanted; they take as long as the log-probs.
 
     Returns:
-        logprobs (M,), differentiable once, and entropies (M,) in nats, detached. fp64 if the logits
-        are.
+        logprobs (M,), differentiable once, and entropies (M,) in nats, detached; 0 where they are
+        not wanted. fp64 if the logits are.
     """
     _check_shapes(hidden_MH, targets_M, temperature_M)
     if targets_M.numel() == 0:
@@ -52,10 +54,10 @@ def token_logprobs(
     rows = max(1, logits_at_once // first_1V.shape[1])
     if torch.is_grad_enabled() and hidden_MH.requires_grad and not first_1V.requires_grad:
         apply: Callable[..., tuple[Tensor, Tensor]] = _FrozenHead.apply
-        return apply(hidden_MH, head, targets_M, temperature_M, rows)
+        return apply(hidden_MH, head, targets_M, temperature_M, rows, entropies)
 
     def of_chunk(hidden: Tensor, targets: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-        return _of_logits(head(hidden), targets, temperature)
+        return _of_logits(head(hidden), targets, temperature, entropies)
 
     parts = []
     for chunk in _chunks(rows, hidden_MH, targets_M, temperature_M):
@@ -83,10 +85,10 @@ def _chunks(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _of_logits(
-    logits_mV: Tensor, targets_m: Tensor, temperature_m: Tensor
+    logits_mV: Tensor, targets_m: Tensor, temperature_m: Tensor, entropies: bool
 ) -> tuple[Tensor, Tensor]:
     apply: Callable[..., tuple[Tensor, Tensor]] = _SampledLogprobs.apply
-    return apply(logits_mV, targets_m, temperature_m.float())
+    return apply(logits_mV, targets_m, temperature_m.float(), entropies)
 
 
 class _SampledLogprobs(torch.autograd.Function):
@@ -94,7 +96,7 @@ class _SampledLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits_mV: Tensor, targets_m: Tensor, temperature_m: Tensor
+        ctx: Any, logits_mV: Tensor, targets_m: Tensor, temperature_m: Tensor, entropies: bool
     ) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies. (m,) each."""
         # the quotient has the wider type, fp32 at least; from here on all is in place
@@ -104,21 +106,24 @@ class _SampledLogprobs(torch.autograd.Function):
         chosen_m = p_mV.gather(1, targets_m.unsqueeze(1)).squeeze(1)
         sum_m1 = p_mV.exp_().sum(dim=1, keepdim=True)
         log_sum_m1 = sum_m1.log()
-        # entr, and not p * log p: a token that is impossible adds 0
-        entropies_m = torch.special.entr(p_mV.div_(sum_m1), out=p_mV).sum(dim=1)
+        if entropies:
+            # entr, and not p * log p: a token that is impossible adds 0
+            entropies_m = torch.special.entr(p_mV.div_(sum_m1), out=p_mV).sum(dim=1)
+        else:
+            entropies_m = torch.zeros_like(chosen_m)
         ctx.save_for_backward(logits_mV, targets_m, temperature_m, highest_m1 + log_sum_m1)
         ctx.mark_non_differentiable(entropies_m)
         return chosen_m - log_sum_m1.squeeze(1), entropies_m
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_m: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_m: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
         """``(1[j = target] - p_j) / temperature``, weighted."""
         logits_mV, targets_m, temperature_m, log_sum_m1 = ctx.saved_tensors
         grad_m1 = (grad_m / temperature_m).unsqueeze(1)
         p_mV = (logits_mV / temperature_m.unsqueeze(1)).sub_(log_sum_m1).exp_()
         p_mV.mul_(-grad_m1).scatter_add_(1, targets_m.unsqueeze(1), grad_m1)
-        return p_mV.to(logits_mV.dtype), None, None
+        return p_mV.to(logits_mV.dtype), None, None, None
 
 
 class _FrozenHead(torch.autograd.Function):
@@ -130,7 +135,13 @@ class _FrozenHead(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_MH: Tensor, head: Head, targets_M: Tensor, temperature_M: Tensor, rows: int
+        ctx: Any,
+        hidden_MH: Tensor,
+        head: Head,
+        targets_M: Tensor,
+        temperature_M: Tensor,
+        rows: int,
+        entropies: bool,
     ) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies. (M,) each."""
         gradient_MH = torch.empty_like(hidden_MH)
@@ -140,9 +151,9 @@ class _FrozenHead(torch.autograd.Function):
         ):
             with torch.enable_grad():
                 leaf = hidden.detach().requires_grad_()
-                logprobs, entropies = _of_logits(head(leaf), targets, temperature)
+                logprobs, entropy = _of_logits(head(leaf), targets, temperature, entropies)
                 gradient.copy_(torch.autograd.grad(logprobs.sum(), leaf)[0])
-            parts.append((logprobs.detach(), entropies))
+            parts.append((logprobs.detach(), entropy))
         ctx.save_for_backward(gradient_MH)
         logprobs_M, entropies_M = (torch.cat(column) for column in zip(*parts, strict=True))
         ctx.mark_non_differentiable(entropies_M)
@@ -150,8 +161,8 @@ class _FrozenHead(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_M: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad_M: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Each place's gradient, weighted."""
         (gradient_MH,) = ctx.saved_tensors
         weighted_MH = gradient_MH * grad_M.unsqueeze(1)
-        return weighted_MH.to(gradient_MH.dtype), None, None, None, None
+        return weighted_MH.to(gradient_MH.dtype), None, None, None, None, None

@@ -23,11 +23,17 @@ def selfplay_loss(
     weights_B: Tensor,
     beta: float,
     kl: KLForm = "k1_in_reward",
+    importance_BT: Tensor | None = None,
 ) -> Tensor:
-    """``sum_b w_b * -[sum_t ratio_bt * A_b - beta * KL_b]`` with ``ratio = pi / stopgrad(pi)``.
+    """``sum_b w_b * -[sum_t c_bt ratio_bt A_b - beta * KL_b]`` with ``ratio = pi / stopgrad(pi)``.
 
     On-policy: the ratio is 1 and only carries the gradient, so nothing is clipped. A completion's
     tokens are summed, not averaged.
+
+    ``c`` weighs tokens that another program sampled. It weighs no KL term: whoever drew a
+    completion, ``k2_loss`` and ``k3_loss`` pull its log-ratio to 0, a place that weights do not
+    move, and a sequence's squared log-ratio is no single token's. A penalty in the reward is part
+    of ``A``, and weighed with it: its gradient is an expectation over what is drawn.
 
     Args:
         logprobs_BT: the policy's, differentiable; (B, T), one completion a row.
@@ -38,9 +44,13 @@ def selfplay_loss(
         weights_B: (B,), see :func:`row_weights`.
         beta: weight of the KL term.
         kl: its form.
+        importance_BT: importance weights, detached
+            (:func:`lsp_lightning.functional.importance.truncated_importance_weights`); None is 1.
     """
     if not logprobs_BT.shape == ref_logprobs_BT.shape == mask_BT.shape:
         raise ValueError("logprobs, ref_logprobs and mask must share one (B, T) shape")
+    if importance_BT is not None and importance_BT.shape != mask_BT.shape:
+        raise ValueError("importance must have the (B, T) shape of logprobs")
     if not advantages_B.shape == weights_B.shape == logprobs_BT.shape[:1]:
         raise ValueError("advantages and weights must have shape (B,)")
     mask_BT = mask_BT.bool()
@@ -48,6 +58,8 @@ def selfplay_loss(
     logprobs_BT = torch.where(mask_BT, logprobs_BT, 0.0)
     ref_logprobs_BT = torch.where(mask_BT, ref_logprobs_BT, 0.0)
     ratio_BT = torch.exp(logprobs_BT - logprobs_BT.detach())
+    if importance_BT is not None:
+        ratio_BT = importance_BT * ratio_BT
     objective_B = torch.where(mask_BT, ratio_BT, 0.0).sum(dim=1) * advantages_B
     if kl != "k1_in_reward" and beta != 0:
         objective_B = objective_B - beta * LOSS_FORMS[kl](logprobs_BT, ref_logprobs_BT, mask_BT)

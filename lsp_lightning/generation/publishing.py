@@ -108,14 +108,20 @@ class AdapterPublisher:
         self._loaded, self._published = name, now
         return name
 
-    def withdraw(self) -> None:
-        """Take the adapter off the server, and its folder away."""
+    def withdraw(self, patiently: bool = True) -> None:
+        """Take the adapter off the server, and its folder away.
+
+        Args:
+            patiently: with all tries and the time that completions may take; else one short try,
+                where a run ends and perhaps because the server hangs.
+        """
         name, self._loaded = self._loaded, None
         if name is None:
             return
+        client = self._client if patiently else self._client.hurried()
         try:
-            url = f"{self._client.url.rstrip('/')}/unload_lora_adapter"
-            self._client.ask(url, {"lora_name": name})
+            url = f"{client.url.rstrip('/')}/unload_lora_adapter"
+            client.ask(url, {"lora_name": name})
         except EngineError as error:
             gone = isinstance(error, Refused) and error.status == 404
             if not gone:  # only memory is lost by it: the name is never asked again

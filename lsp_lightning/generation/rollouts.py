@@ -40,6 +40,10 @@ class RolloutSettings(ABC):
             ConfigError: it cannot.
         """
 
+    def facts(self) -> dict[str, object]:
+        """What a resumed run is compared by: plain values, and no word of memory and speed."""
+        return {"class": type(self).__name__}
+
     @abstractmethod
     def build(self, policy: TrainedPolicy, budget: TokenBudget) -> Engine:
         """The engine that draws from ``policy``; one for a run, for it remembers what it has done.
@@ -134,6 +138,11 @@ class ServedRollouts(RolloutSettings):
                 "set model.lora, or sample in this process (LocalRollouts)",
             )
 
+    def facts(self) -> dict[str, object]:
+        """See :meth:`RolloutSettings.facts`."""
+        told = ("url", "model", "on_loss", "importance_cap")
+        return {**super().facts(), **{name: getattr(self, name) for name in told}}
+
     def build(self, policy: TrainedPolicy, budget: TokenBudget) -> Engine:
         """See :meth:`RolloutSettings.build`. The server is asked whether it fits.
 
@@ -158,6 +167,12 @@ class ServedRollouts(RolloutSettings):
         return ServerClient(
             self.url, self.api_key_env, self.concurrency, self.timeout, self.retries, _KEY
         )
+
+
+def close_engine(engine: Engine) -> None:
+    """Let go of what an engine holds outside of this process; it can draw again afterwards."""
+    if isinstance(engine, ServedEngine | FallbackEngine):
+        engine.close()
 
 
 def _local(policy: TrainedPolicy, budget: TokenBudget) -> LocalEngine:

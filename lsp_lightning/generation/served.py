@@ -113,7 +113,7 @@ class ServedEngine:
 
     def close(self) -> None:
         """Take the adapter off the server."""
-        self._publisher.withdraw()
+        self._publisher.withdraw(patiently=False)
 
     def _generate(
         self,

@@ -8,8 +8,8 @@ import random
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from lsp_lightning.errors import ConfigError, require_at_least
@@ -23,6 +23,7 @@ SMALL_BODY = 1_000_000
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 30.0
 _SECONDS_TO_CONNECT = 10.0
+_SECONDS_IN_A_HURRY = 5.0
 # its own, so that waiting does not move a generator that somebody seeded
 _JITTER = random.Random()
 
@@ -85,6 +86,10 @@ class ServerClient:
                 "export it, or leave api_key_env out where the server asks for none",
             )
         return secret
+
+    def hurried(self) -> Self:
+        """One short try, and no more."""
+        return replace(self, timeout=min(self.timeout, _SECONDS_IN_A_HURRY), retries=0)
 
     def ask(self, url: str, request: Mapping[str, object] | None = None) -> bytes:
         """The body of the answer to one request; without a request, to GET.

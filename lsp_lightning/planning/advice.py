@@ -58,7 +58,7 @@ def changes(settings: Settings) -> Iterator[tuple[str, Settings]]:
         rows = sum(r.length * r.prompts * r.draws for r in settings.rollouts)
         half = min(settings.rollout_tokens, rows) // 2
         if half >= longest:
-            yield f"model.rollout_tokens {half}", replace(settings, rollout_tokens=half)
+            yield f"model.rollouts.tokens {half}", replace(settings, rollout_tokens=half)
     if not policy.packed and policy.adapted:
         changed = replace(settings, policy=replace(policy, packed=True))
         yield "model.quantization nf4", changed

@@ -2,13 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lsp_lightning.planning import phases as dry
 from lsp_lightning.planning.lengths import Rollout
-from lsp_lightning.planning.models import sizes
-from lsp_lightning.planning.phases import Cost, Shape, cost
+from lsp_lightning.planning.models import shares_prompts, sizes
+from lsp_lightning.planning.phases import Cost, Phase, cost
 from lsp_lightning.planning.settings import RewardModel, Settings
+from lsp_lightning.planning.shapes import Shape, batch_shape, rollout_shape
 
 GIB = 2**30
 
@@ -19,9 +20,6 @@ CONTEXT = {"cuda": int(0.6 * GIB), "cpu": 0}
 #: What the allocator holds above what lives: sizes are rounded up, and gaps remain between blocks.
 #: 10 to 15 % are reported for GPUs; it touches what comes and goes, not the weights.
 FRAGMENTATION = {"cuda": 1.12, "cpu": 1.0}
-
-#: Rows that the engine takes together at most, whatever the budget.
-_ENGINE_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -119,27 +117,11 @@ def _is_less(settings: Settings, rollout: Rollout) -> bool:
     """Whether a rollout has no more of anything than that of the answers: then it takes no more."""
     answers = settings.rollout("answers")
     assert answers is not None
+    shared = shares_prompts(settings.policy)
     budget = settings.rollout_tokens
-    (own, _), (most, _) = rollout_shape(rollout, budget), rollout_shape(answers, budget)
-    prefilled = own.rows // rollout.draws * own.prompt <= most.rows // answers.draws * most.prompt
-    return prefilled and own.rows <= most.rows and own.tokens <= most.tokens
-
-
-def rollout_shape(rollout: Rollout, budget: int) -> tuple[Shape, int]:
-    """The rows that the engine decodes together at most, and how many such batches there are."""
-    limit = max(1, budget // rollout.length)
-    part = min(rollout.draws, limit)
-    together = min(rollout.prompts, max(1, min(_ENGINE_ROWS, limit) // rollout.draws))
-    batches = -(-rollout.prompts // together) * -(-rollout.draws // part)
-    return Shape(together * part, rollout.prompt, rollout.sampling.max_new_tokens), batches
-
-
-def batch_shape(rollout: Rollout, budget: int) -> tuple[Shape, int]:
-    """The largest micro-batch of a rollout's completions, and how many there are."""
-    rows = rollout.prompts * rollout.draws
-    together = min(rows, max(1, budget // rollout.length))
-    shape = Shape(together, rollout.prompt, rollout.sampling.max_new_tokens)
-    return shape, -(-rows // together)
+    (own, _), (most, _) = (rollout_shape(r, budget, shared) for r in (rollout, answers))
+    prefilled = own.prompts * own.prompt <= most.prompts * most.prompt
+    return prefilled and own.rows <= most.rows and own.tokens(shared) <= most.tokens(shared)
 
 
 def _parts(settings: Settings) -> dict[str, float]:
@@ -166,9 +148,9 @@ def _phase(settings: Settings, name: str, stays: float, taken: Cost, calls: int 
 
 
 def _rollout(settings: Settings, rollout: Rollout, stays: float) -> PhasePlan:
-    shape, batches = rollout_shape(rollout, settings.rollout_tokens)
-    prompts = Shape(max(1, shape.rows // rollout.draws), shape.prompt, 0)
-    first = cost(dry.prefill, settings.policy, prompts, rollout.sampling)
+    shared = shares_prompts(settings.policy)
+    shape, batches = rollout_shape(rollout, settings.rollout_tokens, shared)
+    first = cost(dry.prefill, settings.policy, shape, rollout.sampling)
     last = cost(dry.decode, settings.policy, shape, rollout.sampling)
     taken = Cost(max(first.peak, last.peak), last.cache, last.flops)
     return _phase(settings, rollout.name, stays, taken, batches)
@@ -188,29 +170,47 @@ def _scoring(settings: Settings, name: str, reward: RewardModel, stays: float) -
 
 
 def _judging(settings: Settings, stays: float) -> PhasePlan:
+    """A judge's prompts: what stands before the answer is taken to be shared by those to a query.
+
+    Conservative, for they also end alike, which nothing can share.
+    """
     answers = next(r for r in settings.rollouts if r.name == "answers")
-    count = answers.prompts * answers.draws
-    rows = min(count, max(1, settings.pass_tokens // settings.judge_prompt))
-    taken = cost(dry.judging, settings.policy, Shape(rows, settings.judge_prompt, 0))
-    return _phase(settings, "judging by the reference", stays, taken, -(-count // rows))
+    before = settings.judge_prompt - answers.sampling.max_new_tokens
+    rollout = replace(answers, prompt=before)
+    return _passes(
+        settings, "judging by the reference", stays, dry.judging, (rollout,), settings.pass_tokens
+    )
 
 
 def _learning(settings: Settings, stays: float) -> PhasePlan:
     """The largest micro-batch; the reference's pass over it takes less, for it keeps nothing."""
-    shape, calls = largest_batch(settings)
-    taken = cost(dry.update, settings.policy, shape)
-    return _phase(settings, "update", stays, taken, calls)
+    trained = tuple(r for r in settings.rollouts if r.name in settings.trained)
+    return _passes(settings, "update", stays, dry.update, trained, settings.micro_batch_tokens)
 
 
-def largest_batch(settings: Settings) -> tuple[Shape, int]:
-    """The largest micro-batch, and how many of this size would hold all tokens of the round."""
-    shapes = [
-        batch_shape(rollout, settings.micro_batch_tokens)
-        for rollout in settings.rollouts
-        if rollout.name in settings.trained
-    ]
-    shape = max((shape for shape, _ in shapes), key=lambda shape: shape.tokens)
-    return shape, max(1, round(sum(s.tokens * n for s, n in shapes) / shape.tokens))
+def _passes(
+    settings: Settings,
+    name: str,
+    stays: float,
+    phase: Phase,
+    rollouts: tuple[Rollout, ...],
+    budget: int,
+) -> PhasePlan:
+    """Micro-batches over rollouts; the largest, and how many like it hold the round's tokens."""
+    shared = shares_prompts(settings.policy)
+    shapes = [batch_shape(rollout, budget, shared) for rollout in rollouts]
+    # what goes through the model, and what attention reads
+    shape = max(shapes, key=lambda shape: shape.tokens(shared) + shape.tokens(False))
+    tokens = sum(_round_tokens(rollout, shared) for rollout in rollouts)
+    calls = max(1, round(tokens / shape.tokens(shared)))
+    return _phase(settings, name, stays, cost(phase, settings.policy, shape), calls)
+
+
+def _round_tokens(rollout: Rollout, shared: bool) -> int:
+    """Tokens of all completions of full length."""
+    rows = rollout.prompts * rollout.draws
+    new = rollout.sampling.max_new_tokens
+    return Shape(rows, rollout.prompt, new, rollout.draws).tokens(shared)
 
 
 def _step(settings: Settings, stays: float) -> PhasePlan:

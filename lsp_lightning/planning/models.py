@@ -10,11 +10,16 @@ import torch
 from torch import nn
 
 from lsp_lightning import pretrained
+from lsp_lightning.attention import register, takes_trees
 from lsp_lightning.paths import resolve
 from lsp_lightning.planning.packed import pack_linear_layers
 from lsp_lightning.policy import Lora, ReferenceChoice, with_adapter
 
 CAUSAL_LM, CLASSIFIER = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
+
+#: Attentions and kinds of layers that a model may have which takes trees.
+_ATTENTIONS = ("sdpa", "eager")
+_LAYERS = {"full_attention", "sliding_attention"}
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,8 @@ def build(spec: ModelSpec, layers: Sequence[int] | None) -> Any:
     dtype = spec.dtype or config.dtype or torch.float32
     model = pretrained.skeleton(config, dtype, spec.kind)
     model.requires_grad_(not spec.adapted and spec.kind == CAUSAL_LM)
+    if spec.kind == CAUSAL_LM:
+        _take_trees(model)
     if spec.packed:
         pack_linear_layers(model, dtype)
     if spec.checkpointing:
@@ -108,6 +115,32 @@ def build(spec: ModelSpec, layers: Sequence[int] | None) -> Any:
         if spec.init_adapter is not None:
             return _with_start_adapter(model, spec)
         return with_adapter(model, spec.lora, None, "start") if spec.lora else model
+
+
+def _take_trees(model: Any) -> None:
+    """Give a model our attention where a run would, by its config.
+
+    A run tries it, see :func:`lsp_lightning.sharing.install`, for which contents are needed. It
+    differs where a model is not what its config says: then the plan has prompts shared that the run
+    computes for each completion.
+    """
+    config = model.config.get_text_config()
+    able = (
+        config._attn_implementation in _ATTENTIONS
+        and set(getattr(config, "layer_types", None) or ()) <= _LAYERS
+        and model._supports_attention_backend  # its attention is looked up by name
+        and not model._is_stateful
+    )
+    if able:
+        config._attn_implementation = register(config._attn_implementation)
+
+
+@functools.lru_cache(maxsize=64)
+def shares_prompts(spec: ModelSpec) -> bool:
+    """Whether a causal LM computes a prompt once for all behind it."""
+    model = pretrained.skeleton(_config(spec.source, spec.key), torch.float32)
+    _take_trees(model)
+    return takes_trees(model)
 
 
 def _with_start_adapter(model: Any, spec: ModelSpec) -> nn.Module:

@@ -3,43 +3,35 @@
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lsp_lightning.attention import Inner, takes_trees
+from lsp_lightning.folding import folded
 from lsp_lightning.functional import LOGITS_AT_ONCE, selfplay_loss
 from lsp_lightning.generation.sampling import sample
 from lsp_lightning.inference import inference_state
+from lsp_lightning.kv_cache import RolloutCache
 from lsp_lightning.logits import completion_logprobs, head_logits, hidden_states
+from lsp_lightning.planning.decoding import (
+    attention_mask,
+    first_decoder,
+    last_step,
+    token_ids,
+)
 from lsp_lightning.planning.models import CLASSIFIER, ModelSpec, build, short_models, whole_model
+from lsp_lightning.planning.shapes import Shape, train_batch
 from lsp_lightning.planning.tracking import LiveBytes, dry_run
+from lsp_lightning.tree_attention import TreeAttention
 from lsp_lightning.types import Sampling, TrainBatch
 
-
-@dataclass(frozen=True)
-class Shape:
-    """Rows that go through a model together."""
-
-    rows: int
-    """How many."""
-    prompt: int
-    """Tokens of each prompt."""
-    completion: int
-    """Tokens of each completion."""
-
-    @property
-    def length(self) -> int:
-        """Tokens of a row."""
-        return self.prompt + self.completion
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all rows."""
-        return self.rows * self.length
+#: Completions go on together until so many of them have ended: then the others are copied.
+_FULL = 0.875
 
 
 @dataclass(frozen=True)
@@ -86,20 +78,47 @@ def cost(
     total = Cost()
     for factor, kept in parts:
         model = _dry_model(spec, kept)
-        with _attention(phase, spec.dtype), dry_run() as tracker:
+        # passes in which no attention has a mask; those of trees have some, see _ByKernel
+        trees = takes_trees(_causal_lm(model))
+        unmasked = phase is prefill if trees else phase in (update, reference, judging)
+        with _kernel(spec.dtype) if unmasked else nullcontext(), dry_run() as tracker:
             total = total.plus(phase(model, tracker, shape, sampling), factor)
     return total
 
 
-def _attention(phase: Phase, dtype: torch.dtype | None) -> AbstractContextManager[None]:
-    """The kernel of attention that a GPU has.
+def _kernel(dtype: torch.dtype | None) -> AbstractContextManager[None]:
+    """The kernel of attention without a mask that a GPU has.
 
     Those that compute in float16 have no flash attention, and their other kernel that keeps no
     scores takes neither grouped queries nor, so, passes without a mask: they keep the scores.
     """
-    if dtype == torch.float16 and phase in (update, reference, judging):
-        return sdpa_kernel(SDPBackend.MATH)
-    return nullcontext()
+    return sdpa_kernel(SDPBackend.MATH) if dtype == torch.float16 else nullcontext()
+
+
+@dataclass(frozen=True)
+class _ByKernel:
+    """A tree's attention, the pieces that are causal without a mask by the kernel for these."""
+
+    tree: TreeAttention
+
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        inner: Inner,
+        **settings: Any,
+    ) -> Tensor:
+        """See :class:`lsp_lightning.attention.Attention`."""
+
+        def by_kernel(
+            module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **settings: Any
+        ) -> tuple[Tensor, Tensor | None]:
+            with _kernel(q.dtype) if mask is None else nullcontext():
+                return inner(module, q, k, v, mask, **settings)
+
+        return self.tree.attend(module, query, key, value, by_kernel, **settings)
 
 
 @functools.lru_cache(maxsize=16)
@@ -115,10 +134,11 @@ def update(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> 
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
-    batch, start = train_batch(shape), _start(tracker)
+    lm = _causal_lm(model)
+    batch, start = _batch(lm, shape), _start(tracker)
     with unset_fake_temporarily():
         reference, ones = torch.zeros(batch.mask.shape), torch.ones(shape.rows)
-    logprobs, _ = completion_logprobs(_causal_lm(model), batch, LOGITS_AT_ONCE)
+    logprobs, _ = completion_logprobs(lm, batch, LOGITS_AT_ONCE)
     loss = selfplay_loss(logprobs, reference, batch.mask, ones, ones, 0.0)
     loss.backward()  # type: ignore[no-untyped-call]
     model.zero_grad()
@@ -127,67 +147,73 @@ def update(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> 
 
 def reference(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> Cost:
     """The reference's log-probs of a micro-batch."""
-    start = _start(tracker)
+    lm, start = _causal_lm(model), _start(tracker)
     with inference_state(model, "cpu"):
-        completion_logprobs(_causal_lm(model), train_batch(shape), LOGITS_AT_ONCE)
+        completion_logprobs(lm, _batch(lm, shape), LOGITS_AT_ONCE)
     return Cost(tracker.peak - start, flops=tracker.flops)
 
 
 def judging(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> Cost:
-    """The log-probs of the token after each prompt."""
+    """The log-probs of the token after each row, which is a judge's prompt."""
     lm, start = _causal_lm(model), _start(tracker)
+    batch = _batch(lm, replace(shape, completion=shape.completion + 1))  # the last is not read
     with inference_state(model, "cpu"):
-        last = hidden_states(lm, _ids(shape.rows, shape.length), _positions(shape))[:, -1]
+        hidden = hidden_states(lm, batch.input_ids, batch.position_ids, batch.attention)
+        last = hidden.flatten(0, 1)[batch.sources[:, -1]]
         head_logits(lm, last).float().log_softmax(dim=-1)
     return Cost(tracker.peak - start, flops=tracker.flops)
 
 
 def scoring(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> Cost:
     """The logits of a reward model."""
-    start, ids = _start(tracker), _ids(shape.rows, shape.length)
+    start, ids = _start(tracker), token_ids(shape.rows, shape.length)
     with inference_state(model, "cpu"):
-        model(input_ids=ids, attention_mask=_mask(shape.rows, shape.length)).logits.float()
+        model(input_ids=ids, attention_mask=attention_mask(shape.rows, shape.length)).logits.float()
     return Cost(tracker.peak - start, flops=tracker.flops)
 
 
 def prefill(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> Cost:
-    """The prompts' keys and values, and the first token."""
+    """The prompts' keys and values, and the first token of each completion."""
     lm, start = _causal_lm(model), _start(tracker)
-    with inference_state(model, "cpu"):
-        logits = _next_logits(lm, shape.rows, shape.prompt, shape.prompt, _cache(lm))
-        sample(logits, sampling, torch.zeros(shape.rows))
+    with inference_state(model, "cpu"), folded(lm):
+        decoder = first_decoder(lm, shape)
+        sample(decoder.begin(), sampling, torch.zeros(shape.rows))
     return Cost(tracker.peak - start, flops=tracker.flops)
 
 
 def decode(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> Cost:
-    """The last step of a rollout, when the KV cache is as long as it gets."""
+    """The last step of a rollout, when the KV cache is as long as it gets; then some rows leave."""
     lm, start = _causal_lm(model), _start(tracker)
-    with inference_state(model, "cpu"):
-        cache = _cache(lm)
-        _next_logits(lm, shape.rows, shape.length - 1, shape.length - 1, cache, padded=False)
-        filled = tracker.live - start
-        tracker.reset_peak()
-        tracker.flops = 0
-        logits = _next_logits(lm, shape.rows, 1, shape.length, cache)
+    with inference_state(model, "cpu"), folded(lm):
+        logits, cache, filled = last_step(lm, tracker, shape)
         sample(logits, sampling, torch.zeros(shape.rows))
+        with unset_fake_temporarily():
+            others = torch.arange(int(_FULL * shape.rows))
+        leave = cache.keep if isinstance(cache, RolloutCache) else cache.reorder_cache
+        leave(others)
     return Cost(tracker.peak - start, filled, tracker.flops)
 
 
-def train_batch(shape: Shape) -> TrainBatch:
-    """A micro-batch of rows of one length, one completion each; real tensors of little size."""
-    rows, length, new = shape.rows, shape.length, shape.completion
+def _batch(lm: Any, shape: Shape) -> TrainBatch:
+    """A micro-batch; what is looked at in it is real, small tensors."""
     with unset_fake_temporarily():
-        first = torch.arange(rows).unsqueeze(1) * length + shape.prompt - 1
-        return TrainBatch(
-            input_ids=_ids(rows, length),
-            position_ids=None,
-            attention=None,
-            targets=torch.zeros(rows, new, dtype=torch.long),
-            mask=torch.ones(rows, new, dtype=torch.bool),
-            sources=first + torch.arange(new),
-            temperature=torch.ones(rows),
-            rows=torch.arange(rows),
-        )
+        batch = train_batch(shape, takes_trees(lm))
+        # looked at to find rows packed one behind another: without any there need be no mask
+        counted = torch.arange(batch.input_ids.shape[1]).expand_as(batch.input_ids)
+    tree = batch.attention
+    if tree is None:
+        return replace(batch, position_ids=counted)
+    blocks = tuple(
+        replace(block, queries_ct=_hollow(block.queries_ct), keys_cl=_hollow(block.keys_cl))
+        for block in tree.blocks
+    )
+    tree = replace(tree, blocks=blocks, order=_hollow(tree.order))
+    return replace(batch, targets=_hollow(batch.targets), attention=_ByKernel(tree))
+
+
+def _hollow(tensor: Tensor) -> Tensor:
+    """A tensor in whose place contents do not matter: operations on it are remembered by shape."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype)
 
 
 def _start(tracker: LiveBytes) -> int:
@@ -199,48 +225,3 @@ def _start(tracker: LiveBytes) -> int:
 
 def _causal_lm(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _ids(rows: int, length: int) -> Tensor:
-    """Token ids that are really there: models look at them to choose masks."""
-    with unset_fake_temporarily():
-        return torch.zeros(rows, length, dtype=torch.long)
-
-
-def _positions(shape: Shape) -> Tensor:
-    with unset_fake_temporarily():
-        return torch.arange(shape.length).expand(shape.rows, shape.length).clone()
-
-
-def _mask(rows: int, length: int, padded: bool = True) -> Tensor:
-    """An attention mask; some rows are shorter than others, so that it cannot be left out."""
-    with unset_fake_temporarily():
-        mask = torch.ones(rows, length, dtype=torch.long)
-        if padded and rows > 1:
-            mask[0, 0] = 0
-        return mask
-
-
-def _cache(model: Any) -> Any:
-    from transformers import DynamicCache
-
-    return DynamicCache(config=model.config)
-
-
-def _next_logits(
-    model: Any, rows: int, new: int, length: int, cache: Any, padded: bool = True
-) -> Tensor:
-    """As :class:`lsp_lightning.generation.LocalEngine` asks: logits (n, V) after ``new`` tokens."""
-    with unset_fake_temporarily():
-        positions = torch.arange(length - new, length).expand(rows, new).clone()
-        last = torch.tensor([-1]) if new > 1 else 1
-    out = model(
-        input_ids=_ids(rows, new),
-        attention_mask=_mask(rows, length, padded),
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=last,
-    )
-    logits: Tensor = out.logits[:, -1]
-    return logits

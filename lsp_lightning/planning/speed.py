@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from lsp_lightning.planning.estimate import Plan, rollout_shape
-from lsp_lightning.planning.models import sizes
+from lsp_lightning.planning.estimate import Plan
+from lsp_lightning.planning.models import shares_prompts, sizes
+from lsp_lightning.planning.shapes import rollout_shape
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def round_seconds(plan: Plan, gpu_gib: float | None) -> float:
     """
     card = min(CARDS, key=lambda card: abs(card.gib - (gpu_gib or 24)))
     settings = plan.settings
-    own = sizes(settings.policy)
+    own, shared = sizes(settings.policy), shares_prompts(settings.policy)
     width = settings.policy.dtype.itemsize if settings.policy.dtype else 4
     traffic = own.parameters * (_PACKED_TRAFFIC if settings.policy.packed else width)
     phases = {phase.name: phase for phase in plan.phases}
@@ -57,7 +58,7 @@ def round_seconds(plan: Plan, gpu_gib: float | None) -> float:
             seconds += share * phase.calls * phase.flops / (card.flops * _FLOPS_SHARE)
     for rollout in settings.rollouts:
         if rollout.name != "held-out":
-            shape, batches = rollout_shape(rollout, settings.rollout_tokens)
+            shape, batches = rollout_shape(rollout, settings.rollout_tokens, shared)
             phase = phases.get(rollout.name, phases["answers"])
             reading = (traffic + phase.cache / 2) / (card.bandwidth * _BANDWIDTH_SHARE)
             computing = phase.flops / (card.flops * _FLOPS_SHARE)

@@ -1,0 +1,113 @@
+"""The steps of a rollout, run dry: its first, and its last with a full KV cache."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from lsp_lightning.attention import takes_trees, tree_logits
+from lsp_lightning.generation.decoding import Decoder, RowDecoder, TreeDecoder
+from lsp_lightning.kv_cache import RolloutCache
+from lsp_lightning.planning.shapes import Shape
+from lsp_lightning.planning.tracking import LiveBytes
+from lsp_lightning.tree import token_tree
+
+_CPU = torch.device("cpu")
+
+
+def first_decoder(lm: Any, shape: Shape) -> Decoder:
+    """What a rollout begins with."""
+    with unset_fake_temporarily():
+        if takes_trees(lm):
+            return TreeDecoder(lm, shape.prompt_ids(), shape.draws, shape.completion, _CPU)
+        return RowDecoder(lm, shape.prompt_ids(), shape.draws, 0, _CPU)
+
+
+def last_step(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, Any, int]:
+    """Logits (n, V) of the last step, the KV cache, and its bytes.
+
+    The tracker looks from there on where the prompts are computed.
+    """
+    return (_of_tree if takes_trees(lm) else _of_rows)(lm, tracker, shape)
+
+
+def _of_tree(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, RolloutCache, int]:
+    """Logits (n, V) of the last step, the KV cache, and its bytes.
+
+    As :class:`lsp_lightning.generation.decoding.TreeDecoder` asks.
+    """
+    with unset_fake_temporarily():
+        tree = token_tree(shape.prompt_ids())
+        cache = _FullCache(tree, shape.completion, _CPU)
+        first = torch.zeros(1, dtype=torch.long)
+    tree_logits(lm, tree.tokens[None], tree.positions[None], cache, first)
+    cache.begin(shape.draws)
+    tracker.reset_peak()
+    cache.fill(shape.completion - 2)
+    tracker.flops = 0
+    ids, positions = token_ids(shape.rows, 1), cache.step().unsqueeze(1)
+    return tree_logits(lm, ids, positions, cache, first)[:, 0], cache, cache.size
+
+
+def _of_rows(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, Any, int]:
+    """Logits (n, V) of the last step, the model's own cache, and its bytes."""
+    from transformers import DynamicCache
+
+    cache, before = DynamicCache(config=lm.config), tracker.live
+    _next_logits(lm, shape.rows, shape.length - 1, shape.length - 1, cache, padded=False)
+    filled = tracker.live - before
+    tracker.reset_peak()
+    tracker.flops = 0
+    return _next_logits(lm, shape.rows, 1, shape.length, cache), cache, filled
+
+
+class _FullCache(RolloutCache):
+    """A cache that need not be filled token by token."""
+
+    def fill(self, tokens: int) -> None:
+        """Grow as if each completion had so many tokens."""
+        for layer in self._layers.values():
+            while tokens > layer.keys.shape[2]:
+                layer.keys, layer.values = self._grown(layer.keys), self._grown(layer.values)
+        self._filled = max(0, tokens)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all keys and values."""
+        tensors = [t for layer in self._layers.values() for t in vars(layer).values()]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _next_logits(
+    model: Any, rows: int, new: int, length: int, cache: Any, padded: bool = True
+) -> Tensor:
+    """Logits (n, V) after ``new`` tokens a row, as plain rows are decoded."""
+    with unset_fake_temporarily():
+        positions = torch.arange(length - new, length).expand(rows, new).clone()
+        last = torch.tensor([-1]) if new > 1 else 1
+    out = model(
+        input_ids=token_ids(rows, new),
+        attention_mask=attention_mask(rows, length, padded),
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=last,
+    )
+    logits: Tensor = out.logits[:, -1]
+    return logits
+
+
+def token_ids(rows: int, length: int) -> Tensor:
+    """Token ids that are really there: models look at them to choose masks."""
+    with unset_fake_temporarily():
+        return torch.zeros(rows, length, dtype=torch.long)
+
+
+def attention_mask(rows: int, length: int, padded: bool = True) -> Tensor:
+    """An attention mask; some rows are shorter than others, so that it cannot be left out."""
+    with unset_fake_temporarily():
+        mask = torch.ones(rows, length, dtype=torch.long)
+        if padded and rows > 1:
+            mask[0, 0] = 0
+        return mask

@@ -1,0 +1,445 @@
+"""Whole runs whose rollouts a server draws: a stand-in with a real small model, no vLLM."""
+
+import csv
+import io
+import json
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from chat_server import free_port, hangs, hangs_up
+from lightning.pytorch import Callback
+from rollout_server import RolloutServer, as_json
+from small_game import SHORT_PROMPT, Checksum, brief, tiny_trainer
+
+from lsp_lightning import (
+    Challenger,
+    Lora,
+    Sampling,
+    SelfPlayDataModule,
+    SelfPlayModule,
+    ServedRollouts,
+    VerifiableReward,
+)
+from lsp_lightning.generation import publishing, served_client
+from lsp_lightning.main import main
+from lsp_lightning.paths import resolve
+
+ROOT = Path(__file__).parent.parent
+TINY = str(ROOT / "configs" / "tiny_lsp.yaml")
+WORLD = resolve("pkg:lsp_lightning/tinyworld/base")
+N, G = 3, 2
+#: Of a round: one for all queries, one for the answers to each.
+REQUESTS = 1 + N
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(served_client, "_FIRST_WAIT", 0.01)
+
+
+@pytest.fixture(scope="module")
+def base(tiny_llama_folder, tmp_path_factory):
+    return brief(tiny_llama_folder, tmp_path_factory.mktemp("brief") / "model")
+
+
+@pytest.fixture
+def server(base):
+    with RolloutServer(base) as server:
+        yield server
+
+
+def served(server, folder, **others):
+    kept = {"timeout": 20.0, "retries": 1, **others}
+    return ServedRollouts(server.url, "base", str(folder), **kept)
+
+
+def make_module(base, lr, **kwargs):
+    torch.manual_seed(3)  # what seed_everything does for the adapter's first weights
+    return SelfPlayModule(
+        str(base),
+        **{
+            "lora": Lora(rank=4, alpha=8),
+            "rewards": [VerifiableReward(Checksum())],
+            "optimizer": lambda parameters: torch.optim.SGD(parameters, lr=lr),
+            "max_grad_norm": None,
+            **kwargs,
+        },
+    )
+
+
+def make_data(**kwargs):
+    return SelfPlayDataModule(
+        queries=Challenger(prompt=SHORT_PROMPT, sampling=Sampling(max_new_tokens=8)),
+        num_queries=N,
+        group_size=G,
+        solver=Sampling(max_new_tokens=6),
+        seed=11,
+        **kwargs,
+    )
+
+
+def trained(module):
+    return torch.cat([p.detach().flatten() for p in module.parameters() if p.requires_grad])
+
+
+class Diary(Callback):
+    """Each round's metrics, and the adapters by whose names the server was asked for it."""
+
+    def __init__(self, server):
+        self.server, self.seen = server, 0
+        self.metrics, self.adapters = [], []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        asked, self.seen = self.server.requests[self.seen :], len(self.server.requests)
+        self.adapters.append({request["model"] for request in asked})
+        self.metrics.append({k: float(v) for k, v in trainer.callback_metrics.items()})
+
+
+# Under Lightning's own Trainer.
+
+
+def test_every_round_is_drawn_by_the_weights_of_the_step_before(base, server, tmp_path):
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text('{"query": "one"}\n{"query": "two"}\n')
+    # steps so large that the log-probs of older weights would be far off
+    module = make_module(base, lr=2.0, rollouts=served(server, tmp_path / "adapters"))
+    diary = Diary(server)
+    tiny_trainer(tmp_path, 3, [diary]).fit(module, datamodule=make_data(heldout=str(tasks)))
+    names = [name for (name,) in diary.adapters]
+    run = names[0].rpartition("-")[0]
+    # the held-out tasks before the first round share its adapter; those at the end have the last
+    assert names == [f"{run}-{version:06d}" for version in (1, 2, 3)]
+    assert server.log[-2:] == [f"load {run}-000004", f"unload {run}-000004"]
+    for metrics in diary.metrics:
+        assert metrics["importance/logprob_gap"] < 1e-4
+        assert metrics["importance/weight"] == pytest.approx(1.0, abs=1e-3)
+        assert metrics["importance/capped"] == 0.0
+    assert server.most_loaded == 1
+    assert not server.adapters
+    assert not list((tmp_path / "adapters").glob("*/*"))
+
+
+def test_a_server_with_older_weights_is_seen_in_the_metrics(base, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(publishing, "fingerprint", lambda policy: "always the same")
+    module = make_module(base, lr=2.0, rollouts=served(server, tmp_path / "adapters"))
+    diary = Diary(server)
+    tiny_trainer(tmp_path, 2, [diary]).fit(module, datamodule=make_data())
+    assert [len(names) for names in diary.adapters] == [1, 1]
+    gaps = [metrics["importance/logprob_gap"] for metrics in diary.metrics]
+    assert gaps[0] < 1e-4
+    assert gaps[1] > 0.01
+
+
+class Recorded:
+    """An engine that keeps what it draws by prompt, in the order of the draws."""
+
+    def __init__(self, engine):
+        self.engine, self.drawn = engine, defaultdict(list)
+
+    def generate(self, prompts, draws, sampling, seed, finished=None):
+        found = self.engine.generate(prompts, draws, sampling, seed, finished)
+        for i, prompt in enumerate(prompts):
+            rows = range(i * draws, (i + 1) * draws)
+            self.drawn[tuple(prompt)].append(
+                [
+                    (found.ids[r][found.mask[r]].tolist(), found.logprobs[r][found.mask[r]])
+                    for r in rows
+                ]
+            )
+        return found
+
+
+def replaying(drawn):
+    """A server's script that gives what was recorded."""
+
+    def script(k, request):
+        completions = drawn[tuple(request["prompt"])].pop(0)
+        choices = [
+            {
+                "index": j,
+                "text": "",
+                "token_ids": ids,
+                "logprobs": {"token_logprobs": logprobs.tolist()},
+            }
+            for j, (ids, logprobs) in enumerate(completions)
+        ]
+        return as_json({"model": request["model"], "choices": choices})
+
+    return script
+
+
+@pytest.mark.parametrize("kl", ["k1_in_reward", "k2_loss"])
+def test_the_same_draws_by_a_server_make_the_same_run(base, server, tmp_path, kl):
+    """The whole way of a round through the server, down to the weights after two of them."""
+    here = make_module(base, lr=1.0, kl=kl, beta=0.2)
+    here.configure_model()
+    start = trained(here)
+    recorded = Recorded(here.player.engine)
+    here._player = replace(here.player, engine=recorded)
+    tiny_trainer(tmp_path / "here", 2).fit(here, datamodule=make_data())
+    assert (trained(here) - start).norm() > 0.1
+
+    server.script = replaying(recorded.drawn)
+    rollouts = served(server, tmp_path / "adapters", concurrency=1)
+    there = make_module(base, lr=1.0, kl=kl, beta=0.2, rollouts=rollouts)
+    diary = Diary(server)
+    tiny_trainer(tmp_path / "there", 2, [diary]).fit(there, datamodule=make_data())
+    assert not any(recorded.drawn.values())
+    assert len(set.union(*diary.adapters)) == 2
+    difference = (trained(there) - trained(here)).norm() / (trained(here) - start).norm()
+    assert difference < 1e-4
+
+
+class Falls(Checksum):
+    """Cannot go on in the second round."""
+
+    calls = 0
+
+    def check(self, query, answers, reference):
+        self.calls += 1
+        if self.calls > N:
+            raise RuntimeError("it fell")
+        return super().check(query, answers, reference)
+
+
+def test_a_run_that_breaks_off_takes_its_adapter_off_the_server(base, server, tmp_path):
+    rollouts = served(server, tmp_path / "adapters")
+    module = make_module(base, 1.0, rewards=[VerifiableReward(Falls())], rollouts=rollouts)
+    with pytest.raises(Exception, match="it fell"):
+        tiny_trainer(tmp_path, 3).fit(module, datamodule=make_data())
+    assert [line.split()[0] for line in server.log] == ["load", "unload"] * 2
+    assert not server.adapters
+    assert not list((tmp_path / "adapters").glob("*/*"))
+
+
+def test_the_end_of_a_run_does_not_wait_for_a_server_that_hangs(
+    base, server, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(served_client, "_SECONDS_IN_A_HURRY", 0.2)
+    rollouts = served(server, tmp_path / "adapters", timeout=60.0, retries=9)
+    module = make_module(base, 1.0, rollouts=rollouts)
+    module.player.engine.generate([[5, 6]], 1, Sampling(max_new_tokens=2), seed=0)
+    monkeypatch.setattr(server, "unload", lambda request: server.closing.wait(30))
+    with pytest.warns(UserWarning, match=r"stays on the rollout server.*does not answer in 0\.2 s"):
+        module.player.engine.close()
+
+
+# On the command line.
+
+
+@pytest.fixture
+def world():
+    """A server of the tiny world's base."""
+    with RolloutServer(WORLD) as server:
+        yield server
+
+
+def fit_args(run, *more):
+    """Two small rounds on the tiny world."""
+    return [
+        *("fit", "--config", TINY),
+        *("--trainer.default_root_dir", str(run)),
+        *("--trainer.max_steps", "2"),
+        *("--data.num_queries", str(N)),
+        *("--data.group_size", str(G)),
+        *("--data.heldout", "null"),
+        *more,
+    ]
+
+
+def by_server(url, folder, **others):
+    """The flags that have a server draw, as a YAML file would say it."""
+    init = {"url": url, "model": "base", "adapter_folder": str(folder), "retries": 0, **others}
+    return ["--model.rollouts", json.dumps({"class_path": "ServedRollouts", "init_args": init})]
+
+
+def status(args):
+    try:
+        return main(args)
+    except SystemExit as exit_:
+        return exit_.code or 0
+
+
+def rounds_in(run):
+    with (run / "metrics.csv").open(newline="") as file:
+        return [int(row["step"]) for row in csv.DictReader(file) if row["reward"]]
+
+
+def error_lines(capfd):
+    """Errors on the screen; nothing else is there but the progress of loading."""
+    lines = capfd.readouterr().err.splitlines()
+    assert not [line for line in lines if "Traceback" in line]
+    return [line for line in lines if line.startswith("error: ")]
+
+
+def dies_in_round_two(server):
+    """A script by which the server is gone in the middle of the second round's answers."""
+
+    def script(k, request):
+        if k < REQUESTS + 2:
+            return None
+        server.die()
+        return hangs_up
+
+    return script
+
+
+@pytest.mark.usefixtures("untouched_process")
+def test_a_run_that_lost_its_server_stops_in_one_line_and_ends_as_if_it_had_not(
+    world, tmp_path, capfd
+):
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    flags = by_server(world.url, tmp_path / "adapters")
+    assert main(fit_args(whole, *flags)) == 0
+    assert world.adapters == {}
+    with (whole / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["reward"]]
+    assert all(float(row["importance/logprob_gap"]) < 1e-3 for row in rows)
+
+    world.requests.clear()
+    world.script = dies_in_round_two(world)
+    capfd.readouterr()
+    assert status(fit_args(run, *flags)) == 1
+    [line] = error_lines(capfd)
+    assert line.startswith("error: rollouts: ")
+    for part in (world.url, "the last checkpoint is whole", "on_loss"):
+        assert part in line
+    assert rounds_in(run) == [0]
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    assert checkpoint.is_file()
+
+    with RolloutServer(WORLD, port=world.port) as back:
+        assert main(["fit", "--ckpt_path", str(checkpoint)]) == 0
+        assert len(back.requests) == REQUESTS
+    assert rounds_in(run) == [0, 1]
+    weights = "adapter/adapter_model.safetensors"
+    assert (run / weights).read_bytes() == (whole / weights).read_bytes()
+
+
+@pytest.mark.usefixtures("untouched_process")
+def test_a_run_may_go_on_without_its_server_and_says_so(world, tmp_path, capfd):
+    run = tmp_path / "run"
+    world.script = dies_in_round_two(world)
+    assert main(fit_args(run, *by_server(world.url, tmp_path / "adapters", on_loss="local"))) == 0
+    assert rounds_in(run) == [0, 1]
+    shown = capfd.readouterr().out
+    assert shown.count("drawn in this process until it is back") == 1
+
+    # the other engine is said, and goes on; plan, export and chat need no server
+    checkpoint = str(run / "checkpoints" / "last.ckpt")
+    more = ["--trainer.max_steps", "3"]
+    assert main(["fit", "--ckpt_path", checkpoint, *more, "--model.rollouts", "LocalRollouts"]) == 0
+    shown = capfd.readouterr().out
+    assert "resuming with another rollouts: class: 'ServedRollouts' in the checkpoint" in shown
+    assert rounds_in(run) == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("untouched_process")
+def test_plan_export_and_chat_need_no_server(tmp_path, capfd, monkeypatch):
+    run = tmp_path / "run"
+    assert main([*fit_args(run), "--trainer.max_steps", "1"]) == 0
+    checkpoint = ["--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    nobody = by_server(f"http://127.0.0.1:{free_port()}/v1", tmp_path / "adapters")
+    monkeypatch.setattr("sys.stdin", io.StringIO("1+1=\n"))
+    assert main(["chat", *checkpoint, *nobody]) == 0
+    assert main(["export", *checkpoint, *nobody, "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+    assert main(["plan", "--config", TINY, *nobody]) == 0
+    capfd.readouterr()
+    assert status(["fit", *checkpoint, *nobody]) == 2
+    [line] = error_lines(capfd)
+    assert "model.rollouts.url: nobody listens" in line
+
+
+@pytest.mark.usefixtures("untouched_process")
+@pytest.mark.parametrize("misbehaviour", [hangs, hangs_up])
+def test_a_server_that_is_lost_in_the_first_round_is_one_line_too(
+    world, tmp_path, capfd, misbehaviour
+):
+    world.script = lambda k, request: misbehaviour
+    flags = by_server(world.url, tmp_path / "adapters", timeout=1.0)
+    assert status(fit_args(tmp_path / "run", *flags)) == 1
+    [line] = error_lines(capfd)
+    assert line.startswith("error: rollouts: ")
+
+
+# How it is typed.
+
+
+def printed(capfd, *args):
+    """``model.rollouts`` as --print_config has it."""
+    assert status(["fit", "--config", TINY, *args, "--print_config"]) == 0
+    return yaml.safe_load(capfd.readouterr().out)["model"]["rollouts"]
+
+
+@pytest.mark.usefixtures("untouched_process")
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--model.rollouts.tokens", "9"],
+        ["--model.rollouts.init_args.tokens", "9"],
+        ["--model.rollouts", "LocalRollouts", "--model.rollouts.tokens", "9"],
+        ["model: {rollouts: {tokens: 9}}"],
+        ["model: {rollouts: {class_path: lsp_lightning.LocalRollouts, init_args: {tokens: 9}}}"],
+    ],
+)
+def test_the_tokens_can_be_set_in_each_way(args, tmp_path, capfd):
+    if len(args) == 1:
+        (tmp_path / "overlay.yaml").write_text(args[0])
+        args = ["--config", str(tmp_path / "overlay.yaml")]
+    rollouts = printed(capfd, *args)
+    assert rollouts["class_path"].endswith("LocalRollouts")
+    assert rollouts["init_args"] == {"tokens": 9}
+
+
+@pytest.mark.usefixtures("untouched_process")
+def test_the_overlay_goes_over_a_preset_and_keeps_its_tokens(capfd):
+    names = ["gpu24_qwen3_4b.yaml", "rollouts/vllm.yaml"]
+    layers = [word for name in names for word in ("--config", str(ROOT / "configs" / name))]
+    rollouts = printed(capfd, *layers, "--model.rollouts.on_loss", "local")
+    assert rollouts["class_path"].endswith("ServedRollouts")
+    told = rollouts["init_args"]
+    assert (told["model"], told["on_loss"]) == ("Qwen/Qwen3-4B", "local")
+    preset = yaml.safe_load((ROOT / "configs" / names[0]).read_text())
+    assert told["tokens"] == preset["model"]["rollouts"]["tokens"] != 65_536
+
+
+MISTAKES = {
+    "no tokens": (["--model.rollouts.tokens", "0"], "model.rollouts.tokens: is 0"),
+    "tokens that are none": (["--model.rollouts.tokens", "many"], "init_args.tokens: must be int"),
+    "no such engine": (["--model.rollouts", "Nowhere"], "model.rollouts"),
+    "no such key": (["--model.rollouts.token", "9"], "did you mean 'tokens'"),
+    "the key of before": (["--model.rollout_tokens", "9"], "model.rollout_tokens: there is no"),
+    "no url": (
+        ["--model.rollouts", "ServedRollouts"],
+        "init_args.url, model, adapter_folder: not set",
+    ),
+    "a url that is none": (by_server("here", "x"), "model.rollouts.url: is not the bare url"),
+    "a cap below 1": (
+        by_server("http://127.0.0.1:1/v1", "x", importance_cap=0.5),
+        "model.rollouts.importance_cap: is 0.5",
+    ),
+    "whole weights": (
+        [*by_server("http://127.0.0.1:1/v1", "x"), "--model.lora", "null"],
+        "model.rollouts: is a server",
+    ),
+    "nobody there": (
+        by_server(f"http://127.0.0.1:{free_port()}/v1", "x"),
+        "model.rollouts.url: nobody listens",
+    ),
+}
+
+
+@pytest.mark.usefixtures("untouched_process")
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_that_names_the_key(mistake, tmp_path, capfd):
+    args, words = MISTAKES[mistake]
+    assert status(fit_args(tmp_path / "run", *args)) == 2
+    [line] = error_lines(capfd)
+    assert words in line
+    assert len(line) < 500
+    assert not (tmp_path / "run" / "config.yaml").exists()
