@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks.speed_work import ALPHA, BETA, MAX_NORM, RANK, RATE, Stopwatch, Work
 from lsp_lightning import (
     FunctionReward,
+    LocalRollouts,
     Lora,
     Player,
     Policy,
@@ -22,8 +23,19 @@ from lsp_lightning import (
     SelfPlayDataModule,
     SelfPlayModule,
 )
+from lsp_lightning.fitting import TokenBudget
+from lsp_lightning.generation import Engine, LocalEngine
+from lsp_lightning.generation.publishing import TrainedPolicy
 from lsp_lightning.types import SelfPlayRound
 from lsp_lightning.update import RoundUpdate
+
+
+class Endless(LocalRollouts):
+    """No token ends a completion: each has its full length."""
+
+    def build(self, policy: TrainedPolicy, budget: TokenBudget) -> Engine:
+        """The engine of such rollouts."""
+        return LocalEngine(policy.causal_lm, [], policy.pad_id, budget=budget)
 
 
 def run(work: Work, watch: Stopwatch) -> None:
@@ -38,8 +50,8 @@ def run(work: Work, watch: Stopwatch) -> None:
         advantage_scale="std",
         optimizer=lambda params: torch.optim.AdamW(params, lr=RATE),
         max_grad_norm=MAX_NORM,
+        rollouts=Endless(),
     )
-    module.loaded_policy.codec.stop_ids = ()  # every completion has its full length
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "queries.jsonl"
         path.write_text("".join(json.dumps({"query": text}) + "\n" for text in work.queries))

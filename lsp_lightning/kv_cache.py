@@ -15,7 +15,7 @@ _FIRST_PLACES = 64
 
 
 @dataclass
-class _Layer:
+class Layer:
     """What one layer keeps. Q prompts of P places, n completions of w places."""
 
     prompt_keys: Tensor
@@ -49,7 +49,7 @@ class RolloutCache:
         self._padded = bool((lengths != lengths[0]).any())
         self._limit = limit
         self._filled = 0
-        self._layers: dict[int, _Layer] = {}
+        self._layers: dict[int, Layer] = {}
         self._masks: dict[int | None, Tensor | None] = {}
         self._owners_n = torch.arange(len(lengths), device=device)  # a prompt continues itself
 
@@ -110,7 +110,7 @@ class RolloutCache:
             prompt_keys, prompt_values = self._of_prompts(key), self._of_prompts(value)
             # not slices of key and value, which would keep these
             keys, values = (x.new_empty(0, *x.shape[1:]) for x in (key, value))
-            self._layers[index] = _Layer(prompt_keys, prompt_values, keys, values)
+            self._layers[index] = Layer(prompt_keys, prompt_values, keys, values)
             return self._tree.attend(module, query, key, value, inner, **settings)
         layer = self._layers[index]
         self._append(layer, key, value)
@@ -122,7 +122,17 @@ class RolloutCache:
         picked = x[0].transpose(0, 1).index_select(0, self._prompts_QP.flatten())
         return picked.view(*self._prompts_QP.shape, heads, dim).transpose(1, 2).contiguous()
 
-    def _append(self, layer: _Layer, key: Tensor, value: Tensor) -> None:
+    @property
+    def _width(self) -> int:
+        """Own places that a step computes over."""
+        return self._filled
+
+    @property
+    def _newest(self) -> Tensor | int:
+        """The place of the newest token among a completion's own."""
+        return self._filled - 1
+
+    def _append(self, layer: Layer, key: Tensor, value: Tensor) -> None:
         if self._filled > layer.keys.shape[2]:
             layer.keys, layer.values = self._grown(layer.keys), self._grown(layer.values)
         layer.keys[:, :, self._filled - 1] = key[:, :, 0]
@@ -137,7 +147,7 @@ class RolloutCache:
 
     def _decode(
         self,
-        layer: _Layer,
+        layer: Layer,
         query: Tensor,
         scaling: float,
         sliding_window: int | None = None,
@@ -149,7 +159,8 @@ class RolloutCache:
         n, heads, _, dim = query.shape
         groups = layer.keys.shape[1]
         q = query.view(n, groups, heads // groups, dim) * scaling
-        keys, values = (x[:, :, : self._filled] for x in (layer.keys, layer.values))
+        own = self._width
+        keys, values = (x[:, :, :own] for x in (layer.keys, layer.values))
         behind = self._to_prompts(q) @ layer.prompt_keys.transpose(2, 3)
         scores = torch.cat([self._to_rows(behind), q @ keys.transpose(2, 3)], dim=3)
         if softcap is not None:
@@ -163,7 +174,7 @@ class RolloutCache:
         shares = scores.softmax(dim=3, dtype=torch.float32).to(q.dtype)
         width = layer.prompt_keys.shape[2]
         behind = self._to_prompts(shares[..., :width]) @ layer.prompt_values
-        out = self._to_rows(behind) + shares[..., width : width + self._filled] @ values
+        out = self._to_rows(behind) + shares[..., width : width + own] @ values
         return out.reshape(n, heads, dim)
 
     def _to_prompts(self, x: Tensor) -> Tensor:
@@ -186,19 +197,20 @@ class RolloutCache:
         return self._masks[window]
 
     def _new_mask(self, window: int | None, scores: Tensor) -> Tensor | None:
-        width = scores.shape[3] - self._filled
-        if window is not None and width + self._filled <= window:
+        own = self._width
+        width = scores.shape[3] - own
+        if window is not None and width + own <= window:
             window = None
-        if not self._padded and window is None:
+        if not self._padded and own == self._filled and window is None:
             return None
         device = scores.device
         lengths_n1 = self._lengths_Q[self._owners_n].unsqueeze(1)
         prompt = torch.arange(width, device=device).expand(len(lengths_n1), -1)
-        own = lengths_n1 + torch.arange(self._filled, device=device)
-        hidden = torch.cat([prompt >= lengths_n1, torch.zeros_like(own, dtype=torch.bool)], dim=1)
+        new = torch.arange(own, device=device).expand(len(lengths_n1), -1)
+        hidden = torch.cat([prompt >= lengths_n1, new > self._newest], dim=1)
         if window is not None:
-            now = lengths_n1 + self._filled - 1
-            hidden |= now - torch.cat([prompt, own], dim=1) >= window
+            places = torch.cat([prompt, lengths_n1 + new], dim=1)
+            hidden |= lengths_n1 + self._newest - places >= window
         mask = torch.zeros(hidden.shape, dtype=scores.dtype, device=device)
         lowest = torch.finfo(scores.dtype).min
         return mask.masked_fill_(hidden, lowest)[:, None, None]

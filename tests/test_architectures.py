@@ -9,12 +9,14 @@ from architectures import ARCHITECTURES, WINDOW, build
 from peft import PeftModel
 from small_game import make_policy, stir
 from test_engine import as_round, forward_shapes, prompts_of
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 from transformers.utils import chat_template_utils
 
 from lsp_lightning.collate import pack
-from lsp_lightning.generation import LocalEngine
-from lsp_lightning.inference import pad_left
+from lsp_lightning.generation import LocalEngine, static_cache
+from lsp_lightning.generation.decoding import TreeDecoder
+from lsp_lightning.inference import inference_state, pad_left
 from lsp_lightning.types import Sampling
 
 #: Grouped queries and scaled rotary angles; norms of queries and keys; two kinds of sliding
@@ -180,6 +182,84 @@ def test_tree_and_rows_sample_the_same_tokens(policy, prompts):
         config._attn_implementation = name
     assert torch.equal(fast.ids, plain.ids)
     torch.testing.assert_close(fast.logprobs, plain.logprobs, atol=1e-4, rtol=0)
+
+
+class Replay:
+    """As a CUDA graph: a step's tensors are read and written where they were when it was recorded.
+
+    Every tensor that the cache holds must still be there, and no Python may decide anything anew.
+    """
+
+    def __init__(self, step, ids, positions):
+        self.step, self.ids, self.positions = step, ids.clone(), positions.clone()
+        cache = step.__self__._cache
+        self.held = lambda: (
+            [x.data_ptr() for layer in cache._layers.values() for x in vars(layer).values()]
+            + [cache._at.data_ptr()]
+        )
+        self.recorded = self.held()
+        self.shapes = self.sizes()
+        self.calls = 0
+
+    def sizes(self):
+        seen = []
+        with Sizes(seen):
+            self.step(self.ids, self.positions)
+        return seen
+
+    def __call__(self, ids, positions):
+        assert self.held() == self.recorded
+        self.ids.copy_(ids)
+        self.positions.copy_(positions)
+        self.calls += 1
+        # the same operations on tensors of the same sizes, at every step
+        assert self.sizes() == self.shapes
+        return self.step(self.ids, self.positions)
+
+
+class Sizes(TorchDispatchMode):
+    """Which operations are done on tensors of which sizes."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        shapes = tuple(tuple(a.shape) if isinstance(a, torch.Tensor) else None for a in args)
+        self.seen.append((str(func), shapes))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_that_can_be_recorded_says_the_same(policy, prompts, monkeypatch):
+    """What a CUDA graph asks of a step, on a CPU: fixed sizes, fixed places, the same logits."""
+    if not policy.shares_prompts:
+        pytest.skip("models with states are decoded step by step")
+    monkeypatch.setattr(static_cache, "_FIRST_PLACES", 4)  # so that it grows twice
+    replays = []
+
+    def record(step, ids, positions):
+        replays.append(Replay(step, ids, positions))
+        return replays[-1]
+
+    draws, device = 2, torch.device("cpu")
+    with inference_state(policy.causal_lm, "cpu"):
+        plain = TreeDecoder(policy.causal_lm, prompts, draws, NEW_TOKENS, device)
+        fixed = TreeDecoder(policy.causal_lm, prompts, draws, NEW_TOKENS, device, record)
+        logits = plain.begin()
+        torch.testing.assert_close(fixed.begin(), logits)
+        for step in range(NEW_TOKENS - 1):
+            tokens = logits.argmax(dim=1)
+            if step == WINDOW:
+                keep = torch.tensor([0, 1, 3, 6])
+                plain.keep(keep)
+                fixed.keep(keep)
+                tokens = tokens[keep]
+            logits = plain.step(tokens)
+            torch.testing.assert_close(fixed.step(tokens), logits, atol=1e-4, rtol=1e-4)
+    # 4, 8, 16 places, then fewer completions, then all 20 places
+    assert len(replays) >= 4
+    assert sum(replay.calls for replay in replays) == NEW_TOKENS - 1
+    assert max(replay.calls for replay in replays) > 2
 
 
 def test_logits_are_computed_for_the_last_place_only(policy, prompts):

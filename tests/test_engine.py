@@ -8,7 +8,8 @@ from lsp_lightning.attention import takes_trees
 from lsp_lightning.collate import pack
 from lsp_lightning.errors import OutOfMemory
 from lsp_lightning.fitting import TokenBudget
-from lsp_lightning.generation import LocalEngine
+from lsp_lightning.generation import LocalEngine, recording
+from lsp_lightning.generation.recording import GraphRecorder
 from lsp_lightning.generation.sampling import sample, truncate
 from lsp_lightning.inference import pad_left
 from lsp_lightning.types import Completions, Playout, Rollouts, Sampling, SelfPlayRound
@@ -321,6 +322,50 @@ def test_each_completion_is_told_once_as_soon_as_it_has_ended(model):
     # some were known while others had tokens to come
     assert len({count for count in steps if 0 < count < 12}) > 2
     assert drawn.truncated.any()
+
+
+def recorder_that(result):
+    recorder = GraphRecorder()
+
+    def graph(step, ids, positions):
+        if isinstance(result, Exception):
+            raise result
+        return lambda ids, positions: step(ids, positions) + result
+
+    return recorder, graph
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (0.0, None),
+        (1.0, "computes something else"),
+        (RuntimeError("operation not permitted when stream is capturing\nmore"), "not permitted"),
+    ],
+)
+def test_a_recording_that_fails_or_differs_is_given_up_with_one_line(monkeypatch, result, said):
+    recorder, graph = recorder_that(result)
+    monkeypatch.setattr(recording, "_Graph", graph)
+    ids = torch.zeros(2, 1, dtype=torch.long)
+
+    def step(ids, positions):
+        return torch.arange(6.0).view(2, 3)
+
+    if said is None:
+        assert recorder(step, ids, ids) is not step
+        return
+    with pytest.warns(UserWarning, match=said) as warned:
+        assert recorder(step, ids, ids) is step
+    assert recorder(step, ids, ids) is step  # not tried again, and nothing more is said
+    assert len(warned) == 1
+    assert "\n" not in str(warned[0].message)
+
+
+def test_memory_that_runs_out_while_recording_is_for_the_budget(monkeypatch):
+    recorder, graph = recorder_that(REFUSALS[0])
+    monkeypatch.setattr(recording, "_Graph", graph)
+    with pytest.raises(torch.OutOfMemoryError):
+        recorder(lambda *_: None, torch.zeros(1, 1), torch.zeros(1, 1))
 
 
 def test_what_is_drawn_depends_on_no_row_beside_it(model):

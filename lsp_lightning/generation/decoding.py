@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from lsp_lightning.attention import tree_logits
+from lsp_lightning.generation.recording import Recorder, Step
+from lsp_lightning.generation.static_cache import StaticCache
 from lsp_lightning.inference import pad_left
 from lsp_lightning.kv_cache import RolloutCache
 from lsp_lightning.tree import token_tree
@@ -34,6 +36,7 @@ class TreeDecoder:
         draws: completions of each.
         limit: tokens of a completion at most.
         device: where the model is.
+        record: what records a step, to be done again without Python; None does each step anew.
     """
 
     def __init__(
@@ -43,12 +46,17 @@ class TreeDecoder:
         draws: int,
         limit: int,
         device: torch.device,
+        record: Recorder | None = None,
     ) -> None:
         self._model = model
         self._draws = draws
         self._tree = token_tree(prompts)
-        self._cache = RolloutCache(self._tree, limit, device)
+        cache = RolloutCache if record is None else StaticCache
+        self._cache = cache(self._tree, limit, device)
         self._first = torch.zeros(1, dtype=torch.long, device=device)
+        self._record = record
+        self._recorded: Step | None = None
+        self._layout: tuple[int, int] | None = None
 
     def begin(self) -> Tensor:
         """See :class:`Decoder`."""
@@ -63,6 +71,22 @@ class TreeDecoder:
         """See :class:`Decoder`."""
         positions = self._cache.step().unsqueeze(1)
         ids = tokens.unsqueeze(1)
+        if self._record is None:
+            return self._logits(ids, positions)
+        assert isinstance(self._cache, StaticCache)
+        if self._recorded is None or self._layout != self._cache.layout:
+            self._recorded = None  # its memory is needed for the next one
+            self._recorded = self._record(self._anew, ids, positions)
+            self._layout = self._cache.layout
+        return self._recorded(ids, positions)
+
+    def _anew(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """The step with all that it computes: recorded, nothing may be left from a pass before."""
+        assert isinstance(self._cache, StaticCache)
+        self._cache.forget()
+        return self._logits(ids, positions)
+
+    def _logits(self, ids: Tensor, positions: Tensor) -> Tensor:
         return tree_logits(self._model, ids, positions, self._cache, self._first)[:, 0]
 
     def keep(self, rows: Tensor) -> None:

@@ -12,13 +12,14 @@ from lsp_lightning.fitting import TokenBudget
 from lsp_lightning.folding import folded
 from lsp_lightning.generation.base import Finished
 from lsp_lightning.generation.decoding import Decoder, RowDecoder, TreeDecoder
+from lsp_lightning.generation.recording import GraphRecorder
 from lsp_lightning.generation.sampling import sample
 from lsp_lightning.inference import inference_state
 from lsp_lightning.types import Completions, Sampling
 
-#: Completions that have ended leave the batch when it is no fuller than this: what is kept of the
-#: others' keys and values is copied then.
-_FULL = 0.875
+#: Completions that have ended leave the batch when it is no fuller than this: the others' keys and
+#: values are copied then. On a GPU rows cost little, and a smaller batch is recorded anew.
+_FULL, _FULL_ON_GPU = 0.875, 0.5
 
 
 class LocalEngine:
@@ -53,6 +54,7 @@ class LocalEngine:
         self._pad_id = pad_id
         self._max_rows = max_rows
         self._budget = budget
+        self._record = GraphRecorder()
 
     def generate(
         self,
@@ -91,6 +93,7 @@ class LocalEngine:
         decoder = self._decoder(call, part, device)
         uniforms = call.uniforms(part).to(device)
         stop_ids = torch.tensor(self._stop_ids, device=device)
+        full = _FULL_ON_GPU if device.type == "cuda" else _FULL
 
         # by step first: what a step writes lies together
         ids = torch.full((limit, n), self._pad_id, device=device)
@@ -114,7 +117,7 @@ class LocalEngine:
                 count = int(going.sum())
                 if count == 0:
                     break
-                if count <= _FULL * len(going) and step + 1 < limit:
+                if count <= full * len(going) and step + 1 < limit:
                     keep = going.nonzero().squeeze(1)
                     decoder.keep(keep)
                     rows, going, tokens = rows[keep], going[keep], tokens[keep]
@@ -136,7 +139,8 @@ class LocalEngine:
         draws = len(part) // len(prompts)
         if takes_trees(self._model):
             limit = call.sampling.max_new_tokens
-            return TreeDecoder(self._model, prompts, draws, limit, device)
+            record = self._record if device.type == "cuda" else None
+            return TreeDecoder(self._model, prompts, draws, limit, device, record)
         return RowDecoder(self._model, prompts, draws, self._pad_id, device)
 
 
