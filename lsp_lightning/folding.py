@@ -1,12 +1,13 @@
-"""Adapters folded into copies of the weights, for the time of a rollout."""
+"""Adapters at less cost: folded into copies of the weights to sample, in one step to train."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 #: Share of a layer's own work that its adapter must add to be worth a copy of the weight. In layers
 #: so small the copy is small too; in large ones the adapter is next to nothing.
@@ -23,30 +24,109 @@ def folded(model: nn.Module) -> Iterator[None]:
     Args:
         model: with adapters of peft, or without; in eval mode, and read without gradients.
     """
+
+    def one_matrix(layer: Any) -> Callable[..., Tensor] | None:
+        base, name = layer.get_base_layer(), layer.active_adapters[0]
+        added = layer.lora_A[name].weight.numel() + layer.lora_B[name].weight.numel()
+        if base.weight.dtype != torch.float32 or added < _WORTH_FOLDING * base.weight.numel():
+            return None
+        with torch.no_grad():
+            weight = base.weight + layer.get_delta_weight(name)
+        return partial(nn.functional.linear, weight=weight, bias=base.bias)
+
+    with _instead(model, one_matrix):
+        yield
+
+
+@contextmanager
+def fused(model: nn.Module) -> Iterator[None]:
+    """Layers add their adapter's part in place, forward and backward.
+
+    peft scales, adds and differentiates each in an operation of its own: on a CPU these passes over
+    memory take as long as the small products. For layers of one type, without dropout; the others
+    stay as they are. It must last until the backward pass is done, which may run layers again.
+
+    Args:
+        model: with adapters of peft, or without.
+    """
+
+    def in_place(layer: Any) -> Callable[..., Tensor] | None:
+        base, name = layer.get_base_layer(), layer.active_adapters[0]
+        a, b = layer.lora_A[name], layer.lora_B[name]
+        one_type = base.weight.dtype == a.weight.dtype == b.weight.dtype
+        drops = layer.training and not isinstance(layer.lora_dropout[name], nn.Identity)
+        if not one_type or drops or base.weight.requires_grad or b.bias is not None:
+            return None
+        apply: Callable[..., Tensor] = _Fused.apply
+        rest = (base.weight, base.bias, a.weight, b.weight, layer.scaling[name])
+        return lambda x: apply(x, *rest)
+
+    with _instead(model, in_place):
+        yield
+
+
+@contextmanager
+def _instead(
+    model: nn.Module, choose: Callable[[Any], Callable[..., Tensor] | None]
+) -> Iterator[None]:
+    """Plain adapted layers call what is chosen for them, for a while."""
     from peft.tuners.lora import Linear
 
-    layers = [m for m in model.modules() if isinstance(m, Linear) and _pays(m)]
+    changed = []
     try:
-        with torch.no_grad():
-            for layer in layers:
-                base: Any = layer.get_base_layer()
-                weight = base.weight + layer.get_delta_weight(layer.active_adapters[0])
-                forward = partial(nn.functional.linear, weight=weight, bias=base.bias)
-                layer.forward = forward
+        for layer in model.modules():
+            if isinstance(layer, Linear) and _is_plain(layer):
+                forward = choose(layer)
+                if forward is not None:
+                    layer.forward = forward
+                    changed.append(layer)
         yield
     finally:
-        for layer in layers:
-            vars(layer).pop("forward", None)
+        for layer in changed:
+            del layer.forward
 
 
-def _pays(layer: Any) -> bool:
-    """Whether a layer of peft is a plain one whose adapter costs something."""
-    base, active = layer.get_base_layer(), layer.active_adapters
-    if type(base) is not nn.Linear or base.weight.dtype != torch.float32:
+def _is_plain(layer: Any) -> bool:
+    """Whether a layer of peft computes ``W x + scaling * B A x`` now, with one adapter."""
+    active = layer.active_adapters
+    if layer.disable_adapters or layer.merged or "forward" in vars(layer):
         return False
-    if layer.disable_adapters or layer.merged or len(active) != 1 or active[0] not in layer.lora_A:
+    if type(layer.get_base_layer()) is not nn.Linear or layer.fan_in_fan_out:
         return False
-    if active[0] in getattr(layer, "lora_variant", {}):  # DoRA and the like compute otherwise
-        return False
-    added = sum(part[active[0]].weight.numel() for part in (layer.lora_A, layer.lora_B))
-    return bool(added >= _WORTH_FOLDING * base.weight.numel())
+    known = len(active) == 1 and active[0] in layer.lora_A
+    return known and active[0] not in getattr(layer, "lora_variant", {})  # DoRA and the like
+
+
+class _Fused(torch.autograd.Function):
+    """``W x + bias + scaling * B A x`` with a frozen W."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        scaling: float,
+    ) -> Tensor:
+        """(..., out) from (..., in)."""
+        flat = x.reshape(-1, x.shape[-1])
+        inner = flat @ a.T
+        out = nn.functional.linear(flat, weight, bias).addmm_(inner, b.T, alpha=scaling)
+        ctx.save_for_backward(flat, inner, weight, a, b)
+        ctx.scaling, ctx.shape = scaling, x.shape
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Of x, A and B."""
+        flat, inner, weight, a, b = ctx.saved_tensors
+        grad = grad.reshape(-1, grad.shape[-1])
+        grad_inner = (grad @ b).mul_(ctx.scaling)
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (grad @ weight).addmm_(grad_inner, a).view(ctx.shape)
+        grad_b = (grad.T @ inner).mul_(ctx.scaling)
+        return grad_x, None, None, grad_inner.T @ flat, grad_b, None

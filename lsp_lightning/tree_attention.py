@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from lsp_lightning.attention import Inner
 from lsp_lightning.tree import Piece, TokenTree
 
-#: A padded block is begun anew for pieces of less than half of its largest one's work.
-_LEAST_FILLED = 0.5
+#: Share of a padded block's work that is not for padding; else a new one is begun.
+_LEAST_FILLED = 0.8
 
 
 @dataclass(frozen=True)
@@ -147,19 +147,19 @@ def _alike(pieces: Sequence[Piece], most_keys: int) -> list[list[Piece]]:
         return len(piece.places) * (len(piece.context) + len(piece.places))
 
     blocks: list[list[Piece]] = []
+    done = tokens = context = 0
     for piece in sorted(pieces, key=lambda p: (len(p.context) > 0, work(p)), reverse=True):
         if blocks:
-            first, count = blocks[-1][0], len(blocks[-1]) + 1
-            both = [*blocks[-1], piece]
-            keys = max(len(p.context) for p in both) + max(len(p.places) for p in both)
-            if (
-                bool(len(first.context)) == bool(len(piece.context))
-                and work(piece) >= _LEAST_FILLED * work(first)
-                and count * keys <= most_keys
-            ):
+            t, a = max(tokens, len(piece.places)), max(context, len(piece.context))
+            count = len(blocks[-1]) + 1
+            filled = done + work(piece) >= _LEAST_FILLED * count * t * (a + t)
+            alike = (context > 0) == (len(piece.context) > 0)
+            if filled and alike and count * (a + t) <= most_keys:
                 blocks[-1].append(piece)
+                done, tokens, context = done + work(piece), t, a
                 continue
         blocks.append([piece])
+        done, tokens, context = work(piece), len(piece.places), len(piece.context)
     return blocks
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from lsp_lightning.collate import by_row, in_batch, longest_row, pack
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.fitting import TokenBudget
+from lsp_lightning.folding import fused
 from lsp_lightning.functional import KLForm, k1_in_reward, row_weights, selfplay_loss
 from lsp_lightning.policy import Policy
 from lsp_lightning.sampled import draws_of
@@ -124,22 +125,23 @@ def accumulate_gradients(
         matters_R &= advantages_R != 0  # not so for NaN, which must be seen
     loss_sum = 0.0
     entropy_R = torch.full_like(advantages_R, torch.nan)
-    for batch in batches if matters_R.all() else lay_out(matters_R):
-        chosen = batch.rows.cpu()
-        logprobs, entropies = policy.completion_logprobs(batch)
-        loss = selfplay_loss(
-            logprobs,
-            in_batch(references, batch),
-            batch.mask,
-            advantages_R[chosen].to(logprobs.device),
-            weights_R[chosen].to(logprobs.device),
-            settings.beta,
-            settings.kl,
-            None if draws.weights is None else in_batch(draws.weights, batch),
-        )
-        backward(loss)
-        loss_sum += float(loss.detach())
-        entropy_R[chosen] = (entropies.sum(1) / batch.mask.sum(1)).cpu()
+    with fused(policy.causal_lm):
+        for batch in batches if matters_R.all() else lay_out(matters_R):
+            chosen = batch.rows.cpu()
+            logprobs, entropies = policy.completion_logprobs(batch)
+            loss = selfplay_loss(
+                logprobs,
+                in_batch(references, batch),
+                batch.mask,
+                advantages_R[chosen].to(logprobs.device),
+                weights_R[chosen].to(logprobs.device),
+                settings.beta,
+                settings.kl,
+                None if draws.weights is None else in_batch(draws.weights, batch),
+            )
+            backward(loss)
+            loss_sum += float(loss.detach())
+            entropy_R[chosen] = (entropies.sum(1) / batch.mask.sum(1)).cpu()
     return UpdateFacts(loss_sum, log_ratio_R, entropy_R, roles, draws.facts)
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 import transformers
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from small_game import make_policy, stir, tiny_round
 from tiny_models import llama_tokenizer
@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from lsp_lightning import ConfigError, Lora, Policy
 from lsp_lightning.collate import pack
+from lsp_lightning.folding import folded, fused
 from lsp_lightning.logits import check_head
 
 IDS = torch.tensor([[1, 20, 30, 40, 50, 60, 70]])
@@ -444,3 +445,77 @@ def test_a_folder_that_is_no_adapter_is_refused_before_anything_is_loaded(
             Policy(str(tiny_llama_folder), init_adapter=init_adapter)
         assert "\n" not in str(error.value)
     assert not loads
+
+
+# -- adapters at less cost -------------------------------------------------------------------------
+
+
+def adapted_layer(dropout=0.0, bias=True, **config):
+    """A plain layer with an adapter of rank 3 that does something."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(7, 5, bias=bias)).double()
+    config = {"r": 3, "lora_alpha": 6, "lora_dropout": dropout, "target_modules": ["0"]} | config
+    model = get_peft_model(model, LoraConfig(**config)).double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    return model
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_fused_adapter_has_the_value_and_the_gradients_of_the_plain_one(bias):
+    model = adapted_layer(bias=bias)
+    x = torch.randn(2, 4, 7, dtype=torch.float64, requires_grad=True)
+    with fused(model):
+        assert "forward" in vars(model.base_model.model[0])
+        trained = [p for p in model.parameters() if p.requires_grad]
+        inputs = (x, *trained)
+        ours = model(x)
+        # against finite differences, in x, A and B
+        assert torch.autograd.gradcheck(lambda *_: model(x), inputs)
+        grads = torch.autograd.grad(ours.square().sum(), inputs)
+    plain = model(x)
+    torch.testing.assert_close(ours, plain)
+    expected = torch.autograd.grad(plain.square().sum(), inputs)
+    for found, grad in zip(grads, expected, strict=True):
+        torch.testing.assert_close(found, grad)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"dropout": 0.5}, {"use_dora": True}, {"lora_bias": True}],
+    ids=lambda c: next(iter(c)),
+)
+def test_adapters_that_compute_otherwise_are_left_as_they_are(config):
+    model = adapted_layer(**config).train()
+    with fused(model):
+        assert "forward" not in vars(model.base_model.model[0])
+
+
+def test_layers_call_themselves_again_after_an_error_too(tiny_llama_folder):
+    policy = make_policy(tiny_llama_folder)
+    for context in (folded, fused):
+        with context(policy.causal_lm):
+            assert any("forward" in vars(m) for m in policy.causal_lm.modules())
+        with pytest.raises(KeyError), context(policy.causal_lm):
+            raise KeyError
+        assert not any("forward" in vars(m) for m in policy.causal_lm.modules())
+
+
+def test_a_folded_adapter_gives_the_logits_of_the_plain_one_and_changes_no_weight(
+    tiny_llama_folder,
+):
+    policy = make_policy(tiny_llama_folder)
+    stir(policy, scale=0.3)
+    model = policy.causal_lm.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        plain = model(input_ids=IDS).logits
+        with folded(model):
+            found = model(input_ids=IDS).logits
+        with policy.reference() as reference:
+            bare = reference(input_ids=IDS).logits
+            with folded(reference):  # nothing is folded where adapters are off
+                assert torch.equal(reference(input_ids=IDS).logits, bare)
+    torch.testing.assert_close(found, plain, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found, bare, atol=1e-2)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
