@@ -50,7 +50,7 @@ def run(work: Work, watch: Stopwatch) -> None:
         advantage_scale="std",
         optimizer=lambda params: torch.optim.AdamW(params, lr=RATE),
         max_grad_norm=MAX_NORM,
-        micro_batch_tokens=2048,  # as the presets for CPUs: what is worked on stays in the cache
+        micro_batch_tokens=4096,  # as the presets for CPUs
         rollouts=Endless(),
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ from lsp_lightning.attention import Inner
 from lsp_lightning.tree import Piece, TokenTree
 
 #: Share of a padded block's work that is not for padding; else a new one is begun.
-_LEAST_FILLED = 0.8
+_LEAST_FILLED = 0.9
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from lsp_lightning import (
 )
 from lsp_lightning.callbacks import RoundCheckpoint
 from lsp_lightning.fitting import TokenBudget
+from lsp_lightning.generation.decoding import TreeDecoder
 from lsp_lightning.policy import compute_type
 from lsp_lightning.selfplay import Advantages
 from lsp_lightning.update import LossSettings, RoundUpdate
@@ -298,16 +299,14 @@ def test_float16_runs_skip_no_round_and_resume_exactly_with_their_scale(
 
 
 def test_the_kv_cache_has_the_compute_type(base, half, monkeypatch):
-    from lsp_lightning.generation import LocalEngine
+    seen, step = set(), TreeDecoder.step
 
-    seen = set()
-    forward = LocalEngine._forward
-
-    def noted(self, ids, attention, cache):
-        logits = forward(self, ids, attention, cache)
-        seen.update(layer.keys.dtype for layer in cache.layers)
+    def noted(self, tokens):
+        logits = step(self, tokens)
+        for layer in self._cache._layers.values():
+            seen.update(tensor.dtype for tensor in vars(layer).values())
         return logits
 
-    monkeypatch.setattr(LocalEngine, "_forward", noted)
+    monkeypatch.setattr(TreeDecoder, "step", noted)
     tiny_round(half, n=2, g=2)
     assert seen == {torch.float16}

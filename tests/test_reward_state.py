@@ -232,7 +232,10 @@ def test_a_run_that_crashed_goes_on_with_what_was_remembered(whole, base, tmp_pa
         ("FunctionReward[second]", lambda state: state["scale"].update(mean=90.0)),
         ("FunctionReward[letters]", lambda state: state.clear()),
         ("NoveltyReward[novelty]", lambda state: state["memory"].clear()),
-        ("NoveltyReward[novelty]", lambda state: state["memory"].__setitem__(-1, "other")),
+        (
+            "NoveltyReward[novelty]",
+            lambda state: state.update(memory=["other"] * 6),
+        ),
     ],
 )
 def test_the_comparison_sees_a_state_that_is_not_what_it_was(
