@@ -793,7 +793,8 @@ def test_a_killed_run_goes_on_and_ends_as_the_uninterrupted_one(tasks, tmp_path,
         )
         try:
             deadline = time.monotonic() + 90
-            while not (run / "checkpoints" / "last.ckpt").is_file():
+            # a round's row is written after its checkpoint
+            while not all((run / f).is_file() for f in ("checkpoints/last.ckpt", "metrics.csv")):
                 assert time.monotonic() < deadline, (tmp_path / "log").read_text()
                 time.sleep(0.05)
             process.send_signal(getattr(signal, name))
