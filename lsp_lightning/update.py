@@ -211,7 +211,6 @@ class RoundUpdate:
             if self.scaler.is_enabled():
                 self.scaler.unscale_(optimizer)
                 self.scaler.update()
-            self._tell_of_idle_adapters()
             norm = clip_gradient(self._policy, self._settings.max_grad_norm)
             if torch.isfinite(norm):
                 return facts, norm
@@ -222,14 +221,20 @@ class RoundUpdate:
             self.scaler.load_state_dict(before)
         return facts, norm
 
-    def _tell_of_idle_adapters(self) -> None:
-        """Say once which adapters the training pass does not go through."""
-        if self._told or not self._policy.has_adapter:
-            return
-        self._told = True
-        trained = [(n, p) for n, p in self._policy.model.named_parameters() if p.requires_grad]
-        idle = sorted({name.partition(".lora_")[0] for name, p in trained if p.grad is None})
-        if idle:
+    def _fill_in(self) -> None:
+        """A round that taught nothing has a gradient of zero, and not none: momentum goes on.
+
+        After any other, say once which adapters the training pass does not go through.
+        """
+        policy = self._policy
+        trained = [(n, p) for n, p in policy.model.named_parameters() if p.requires_grad]
+        without = [(n, p) for n, p in trained if p.grad is None]
+        if len(without) == len(trained):
+            for _, parameter in trained:
+                parameter.grad = torch.zeros_like(parameter)
+        elif without and policy.has_adapter and not self._told:
+            self._told = True
+            idle = sorted({name.partition(".lora_")[0] for name, _ in without})
             warnings.warn(
                 f"model.lora.target_modules: no gradient reaches the adapters of {idle[0]} and "
                 f"{len(idle) - 1} more; where sampling goes through them, what is trained is not "
@@ -273,10 +278,7 @@ class RoundUpdate:
                 lambda loss: backward(self.scaler.scale(loss)),
                 self._importance_cap,
             )
-        if facts.entropy_R.isnan().all():  # nothing to learn: a gradient of zero, and not none
-            for parameter in policy.parameters():
-                if parameter.requires_grad:
-                    parameter.grad = torch.zeros_like(parameter)
+        self._fill_in()
         return facts
 
 

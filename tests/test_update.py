@@ -389,6 +389,29 @@ def test_an_advantage_that_is_not_a_number_is_not_skipped(policy, played):
     assert found.isnan().any()
 
 
+def test_a_round_of_nothing_but_nan_is_not_taken_for_one_without_a_signal(
+    policy, played, monkeypatch
+):
+    whole = policy.completion_logprobs
+
+    def spoiled(batch):
+        logprobs, entropies = whole(batch)
+        return logprobs * torch.nan, entropies * torch.nan
+
+    monkeypatch.setattr(policy, "completion_logprobs", spoiled)
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    update = RoundUpdate(policy, LossSettings(0.1, "k1_in_reward", 1.0), TokenBudget("m", 10**6))
+    facts, norm = update.gradient(
+        played,
+        round_advantages(played),
+        torch.optim.SGD(trained, lr=1.0),
+        lambda loss: loss.backward(),
+        seed=0,
+    )
+    assert not torch.isfinite(norm)  # so the module skips it, and says so
+    assert facts.loss != facts.loss
+
+
 def test_a_round_without_any_signal_has_a_gradient_of_zero_and_not_none(policy, played):
     """Momentum goes on as if the pass had been made."""
     flat = replace(played, rewards_NG=torch.zeros_like(played.rewards_NG))
