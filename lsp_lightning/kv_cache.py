@@ -11,7 +11,7 @@ from lsp_lightning.tree import TokenTree
 from lsp_lightning.tree_attention import TreeAttention
 
 #: Places for own tokens to begin with; doubled as they fill up.
-_FIRST_PLACES = 64
+FIRST_PLACES = 64
 
 
 @dataclass
@@ -140,7 +140,7 @@ class RolloutCache:
 
     def _grown(self, old: Tensor) -> Tensor:
         n, heads, filled, dim = old.shape
-        places = min(self._limit, max(_FIRST_PLACES, 2 * filled))
+        places = min(self._limit, max(FIRST_PLACES, 2 * filled))
         grown = old.new_empty(n, heads, places, dim)
         grown[:, :, :filled] = old
         return grown

@@ -234,7 +234,7 @@ def test_a_step_that_can_be_recorded_says_the_same(policy, prompts, monkeypatch)
     """What a CUDA graph asks of a step, on a CPU: fixed sizes, fixed places, the same logits."""
     if not policy.shares_prompts:
         pytest.skip("models with states are decoded step by step")
-    monkeypatch.setattr(static_cache, "_FIRST_PLACES", 4)  # so that it grows twice
+    monkeypatch.setattr(static_cache, "FIRST_PLACES", 4)  # so that it grows twice
     replays = []
 
     def record(step, ids, positions):

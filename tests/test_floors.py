@@ -13,7 +13,9 @@ ROOT = Path(lsp_lightning.__file__).parent
 FLOORS = {
     "functional": 0,
     **dict.fromkeys(["errors", "types", "paths", "seeding", "chat", "prompts", "inference"], 1),
-    **dict.fromkeys(["fitting", "sandbox", "workers", "checks", "tree", "foresight", "threads"], 1),
+    **dict.fromkeys(
+        ["fitting", "sandbox", "workers", "checks", "tree", "foresight", "threads", "asking"], 1
+    ),
     **dict.fromkeys(["pretrained", "quantization", "logits"], 2),
     **dict.fromkeys(["attention", "tree_attention", "kv_cache", "sharing", "folding"], 2),
     **dict.fromkeys(["policy", "generation", "rewards"], 2),

@@ -26,7 +26,7 @@ from chat_server import (
 from handmade import playout
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lsp_lightning import ConfigError, JudgeReward
+from lsp_lightning import ConfigError, JudgeReward, asking
 from lsp_lightning.paths import resolve
 from lsp_lightning.prompts import (
     COMPARE,
@@ -37,7 +37,7 @@ from lsp_lightning.prompts import (
     parse_winner,
     without_controls,
 )
-from lsp_lightning.rewards import RewardError, chat_client, score_all
+from lsp_lightning.rewards import RewardError, score_all
 
 TINYWORLD = resolve("pkg:lsp_lightning/tinyworld/base")
 TINYWORLD_PROMPT = "pkg:lsp_lightning/tinyworld/prompts/judge.txt"
@@ -61,7 +61,7 @@ def fault_name(fault: object) -> str | None:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(chat_client, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(asking, "_FIRST_WAIT", 0.01)
 
 
 # A real judge: the packaged model behind `transformers serve`.
@@ -242,7 +242,7 @@ def test_a_server_that_asks_for_time_gets_it_up_to_a_limit(monkeypatch):
             return time.monotonic() - started
 
     assert seconds("0.6") >= 0.6
-    monkeypatch.setattr(chat_client, "_LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(asking, "_LONGEST_WAIT", 0.1)
     for asked in ("3600", "inf", "nan", "-1", "Wed, 21 Oct 2099 07:28:00 GMT"):
         assert seconds(asked) < 0.6
 
@@ -286,7 +286,7 @@ def big_round(n: int = 100):
 
 
 def test_a_server_that_is_not_there_costs_seconds_and_not_the_patience_of_each_request(monkeypatch):
-    monkeypatch.setattr(chat_client, "_FIRST_WAIT", 0.1)
+    monkeypatch.setattr(asking, "_FIRST_WAIT", 0.1)
     url = f"http://127.0.0.1:{free_port()}/v1"
     started = time.monotonic()
     with pytest.raises(

@@ -17,10 +17,10 @@ from chat_server import StandIn, hangs, says
 from handmade import playout, rollouts
 from small_game import make_policy, tiny_round
 
-from lsp_lightning import JudgeReward, Reward, VerifiableReward, foresight, play_round
+from lsp_lightning import JudgeReward, Reward, VerifiableReward, asking, foresight, play_round
 from lsp_lightning.foresight import Foresight
 from lsp_lightning.queries import Drawn, QuerySource
-from lsp_lightning.rewards import Group, RoundVerifier, Verdict, chat_client, score_all
+from lsp_lightning.rewards import Group, RoundVerifier, Verdict, score_all
 from lsp_lightning.rewards.verifiers import CodeVerifier, MathVerifier, ProgramOutputVerifier
 from lsp_lightning.sandbox import Limits, MontySandbox, Program
 from lsp_lightning.workers import LineWorkers
@@ -317,7 +317,7 @@ def grade(points: int) -> str:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(chat_client, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(asking, "_FIRST_WAIT", 0.01)
 
 
 JUDGED = [["4", "5", "4", "<think>4</think> 5"], ["sea", "sand", "", "lake"]]

@@ -19,9 +19,9 @@ from rollout_server import RolloutServer
 from small_game import brief, make_policy, stir
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lsp_lightning import asking
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.fitting import TokenBudget
-from lsp_lightning.generation import served_client
 from lsp_lightning.generation.publishing import fingerprint
 from lsp_lightning.generation.rollouts import LocalRollouts, RolloutSettings, ServedRollouts
 from lsp_lightning.generation.served_client import ServerClient
@@ -38,7 +38,7 @@ BUDGET = TokenBudget("model.rollouts.tokens", 65_536)
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(served_client, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(asking, "_FIRST_WAIT", 0.01)
 
 
 @pytest.fixture(scope="module")

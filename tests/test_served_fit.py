@@ -23,6 +23,7 @@ from lsp_lightning import (
     SelfPlayModule,
     ServedRollouts,
     VerifiableReward,
+    asking,
 )
 from lsp_lightning.generation import publishing, served_client
 from lsp_lightning.main import main
@@ -38,7 +39,7 @@ REQUESTS = 1 + N
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(served_client, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(asking, "_FIRST_WAIT", 0.01)
 
 
 @pytest.fixture(scope="module")

@@ -2,30 +2,29 @@
 
 import asyncio
 import json
-import math
-import os
-import random
-import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
-from lsp_lightning.errors import ConfigError, require_at_least
-from lsp_lightning.generation.served_errors import BadReply, EngineLost, Refused, quoted
+from lsp_lightning.asking import (
+    api_key,
+    cause_of,
+    check_bounds,
+    check_url,
+    open_client,
+    pause,
+    quoted,
+    retry_after,
+)
+from lsp_lightning.generation.served_errors import BadReply, EngineLost, Refused
 
 if TYPE_CHECKING:
     import httpx2
 
 #: Bytes of an answer that is no completion.
 SMALL_BODY = 1_000_000
-_FIRST_WAIT = 0.5
-_LONGEST_WAIT = 30.0
-_SECONDS_TO_CONNECT = 10.0
 _SECONDS_IN_A_HURRY = 5.0
-# its own, so that waiting does not move a generator that somebody seeded
-_JITTER = random.Random()
 
 
 class _Passing(Exception):
@@ -58,11 +57,8 @@ class ServerClient:
     """Config key to name in errors."""
 
     def __post_init__(self) -> None:
-        _check_url(self.url, f"{self.key}.url")
-        require_at_least(self.concurrency, 1, f"{self.key}.concurrency", "none would be asked")
-        require_at_least(self.retries, 0, f"{self.key}.retries", "the first try is not counted")
-        if not 0 < self.timeout < math.inf:
-            raise ConfigError(f"{self.key}.timeout", f"is {self.timeout}", "set seconds above 0")
+        check_url(self.url, f"{self.key}.url", "/completions")
+        check_bounds(self.key, self.concurrency, self.timeout, self.retries)
         self.api_key()
 
     @property
@@ -71,21 +67,8 @@ class ServerClient:
         return self.url.rstrip("/").removesuffix("/v1")
 
     def api_key(self) -> str | None:
-        """The key, from the environment.
-
-        Raises:
-            ConfigError: the variable is missing, or holds what no header can.
-        """
-        if self.api_key_env is None:
-            return None
-        secret = os.environ.get(self.api_key_env, "").strip()
-        if not secret or not secret.isascii() or not secret.isprintable():
-            raise ConfigError(
-                f"{self.key}.api_key_env",
-                f"no environment variable {self.api_key_env!r} that holds a key",
-                "export it, or leave api_key_env out where the server asks for none",
-            )
-        return secret
+        """The key, from the environment; see :func:`lsp_lightning.asking.api_key`."""
+        return api_key(self.api_key_env, self.key)
 
     def hurried(self) -> Self:
         """One short try, and no more."""
@@ -138,23 +121,9 @@ class ServerClient:
         take: Callable[[int, bytes], None],
         largest: int,
     ) -> None:
-        import httpx2
-
-        secret = self.api_key()
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        if secret is not None:
-            headers["Authorization"] = f"Bearer {secret}"
         slots = asyncio.Semaphore(self.concurrency)
-        async with httpx2.AsyncClient(
-            headers=headers,
-            # the time of a whole try is limited around it: these would begin anew with each byte
-            timeout=httpx2.Timeout(None, connect=min(_SECONDS_TO_CONNECT, self.timeout)),
-            limits=httpx2.Limits(max_connections=self.concurrency),
-            # plain http needs no certificates, which take time to load
-            verify=urlsplit(self.url).scheme != "http",
-            trust_env=False,
-            follow_redirects=False,
-        ) as http:
+        secret = self.api_key()
+        async with open_client(self.url, secret, self.concurrency, self.timeout) as http:
 
             async def one(i: int) -> None:
                 async with slots:
@@ -181,8 +150,7 @@ class ServerClient:
             except _Passing as failure:
                 if k == self.retries:
                     raise EngineLost(str(failure)) from None
-                own = _FIRST_WAIT * 2.0 ** min(k, 10) * _JITTER.uniform(0.5, 1.0)
-                await asyncio.sleep(min(max(own, failure.wait), _LONGEST_WAIT))
+                await asyncio.sleep(pause(k, failure.wait))
             k += 1
 
     async def _try(
@@ -209,7 +177,7 @@ class ServerClient:
                             "to this request can have"
                         )
         except httpx2.ConnectError as error:
-            raise _Passing(f"nobody listens at {self.url} ({_why(error)})") from None
+            raise _Passing(f"nobody listens at {self.url} ({cause_of(error)})") from None
         except (TimeoutError, httpx2.TimeoutException):
             raise _Passing(f"{url} does not answer in {self.timeout:g} s") from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
@@ -227,7 +195,7 @@ def _accepted(url: str, response: "httpx2.Response", body: bytes, secret: str | 
         # some servers quote the key that they refuse
         body = body.replace(secret.encode(), b"***")
     if status == 429 or status >= 500:
-        wait = _seconds(response.headers.get("retry-after"))
+        wait = retry_after(response.headers.get("retry-after"))
         raise _Passing(f"{url} cannot answer now ({status}: {quoted(body)})", wait)
     raise Refused(status, quoted(body), url)
 
@@ -235,36 +203,3 @@ def _accepted(url: str, response: "httpx2.Response", body: bytes, secret: str | 
 def _run(work: Coroutine[Any, Any, None]) -> None:
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         runner.run(work)
-
-
-def _why(error: BaseException) -> str:
-    """What a connection failed for, in short: the system's own error at the root of the chain."""
-    while inner := error.__cause__ or (None if isinstance(error, OSError) else error.__context__):
-        if isinstance(inner, BaseExceptionGroup):  # one for each address of the host
-            inner = inner.exceptions[0]
-        error = inner
-    return "connection refused" if isinstance(error, ConnectionRefusedError) else quoted(str(error))
-
-
-def _check_url(url: str, key: str) -> None:
-    try:
-        parts = urlsplit(url)
-        bare = not (parts.username or parts.password or parts.query or parts.fragment)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        bare = sound = False
-    if not (bare and sound and url.isprintable()) or re.search(r"\s|completions/?$", url):
-        # it is not shown, for somebody may have put a key in it
-        raise ConfigError(
-            key,
-            "is not the bare url of a server",
-            "give what comes before /completions, such as http://127.0.0.1:8000/v1",
-        )
-
-
-def _seconds(header: str | None) -> float:
-    """What Retry-After asks for; 0 where it is a date or nothing."""
-    try:
-        return max(0.0, float(header or 0))
-    except ValueError:
-        return 0.0

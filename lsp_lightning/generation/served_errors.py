@@ -1,7 +1,5 @@
 """What can be wrong with a rollout server, in one line each."""
 
-_LONGEST_QUOTE = 200
-
 
 class EngineError(Exception):
     """The rollout server is of no use to this run.
@@ -47,11 +45,3 @@ class Refused(EngineError):
         super().__init__(f"{where} refuses a request ({status}: {said})", "see the server's log")
         self.status = status
         self.said = said
-
-
-def quoted(said: str | bytes) -> str:
-    """What a server or an error says, as one short printable line."""
-    text = said.decode(errors="replace") if isinstance(said, bytes) else said
-    printable = "".join(c if c.isprintable() else " " for c in text[: 2 * _LONGEST_QUOTE])
-    line = " ".join(printable.split())
-    return line if len(line) <= _LONGEST_QUOTE else f"{line[:_LONGEST_QUOTE]} ..."

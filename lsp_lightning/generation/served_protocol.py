@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lsp_lightning.generation.served_errors import BadReply, quoted
+from lsp_lightning.asking import quoted
+from lsp_lightning.generation.served_errors import BadReply
 from lsp_lightning.types import Sampling
 
 #: A log-prob this far above 0 is the rounding of a number format; further up it is none.

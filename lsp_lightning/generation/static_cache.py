@@ -3,11 +3,8 @@
 import torch
 from torch import Tensor
 
-from lsp_lightning.kv_cache import Layer, RolloutCache
+from lsp_lightning.kv_cache import FIRST_PLACES, Layer, RolloutCache
 from lsp_lightning.tree import TokenTree
-
-#: Own places to begin with; doubled as they fill up.
-_FIRST_PLACES = 64
 
 
 class StaticCache(RolloutCache):
@@ -21,7 +18,7 @@ class StaticCache(RolloutCache):
 
     def __init__(self, tree: TokenTree, limit: int, device: torch.device) -> None:
         super().__init__(tree, limit, device)
-        self._room = min(limit, _FIRST_PLACES)
+        self._room = min(limit, FIRST_PLACES)
         # where a recorded step reads it
         self._at = torch.full((1,), -1, dtype=torch.long, device=device)
 

@@ -2,9 +2,6 @@
 
 import asyncio
 import math
-import os
-import random
-import re
 import socket
 import time
 from collections.abc import Sequence
@@ -13,26 +10,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from lsp_lightning.asking import (
+    SECONDS_TO_CONNECT,
+    api_key,
+    cause_of,
+    check_bounds,
+    check_url,
+    open_client,
+    pause,
+    quoted,
+)
 from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.rewards.chat_protocol import (
     LARGEST_BODY,
     Failure,
     Reply,
     payload,
-    quoted,
     read_answer,
 )
 
 if TYPE_CHECKING:
     import httpx2
 
-_FIRST_WAIT = 0.5
-_LONGEST_WAIT = 30.0
-_SECONDS_TO_CONNECT = 10.0
 #: So many requests must fail in a row, at least, before a server is given up.
 _FEWEST_FAILURES = 3
-# its own, so that waiting does not move a generator that somebody seeded
-_JITTER = random.Random()
 
 
 @dataclass(frozen=True)
@@ -63,19 +64,16 @@ class ChatClient:
     """Config key to name in errors."""
 
     def __post_init__(self) -> None:
-        _check_url(self.url, f"{self.key}.url")
+        check_url(self.url, f"{self.key}.url", "/chat/completions")
         if not self.model.strip():
             raise ConfigError(f"{self.key}.model", "is empty", "give the name the server knows")
-        require_at_least(self.concurrency, 1, f"{self.key}.concurrency", "none would be asked")
-        require_at_least(self.retries, 0, f"{self.key}.retries", "the first try is not counted")
+        check_bounds(self.key, self.concurrency, self.timeout, self.retries)
         require_at_least(self.max_tokens, 1, f"{self.key}.max_tokens", "a reply needs room")
-        if not 0 < self.timeout < math.inf:
-            raise ConfigError(f"{self.key}.timeout", f"is {self.timeout}", "set seconds above 0")
         if not 0 <= self.temperature < math.inf:
             raise ConfigError(
                 f"{self.key}.temperature", f"is {self.temperature}", "set 0 or a number above"
             )
-        self.api_key()
+        api_key(self.api_key_env, self.key)
 
     def knock(self) -> None:
         """Find out whether somebody listens at the url.
@@ -86,7 +84,7 @@ class ChatClient:
         parts = urlsplit(self.url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         try:
-            with socket.create_connection((parts.hostname or "", port), _SECONDS_TO_CONNECT):
+            with socket.create_connection((parts.hostname or "", port), SECONDS_TO_CONNECT):
                 return
         except OSError as error:
             raise ConfigError(
@@ -94,23 +92,6 @@ class ChatClient:
                 f"nobody listens at {self.url} ({error})",
                 "start the server, or take the reward out",
             ) from error
-
-    def api_key(self) -> str | None:
-        """The key, from the environment.
-
-        Raises:
-            ConfigError: the variable is missing, or holds what no header can.
-        """
-        if self.api_key_env is None:
-            return None
-        secret = os.environ.get(self.api_key_env, "").strip()
-        if not secret or not secret.isascii() or not secret.isprintable():
-            raise ConfigError(
-                f"{self.key}.api_key_env",
-                f"no environment variable {self.api_key_env!r} that holds a key",
-                "export it, or leave api_key_env out where the server asks for none",
-            )
-        return secret
 
     def ask(self, prompts: Sequence[str]) -> list[Reply | Failure]:
         """What the model says to each prompt, side by side.
@@ -132,22 +113,8 @@ class ChatClient:
             return runner.run(self._ask_all(prompts))
 
     async def _ask_all(self, prompts: Sequence[str]) -> list[Reply | Failure]:
-        import httpx2
-
-        secret = self.api_key()
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        if secret is not None:
-            headers["Authorization"] = f"Bearer {secret}"
-        async with httpx2.AsyncClient(
-            headers=headers,
-            # the time of a whole try is limited around it: these would begin anew with each byte
-            timeout=httpx2.Timeout(None, connect=min(_SECONDS_TO_CONNECT, self.timeout)),
-            limits=httpx2.Limits(max_connections=self.concurrency),
-            # plain http needs no certificates, which take time to load
-            verify=urlsplit(self.url).scheme != "http",
-            trust_env=False,
-            follow_redirects=False,
-        ) as http:
+        secret = api_key(self.api_key_env, self.key)
+        async with open_client(self.url, secret, self.concurrency, self.timeout) as http:
             asking = _Asking(self, http, None if secret is None else secret.encode())
             return await asyncio.gather(*map(asking.ask, prompts))
 
@@ -175,7 +142,7 @@ class _Asking:
                 if isinstance(outcome, Reply) or not outcome.passing:
                     break
                 if k < self._client.retries:
-                    await asyncio.sleep(_pause(k, outcome.wait))
+                    await asyncio.sleep(pause(k, outcome.wait))
             self._count(outcome)
             return outcome
 
@@ -206,7 +173,7 @@ class _Asking:
             ):
                 body = await _read(response)
         except httpx2.ConnectError as error:
-            cause = f"no judge at {url}: {_why(error)}; start it or take the reward out"
+            cause = f"no judge at {url}: {cause_of(error)}; start it or take the reward out"
             return Failure(cause, passing=True)
         except (TimeoutError, httpx2.TimeoutException):
             cause = f"the judge at {url} does not reply in time; raise timeout or lower max_tokens"
@@ -230,34 +197,3 @@ async def _read(response: "httpx2.Response") -> bytes:
         if len(body) > LARGEST_BODY:
             break
     return bytes(body[:LARGEST_BODY])
-
-
-def _why(error: BaseException) -> str:
-    """What a connection failed for, in short: the system's own error at the root of the chain."""
-    while inner := error.__cause__ or (None if isinstance(error, OSError) else error.__context__):
-        if isinstance(inner, BaseExceptionGroup):  # one for each address of the host
-            inner = inner.exceptions[0]
-        error = inner
-    return "connection refused" if isinstance(error, ConnectionRefusedError) else quoted(str(error))
-
-
-def _check_url(url: str, key: str) -> None:
-    try:
-        parts = urlsplit(url)
-        bare = not (parts.username or parts.password or parts.query or parts.fragment)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        bare = sound = False
-    if not (bare and sound and url.isprintable()) or re.search(r"\s|/chat/completions/?$", url):
-        # it is not shown, for somebody may have put a key in it
-        raise ConfigError(
-            key,
-            "is not the bare url of a server",
-            "give what comes before /chat/completions, such as http://127.0.0.1:8000/v1",
-        )
-
-
-def _pause(k: int, asked: float) -> float:
-    """Seconds before another try after the ``k``-th, from 0."""
-    own = _FIRST_WAIT * 2.0 ** min(k, 10) * _JITTER.uniform(0.5, 1.0)
-    return min(max(own, asked), _LONGEST_WAIT)

@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lsp_lightning.asking import quoted, retry_after
+
 #: Bytes of an answer that are looked at; a reply that needs more is none.
 LARGEST_BODY = 1_000_000
-_LONGEST_QUOTE = 200
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,6 @@ def read_answer(
     return Reply(text, seconds)
 
 
-def quoted(said: str | bytes) -> str:
-    """What a server or an error says, as one short printable line."""
-    text = said.decode(errors="replace") if isinstance(said, bytes) else said
-    printable = "".join(c if c.isprintable() else " " for c in text[: 2 * _LONGEST_QUOTE])
-    line = " ".join(printable.split())
-    return line if len(line) <= _LONGEST_QUOTE else f"{line[:_LONGEST_QUOTE]} ..."
-
-
 def _refusal(url: str, status: int, headers: Mapping[str, str], said: str) -> Failure:
     """What another status than 200 means."""
     said = f"({status}: {said})"
@@ -79,7 +72,7 @@ def _refusal(url: str, status: int, headers: Mapping[str, str], said: str) -> Fa
         return Failure(
             f"the judge at {url} cannot answer now {said}; lower concurrency or see its log",
             passing=True,
-            wait=_seconds(headers.get("retry-after")),
+            wait=retry_after(headers.get("retry-after")),
         )
     cause = f"the judge at {url} refuses a request {said}; check model and max_tokens"
     return Failure(cause, of_prompt=True)
@@ -95,11 +88,3 @@ def _text_of(body: bytes) -> str | None:
         return None
     # half a surrogate pair is JSON, and no text that can be stored
     return text.encode(errors="replace").decode() if isinstance(text, str) else None
-
-
-def _seconds(header: str | None) -> float:
-    """What Retry-After asks for; 0 where it is a date or nothing."""
-    try:
-        return max(0.0, float(header or 0))
-    except ValueError:
-        return 0.0
