@@ -7,14 +7,12 @@ it. It is not vLLM: of that it proves nothing but that we keep to the protocol a
 
 import copy
 import json
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import torch
-from chat_server import Answer, Misbehaviour
+from loopback import Answer, Handler, LoopbackServer, Misbehaviour
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -22,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 Script = Callable[[int, dict], Answer | Misbehaviour | None]
 
 
-class RolloutServer(ThreadingHTTPServer):
+class RolloutServer(LoopbackServer):
     """A server of one base and the adapters that it is told to load.
 
     Args:
@@ -32,13 +30,10 @@ class RolloutServer(ThreadingHTTPServer):
         context: tokens that fit.
     """
 
-    daemon_threads = True
-    block_on_close = False
-
     def __init__(
         self, base: Path, port: int = 0, processed: bool = False, context: int = 4096
     ) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(_Handler, port)
         self.model = AutoModelForCausalLM.from_pretrained(base).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(base)
         self.processed, self.context = processed, context
@@ -46,38 +41,7 @@ class RolloutServer(ThreadingHTTPServer):
         self.mangle: Callable[[dict], object] = lambda reply: reply
         self.adapters: dict[str, Any] = {}
         self.log: list[str] = []
-        self.requests: list[dict] = []
-        self.headers: list[dict[str, str]] = []
-        self.most_loaded = self.busy = self.most_busy = 0
-        self.lock = threading.Lock()
-        self.closing = threading.Event()
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return self.server_address[1]
-
-    @property
-    def url(self) -> str:
-        """Where its protocol begins."""
-        return f"http://127.0.0.1:{self.port}/v1"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that has gone is no news."""
-
-    def __enter__(self) -> "RolloutServer":
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.die()
-
-    def die(self) -> None:
-        """Nobody listens any longer."""
-        if not self.closing.is_set():
-            self.closing.set()
-            self.shutdown()
-            self.server_close()
+        self.most_loaded = 0
 
     def models(self) -> Answer:
         """The base and the adapters."""
@@ -188,59 +152,26 @@ def refusal(status: int, message: str) -> Answer:
     return Answer(json.dumps({"error": {"message": message, "code": status}}).encode(), status)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # headers and body are two writes
-    server: RolloutServer
-
+class _Handler(Handler):
     def do_GET(self) -> None:
-        self._send(self.server.models() if self.path == "/v1/models" else refusal(404, "Not Found"))
+        self.send(self.server.models() if self.path == "/v1/models" else refusal(404, "Not Found"))
 
     def do_POST(self) -> None:
         server = self.server
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        request = self.body()
         handlers = {
             "/tokenize": server.tokenize,
             "/v1/load_lora_adapter": server.load,
             "/v1/unload_lora_adapter": server.unload,
         }
         if self.path == "/v1/completions":
-            self._complete(request)
+            self.follow(self._complete, request)
         elif self.path in handlers:
             with server.lock:
                 answer = handlers[self.path](request)
-            self._send(answer)
+            self.send(answer)
         else:
-            self._send(Answer(b'{"detail":"Not Found"}', 404))
+            self.send(Answer(b'{"detail":"Not Found"}', 404))
 
-    def _complete(self, request: dict) -> None:
-        server = self.server
-        with server.lock:
-            k = len(server.requests)
-            server.requests.append(request)
-            server.headers.append(dict(self.headers))
-            server.busy += 1
-            server.most_busy = max(server.most_busy, server.busy)
-        try:
-            answer = server.script(k, request)
-            if answer is None:
-                answer = server.complete(request)
-            if isinstance(answer, Answer):
-                self._send(answer)
-            else:
-                self.close_connection = True
-                answer(self)
-        finally:
-            with server.lock:
-                server.busy -= 1
-
-    def _send(self, answer: Answer) -> None:
-        self.send_response(answer.status)
-        self.send_header("Content-Length", str(len(answer.body)))
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(answer.body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Silent."""
+    def _complete(self, k: int, request: dict) -> Answer | Misbehaviour:
+        return self.server.script(k, request) or self.server.complete(request)

@@ -12,18 +12,17 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from chat_server import (
+from chat_server import StandIn, says
+from handmade import playout
+from loopback import (
     Answer,
-    StandIn,
     drips_body,
     drips_headers,
     free_port,
     hangs,
     hangs_up,
-    says,
     transformers_serve,
 )
-from handmade import playout
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lsp_lightning import ConfigError, JudgeReward, asking

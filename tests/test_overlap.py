@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from chat_server import StandIn, hangs, says
+from chat_server import StandIn, says
 from handmade import playout, rollouts
+from loopback import hangs
 from small_game import make_policy, tiny_round
 
 from lsp_lightning import JudgeReward, Reward, VerifiableReward, asking, foresight, play_round

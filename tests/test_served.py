@@ -13,8 +13,8 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from chat_server import Answer, drips_body, drips_headers, free_port, hangs, hangs_up
-from chat_server import transformers_serve as serve
+from loopback import Answer, drips_body, drips_headers, free_port, hangs, hangs_up
+from loopback import transformers_serve as serve
 from rollout_server import RolloutServer
 from small_game import brief, make_policy, stir
 from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from chat_server import free_port, hangs, hangs_up
 from lightning.pytorch import Callback
+from loopback import free_port, hangs, hangs_up
 from rollout_server import RolloutServer, as_json
 from small_game import SHORT_PROMPT, Checksum, brief, tiny_trainer
 
