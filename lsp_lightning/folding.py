@@ -54,8 +54,10 @@ def fused(model: nn.Module) -> Iterator[None]:
         base, name = layer.get_base_layer(), layer.active_adapters[0]
         a, b = layer.lora_A[name], layer.lora_B[name]
         one_type = base.weight.dtype == a.weight.dtype == b.weight.dtype
+        cast = torch.is_autocast_enabled(base.weight.device.type)
         drops = layer.training and not isinstance(layer.lora_dropout[name], nn.Identity)
-        if not one_type or drops or base.weight.requires_grad or b.bias is not None:
+        trained = any(parameter.requires_grad for parameter in base.parameters())
+        if not one_type or cast or drops or trained:
             return None
         apply: Callable[..., Tensor] = _Fused.apply
         rest = (base.weight, base.bias, a.weight, b.weight, layer.scaling[name])
@@ -93,8 +95,10 @@ def _is_plain(layer: Any) -> bool:
         return False
     if type(layer.get_base_layer()) is not nn.Linear or layer.fan_in_fan_out:
         return False
-    known = len(active) == 1 and active[0] in layer.lora_A
-    return known and active[0] not in getattr(layer, "lora_variant", {})  # DoRA and the like
+    if len(active) != 1 or active[0] not in layer.lora_A:
+        return False
+    varied = active[0] in getattr(layer, "lora_variant", {})  # DoRA and the like
+    return not varied and layer.lora_B[active[0]].bias is None
 
 
 class _Fused(torch.autograd.Function):

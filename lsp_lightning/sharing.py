@@ -1,5 +1,6 @@
-"""Which models can share prompts: found out by trying, once, when they are loaded."""
+"""What a model can do, found out by trying, once, when it is loaded."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from lsp_lightning.attention import (
     tree_hidden_states,
     tree_logits,
 )
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.generation.decoding import RowDecoder
 from lsp_lightning.inference import inference_state, pad_right
 from lsp_lightning.kv_cache import RolloutCache
 from lsp_lightning.logits import head_logits, hidden_states
@@ -22,6 +25,9 @@ _INNER = ("sdpa", "eager")
 #: Relative difference of hidden states that rounding explains; one token too many makes more.
 _ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
 _ROUNDING_16_BITS = 0.05
+#: The same of logits, above which a model does not compute its steps as it computes rows. Wide, for
+#: rounding may send a token to another expert; of states that are lost they have nothing in common.
+_OTHERWISE = 0.1
 
 
 def install(model: Any) -> None:
@@ -30,18 +36,31 @@ def install(model: Any) -> None:
     Tried on a few tokens. A model that cannot (states in place of keys and values, an attention
     that is not looked up by name) stays as it is, and each completion is computed with its own
     prompt.
+
+    Raises:
+        ConfigError: nor can it be sampled from that way.
     """
     config = model.config.get_text_config()
     inner = config._attn_implementation
-    if inner not in _INNER:
-        return
-    config._attn_implementation = register(inner)
-    try:
-        able = _agrees(model)
-    except (TypeError, ValueError, AttributeError, RuntimeError, LookupError):
-        able = False  # whatever it is that such a model does, it is not what ours does
-    if not able:
+    if inner in _INNER:
+        config._attn_implementation = register(inner)
+        if _succeeds(_agrees, model):
+            return
         config._attn_implementation = inner
+    if not _succeeds(_steps_as_rows, model):
+        raise ConfigError(
+            "model.base",
+            f"{type(model).__name__} does not compute the same token by token as over whole rows, "
+            "so that what is sampled would not be what is trained",
+            "choose another architecture",
+        )
+
+
+def _succeeds(trial: Callable[[Any], bool], model: Any) -> bool:
+    try:
+        return trial(model)
+    except (TypeError, ValueError, AttributeError, RuntimeError, LookupError):
+        return False  # whatever it is that such a model does, it is not what ours does
 
 
 class _Witness:
@@ -107,6 +126,25 @@ def _decoded(model: Any, rows: list[list[int]], known: int, device: torch.device
             cache.keep(torch.tensor(more, device=device))
             going = [going[j] for j in more]
     return torch.stack([last[i] for i in range(len(rows))])
+
+
+def _steps_as_rows(model: Any) -> bool:
+    """Whether rows that grow over the model's own cache say what plain rows do."""
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    device = next(model.parameters()).device
+    steps, known = 4, (9, 5)
+    rows = [[(1 + 3 * k + j) % vocabulary for j in range(n + steps)] for k, n in enumerate(known)]
+    with inference_state(model, device.type):
+        decoder = RowDecoder(model, [row[:-steps] for row in rows], 1, 0, device)
+        grown = [decoder.begin()]
+        for step in range(steps):
+            tokens = [row[n + step] for row, n in zip(rows, known, strict=True)]
+            grown.append(decoder.step(torch.tensor(tokens, device=device)))
+        ids, _ = pad_right(rows, 0)
+        hidden = zip(hidden_states(model, ids.to(device)), known, strict=True)
+        plain = [head_logits(model, row[n - 1 : n + steps]) for row, n in hidden]
+    found, expected = torch.stack(grown, dim=1).float(), torch.stack(plain).float()
+    return bool((found - expected).norm() < _OTHERWISE * expected.norm())
 
 
 def _near(found: Tensor, expected: Tensor) -> bool:

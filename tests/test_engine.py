@@ -391,6 +391,21 @@ def test_numbers_at_the_edges_fall_into_tokens_that_have_a_share():
     assert sample(logits, Sampling(), torch.ones(4))[0].tolist() == [2] * 4
 
 
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_numbers_beside_the_edges_of_blocks_fall_into_tokens_that_have_a_share(top_p):
+    """Sums round: a number just above one block's end may be just below the next one's begin."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        logits = 3 * torch.randn(1, 1000, generator=generator)
+        logits[:, ::2] = -torch.inf
+        shares = truncate(logits.log_softmax(-1), top_p, 0).exp()
+        ends = torch.nn.functional.pad(shares, (0, 24)).view(32, 32).sum(1).cumsum(0)
+        grid = ((ends / ends[-1])[:, None] * 2**24).round() + torch.arange(-3, 4)
+        uniforms = grid.flatten().clamp(0, 2**24 - 1) / 2**24
+        tokens, _ = sample(logits.expand(len(uniforms), -1), Sampling(top_p=top_p), uniforms)
+        assert (shares[0, tokens] > 0).all()
+
+
 def test_logits_that_are_no_numbers_give_a_token_and_a_logprob_that_says_so():
     """The round is then skipped for its gradient: a run does not end here."""
     tokens, logprobs = sample(torch.full((2, 5), torch.nan), Sampling(), torch.tensor([0.2, 0.9]))

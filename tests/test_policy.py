@@ -10,12 +10,19 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from small_game import make_policy, stir, tiny_round
 from tiny_models import llama_tokenizer
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+)
 
 from lsp_lightning import ConfigError, Lora, Policy
 from lsp_lightning.collate import pack
 from lsp_lightning.folding import folded, fused
 from lsp_lightning.logits import check_head
+from lsp_lightning.sharing import install
 
 IDS = torch.tensor([[1, 20, 30, 40, 50, 60, 70]])
 
@@ -333,6 +340,15 @@ def test_an_architecture_that_computes_otherwise_in_training_is_refused(tiny_lla
         check_head(model)
 
 
+def test_an_architecture_whose_steps_forget_what_rows_remember_is_refused():
+    """Its states are not where others keep keys and values: each step would begin anew."""
+    config = MambaConfig(vocab_size=64, hidden_size=32, state_size=8, num_hidden_layers=2)
+    model = MambaForCausalLM(config).eval()
+    check_head(model)
+    with pytest.raises(ConfigError, match=r"model\.base: MambaForCausalLM does not compute"):
+        install(model)
+
+
 def test_completion_logprobs_are_the_plain_formula(folder):
     policy = make_policy(folder)
     stir(policy)
@@ -489,6 +505,28 @@ def test_adapters_that_compute_otherwise_are_left_as_they_are(config):
     model = adapted_layer(**config).train()
     with fused(model):
         assert "forward" not in vars(model.base_model.model[0])
+
+
+@pytest.mark.parametrize("config", [{"use_dora": True}, {"lora_bias": True}], ids=str)
+def test_nor_are_they_folded(config):
+    model = adapted_layer(**config).float().eval()
+    x = torch.randn(2, 7)
+    plain = model(x)
+    with folded(model):
+        torch.testing.assert_close(model(x), plain)
+
+
+def test_layers_whose_own_bias_is_trained_are_left_as_they_are():
+    model = adapted_layer(bias=True)
+    model.base_model.model[0].base_layer.bias.requires_grad_(True)
+    with fused(model):
+        assert "forward" not in vars(model.base_model.model[0])
+
+
+def test_mixed_precision_leaves_layers_as_they_are():
+    model = adapted_layer().float()
+    with torch.autocast("cpu", torch.bfloat16), fused(model):
+        model(torch.randn(2, 7)).sum().backward()
 
 
 def test_layers_call_themselves_again_after_an_error_too(tiny_llama_folder):

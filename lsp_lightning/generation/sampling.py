@@ -56,7 +56,8 @@ def _place(shares_nk: Tensor, at_n1: Tensor) -> tuple[Tensor, Tensor]:
     # rounding may lift a place to the end of the line: it is in the last share that is not empty
     place = torch.minimum(place, torch.searchsorted(ends, ends[:, -1:].contiguous()))
     place = place.clamp_max(shares_nk.shape[1] - 1)  # NaN is found behind the end
-    return place, at_n1 - (ends - shares_nk).gather(1, place)
+    # nor may it fall below 0 by rounding, where a first share that is empty would be found
+    return place, (at_n1 - (ends - shares_nk).gather(1, place)).clamp_min(0)
 
 
 def truncate(logprobs_nV: Tensor, top_p: float, top_k: int) -> Tensor:
