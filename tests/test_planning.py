@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,11 +16,12 @@ from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional import selfplay_loss
 from lsp_lightning.generation import LocalEngine
 from lsp_lightning.generation.local import _Call
+from lsp_lightning.generation.rollouts import ServedRollouts
 from lsp_lightning.main import main
 from lsp_lightning.planning import check_model, estimate, memory_line, phases, settings
 from lsp_lightning.planning.advice import advice
 from lsp_lightning.planning.estimate import GIB, make_plan
-from lsp_lightning.planning.lengths import Rollout
+from lsp_lightning.planning.lengths import Rollout, _context
 from lsp_lightning.planning.models import (
     CLASSIFIER,
     ModelSpec,
@@ -163,6 +165,7 @@ def test_rows_that_leave_are_planned(tiny_qwen3_folder):
     planned = cost(phases.decode, spec, Shape(40, 20, 200, draws=10))
     layer = 40 * 200 * 2 * 2 * 16 * FLOAT  # rows, tokens, (keys, values), heads, numbers
     assert planned.peak > planned.cache + 0.875 * layer
+    assert cost(phases.decode, spec, Shape(1, 20, 200)).cache  # of one row, none goes on
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "gpt-oss", "qwen3.5", "granite-hybrid"])
@@ -379,6 +382,23 @@ def test_a_gpu_has_a_context_and_bfloat16(module, data):
     assert make_plan(found).parts["CUDA context"] > 0.5 * GIB
 
 
+@pytest.mark.parametrize("on_loss", ["stop", "local"])
+def test_what_a_server_draws_takes_nothing_here(on_loss, data):
+    rewards = [PreferenceReward(f"{WORLD}/reward_model"), SelfReward(reading="sampled")]
+    rollouts = ServedRollouts("http://127.0.0.1:1/v1", "base", "adapters", on_loss=on_loss)
+    here = SelfPlayModule(f"{WORLD}/base", rewards)
+    served = SelfPlayModule(f"{WORLD}/base", rewards, rollouts=rollouts)
+    all_here, found = (read_settings(model, data, "cpu") for model in (here, served))
+    names = {phase.name for phase in make_plan(all_here).phases}
+    assert {"answers", "judgements", "update"} <= names
+    left = {phase.name for phase in make_plan(found).phases}
+    # where the server may be lost and the run goes on, there must be room for what it drew
+    assert left == (names if on_loss == "local" else names - {"queries", "answers", "held-out"})
+    assert ("the server's" in report(found, None)) == (on_loss == "stop")
+    assert memory_line(served, data, torch.device("cpu")).startswith("memory: about")
+    assert advice(make_plan(found), 0.5 * make_plan(found).peak)
+
+
 def test_the_line_of_a_run(module, data):
     line = memory_line(module, data, torch.device("cpu"))
     assert re.match(r"memory: about [\d.]+ (GiB|MiB) at most \(\w+\): weights \d+ MiB, ", line)
@@ -444,6 +464,21 @@ def test_a_card_of_no_size_is_one_line(size, untouched_process, capsys):
 
 
 # -- the context -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ropes", "expected"),
+    [
+        ({"rope_type": "default"}, 512),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}, 512),
+        ({"rope_type": "longrope", "original_max_position_embeddings": 128}, 128),
+        ({"rope_type": "dynamic", "factor": 4.0}, 512),
+        ({"full_attention": {"rope_type": "longrope", "original_max_position_embeddings": 64}}, 64),
+    ],
+)
+def test_rotary_embeddings_that_change_with_a_batch_count_to_where_they_do(ropes, expected):
+    config = SimpleNamespace(max_position_embeddings=512, rope_parameters=ropes)
+    assert _context(config)[0] == expected
 
 
 def test_a_completion_that_the_context_cannot_hold_is_refused(module, data):

@@ -30,6 +30,11 @@ class RolloutSettings(ABC):
         """The largest importance weight; None where the trainer's own model samples."""
         return None
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether this process never draws them."""
+        return False
+
     def check(self, has_adapter: bool) -> None:  # noqa: B027 - nothing is wrong with most
         """Refuse what cannot work, before a model is loaded.
 
@@ -128,6 +133,11 @@ class ServedRollouts(RolloutSettings):
                 f"is {self.importance_cap}, but weights of tokens that agree are 1",
                 "set 1 or more",
             )
+
+    @property
+    def elsewhere(self) -> bool:
+        """See :meth:`RolloutSettings.elsewhere`."""
+        return self.on_loss == "stop"
 
     def check(self, has_adapter: bool) -> None:
         """See :meth:`RolloutSettings.check`."""

@@ -55,7 +55,8 @@ def changes(settings: Settings) -> Iterator[tuple[str, Settings]]:
         changed = replace(settings, policy=replace(policy, checkpointing=True))
         yield "model.activation_checkpointing true", changed
     if settings.rollout_tokens // 2 >= longest:
-        rows = sum(r.length * r.prompts * r.draws for r in settings.rollouts)
+        here = [r for r in settings.rollouts if not r.elsewhere]
+        rows = sum(r.length * r.prompts * r.draws for r in here)
         half = min(settings.rollout_tokens, rows) // 2
         if half >= longest:
             yield f"model.rollouts.tokens {half}", replace(settings, rollout_tokens=half)

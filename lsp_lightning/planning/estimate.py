@@ -85,14 +85,14 @@ def make_plan(settings: Settings, brief: bool = False) -> Plan:
         Exception: a model's code cannot be run without its data.
     """
     phases = _phases(settings)
-    chosen = ("answers", "update") if brief else tuple(phases)
+    chosen = [name for name in phases if not brief or name in ("answers", "update")]
     return Plan(settings, _parts(settings), tuple(phases[name]() for name in chosen))
 
 
 def phase_peak(settings: Settings, name: str) -> float:
     """The peak of one phase alone, in bytes; of the answers, where it takes less than they do."""
     phases = _phases(settings)
-    return phases.get(name, phases["answers"])().peak
+    return phases[name if name in phases else "answers"]().peak
 
 
 def _phases(settings: Settings) -> dict[str, Callable[[], PhasePlan]]:
@@ -100,7 +100,7 @@ def _phases(settings: Settings) -> dict[str, Callable[[], PhasePlan]]:
     stays = sum(_parts(settings).values())
     found: dict[str, Callable[[], PhasePlan]] = {}
     for rollout in settings.rollouts:
-        if rollout.name != "answers" and _is_less(settings, rollout):
+        if rollout.elsewhere or (rollout.name != "answers" and _is_less(settings, rollout)):
             continue
         found[rollout.name] = functools.partial(_rollout, settings, rollout, stays)
     for reward in settings.reward_models:
@@ -117,6 +117,8 @@ def _is_less(settings: Settings, rollout: Rollout) -> bool:
     """Whether a rollout has no more of anything than that of the answers: then it takes no more."""
     answers = settings.rollout("answers")
     assert answers is not None
+    if answers.elsewhere:
+        return False
     shared = shares_prompts(settings.policy)
     budget = settings.rollout_tokens
     (own, _), (most, _) = (rollout_shape(r, budget, shared) for r in (rollout, answers))

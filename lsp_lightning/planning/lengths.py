@@ -1,7 +1,7 @@
 """How long prompts and completions get: asked of those who write the prompts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -39,6 +39,8 @@ class Rollout:
     """How they are drawn."""
     key: str
     """The config key of its length."""
+    elsewhere: bool = False
+    """Whether a server draws it, with memory and time of its own."""
 
     @property
     def length(self) -> int:
@@ -65,7 +67,7 @@ def template_length(codec: ChatCodec | None, template: str, prefix: str = "") ->
 def rollouts_of(
     model: "SelfPlayModule", data: "SelfPlayDataModule", codec: ChatCodec | None
 ) -> tuple[Rollout, ...]:
-    """Queries, answers, held-out answers."""
+    """What the policy writes: queries, answers, held-out answers."""
     queries = _asked_of(data, codec)
     known = [query.text for query in data.queries.known()]
     frame = template_length(codec, data.solver_prompt) if codec else 32
@@ -79,7 +81,7 @@ def rollouts_of(
         prompt = frame + _longest(texts, codec)
         count = min(len(texts), data.heldout_batch)
         found.append(Rollout("held-out", count, data.heldout_draws, prompt, data.solver, key))
-    return tuple(found)
+    return tuple(replace(rollout, elsewhere=model.rollouts.elsewhere) for rollout in found)
 
 
 def _longest(texts: Sequence[str], codec: ChatCodec | None) -> int:
@@ -146,14 +148,14 @@ def check_model(model: "SelfPlayModule", datamodule: "SelfPlayDataModule") -> No
     """
     own, config = model.policy_settings, load_config(model.policy_settings["base"])
     compute_type(own["dtype"], torch.device("cpu"), own["lora"] is not None, config.model_type)
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    context, what = _context(config.get_text_config())
     codec = codec_of(model)
     if context is None or codec is None:
         return
     rollouts = rollouts_of(model, datamodule, codec)
     for rollout in rollouts:
         if rollout.length > context:
-            _too_long(rollout, int(context), own["base"])
+            _too_long(rollout, context, f"{what} of {own['base']!r}")
     answers = next(rollout for rollout in rollouts if rollout.name == "answers")
     for reward in model.rewards:
         if isinstance(reward, SelfReward):
@@ -164,16 +166,34 @@ def check_model(model: "SelfPlayModule", datamodule: "SelfPlayDataModule") -> No
                 raise ConfigError(
                     answers.key,
                     f"is {answers.sampling.max_new_tokens}, and reward {reward.name!r} would judge "
-                    f"up to {length} tokens in the context of {own['base']!r}, which is {context}",
+                    f"up to {length} tokens in the {what} of {own['base']!r}, which is {context}",
                     "shorten queries or answers, or use another model",
                 )
 
 
-def _too_long(rollout: Rollout, context: int, base: str) -> NoReturn:
+def _context(config: Any) -> tuple[int | None, str]:
+    """Tokens of the longest row that a model can take, and what they are called.
+
+    Rotary embeddings that stretch with the longest row of a batch count to the length from which
+    they do: further on a completion's log-probs depend on the rows beside it, and the keys that are
+    cached while it is sampled are not those it is trained with.
+    """
+    context, what = getattr(config, "max_position_embeddings", None), "context"
+    ropes = getattr(config, "rope_parameters", None) or {}
+    nested = [rope for rope in ropes.values() if isinstance(rope, dict)]  # one for a kind of layer
+    for rope in nested or [ropes]:
+        if rope.get("rope_type") in ("dynamic", "longrope"):
+            first = rope.get("original_max_position_embeddings") or context
+            if first and (context is None or first < context):
+                context, what = first, "context before its rotary embedding changes with a batch"
+    return context, what
+
+
+def _too_long(rollout: Rollout, context: int, what: str) -> NoReturn:
     new, room = rollout.sampling.max_new_tokens, context - rollout.prompt
     raise ConfigError(
         rollout.key,
         f"is {new}, after a prompt of up to {rollout.prompt} tokens ({rollout.name}), and the "
-        f"context of {base!r} is {context}",
+        f"{what} is {context}",
         f"set {room} or less" if room > 0 else "make queries shorter, or use another model",
     )

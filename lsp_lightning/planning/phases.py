@@ -190,7 +190,8 @@ def decode(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> 
         with unset_fake_temporarily():
             others = torch.arange(int(_FULL * shape.rows))
         leave = cache.keep if isinstance(cache, RolloutCache) else cache.reorder_cache
-        leave(others)
+        if len(others):  # of a single row, none goes on
+            leave(others)
     return Cost(tracker.peak - start, filled, tracker.flops)
 
 

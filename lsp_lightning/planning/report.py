@@ -47,8 +47,13 @@ def report(settings: Settings, gpu_gib: float | None) -> str:
         lines.append("  the optimiser's state may wait in CPU memory")
     if settings.assumed:
         lines.append("  lengths of prompts are assumed: the tokenizer could not be had")
-    seconds = round_seconds(plan, gpu_gib)
-    lines += ["", f"a round takes roughly {seconds:.0f} s (a guess from the card's data sheet)"]
+    seconds, beside = round_seconds(plan, gpu_gib), ""
+    if any(rollout.elsewhere for rollout in settings.rollouts):
+        beside = " beside the server's rollouts, whose time and memory are its own"
+    lines += [
+        "",
+        f"a round takes roughly {seconds:.0f} s (a guess from the card's data sheet){beside}",
+    ]
     if gpu_gib is None:
         return "\n".join([*lines, f"peak: {plan.peak / GIB:.1f} GiB; --gpu_gib 8 asks if it fits"])
     room = USABLE * gpu_gib * GIB - plan.peak

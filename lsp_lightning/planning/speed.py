@@ -57,9 +57,9 @@ def round_seconds(plan: Plan, gpu_gib: float | None) -> float:
             share = 1 + _REFERENCE_SHARE * (phase.name == "update")
             seconds += share * phase.calls * phase.flops / (card.flops * _FLOPS_SHARE)
     for rollout in settings.rollouts:
-        if rollout.name != "held-out":
+        if rollout.name != "held-out" and not rollout.elsewhere:
             shape, batches = rollout_shape(rollout, settings.rollout_tokens, shared)
-            phase = phases.get(rollout.name, phases["answers"])
+            phase = phases[rollout.name if rollout.name in phases else "answers"]
             reading = (traffic + phase.cache / 2) / (card.bandwidth * _BANDWIDTH_SHARE)
             computing = phase.flops / (card.flops * _FLOPS_SHARE)
             step = max(reading + computing, own.layers * _LAYER_SECONDS)
