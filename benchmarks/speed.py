@@ -1,12 +1,15 @@
 """How fast we are: against TRL, as the work grows, with a prompt shared, and phase by phase.
 
-python -m benchmarks.speed [--only peer scaling sharing preset gpu] [--config configs/...yaml]
+python -m benchmarks.speed [--only peer scaling sharing preset gpu] [--rounds 5] [--cpu-time]
+                           [--config configs/...yaml] [--quick]
 
-One thread. Everything also goes to benchmarks/latest.json.
+One thread. Each section's figures replace its earlier ones in benchmarks/latest.json, with what
+they were measured with; those of a section that was not asked for, or could not run, stay.
 """
 
 import argparse
 import importlib.metadata
+import inspect
 import json
 import os
 import platform
@@ -23,15 +26,17 @@ from benchmarks.speed_work import Clock
 
 RESULT = Path("benchmarks/latest.json")
 LIBRARIES = ("torch", "lightning", "transformers", "peft", "trl")
-SECTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
-    "peer": (speed_peer.peer, speed_peer.QUICK),
-    "scaling": (speed_scaling.scaling, speed_scaling.QUICK),
-    "sharing": (speed_sharing.sharing, speed_sharing.QUICK),
-    "preset": (speed_preset.preset, speed_preset.QUICK),
-    "gpu": (speed_gpu.gpu, speed_gpu.QUICK),
+#: What measures, its arguments for ``--quick``, and its settings that are no arguments.
+SECTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
+    "peer": (speed_peer.peer, speed_peer.QUICK, speed_peer.FIXED),
+    "scaling": (speed_scaling.scaling, speed_scaling.QUICK, speed_scaling.FIXED),
+    "sharing": (speed_sharing.sharing, speed_sharing.QUICK, speed_sharing.FIXED),
+    "preset": (speed_preset.preset, speed_preset.QUICK, speed_preset.FIXED),
+    "gpu": (speed_gpu.gpu, speed_gpu.QUICK, speed_gpu.FIXED),
 }
+THREADS = 1
 QUIET = {
-    "OMP_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": str(THREADS),
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -40,19 +45,11 @@ QUIET = {
 
 
 def main() -> None:
-    """Measure what is asked for, print tables, write benchmarks/latest.json."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run?")
-    parser.add_argument("--rounds", type=int, help="counted of each side against TRL, and a preset")
-    parser.add_argument("--config", help="the preset")
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="for a busy machine: not the clock's"
-    )
-    args = parser.parse_args()
+    """Measure what is asked for, print tables, keep the figures in benchmarks/latest.json."""
+    args = arguments()
     os.environ.update(QUIET)
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     clock: Clock = "cpu" if args.cpu_time else "wall"
     asked: dict[str, dict[str, Any]] = {
         "peer": {"rounds": args.rounds, "clock": clock},
@@ -60,15 +57,55 @@ def main() -> None:
         "sharing": {"clock": clock},
         "preset": {"rounds": args.rounds, "config": args.config},
     }
-    start = time.perf_counter()
-    result: dict[str, Any] = {"machine": machine(), "versions": versions(), "clock": clock}
+    figures = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+    kept = []
     for name in args.only:
-        section, quick = SECTIONS[name]
         given = {key: value for key, value in asked.get(name, {}).items() if value is not None}
-        result[name] = section(**{**(quick if args.quick else {}), **given})
-    result["seconds"] = time.perf_counter() - start
-    RESULT.write_text(json.dumps(result, indent=2, default=vars) + "\n")
-    print(f"\n{result['seconds']:.0f} s; all figures in {RESULT}")
+        record = measure(name, given, args.quick)
+        if record and not args.quick:  # at once: what comes later may fail
+            figures[name] = record
+            RESULT.write_text(json.dumps(figures, indent=2, default=vars) + "\n")
+            kept.append(name)
+    reason = " (--quick is a smoke test)" if args.quick else ""
+    print(f"\nwritten to {RESULT}: {', '.join(kept) or 'nothing'}{reason}")
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    parser.add_argument("--rounds", type=int, help="counted of each side against TRL, and a preset")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="the CPU's time, not the clock's, for a busy machine; not of a preset or a GPU",
+    )
+    parser.add_argument("--config", help="the preset")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: does it run? Writes no file"
+    )
+    args = parser.parse_args()
+    if args.rounds is not None and args.rounds < 1:
+        parser.error("--rounds: set 1 or more")
+    return args
+
+
+def measure(name: str, given: dict[str, Any], quick: bool) -> dict[str, Any] | None:
+    """A section's figures with all that they were measured with; None if it cannot run here."""
+    section, small, fixed = SECTIONS[name]
+    settings = inspect.signature(section).bind(**{**(small if quick else {}), **given})
+    settings.apply_defaults()
+    start = time.perf_counter()
+    result = section(**settings.arguments)
+    if result is None:
+        return None
+    return {
+        "machine": machine(),
+        "versions": versions(),
+        "settings": {**settings.arguments, **fixed, "threads": THREADS},
+        "seconds": time.perf_counter() - start,
+        "result": result,
+    }
 
 
 def machine() -> dict[str, Any]:

@@ -27,6 +27,7 @@ QUICK: dict[str, Any] = {
     "steps": (1, 3),
 }
 PROMPT, QUERIES, DRAWS = 70, 8, 8
+FIXED = {"warm_up": 1, "prompt": PROMPT, "queries": QUERIES, "draws": DRAWS, "clock": "wall"}
 
 
 def gpu(

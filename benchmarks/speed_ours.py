@@ -29,6 +29,9 @@ from lsp_lightning.generation.publishing import TrainedPolicy
 from lsp_lightning.types import SelfPlayRound
 from lsp_lightning.update import RoundUpdate
 
+#: Tokens of a micro-batch, as in the presets for CPUs.
+MICRO_BATCH = 4096
+
 
 class Endless(LocalRollouts):
     """No token ends a completion: each has its full length."""
@@ -50,7 +53,7 @@ def run(work: Work, watch: Stopwatch) -> None:
         advantage_scale="std",
         optimizer=lambda params: torch.optim.AdamW(params, lr=RATE),
         max_grad_norm=MAX_NORM,
-        micro_batch_tokens=4096,  # as the presets for CPUs
+        micro_batch_tokens=MICRO_BATCH,
         rollouts=Endless(),
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.random_model import Shape, make_random_model
-from benchmarks.speed_work import Clock, Side, Step, Work, make_queries
+from benchmarks.speed_ours import MICRO_BATCH
+from benchmarks.speed_work import WARM_UP, Clock, Side, Step, Work, make_queries
 
 SHAPES = (Shape(128, 4, 512), Shape(256, 8, 4096))
 PROMPTS = (70, 256)
 PHASES = ("generation", "reference", "policy", "rest", "step")
 QUICK: dict[str, Any] = {"shapes": (Shape(64, 1, 128),), "prompts": (16,), "new_tokens": 4}
+#: What is no argument, for the record; TRL takes a whole step as one batch.
+FIXED = {"warm_up": WARM_UP, "micro_batch_tokens": MICRO_BATCH}
 
 
 def peer(
@@ -29,7 +32,7 @@ def peer(
 ) -> list[dict[str, Any]] | None:
     """Seconds of each phase on both sides, a dict for each model and prompt length.
 
-    The first step of each is not counted. None where TRL is not installed.
+    The first steps are not counted. None where TRL is not installed.
     """
     if not all(map(importlib.util.find_spec, ("trl", "datasets"))):
         print("no comparison with TRL: pip install '.[bench]' brings it")
@@ -41,7 +44,7 @@ def peer(
             parameters = make_random_model(model, shape)
             for prompt in prompts:
                 queries = make_queries(num_queries, prompt)
-                work = Work(str(model), queries, group_size, new_tokens, rounds + 1, clock)
+                work = Work(str(model), queries, group_size, new_tokens, WARM_UP + rounds, clock)
                 steps = in_turn(both, work)
                 check_equal(steps, work, prompt)
                 case = {"parameters": parameters, "prompt": prompt, **summary(steps)}
@@ -62,18 +65,14 @@ def sides(folder: Path) -> Iterator[dict[str, Side]]:
 
 
 def in_turn(both: dict[str, Side], work: Work) -> dict[str, list[Step]]:
-    """Each side's steps: one of one side, one of the other; the first of each is left out."""
+    """Each side's steps: one of one side, one of the other; those that warm up are left out."""
     for side in both.values():
         side.begin(work)
-        side.go()
-    for side in both.values():
-        side.step()
     steps: dict[str, list[Step]] = {name: [] for name in both}
-    for _ in range(work.steps - 1):
+    for _ in range(work.steps):
         for name, side in both.items():
-            side.go()
             steps[name].append(side.step())
-    return steps
+    return {name: done[WARM_UP:] for name, done in steps.items()}
 
 
 def check_equal(steps: dict[str, list[Step]], work: Work, prompt: int) -> None:

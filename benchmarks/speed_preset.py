@@ -9,22 +9,24 @@ from pathlib import Path
 from typing import Any
 
 QUICK: dict[str, Any] = {"rounds": 2}
+WARM_UP = 2
+FIXED = {"warm_up": WARM_UP, "clock": "wall"}
 
 
 def preset(config: str = "configs/tiny_lsp.yaml", rounds: int = 5) -> dict[str, Any]:
-    """Fit for a few rounds in a process of its own and read its table; the first two warm up."""
+    """Fit for a few rounds in a process of its own and read its table; the first rounds warm up."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = [
             *(sys.executable, "-m", "lsp_lightning", "fit", "--config", config),
-            *("--trainer.max_steps", str(rounds + 2), "--data.heldout", "null"),
+            *("--trainer.max_steps", str(WARM_UP + rounds), "--data.heldout", "null"),
             *("--trainer.default_root_dir", str(run)),
         ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{config} failed:\n{done.stderr[-2000:]}")
         with (run / "metrics.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))[2:]
+            rows = list(csv.DictReader(file))[WARM_UP:]
     phases = [name for name in rows[0] if name.startswith("seconds/")]
     medians = {
         name.removeprefix("seconds/"): statistics.median(float(row[name]) for row in rows)
@@ -34,4 +36,4 @@ def preset(config: str = "configs/tiny_lsp.yaml", rounds: int = 5) -> dict[str, 
     print(f"\n| {config} | s | of the round |\n|---|---:|---:|")
     for name, seconds in {**medians, "round": total}.items():
         print(f"| {name} | {seconds:.3f} | {seconds / total:.0%} |", flush=True)
-    return {"config": config, "rounds": len(rows), "seconds": medians, "total": total}
+    return {"seconds": medians, "total": total}

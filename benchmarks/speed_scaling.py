@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.random_model import Shape, make_random_model
-from benchmarks.speed_game import Game, Size
+from benchmarks.speed_game import MICRO_BATCH, Game, Size
 from benchmarks.speed_work import Clock
 
 BASE = Size(queries=4, answers=4, new_tokens=32)
@@ -28,6 +28,7 @@ QUICK: dict[str, Any] = {
     "shape": Shape(64, 1, 128),
     "repeats": 1,
 }
+FIXED = {"warm_up": 1, "micro_batch_tokens": MICRO_BATCH}
 
 
 def scaling(

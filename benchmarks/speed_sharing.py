@@ -21,11 +21,12 @@ import torch
 from benchmarks.logits_memory import MALLOC, highest, reset_peak
 from benchmarks.random_model import Shape, make_random_model
 from benchmarks.speed_game import MICRO_BATCH, Game, Size
-from benchmarks.speed_work import Clock
+from benchmarks.speed_work import WARM_UP, Clock
 
 SHAPE = Shape(128, 4, 512)
 SIZE = Size(prompt=512)
 QUICK: dict[str, Any] = {"shape": Shape(64, 1, 128), "size": Size(2, 2, 4, 32), "repeats": 1}
+FIXED = {"warm_up": WARM_UP, "micro_batch_tokens": MICRO_BATCH}
 ROWS = (
     ("rollouts_seconds", "rollouts, s"),
     ("update_seconds", "update, s"),
@@ -46,15 +47,17 @@ def sharing(
         for name, way in ways.items():
             found[name] |= in_a_process(peaks, folder, way)
     print(table(found, size), flush=True)
-    return {"size": vars(size), **found}
+    return found
 
 
 def times(game: Game, ways: dict[str, Size], repeats: int) -> dict[str, dict[str, float]]:
     """Median seconds of each phase, each way in turn after a first time."""
-    runs = [{name: game.seconds(way) for name, way in ways.items()} for _ in range(repeats + 1)]
+    runs = [
+        {name: game.seconds(way) for name, way in ways.items()} for _ in range(WARM_UP + repeats)
+    ]
     return {
         name: {
-            f"{phase}_seconds": statistics.median(run[name][phase] for run in runs[1:])
+            f"{phase}_seconds": statistics.median(run[name][phase] for run in runs[WARM_UP:])
             for phase in ("rollouts", "update")
         }
         for name in ways

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,6 +21,8 @@ from benchmarks.random_model import TEMPLATE_TOKENS
 
 #: Settings of both trainers: LoRA on all linear layers, AdamW, KL to the reference.
 RANK, ALPHA, BETA, RATE, MAX_NORM = 16, 32, 0.02, 1e-4, 1.0
+#: Rounds that are played first and not counted.
+WARM_UP = 1
 
 #: The CPU's time is the steadier one where other programs run.
 Clock = Literal["wall", "cpu"]
@@ -129,17 +132,15 @@ class Side:
 
     def begin(self, work: Work) -> None:
         """Set up a trainer for this work; it waits for its first step."""
-        self._connection.send(work)
-
-    def go(self) -> None:
-        """Start a step."""
-        self._connection.send("go")
+        with suppress(OSError):  # if the process has ended, ``step`` says why
+            self._connection.send(work)
 
     def step(self) -> Step:
-        """The step that was started, when it is done."""
+        """One step, when it is done; ends the program with the log of a side that failed."""
         try:
+            self._connection.send("go")
             step: Step = self._connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             sys.exit(f"{self._log.stem} failed:\n{self._log.read_text(encoding='utf-8')[-3000:]}")
         return step
 

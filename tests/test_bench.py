@@ -1,15 +1,21 @@
 """The speed benchmark: it measures equal work, and its sums are right. What it finds is no test."""
 
+import importlib.metadata
 import importlib.util
+import inspect
 import json
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from transformers import AutoConfig
 
-from benchmarks import speed_gpu, speed_peer, speed_scaling, speed_sharing
+from benchmarks import speed, speed_gpu, speed_peer, speed_scaling, speed_sharing
 from benchmarks.random_model import Shape, make_random_model
 from benchmarks.speed_game import Game, Size
 from benchmarks.speed_peer import check_equal, summary
@@ -108,7 +114,6 @@ def test_our_side_steps_on_command(model, tmp_path):
     try:
         side.begin(work)
         for _ in range(work.steps):
-            side.go()
             done = side.step()
             assert done.lengths == (3,) * 4
             assert {len(ids) for ids in done.prompts} == {16}
@@ -124,8 +129,10 @@ def test_our_side_steps_on_command(model, tmp_path):
 def test_a_side_that_fails_says_why(tmp_path):
     side = Side("speed_ours", tmp_path)
     side.begin(Work(str(tmp_path / "nothing"), ("x",), 2, 3, 1))
-    with pytest.raises(SystemExit, match=r"speed_ours failed:[^$]*nothing"):
-        side.step()
+    for _ in range(2):  # while "go" is on its way to it, and when it is gone
+        with pytest.raises(SystemExit, match=r"speed_ours failed:[^$]*nothing"):
+            side.step()
+        side.begin(Work("", (), 1, 1, 1))
     side.close()
 
 
@@ -161,15 +168,120 @@ def test_both_sides_do_equal_work():
         assert case["ours"][phase] > 0
 
 
-@pytest.mark.slow
-def test_the_command_writes_what_it_found(tmp_path):
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """The command in an empty folder, without what it sets for its whole process."""
     (tmp_path / "benchmarks").mkdir()
-    root = str(pytest.importorskip("benchmarks").__path__[0]).rpartition("/")[0]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(speed, "QUIET", {})
+    monkeypatch.setattr(speed, "THREADS", torch.get_num_threads())
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["speed.py", *args])
+        speed.main()
+        return json.loads(speed.RESULT.read_text()) if speed.RESULT.is_file() else None
+
+    return run
+
+
+def section(monkeypatch, name, result, **fixed):
+    """Let a section find this, with a size that ``--quick`` makes small."""
+
+    def found(size=Size(), rounds=5, clock="wall"):  # noqa: B008 (frozen)
+        return result
+
+    monkeypatch.setitem(speed.SECTIONS, name, (found, {"size": Size(1, 1, 1, 9)}, fixed))
+
+
+def test_a_section_replaces_its_own_figures_only(command, monkeypatch):
+    section(monkeypatch, "peer", [1])
+    section(monkeypatch, "scaling", [2])
+    before = command("--only", "peer", "scaling")
+    section(monkeypatch, "scaling", [3])
+    section(monkeypatch, "peer", None)  # as where TRL is not installed
+    after = command("--only", "scaling", "peer")
+    assert after["scaling"]["result"] == [3]
+    assert after["peer"] == before["peer"]
+
+
+def test_a_section_that_cannot_run_writes_nothing(command, monkeypatch, capsys):
+    section(monkeypatch, "gpu", None)
+    assert command("--only", "gpu") is None
+    assert "benchmarks/latest.json: nothing\n" in capsys.readouterr().out
+
+
+def test_a_failure_leaves_what_was_measured_before_it(command, monkeypatch):
+    def failing(clock):
+        sys.exit("unequal work")
+
+    section(monkeypatch, "peer", [1])
+    monkeypatch.setitem(speed.SECTIONS, "scaling", (failing, {}, {}))
+    with pytest.raises(SystemExit, match="unequal work"):
+        command("--only", "peer", "scaling")
+    assert json.loads(speed.RESULT.read_text())["peer"]["result"] == [1]
+
+
+def test_a_quick_run_writes_no_file_and_says_so(command, monkeypatch, capsys):
+    section(monkeypatch, "peer", [1])
+    before = command("--only", "peer")
+    section(monkeypatch, "peer", [2])
+    assert command("--only", "peer", "--quick") == before
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "written to benchmarks/latest.json: nothing (--quick is a smoke test)"
+
+
+def test_figures_come_with_what_they_were_measured_with(command, monkeypatch):
+    section(monkeypatch, "peer", [1], warm_up=1)
+    peer = command("--only", "peer", "--rounds", "3", "--cpu-time")["peer"]
+    assert peer["settings"] == {
+        "size": {"queries": 8, "answers": 8, "new_tokens": 64, "prompt": 70},
+        "rounds": 3,
+        "clock": "cpu",
+        "warm_up": 1,
+        "threads": torch.get_num_threads(),
+    }
+    assert peer["versions"]["torch"] == importlib.metadata.version("torch")
+    assert peer["machine"]["cores"] == os.cpu_count()
+
+
+@pytest.mark.parametrize("name", speed.SECTIONS)
+def test_the_settings_of_a_section_are_its_arguments_and_what_is_fixed(name):
+    measured, quick, fixed = speed.SECTIONS[name]
+    arguments = set(inspect.signature(measured).parameters)
+    assert set(quick) <= arguments
+    assert not set(fixed) & arguments
+    assert {"warm_up", "clock"} <= arguments | set(fixed)
+
+
+@pytest.mark.parametrize("rounds", ["0", "-3"])
+def test_rounds_are_one_or_more(command, capsys, rounds):
+    with pytest.raises(SystemExit):
+        command("--rounds", rounds)
+    assert "error: --rounds: set 1 or more\n" in capsys.readouterr().err
+
+
+def test_the_docstring_names_every_option(command, capsys):
+    with pytest.raises(SystemExit):
+        command("--help")
+    options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
+    assert options == set(re.findall(r"--[a-z-]+", speed.__doc__))
+
+
+@pytest.mark.slow
+def test_the_command_measures_a_preset_and_writes_what_it_found(command):
+    root = Path(speed.__file__).parents[1]
+    config = str(root / "configs" / "tiny_lsp.yaml")
     subprocess.run(
-        [sys.executable, "-m", "benchmarks.speed", "--only", "scaling", "gpu", "--quick"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": root, "PYTHONSAFEPATH": "1", "PATH": ""},
+        [
+            *(sys.executable, "-m", "benchmarks.speed", "--only", "preset", "gpu"),
+            *("--rounds", "1", "--config", config),
+        ],
+        env={"PYTHONPATH": str(root), "PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": ""},
         check=True,
     )
-    found = json.loads((tmp_path / "benchmarks" / "latest.json").read_text())
-    assert {"machine", "versions", "clock", "scaling", "gpu", "seconds"} == set(found)
+    found = json.loads(speed.RESULT.read_text())
+    assert set(found) == {"preset"}
+    settings = {"config": config, "rounds": 1, "warm_up": 2, "clock": "wall", "threads": 1}
+    assert found["preset"]["settings"] == settings
+    parts = found["preset"]["result"]["seconds"].values()
+    assert sum(parts) == pytest.approx(found["preset"]["result"]["total"])
