@@ -4,6 +4,7 @@ The two are one where this process samples. A server computes the same weights w
 and number formats, and may not say what it found.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,9 @@ from lsp_lightning.inference import inference_state
 from lsp_lightning.logits import completion_logprobs
 from lsp_lightning.policy import Policy
 from lsp_lightning.types import SelfPlayRound, TrainBatch
+
+#: Nats a token that no number format explains: 16 bits make a few hundredths.
+_FAR = 0.5
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,19 @@ def _distance(own: Tensor, sampled: Tensor, cap: float) -> dict[str, float]:
     known = ~sampled.isnan()
     log_ratio = (own - sampled)[known]
     weights = log_ratio.exp().clamp(max=cap)
+    gap = float(log_ratio.abs().mean())
+    if gap > _FAR:
+        # without the figure, so that it is said once and not each round
+        warnings.warn(
+            "model.rollouts: the server's log-probs are not those of this policy, by "
+            f"{_FAR} and more a token (importance/logprob_gap in metrics.csv): look whether it has "
+            "the same base and applies the adapter",
+            stacklevel=3,
+        )
     return {
         "importance/weight": float(weights.mean()),
         "importance/capped": float((weights >= cap).float().mean()),
-        "importance/logprob_gap": float(log_ratio.abs().mean()),
+        "importance/logprob_gap": gap,
     }
 
 

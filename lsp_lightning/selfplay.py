@@ -161,7 +161,7 @@ def _foresight(
         reference = None if drawn.references is None else drawn.references[i]
         for reward in rewards:
             # what cannot be begun now is said when it is judged; it must not end the sampling
-            with suppress(Exception):
+            with suppress(Exception, SystemExit):
                 reward.foresee(drawn.texts[i], answer, reference)
 
     for i in range(len(drawn.texts)):

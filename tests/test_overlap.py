@@ -377,17 +377,21 @@ def test_what_is_compared_is_not_asked_for_before_all_answers_are_there():
 class Unwilling(VerifiableReward):
     """Its foresight always fails."""
 
+    error: BaseException = OSError("no")
+
     def __init__(self) -> None:
         super().__init__(ProgramOutputVerifier(monty()))
         self.seen: list[tuple[str, str | None, object]] = []
 
     def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
         self.seen.append((query, answer, reference))
-        raise OSError("no")
+        raise self.error
 
 
-def test_foresight_that_raises_does_not_end_the_sampling():
+@pytest.mark.parametrize("error", [OSError("no"), SystemExit(0)], ids=["error", "exit"])
+def test_foresight_that_raises_does_not_end_the_sampling(error):
     reward = Unwilling()
+    reward.error = error
     groups = [["3", "<think>2</think>4"], ["1", "2"]]
     played = play(Scripted(groups), Given(["print(3)", "print(2)"], ["a", "b"]), reward)
     assert played.rewards_NG.tolist() == [[1.0, 0.0], [0.0, 1.0]]
@@ -400,6 +404,13 @@ def test_foresight_that_raises_does_not_end_the_sampling():
         ("print(3)", "4", "a"),
     ]
     reward.teardown(None, None, "fit")
+
+
+def test_whoever_breaks_off_the_foresight_breaks_off_the_round():
+    reward = Unwilling()
+    reward.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        play(Scripted([["5"]]), Given(["print(2+3)"]), reward)
 
 
 def test_a_round_that_is_broken_off_leaves_the_next_one_its_scores():

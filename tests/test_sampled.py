@@ -216,6 +216,14 @@ def test_the_distance_of_sampler_and_trainer_is_told(policy, played):
     assert found["importance/logprob_gap"] == pytest.approx(0.5 * even + 0.1 * (1 - even), abs=1e-4)
 
 
+@pytest.mark.parametrize(("nats", "warned"), [(0.4, 0), (0.6, 1)])
+def test_a_sampler_of_other_weights_is_told_of(nats, warned, policy, played, recwarn):
+    gradient(policy, told(played, lambda logprobs: logprobs - nats), cap=2.0)
+    said = [str(w.message) for w in recwarn if "model.rollouts" in str(w.message)]
+    assert len(said) == warned
+    assert all("applies the adapter" in line for line in said)
+
+
 def test_of_a_sampler_that_tells_nothing_nothing_is_told(policy, played):
     _, facts = gradient(policy, told(played, unknown), cap=2.0)
     assert len(facts.importance) == 3

@@ -5,8 +5,10 @@ real ``transformers serve``. vLLM itself needs a GPU and has not been run.
 """
 
 import asyncio
+import gc
 import itertools
 import json
+import shutil
 import time
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -15,7 +17,7 @@ import pytest
 import torch
 from loopback import Answer, drips_body, drips_headers, free_port, hangs, hangs_up
 from loopback import transformers_serve as serve
-from rollout_server import RolloutServer
+from rollout_server import RolloutServer, as_json, refusal
 from small_game import brief, make_policy, stir
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -147,7 +149,7 @@ def test_the_seed_decides_and_no_two_draws_share_one(engine, server):
     seeds = sorted({r["seed"] for r in server.requests})
     assert len(seeds) == 6
     assert min(b - a for a, b in itertools.pairwise(seeds)) > 1000
-    assert max(seeds) + 10**6 < 2**63
+    assert max(seeds) < 2**62  # far below what 64 bits hold with a sign
 
 
 def test_prompts_are_sent_as_tokens_and_nothing_is_left_to_the_servers_defaults(
@@ -217,6 +219,11 @@ def test_a_server_without_logprobs_leaves_them_unknown(engine, server):
     assert torch.equal(drawn.logprobs.isnan(), drawn.mask)
 
 
+def test_a_logprob_that_was_rounded_above_0_is_0(engine, server):
+    server.mangle = changed(token_ids=[2], logprobs=logprobs(5e-4))
+    assert engine.generate(PROMPTS[:1], 1, FREE, seed=0).logprobs.tolist() == [[0.0]]
+
+
 # Which weights it draws by.
 
 
@@ -245,6 +252,15 @@ def test_every_change_of_the_weights_is_published_before_anything_is_drawn(
     engine.close()
     assert not server.adapters
     assert not list(folder.glob("*/*"))
+
+
+def test_an_engine_that_is_let_go_leaves_no_folder(server, folder, policy):
+    engine = settings(server, folder).build(policy, BUDGET)
+    engine.generate(PROMPTS[:1], 1, GREEDY, seed=0)
+    assert len(list(folder.iterdir())) == 1
+    del engine
+    gc.collect()
+    assert list(folder.iterdir()) == []
 
 
 def test_versions_draw_differently(engine, policy):
@@ -344,6 +360,7 @@ HOSTILE = {
     "a NaN": (changed(token_ids=[2], logprobs=logprobs(float("nan"))), "log-prob nan"),
     "minus infinity": (changed(token_ids=[2], logprobs=logprobs(float("-inf"))), "log-prob -inf"),
     "vLLM's minus infinity": (changed(token_ids=[2], logprobs=logprobs(-9999.0)), "log-prob -9999"),
+    "what no sampler draws": (changed(token_ids=[2], logprobs=logprobs(-201.0)), "log-prob -201"),
     "a logit": (changed(token_ids=[2], logprobs=logprobs(3.5)), "log-prob 3.5"),
     "null logprobs": (changed(token_ids=[2], logprobs=logprobs(None)), "log-probs that are no"),
     "a huge logprob": (changed(token_ids=[2], logprobs=logprobs(-(10**400))), "that are no"),
@@ -505,14 +522,60 @@ def test_a_restarted_server_knows_the_adapter_no_longer_and_gets_it_again(engine
     assert_same(drawn, local(policy).generate(PROMPTS, 1, GREEDY, seed=0))
 
 
+@pytest.mark.parametrize("noticed", [True, False], ids=["lost", "unnoticed"])
+@pytest.mark.parametrize("what", ["base", "tokenizer"])
+def test_a_server_that_comes_back_as_another_is_refused(
+    base, tiny_qwen3_folder, server, folder, policy, noticed, what
+):
+    engine = settings(server, folder, on_loss="local").build(policy, BUDGET)
+    engine.generate(PROMPTS, 1, GREEDY, seed=0)
+    server.die()
+    if noticed:
+        engine.generate(PROMPTS, 1, GREEDY, seed=0)
+    stir(policy)  # the next round
+    other = tiny_qwen3_folder if what == "tokenizer" else base
+    with RolloutServer(other, port=server.port) as back:
+        if what == "base":
+            back.models = lambda: as_json({"data": [{"id": "another"}]})
+        line = refusal_of(lambda: engine.generate(PROMPTS, 1, GREEDY, seed=0))
+        assert back.log == back.requests == []
+    words = {"base": "'base' is not served (another are)", "tokenizer": "another tokenizer"}
+    assert words[what] in line
+
+
+@pytest.mark.parametrize("noticed", [True, False], ids=["lost", "unnoticed"])
+@pytest.mark.parametrize("before", ["raw", "processed"])
+def test_a_server_that_comes_back_with_other_logprobs_is_probed_anew(
+    base, folder, policy, noticed, before
+):
+    sampling = Sampling(temperature=1.3, max_new_tokens=8)
+    with RolloutServer(base, processed=before == "processed") as server:
+        engine = settings(server, folder).build(policy, BUDGET)
+        drawn = engine.generate(PROMPTS, 2, sampling, seed=0)
+        assert drawn.logprobs[drawn.mask].isnan().all() == (before == "raw")
+    if noticed:
+        with pytest.raises(EngineLost):
+            engine.generate(PROMPTS, 2, sampling, seed=0)
+    stir(policy)  # the next round
+    with RolloutServer(base, port=server.port, processed=before == "raw"):
+        drawn = engine.generate(PROMPTS, 2, sampling, seed=0)
+    if before == "raw":
+        expected = logprobs_by_hand(policy, PROMPTS, drawn, 1.3)
+        torch.testing.assert_close(drawn.logprobs, expected, atol=1e-4, rtol=0)
+    else:
+        assert torch.equal(drawn.logprobs.isnan(), drawn.mask)
+
+
 # At the start.
 
 
 def refusal_of(build):
     with pytest.raises(ConfigError) as caught:
         build()
-    assert len(str(caught.value).splitlines()) == 1
-    return str(caught.value)
+    line = str(caught.value)
+    assert line.isprintable()
+    assert len(line) < 700
+    return line
 
 
 @pytest.mark.parametrize("on_loss", ["stop", "local"])
@@ -531,6 +594,75 @@ def test_another_tokenizer_is_refused(tiny_qwen3_folder, folder, policy):
     with RolloutServer(tiny_qwen3_folder) as server:
         line = refusal_of(lambda: settings(server, folder).build(policy, BUDGET))
     assert "another tokenizer" in line
+
+
+def test_a_tokenizer_that_differs_in_a_stop_token_alone_is_refused(base, folder, tmp_path, policy):
+    other = shutil.copytree(base, tmp_path / "other")
+    path = other / "tokenizer.json"
+    spelled, swap = json.loads(path.read_text()), {"<s>": "</s>", "</s>": "<s>"}
+    ids = spelled["model"]["vocab"]
+    spelled["model"]["vocab"] = {token: ids[swap.get(token, token)] for token in ids}
+    for token in spelled["added_tokens"]:
+        token["id"] = ids[swap.get(token["content"], token["content"])]
+    path.write_text(json.dumps(spelled))
+    with RolloutServer(other) as server:
+        own = policy.codec.tokenizer
+        for text, same in (("x = 1", True), ("</s>", False)):
+            assert (server.tokenizer.encode(text) == own.encode(text)) is same
+        line = refusal_of(lambda: settings(server, folder).build(policy, BUDGET))
+    assert "another tokenizer" in line
+
+
+def named(*names):
+    return {"data": [{"id": name} for name in names]}
+
+
+LISTS = {
+    "control characters": (named("\x1b[2J\x1b]0;mine\x07", "a\nerror: b\r"), ", a error: b are"),
+    "text that runs backwards": (named("\u202egnp.exe", "\u2066x"), "gnp.exe"),
+    "a long name": (named("x" * 3000), "xxx"),
+    "many names": (named(*map(str, range(9999))), "0, 1, 2, 3, 4"),
+    "no names": (named(), "none are"),
+    "names that are none": (named(7, None, ["\x1b" * 999]), "7, None, ["),
+    "cards that are none": ({"data": ["base"]}, "lists no models"),
+    "no cards": ({"data": 7}, "lists no models"),
+    "no JSON": (b"\x1b[2J", "lists no models"),
+    "deep JSON": (b"[" * 100_000, "lists no models"),
+    "a huge body": (b" " * 2_000_000, "answers with more than"),
+    "a refusal": (refusal(401, "\x1b[2J\u202e" * 999), "check url and api_key_env"),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_whatever_a_server_lists_is_one_printable_line(server, folder, policy, name):
+    listed, expected = LISTS[name]
+    server.models = lambda: listed if isinstance(listed, Answer) else as_json(listed)
+    asked = ServedRollouts(server.url, "mine", str(folder))
+    assert expected in refusal_of(lambda: asked.build(policy, BUDGET))
+
+
+TOKENIZED = {
+    "no JSON": (b"\x1b[2J", "another tokenizer"),
+    "deep JSON": (b"[" * 100_000, "another tokenizer"),
+    "no tokens": ({"tokens": None}, "another tokenizer"),
+    "tokens that are none": ({"tokens": ["\x1b[2J"] * 999}, "another tokenizer"),
+    "a huge body": (b" " * 2_000_000, "answers with more than"),
+    "a refusal": (refusal(400, "\x1b[2J\u202e" * 999), "no rollout server"),
+}
+
+
+@pytest.mark.parametrize("name", TOKENIZED)
+def test_whatever_a_server_makes_of_the_sample_is_one_printable_line(server, folder, policy, name):
+    made, expected = TOKENIZED[name]
+    server.tokenize = lambda request: made if isinstance(made, Answer) else as_json(made)
+    assert expected in refusal_of(lambda: settings(server, folder).build(policy, BUDGET))
+
+
+@pytest.mark.parametrize("size", ["4096", True, 0, -(10**3000), None, [1]])
+def test_a_context_that_is_no_number_of_tokens_is_unknown(server, folder, policy, size):
+    server.models = lambda: as_json({"data": [{"id": "base", "max_model_len": size}]})
+    engine = settings(server, folder).build(policy, BUDGET)
+    assert engine.generate(PROMPTS[:1], 1, FREE, seed=0).mask.any()
 
 
 def test_a_context_that_is_too_short_is_refused_before_anything_is_drawn(base, folder, policy):

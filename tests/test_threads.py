@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
-import torch  # noqa: F401  loaded, as in a notebook
+import torch
 
-from lsp_lightning import threads
+from lsp_lightning import cli, threads
+from lsp_lightning.main import main
 from lsp_lightning.threads import cgroup_cpus, default_threads, wait_asleep
 
 
@@ -104,6 +105,22 @@ def test_a_number_that_the_user_gave_stays(monkeypatch, name):
     monkeypatch.setattr(threads, "cgroup_cpus", lambda: 2.0)
     monkeypatch.setenv(name, "8")
     assert default_threads(8) == 8
+
+
+@pytest.mark.usefixtures("untouched_process")
+@pytest.mark.parametrize(("said", "expected"), [(None, 3), ("5", 5)])
+def test_a_command_computes_with_as_many_threads(monkeypatch, said, expected):
+    monkeypatch.setattr(threads, "usable_cores", lambda: 8)
+    monkeypatch.setattr(threads, "cgroup_cpus", lambda: 3.0)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    torch.set_num_threads(5)
+    during = []
+    monkeypatch.setattr(cli, "SelfPlayCLI", lambda args: during.append(torch.get_num_threads()))
+    assert main(["fit"]) == 0
+    assert during == [expected]
 
 
 def policy_of(code, **environment):

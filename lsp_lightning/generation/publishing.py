@@ -9,6 +9,7 @@ import shutil
 import uuid
 import warnings
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,8 +54,7 @@ def fingerprint(policy: TrainedPolicy) -> str:
     Of the values themselves, for some optimisers write past torch's own counters of changes.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(policy.trained_state().items()):
-        digest.update(name.encode())
+    for tensor in policy.trained_state().values():  # a policy's names and their order stay
         values = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(values.view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -86,8 +86,11 @@ class AdapterPublisher:
         self._published: str | None = None
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
-    def publish(self) -> str:
+    def publish(self, before: Callable[[], None]) -> str:
         """The name on the server of the adapter as it is now, loaded if it is not there yet.
+
+        Args:
+            before: is called first where it is not there yet; what it raises ends the attempt.
 
         Raises:
             ConfigError: the folder cannot be written.
@@ -96,6 +99,7 @@ class AdapterPublisher:
         now = fingerprint(self._policy)
         if self._loaded is not None and now == self._published:
             return self._loaded
+        before()
         self.withdraw()
         self._version += 1
         name = f"{self._run}-{self._version:06d}"

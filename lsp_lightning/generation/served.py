@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lsp_lightning.asking import quoted
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.generation.base import Finished
 from lsp_lightning.generation.publishing import AdapterPublisher, TrainedPolicy
@@ -57,7 +58,6 @@ class ServedEngine:
         self._publisher = publisher
         self._stop_ids = list(policy.codec.stop_ids)
         self._vocabulary = policy.causal_lm.get_input_embeddings().weight.shape[0]
-        self._checked = False
         self._context: int | None = None
         self._processed: bool | None = None
 
@@ -76,13 +76,12 @@ class ServedEngine:
         if listed is None:
             raise ConfigError(f"{key}.url", f"{url} lists no models", "give a vLLM server's url")
         if self._model not in listed:
-            names = ", ".join(list(listed)[:5])
+            names = quoted(", ".join(list(listed)[:5])) or "none"
             raise ConfigError(
                 f"{key}.model", f"{self._model!r} is not served ({names} are)", "name the base"
             )
         self._check_tokenizer()
         self._context, self._processed = listed[self._model], None
-        self._checked = True
 
     def generate(
         self,
@@ -99,16 +98,14 @@ class ServedEngine:
         Raises:
             EngineLost: the server is gone, or knows the adapter no longer.
             EngineError: it is of no use otherwise.
-            ConfigError: a prompt and its completion do not fit into the server's context.
+            ConfigError: a prompt and its completion do not fit into the server's context, or
+                another server is there than before.
         """
         try:
-            if not self._checked:
-                self.check()
             return self._generate(prompts, draws, sampling, seed, finished)
         except EngineError:
             # what it knew of the run is not to be relied on
             self._publisher.forget()
-            self._checked = False
             raise
 
     def close(self) -> None:
@@ -123,13 +120,14 @@ class ServedEngine:
         seed: int,
         finished: Finished | None,
     ) -> Completions:
+        # asked anew with each version: a server may have been restarted as another meanwhile
+        name = self._publisher.publish(before=self.check)
         self._check_room(max(map(len, prompts)) + sampling.max_new_tokens)
-        name = self._publisher.publish()
         top = 0 if self._gives_logprobs(sampling, name, prompts[0]) else None
         # vLLM refuses several draws of a greedy completion, which are all the same
         asked = 1 if sampling.temperature == 0 else draws
         requests = [
-            # two bits below what fits: the server adds to it
+            # below what fits: the server adds to it
             self._request(name, prompt, asked, sampling, derive_seed(seed, "served", i) >> 1, top)
             for i, prompt in enumerate(prompts)
         ]
@@ -245,4 +243,4 @@ def _cards(body: bytes) -> dict[str, int | None] | None:
         found = {str(card["id"]): card.get("max_model_len") for card in reply["data"]}
     except (LookupError, TypeError, AttributeError):
         return None
-    return {name: size if type(size) is int else None for name, size in found.items()}
+    return {name: size if type(size) is int and size > 0 else None for name, size in found.items()}

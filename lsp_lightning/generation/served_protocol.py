@@ -16,8 +16,9 @@ from lsp_lightning.types import Sampling
 
 #: A log-prob this far above 0 is the rounding of a number format; further up it is none.
 _ROUNDING = 1e-3
-#: vLLM writes this for minus infinity: no token that was sampled has it.
-_IMPOSSIBLE = -9999.0
+#: No sampled token is down here: float32 has no probability below e**-104 but 0. vLLM's -9999 for
+#: minus infinity is further down, and other kernels than the sampler's may differ by some.
+_IMPOSSIBLE = -200.0
 #: A token's number, text, place and log-prob in an answer, generously; and what does not grow.
 _BYTES_A_TOKEN, _BYTES_BESIDE = 512, 1_000_000
 
