@@ -25,7 +25,7 @@ from lsp_lightning.callbacks import (
     RunTable,
     Transcripts,
 )
-from lsp_lightning.cli_errors import hidden_config_error, one_line
+from lsp_lightning.cli_errors import hidden_config_error, located, one_line
 from lsp_lightning.commands import SelfPlayTrainer
 from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
 from lsp_lightning.errors import ConfigError, OutOfMemory
@@ -232,7 +232,7 @@ def run_command(args: Sequence[str]) -> int:
             told = " ".join(str(error).split())
             print(f"error: out of memory ({told}); ask `plan` what to change", file=sys.stderr)
             return 1
-        raise hidden or error from None
+        raise (located(hidden) if hidden else error) from None
     return 0
 
 

@@ -1,8 +1,10 @@
 """A parser's many-lined errors as one line: the key, what is wrong, what to do."""
 
+import argparse
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import TracebackType
 
 from lsp_lightning.errors import ConfigError
 
@@ -12,6 +14,9 @@ _UNKNOWN = (
     r"[Uu]nrecognized arguments: --([\w.]+)",
 )
 _LONGEST = 300
+
+#: Keys of earlier versions, and what they are now.
+RENAMED = {"model.rollout_tokens": "model.rollouts.tokens"}
 
 
 def one_line(message: str, keys: Sequence[str]) -> ConfigError:
@@ -30,7 +35,7 @@ def one_line(message: str, keys: Sequence[str]) -> ConfigError:
     required = re.search(r"arguments are required: (.*)", text)
     if required:
         missing = re.sub(r"\b(fit|validate|test|predict|plan|export|chat)\.", "", required.group(1))
-        if "config" not in keys:
+        if _of_a_class(keys):
             return ConfigError(f"init_args.{missing}", "not set", "set it in the config")
         return ConfigError(missing, "not set", "give --config FILE, such as configs/tiny_lsp.yaml")
     nested = re.search(r"(\w+): there is no such key; (did you mean '\w+'\?)?", text)
@@ -38,10 +43,42 @@ def one_line(message: str, keys: Sequence[str]) -> ConfigError:
         remedy = nested.group(2) or "see --help for the keys"
         return ConfigError(f"{inside[0]}.{nested.group(1)}", "there is no such key", remedy)
     key = inside[0] if inside else "config"
-    if inside and "config" not in keys:
-        key = f"init_args.{key}"  # of some class: its parser does not know where it stands
+    if inside and _of_a_class(keys):
+        key = f"init_args.{key}"
     problem = _plain(re.sub(r"^(config: )?(Parser key \"[\w.]+\":\s*)+", "", text))
     return ConfigError(key, problem, "see --help for each key's values")
+
+
+def renamed(key: str, where: str = "") -> ConfigError:
+    """What is said of a key of an earlier version, found in a file or on the command line."""
+    return ConfigError(key, f"is {RENAMED[key]} now", f"rename it{where}")
+
+
+def located(error: ConfigError) -> ConfigError:
+    """The error of a class's parser, which does not know where it stands, with its whole key.
+
+    The keys that lead there are those whose values were being looked at when it was raised.
+    """
+    if not error.key.startswith("init_args."):
+        return error
+    key = ".init_args.".join([*_keys_on_the_way(error.__traceback__), ""])
+    return ConfigError(f"{key.removesuffix('init_args.')}{error.key}", error.problem, error.remedy)
+
+
+def _keys_on_the_way(trace: TracebackType | None) -> Iterator[str]:
+    last = None
+    while trace is not None:
+        action = trace.tb_frame.f_locals.get("self")
+        if isinstance(action, argparse.Action) and hasattr(action, "_typehint"):
+            if action is not last:
+                yield action.dest
+            last = action
+        trace = trace.tb_next
+
+
+def _of_a_class(keys: Sequence[str]) -> bool:
+    """Whether a parser with these keys is that of a class, and not of a command."""
+    return "config" not in keys
 
 
 def hidden_config_error(error: BaseException) -> ConfigError | None:
@@ -56,8 +93,14 @@ def hidden_config_error(error: BaseException) -> ConfigError | None:
 
 def _unknown_key(key: str, inside: Sequence[str], keys: Sequence[str]) -> ConfigError:
     full = key if not inside or key.startswith(inside[0]) else f"{inside[0]}.{key}"
+    if full in RENAMED:
+        return renamed(full)
     near = difflib.get_close_matches(full, keys, n=1, cutoff=0.6)
     remedy = f"did you mean {near[0]!r}?" if near else "see --help for the keys"
+    if _of_a_class(keys):
+        full = f"init_args.{full}"
+        if not near:
+            remedy = f"the keys here are {', '.join(key for key in keys if key != 'help')}"
     return ConfigError(full, "there is no such key", remedy)
 
 
@@ -65,7 +108,7 @@ def _plain(text: str) -> str:
     """A parser's way of naming types and values in words."""
     text = re.sub(r"Does not validate against any of the Union subtypes.*?Errors:\s*", "", text)
     text = re.sub(r"Expected a <class 'NoneType'>\.?", "", text)
-    text = re.sub(r"Expected a path but \S+ either not accessible or invalid\s*", "", text)
+    text = re.sub(r"Expected a path but .*? either not accessible or invalid\s*", "", text)
     text = re.sub(r"Given value type: .*", "", text)
     text = re.sub(r"Namespace\(class_path='([\w.]+)'[^)]*\)", r"\1", text)
     text = re.sub(r"Expected a typing\.Literal\[(.*?)\]", r"must be one of \1", text)

@@ -37,6 +37,8 @@ def require_at_least(value: int, least: int, key: str, reason: str) -> None:
     Raises:
         ConfigError: it does not, for this reason.
     """
+    if not isinstance(value, int):  # null passes for many types
+        raise ConfigError(key, f"is {value!r}", f"set a whole number, {least} or more")
     if value < least:
         raise ConfigError(key, f"is {value}, but {reason}", f"set {least} or more")
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lsp_lightning import __version__
+from lsp_lightning.cli_errors import RENAMED, renamed
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.threads import wait_asleep
 
@@ -55,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.append(os.getcwd())
     try:
         _check_command(args[0])
-        check_config_files(args)
         args = with_run_config(args)
+        check_config_files(args)
         # read when the libraries are imported, so set before
         wait_asleep()
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_config_files(args: Sequence[str]) -> None:
-    """Whether each config file is there and is YAML.
+    """Whether each config file is there and is YAML, without keys of earlier versions.
 
     Raises:
         ConfigError: one is not; names it.
@@ -82,7 +83,7 @@ def check_config_files(args: Sequence[str]) -> None:
         if not path.is_file():
             raise ConfigError("config", f"no file {str(path)!r}", "give an existing YAML file")
         try:
-            yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except UnicodeDecodeError as error:
             raise ConfigError("config", f"{str(path)!r} is not UTF-8", "save it so") from error
         except yaml.YAMLError as error:
@@ -90,6 +91,9 @@ def check_config_files(args: Sequence[str]) -> None:
             raise ConfigError(
                 "config", f"{str(path)!r} is not YAML ({place})", "mend it"
             ) from error
+        for section, key in (old.split(".") for old in RENAMED):
+            if isinstance(content, dict) and key in (content.get(section) or ()):
+                raise renamed(f"{section}.{key}", f" in {path}")
 
 
 def with_run_config(args: Sequence[str]) -> list[str]:

@@ -692,6 +692,19 @@ def test_resuming_with_another_adapter_is_refused_in_one_line(finished, tmp_path
     assert "Traceback" not in shown
 
 
+def test_a_run_of_an_earlier_version_is_told_what_to_rename_and_where(finished, tmp_path, capfd):
+    checkpoint = moved(finished, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    content = yaml.safe_load(config.read_text())
+    del content["model"]["rollouts"]
+    config.write_text(yaml.safe_dump(content | {"model": content["model"] | {"rollout_tokens": 9}}))
+    assert status(["fit", "--ckpt_path", str(checkpoint)]) == 2
+    [line] = capfd.readouterr().err.splitlines()
+    assert line == (
+        f"error: model.rollout_tokens: is model.rollouts.tokens now; rename it in {config}"
+    )
+
+
 def test_a_refused_resume_leaves_the_run_as_it_was(finished, tmp_path, capfd):
     checkpoint = moved(finished, tmp_path / "run")
     config = (tmp_path / "run" / "config.yaml").read_text()

@@ -411,13 +411,30 @@ def test_the_overlay_goes_over_a_preset_and_keeps_its_tokens(capfd):
 
 MISTAKES = {
     "no tokens": (["--model.rollouts.tokens", "0"], "model.rollouts.tokens: is 0"),
-    "tokens that are none": (["--model.rollouts.tokens", "many"], "init_args.tokens: must be int"),
+    "tokens that are none": (
+        ["--model.rollouts.tokens", "many"],
+        "error: model.rollouts.init_args.tokens: must be int",
+    ),
+    "tokens set to nothing": (
+        ["--model.rollouts.tokens", "null"],
+        "model.rollouts.tokens: is None",
+    ),
     "no such engine": (["--model.rollouts", "Nowhere"], "model.rollouts"),
-    "no such key": (["--model.rollouts.token", "9"], "did you mean 'tokens'"),
-    "the key of before": (["--model.rollout_tokens", "9"], "model.rollout_tokens: there is no"),
+    "no such key": (
+        ["--model.rollouts.token", "9"],
+        "error: model.rollouts.init_args.token: there is no such key; did you mean 'tokens'",
+    ),
+    "another engine's key": (
+        ["--model.rollouts.url", "http://127.0.0.1:1/v1"],
+        "error: model.rollouts.init_args.url: there is no such key; the keys here are tokens",
+    ),
+    "the key of before": (
+        ["--model.rollout_tokens", "9"],
+        "model.rollout_tokens: is model.rollouts.tokens now; rename it",
+    ),
     "no url": (
         ["--model.rollouts", "ServedRollouts"],
-        "init_args.url, model, adapter_folder: not set",
+        "error: model.rollouts.init_args.url, model, adapter_folder: not set",
     ),
     "a url that is none": (by_server("here", "x"), "model.rollouts.url: is not the bare url"),
     "a cap below 1": (

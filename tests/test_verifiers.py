@@ -235,7 +235,7 @@ def test_rewards_in_a_module_beside_the_config_are_found(tmp_path, monkeypatch):
         (
             [EXACT, {"class_path": "lsp_lightning.LengthReward", "init_args": {"low": 1}}],
             (),
-            "init_args.high: not set; ",
+            "model.rewards.init_args.high: not set; ",
         ),
     ],
 )
