@@ -4,6 +4,7 @@ import math
 import os
 import random
 import re
+import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ from lsp_lightning.errors import ConfigError, require_at_least
 if TYPE_CHECKING:
     import httpx2
 
-SECONDS_TO_CONNECT = 10.0
+_SECONDS_TO_CONNECT = 10.0
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 30.0
 _LONGEST_QUOTE = 200
@@ -87,6 +88,26 @@ def api_key(variable: str | None, key: str) -> str | None:
     return secret
 
 
+def knock(url: str, key: str, remedy: str) -> None:
+    """Find out whether somebody listens at a url.
+
+    Args:
+        url: of the server.
+        key: its config key.
+        remedy: what to do where nobody does.
+
+    Raises:
+        ConfigError: nobody does.
+    """
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with socket.create_connection((parts.hostname or "", port), _SECONDS_TO_CONNECT):
+            return
+    except OSError as error:
+        raise ConfigError(key, f"nobody listens at {url} ({cause_of(error)})", remedy) from error
+
+
 def open_client(
     url: str, secret: str | None, concurrency: int, timeout: float
 ) -> "httpx2.AsyncClient":
@@ -106,7 +127,7 @@ def open_client(
     return httpx2.AsyncClient(
         headers=headers,
         # the time of a whole try is limited around it: these would begin anew with each byte
-        timeout=httpx2.Timeout(None, connect=min(SECONDS_TO_CONNECT, timeout)),
+        timeout=httpx2.Timeout(None, connect=min(_SECONDS_TO_CONNECT, timeout)),
         limits=httpx2.Limits(max_connections=concurrency),
         # plain http needs no certificates, which take time to load
         verify=urlsplit(url).scheme != "http",

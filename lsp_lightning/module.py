@@ -132,6 +132,7 @@ class SelfPlayModule(LightningModule):
         check_precision(self.trainer.precision)
         if stage == "fit":
             check_model(self, self.data)
+        self.rollouts.knock()
 
     def configure_model(self) -> None:
         """Load the policy, once, and show the rewards their judge."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from published_sizes import published_config
 from tiny_models import build_llama, build_qwen3
 
@@ -33,6 +34,16 @@ def tiny_qwen3_folder(tmp_path_factory) -> Path:
 def tiny_policy(tiny_llama_folder) -> Policy:
     """The tiny Llama as policy and reference, for tests that change no weight."""
     return Policy(str(tiny_llama_folder))
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Loading a model fails the test; so does starting to train."""
+
+    def loaded(*args, **kwargs):
+        pytest.fail("a model was loaded")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", loaded)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from benchmarks import speed, speed_gpu, speed_peer, speed_scaling, speed_sharing
+from benchmarks import speed, speed_gpu, speed_overlap, speed_peer, speed_scaling, speed_sharing
 from benchmarks.random_model import Shape, make_random_model
 from benchmarks.speed_game import Game, Size
 from benchmarks.speed_peer import check_equal, summary
@@ -148,6 +148,16 @@ def test_the_gpu_section_runs_though_what_a_cpu_makes_of_it_says_nothing():
     assert [row["weights"] for row in rows] == ["bf16", "nf4"]
     assert rows[1]["bytes"] < rows[0]["bytes"]
     assert all(row["bound"] > 0 for row in rows)
+
+
+def test_judging_meanwhile_is_measured_against_judging_after(monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.speed_overlap.shutil.which", lambda name: None)
+    found = speed_overlap.overlap(**speed_overlap.QUICK)
+    assert list(found) == ["final answers", "functions, Monty"]
+    for ways in found.values():
+        assert list(ways) == ["after", "meanwhile"]
+        assert all(seconds > 0 for way in ways.values() for seconds in way.values())
+    assert "| final answers, meanwhile |" in capsys.readouterr().out
 
 
 @pytest.mark.slow

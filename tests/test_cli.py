@@ -14,7 +14,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-import transformers
 import yaml
 from lightning.pytorch import Trainer
 
@@ -393,16 +392,6 @@ def test_a_run_without_heldout_tasks_works(tmp_path, tasks):
 
 
 # -- mistakes --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def no_model(monkeypatch):
-    """Loading a model fails the test; so does starting to train."""
-
-    def loaded(*args, **kwargs):
-        pytest.fail("a model was loaded")
-
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", loaded)
 
 
 def pickled_base(folder: Path):

@@ -454,7 +454,7 @@ MISTAKES = {
 
 @pytest.mark.usefixtures("untouched_process")
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line_that_names_the_key(mistake, tmp_path, capfd):
+def test_a_mistake_is_one_line_that_names_the_key(mistake, tmp_path, capfd, no_model):
     args, words = MISTAKES[mistake]
     assert status(fit_args(tmp_path / "run", *args)) == 2
     [line] = error_lines(capfd)

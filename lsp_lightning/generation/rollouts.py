@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lsp_lightning.asking import knock
 from lsp_lightning.errors import ConfigError, require_at_least, require_one_of
 from lsp_lightning.fitting import TokenBudget
 from lsp_lightning.generation.base import Engine
@@ -17,6 +18,7 @@ from lsp_lightning.generation.served_client import ServerClient
 from lsp_lightning.generation.served_errors import EngineError
 
 _KEY = "model.rollouts"
+_START = "start the server, or sample in this process"
 
 
 class RolloutSettings(ABC):
@@ -43,6 +45,13 @@ class RolloutSettings(ABC):
 
         Raises:
             ConfigError: it cannot.
+        """
+
+    def knock(self) -> None:  # noqa: B027 - this process is there
+        """Find out whether what draws is there, before a model is loaded.
+
+        Raises:
+            ConfigError: it is not.
         """
 
     def facts(self) -> dict[str, object]:
@@ -148,6 +157,10 @@ class ServedRollouts(RolloutSettings):
                 "set model.lora, or sample in this process (LocalRollouts)",
             )
 
+    def knock(self) -> None:
+        """See :meth:`RolloutSettings.knock`."""
+        knock(self.url, f"{_KEY}.url", _START)
+
     def facts(self) -> dict[str, object]:
         """See :meth:`RolloutSettings.facts`."""
         told = ("url", "model", "on_loss", "importance_cap")
@@ -166,9 +179,7 @@ class ServedRollouts(RolloutSettings):
         try:
             served.check()
         except EngineError as error:
-            raise ConfigError(
-                f"{_KEY}.url", error.cause, "start the server, or sample in this process"
-            ) from error
+            raise ConfigError(f"{_KEY}.url", error.cause, _START) from error
         if self.on_loss == "stop":
             return served
         return FallbackEngine(served, _local(policy, budget), policy)

@@ -2,20 +2,18 @@
 
 import asyncio
 import math
-import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from lsp_lightning.asking import (
-    SECONDS_TO_CONNECT,
     api_key,
     cause_of,
     check_bounds,
     check_url,
+    knock,
     open_client,
     pause,
     quoted,
@@ -76,22 +74,8 @@ class ChatClient:
         api_key(self.api_key_env, self.key)
 
     def knock(self) -> None:
-        """Find out whether somebody listens at the url.
-
-        Raises:
-            ConfigError: nobody does.
-        """
-        parts = urlsplit(self.url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        try:
-            with socket.create_connection((parts.hostname or "", port), SECONDS_TO_CONNECT):
-                return
-        except OSError as error:
-            raise ConfigError(
-                f"{self.key}.url",
-                f"nobody listens at {self.url} ({error})",
-                "start the server, or take the reward out",
-            ) from error
+        """Find out whether somebody listens at the url; see :func:`lsp_lightning.asking.knock`."""
+        knock(self.url, f"{self.key}.url", "start the server, or take the reward out")
 
     def ask(self, prompts: Sequence[str]) -> list[Reply | Failure]:
         """What the model says to each prompt, side by side.
