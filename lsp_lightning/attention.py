@@ -16,7 +16,10 @@ from torch import Tensor, nn
 
 #: Names of attentions that can be given a tree begin like this, and end with what they call.
 TREE = "tree_"
-
+#: What they can call: attentions that take a mask of any form.
+INNER = ("sdpa", "eager")
+#: Kinds of layers, in a config's words, that see what a tree's pieces say.
+LAYERS = {"full_attention", "sliding_attention"}
 
 #: What a layer calls with itself, query, key, value and a mask that is added to the scores.
 Inner = Callable[..., tuple[Tensor, Tensor | None]]

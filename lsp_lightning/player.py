@@ -36,7 +36,7 @@ class Player:
         """A player that samples in this process, so much at once as ``budget`` allows."""
         codec, pad_id = policy.codec, policy.pad_id
         engine = LocalEngine(policy.causal_lm, codec.stop_ids, pad_id, budget=budget)
-        return cls(engine, policy.codec, policy.pad_id)
+        return cls(engine, codec, pad_id)
 
     def respond(
         self,

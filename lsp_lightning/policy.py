@@ -111,7 +111,7 @@ class Policy(nn.Module):
     @property
     def causal_lm(self) -> Any:
         """The Hugging Face model with its adapters: what engines sample from."""
-        return _causal_lm(self.model)
+        return causal_lm(self.model)
 
     @property
     def has_adapter(self) -> bool:
@@ -287,5 +287,6 @@ def compute_type(dtype: Dtype, device: torch.device, with_lora: bool, family: st
     return torch.float32 if overflows else torch.float16
 
 
-def _causal_lm(model: Any) -> Any:
+def causal_lm(model: Any) -> Any:
+    """The model under an adapter of peft, or the model."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

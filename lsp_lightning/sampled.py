@@ -76,7 +76,10 @@ def _own_logprobs(policy: Policy, batches: Sequence[TrainBatch]) -> dict[int, Te
     """The policy's log-probs of each completion's tokens, without dropout, as a server computes."""
     model = policy.causal_lm
     with inference_state(model, policy.device.type):
-        found = [completion_logprobs(model, b, LOGITS_AT_ONCE, entropies=False)[0] for b in batches]
+        found = [
+            completion_logprobs(model, b.to(policy.device), LOGITS_AT_ONCE, entropies=False)[0]
+            for b in batches
+        ]
     return by_row(batches, found)
 
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lsp_lightning.attention import (
+    INNER,
+    LAYERS,
     Inner,
     register,
     tree_hidden_states,
@@ -20,8 +22,6 @@ from lsp_lightning.logits import head_logits, hidden_states
 from lsp_lightning.tree import token_tree
 from lsp_lightning.tree_attention import TreeAttention
 
-#: Attentions that take a mask of any form.
-_INNER = ("sdpa", "eager")
 #: Relative difference of hidden states that rounding explains; one token too many makes more.
 _ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
 _ROUNDING_16_BITS = 0.05
@@ -42,7 +42,7 @@ def install(model: Any) -> None:
     """
     config = model.config.get_text_config()
     inner = config._attn_implementation
-    if inner in _INNER:
+    if inner in INNER:
         config._attn_implementation = register(inner)
         if _succeeds(_agrees, model):
             return
@@ -160,6 +160,6 @@ def _windows(model: Any) -> dict[int, int | None] | None:
     window = getattr(config, "sliding_window", None)
     if kinds is None:
         return dict.fromkeys(range(config.num_hidden_layers), window)
-    if not set(kinds) <= {"full_attention", "sliding_attention"}:
+    if not set(kinds) <= LAYERS:
         return None
     return {i: window if kind == "sliding_attention" else None for i, kind in enumerate(kinds)}

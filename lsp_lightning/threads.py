@@ -35,9 +35,9 @@ def default_threads(current: int) -> int:
 
     Returns:
         ``current`` where OMP_NUM_THREADS or MKL_NUM_THREADS is set; else 1 where there are two CPUs
-        or fewer (measured: a round on two is 1.5 to 3 times slower with two threads where other
-        work runs, and hardly faster where none does), and on more ``current``, or as many as the
-        control group has CPUs' worth of time where that is less.
+        or fewer (a round on two is slower with two threads where other work runs, and hardly
+        faster where none does), and on more ``current``, or as many as the control group has CPUs'
+        worth of time where that is less.
     """
     if any(name in os.environ for name in _SAID_BY_USER):
         return current

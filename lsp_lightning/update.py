@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -107,7 +108,8 @@ def accumulate_gradients(
         importance_cap: the largest importance weight of a token; None where this process sampled.
     """
     batches = lay_out(None)
-    references = by_row(batches, [policy.reference_logprobs(batch) for batch in batches])
+    device = policy.device
+    references = by_row(batches, [policy.reference_logprobs(b.to(device)) for b in batches])
     draws = draws_of(policy, played, batches, importance_cap)
     roles = role_rows(played)
     log_ratio_R = draws.log_ratios(references)
@@ -126,8 +128,9 @@ def accumulate_gradients(
     loss_sum = 0.0
     entropy_R = torch.full_like(advantages_R, torch.nan)
     with fused(policy.causal_lm):
-        for batch in batches if matters_R.all() else lay_out(matters_R):
-            chosen = batch.rows.cpu()
+        for laid_out in batches if matters_R.all() else lay_out(matters_R):
+            # moved for this pass alone: a tree's masks, made in it, go with it
+            batch, chosen = laid_out.to(device), laid_out.rows
             logprobs, entropies = policy.completion_logprobs(batch)
             loss = selfplay_loss(
                 logprobs,
@@ -178,6 +181,8 @@ class RoundUpdate:
             growth_interval=_ROUNDS_TO_GROW,
             enabled=policy.dtype == torch.float16,
         )
+        # its scale is made with the first loss, and a first round may teach nothing
+        self.scaler.scale(torch.zeros((), device=policy.device))
 
     def gradient(
         self,
@@ -262,13 +267,8 @@ class RoundUpdate:
     ) -> UpdateFacts:
         optimizer.zero_grad()
         policy = self._policy
-        device = policy.device
-
-        def lay_out(chosen: Tensor | None) -> list[TrainBatch]:
-            batches = pack(played, policy.pad_id, tokens, policy.shares_prompts, chosen)
-            return [batch.to(device) for batch in batches]
-
-        with seeded(device, seed):
+        lay_out = partial(pack, played, policy.pad_id, tokens, policy.shares_prompts)
+        with seeded(policy.device, seed):
             facts = accumulate_gradients(
                 policy,
                 played,

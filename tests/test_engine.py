@@ -9,6 +9,7 @@ from lsp_lightning.collate import pack
 from lsp_lightning.errors import OutOfMemory
 from lsp_lightning.fitting import TokenBudget
 from lsp_lightning.generation import LocalEngine, recording
+from lsp_lightning.generation.local import parts_within
 from lsp_lightning.generation.recording import GraphRecorder
 from lsp_lightning.generation.sampling import sample, truncate
 from lsp_lightning.inference import pad_left
@@ -202,6 +203,26 @@ def test_what_is_decoded_at_once_stays_within_the_budget(model, tokens, of_tree,
     assert [rows for rows, _ in shapes[1::5]] == (of_tree if takes_trees(model) else of_rows)
     # every completion is there, in its place, and the same
     assert torch.equal(drawn[0].ids, expected.ids)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("tokens", [None, 1, 80, 170, 300, 1000, 10_000])
+@pytest.mark.parametrize(("prompts", "draws"), [(1, 1), (1, 9), (6, 4), (700, 1), (2, 600)])
+def test_each_row_is_in_one_part_and_parts_are_as_large_as_may_be(prompts, draws, tokens, shared):
+    parts = parts_within(prompts, draws, 90, 10, 512, tokens, shared)
+    assert [row for part in parts for row in part] == list(range(prompts * draws))
+    assert len(parts[0]) == max(map(len, parts))
+
+    def fits(rows):
+        held = -(-rows // draws) * 90 + rows * 10 if shared else rows * 100
+        return tokens is None or held <= tokens
+
+    largest = len(parts[0])
+    assert largest == 1 or fits(largest)
+    assert largest <= max(512, draws)
+    whole = largest % draws == 0
+    more = largest + (draws if whole else 1)
+    assert len(parts) == 1 or not fits(more) or more > max(512, draws)
 
 
 @pytest.mark.parametrize(("max_rows", "draws"), [(512, 4), (8, 4), (3, 4)])

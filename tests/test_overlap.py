@@ -23,7 +23,7 @@ from lsp_lightning.foresight import Foresight
 from lsp_lightning.queries import Drawn, QuerySource
 from lsp_lightning.rewards import Group, RoundVerifier, Verdict, score_all
 from lsp_lightning.rewards.verifiers import CodeVerifier, MathVerifier, ProgramOutputVerifier
-from lsp_lightning.sandbox import Limits, MontySandbox, Program
+from lsp_lightning.sandbox import Limits, MontySandbox, Outcome, Program
 from lsp_lightning.workers import LineWorkers
 
 # A sampler that follows a script, in place of an engine.
@@ -143,9 +143,16 @@ def test_it_is_bounded_and_its_copies_begin_empty(monkeypatch):
 def test_closing_waits_for_what_is_under_way_unless_it_may_be_left():
     for leave in (False, True):
         table: Foresight[int, None] = Foresight(threads=1, leave=leave)
-        gate, ended = threading.Event(), []
-        table.begin(0, lambda gate=gate, ended=ended: gate.wait(20) and ended.append(0))
+        begun, gate, ended = threading.Event(), threading.Event(), []
+
+        def work(begun=begun, gate=gate, ended=ended) -> None:
+            begun.set()
+            gate.wait(20)
+            ended.append(0)
+
+        table.begin(0, work)
         table.begin(1, lambda ended=ended: ended.append(1))
+        begun.wait(20)
         timer = threading.Timer(0.1, gate.set)
         timer.start()
         table.close()
@@ -256,8 +263,10 @@ def test_where_there_is_time_judging_has_nothing_left_to_ask(case, monkeypatch):
     monkeypatch.setattr(MontySandbox, "_run", spy(MontySandbox._run))
     play(Patient(groups), Given(queries, references), reward)
     reward.teardown(None, None, "fit")
-    # but whether final answers without a reference are the same, for that needs two of them
-    assert [what for what in asked[False] if '"same"' not in str(what)] == []
+    # but whether final answers without a reference are the same, for that needs two of them, and
+    # what took too long, which may have been for want of a core
+    again = ('"same"', "while True")
+    assert [what for what in asked[False] if not any(text in str(what) for text in again)] == []
     assert len(set(map(repr, asked[True]))) == len(asked[True]) > 0  # and nothing was asked twice
     if case == "programs":  # one that is no program is not run in a second world
         sources = Counter(program.source for program in asked[True])
@@ -309,6 +318,33 @@ def test_a_round_takes_the_longer_of_sampling_and_judging_not_both(tmp_path, mon
     assert sum(beside.values()) < 0.8 * sum(after.values())
 
 
+def test_what_took_too_long_beside_the_sampling_gets_its_time_afterwards(tmp_path, monkeypatch):
+    """Its time is the clock's, and where cores are few the sampling takes of it."""
+    flag = tmp_path / "sampled"
+    (tmp_path / "slow_beside.py").write_text(
+        "import pathlib, time\nfrom lsp_lightning.workers import serve\n"
+        f"def handle(request):\n    time.sleep(0 if pathlib.Path({str(flag)!r}).exists() else 9)\n"
+        "    return 1\nserve(handle)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    workers = LineWorkers("slow_beside", processes=1)
+    workers.foresee("4", 0.2)
+    idle()
+    flag.touch()
+    assert workers.map(["4"], 0.2) == [1]
+    workers.close()
+
+
+def test_a_program_that_took_too_long_beside_the_sampling_is_run_again(monkeypatch):
+    outcomes = iter([Outcome("timeout"), Outcome("ok", "4")])
+    monkeypatch.setattr(MontySandbox, "_run", lambda self, program: next(outcomes))
+    sandbox = MontySandbox()
+    sandbox.foresee(Program("print(4)"))
+    idle()
+    assert sandbox.run_all([Program("print(4)")]) == [Outcome("ok", "4")]
+    sandbox.close()
+
+
 # A judge behind a server.
 
 
@@ -347,6 +383,16 @@ def test_a_judge_is_asked_beside_the_sampling_once_for_each_prompt():
         again = play(Scripted(JUDGED), Given(["What?", "Where?"]), reward)
         assert len(server.prompts) == 12
         assert again.reward_metrics["judge/cached"].mean() == 1
+
+
+def test_a_judge_asks_nothing_more_once_a_run_has_broken_off():
+    with StandIn(by_length, seconds=0.3) as server:
+        reward = JudgeReward(server.url, "m", concurrency=1)
+        for answer in ("a", "bb", "ccc", "dddd"):
+            reward.foresee("What?", answer, None)
+        reward.on_exception(None, None, KeyboardInterrupt())
+        time.sleep(1.0)
+        assert len(server.prompts) <= 1
 
 
 @pytest.mark.filterwarnings("ignore:reward 'judge'")

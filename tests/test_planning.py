@@ -15,7 +15,6 @@ from lsp_lightning import PreferenceReward, SelfPlayDataModule, SelfPlayModule, 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional import selfplay_loss
 from lsp_lightning.generation import LocalEngine
-from lsp_lightning.generation.local import _Call
 from lsp_lightning.generation.rollouts import ServedRollouts
 from lsp_lightning.main import main
 from lsp_lightning.planning import check_model, estimate, memory_line, phases, settings
@@ -33,7 +32,7 @@ from lsp_lightning.planning.packed import PackedLinear
 from lsp_lightning.planning.phases import cost
 from lsp_lightning.planning.report import report
 from lsp_lightning.planning.settings import read_settings
-from lsp_lightning.planning.shapes import Shape, batch_shape, rollout_shape, train_batch
+from lsp_lightning.planning.shapes import Shape, batch_shape, train_batch
 from lsp_lightning.planning.tracking import LiveBytes, dry_run
 from lsp_lightning.policy import Lora, Policy
 from lsp_lightning.queries import Challenger
@@ -105,8 +104,8 @@ def test_operations_are_counted():
 @pytest.fixture
 def takes_no_trees(monkeypatch):
     """Models compute every row for itself, in plans and for real."""
-    monkeypatch.setattr("lsp_lightning.planning.models._ATTENTIONS", ())
-    monkeypatch.setattr("lsp_lightning.sharing._INNER", ())
+    monkeypatch.setattr("lsp_lightning.planning.models.INNER", ())
+    monkeypatch.setattr("lsp_lightning.sharing.INNER", ())
     for cached in (phases._dry_model, cost, shares_prompts):
         cached.cache_clear()
     yield
@@ -148,7 +147,7 @@ def test_an_update_of_plain_rows_takes_what_the_plan_says(tiny_qwen3_folder):
 def test_a_rollout_takes_what_the_plan_says(tiny_qwen3_folder, new, monkeypatch):
     """Of full length: no token ends a completion, so no row leaves, and none is copied then."""
     shape = Shape(40, 20, new, draws=10)
-    monkeypatch.setattr(phases, "_FULL", 1 / shape.rows)
+    monkeypatch.setattr(phases, "FULL", 1 / shape.rows)
     policy = Policy(str(tiny_qwen3_folder))
     engine = LocalEngine(policy.causal_lm, [], 0)
     with LiveBytes() as tracker:
@@ -326,18 +325,6 @@ def test_shapes_follow_from_the_settings(module, data):
     assert found.judge_prompt > answers.length
     assert [r.spec.kind for r in found.reward_models] == [CLASSIFIER]
     assert found.optimizer.bytes_each == pytest.approx(8, rel=0.01)  # AdamW's two moments
-
-
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("budget", [1, 80, 170, 300, 1000, 10_000])
-@pytest.mark.parametrize(("prompts", "draws"), [(1, 1), (1, 9), (6, 4), (700, 1), (2, 600)])
-def test_rows_are_those_of_the_engine(prompts, draws, budget, shared):
-    rollout = Rollout("answers", prompts, draws, 90, Sampling(max_new_tokens=10), "k")
-    call = _Call([[0] * 90] * prompts, draws, rollout.sampling, 0, None)
-    parts = call.parts(512, budget, shared)
-    shape, batches = rollout_shape(rollout, budget, shared)
-    assert (shape.rows, batches) == (max(map(len, parts)), len(parts))
-    assert shape.prompts == -(-len(parts[0]) // draws)
 
 
 def test_a_micro_batch_holds_as_many_completions_as_may_be_together():

@@ -107,6 +107,18 @@ def played(single):
     return tiny_round(single, n=4, g=3)
 
 
+def test_a_first_round_that_teaches_nothing_has_a_gradient_of_zero(half, played):
+    """No loss has been scaled yet, so that a scale is there for want of nothing else."""
+    update = RoundUpdate(half, SETTINGS, TokenBudget("model.tokens", 10**6))
+    trained = [p for p in half.parameters() if p.requires_grad]
+    zeros_NG = torch.zeros_like(played.rewards_NG)
+    nothing = Advantages(zeros_NG, zeros_NG[:, 0])
+    _, norm = update.gradient(
+        played, nothing, torch.optim.SGD(trained, lr=1.0), lambda loss: loss.backward(), seed=0
+    )
+    assert norm == 0
+
+
 def small(advantages, factor):
     """Advantages that make for a small loss, and so for small gradients."""
     return Advantages(advantages.solver_NG * factor, advantages.challenger_N * factor)

@@ -254,6 +254,20 @@ def test_every_change_of_the_weights_is_published_before_anything_is_drawn(
     assert not list(folder.glob("*/*"))
 
 
+def test_a_bad_answer_leaves_no_adapter_on_the_server(engine, server):
+    server.mangle = lambda reply: {}
+    with pytest.raises(BadReply):
+        engine.generate(PROMPTS, 1, GREEDY, seed=0)
+    server.mangle = lambda reply: reply
+    engine.generate(PROMPTS, 1, GREEDY, seed=0)
+    assert server.most_loaded == 1
+    server.mangle = lambda reply: {}
+    with pytest.raises(BadReply):
+        engine.generate(PROMPTS, 1, GREEDY, seed=1)
+    engine.close()
+    assert not server.adapters
+
+
 def test_an_engine_that_is_let_go_leaves_no_folder(server, folder, policy):
     engine = settings(server, folder).build(policy, BUDGET)
     engine.generate(PROMPTS[:1], 1, GREEDY, seed=0)
@@ -777,7 +791,9 @@ def test_transformers_serve_answers_and_is_refused_for_what_it_lacks(tmp_path, p
         reply = json.loads(body)
         assert reply["choices"][0]["text"] == tokenizer.decode(out, skip_special_tokens=True)
         # its answers hold no token ids
-        request = Request(url, reply["model"], ids[0].tolist(), 1, GREEDY, 0, [2], len(tokenizer))
+        request = Request(
+            url, reply["model"], ids[0].tolist(), 1, GREEDY, 0, [2], len(tokenizer), 0
+        )
         with pytest.raises(BadReply, match="no token ids"):
             request.read(body)
         # it takes text alone, and no adapter while it runs

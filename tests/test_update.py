@@ -1,6 +1,7 @@
 """The gradient of a round: the same for any micro-batches, and the one that the paper writes."""
 
 import json
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -410,6 +411,22 @@ def test_a_round_of_nothing_but_nan_is_not_taken_for_one_without_a_signal(
     )
     assert not torch.isfinite(norm)  # so the module skips it, and says so
     assert facts.loss != facts.loss
+
+
+def test_masks_are_held_for_one_micro_batch_at_a_time(policy, played, monkeypatch):
+    """Those of a whole round can take more than its largest micro-batch."""
+    held, made = [], []
+    whole = policy.completion_logprobs
+
+    def counting(batch):
+        made.append(weakref.ref(batch.attention))
+        held.append(sum(attention() is not None for attention in made))
+        return whole(batch)
+
+    monkeypatch.setattr(policy, "completion_logprobs", counting)
+    gradient(policy, played, LossSettings(0.1, "k3_loss", 1.0), 1)
+    assert len(held) > 2
+    assert max(held) <= 2  # the last one has its name until the next one has it
 
 
 def test_a_round_without_any_signal_has_a_gradient_of_zero_and_not_none(policy, played):

@@ -19,7 +19,9 @@ from lsp_lightning.types import Completions, Sampling
 
 #: Completions that have ended leave the batch when it is no fuller than this: the others' keys and
 #: values are copied then. On a GPU rows cost little, and a smaller batch is recorded anew.
-_FULL, _FULL_ON_GPU = 0.875, 0.5
+FULL, _FULL_ON_GPU = 0.875, 0.5
+#: Rows that are decoded together, whatever the budget.
+MAX_ROWS = 512
 
 
 class LocalEngine:
@@ -46,7 +48,7 @@ class LocalEngine:
         model: Any,
         stop_ids: Sequence[int],
         pad_id: int,
-        max_rows: int = 512,
+        max_rows: int = MAX_ROWS,
         budget: TokenBudget | None = None,
     ) -> None:
         self._model = model
@@ -93,7 +95,7 @@ class LocalEngine:
         decoder = self._decoder(call, part, device)
         uniforms = call.uniforms(part).to(device)
         stop_ids = torch.tensor(self._stop_ids, device=device)
-        full = _FULL_ON_GPU if device.type == "cuda" else _FULL
+        full = _FULL_ON_GPU if device.type == "cuda" else FULL
 
         # by step first: what a step writes lies together
         ids = torch.full((limit, n), self._pad_id, device=device)
@@ -160,33 +162,11 @@ class _Call:
         return max(map(len, self.prompts)) + self.sampling.max_new_tokens
 
     def parts(self, max_rows: int, tokens: int | None, shared: bool) -> list[range]:
-        """The rows, in parts that are decoded together.
-
-        Prompts are taken together as rows and tokens allow; the draws of one are parted only where
-        tokens do not hold them all.
-
-        Args:
-            max_rows: rows at once, more only if one prompt has more draws.
-            tokens: tokens at once, padding included; None is any number.
-            shared: whether draws share the tokens of their prompt.
-        """
+        """The rows, in parts that are decoded together; see :func:`parts_within`."""
         new = self.sampling.max_new_tokens
-        prompt = self.longest - new
-        draws, prompts = self.draws, max(1, max_rows // self.draws)
-        if tokens is not None:
-            each = prompt + draws * new if shared else draws * self.longest
-            prompts = min(prompts, tokens // each)
-            if prompts == 0:
-                fitting = (tokens - prompt) // new if shared else tokens // self.longest
-                draws, prompts = min(draws, max(1, fitting)), 1
-        rows = range(len(self.prompts) * self.draws)
-        if draws == self.draws:
-            return [rows[i : i + prompts * draws] for i in rows[:: prompts * draws]]
-        return [
-            rows[i + done : i + min(done + draws, self.draws)]
-            for i in rows[:: self.draws]
-            for done in range(0, self.draws, draws)
-        ]
+        return parts_within(
+            len(self.prompts), self.draws, self.longest - new, new, max_rows, tokens, shared
+        )
 
     def uniforms(self, part: range) -> Tensor:
         """A number for each token of some rows, (n, tokens): each row's are its own.
@@ -203,6 +183,45 @@ class _Call:
         if self.finished is not None:
             for row, tokens in zip(rows.tolist(), ids[:, rows].T.tolist(), strict=True):
                 self.finished(start + row, tokens)
+
+
+def parts_within(
+    prompts: int,
+    draws: int,
+    prompt: int,
+    new: int,
+    max_rows: int,
+    tokens: int | None,
+    shared: bool,
+) -> list[range]:
+    """Rows, ``draws`` of each prompt, in parts that are decoded together.
+
+    Prompts are taken together as rows and tokens allow; the draws of one are parted only where
+    tokens do not hold them all.
+
+    Args:
+        prompts: how many.
+        draws: of each.
+        prompt: tokens of the longest one.
+        new: tokens of a completion at most.
+        max_rows: rows at once, more only if one prompt has more draws.
+        tokens: tokens at once, padding included; None is any number.
+        shared: whether draws share the tokens of their prompt.
+    """
+    length, most, together = prompt + new, draws, max(1, max_rows // draws)
+    if tokens is not None:
+        together = min(together, tokens // (prompt + draws * new if shared else draws * length))
+        if together == 0:
+            fitting = (tokens - prompt) // new if shared else tokens // length
+            most, together = min(draws, max(1, fitting)), 1
+    rows = range(prompts * draws)
+    if most == draws:
+        return [rows[i : i + together * draws] for i in rows[:: together * draws]]
+    return [
+        rows[i + done : i + min(done + most, draws)]
+        for i in rows[::draws]
+        for done in range(0, draws, most)
+    ]
 
 
 def _concatenate(parts: Sequence[Completions], pad_id: int) -> Completions:

@@ -134,8 +134,7 @@ class AdapterPublisher:
 
     def forget(self) -> None:
         """Take nothing for granted that the server knew: the next call publishes anew."""
-        self._loaded = None
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._published = None  # but what it may still hold is yet to be withdrawn
 
     def _write(self, name: str) -> Path:
         """The adapter in a folder that appears whole."""

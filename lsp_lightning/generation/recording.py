@@ -61,8 +61,12 @@ class _Graph:
                 step(self._ids, self._positions)
         torch.cuda.current_stream().wait_stream(beside)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._logits = step(self._ids, self._positions)
+        stream = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(self._graph):
+                self._logits = step(self._ids, self._positions)
+        finally:
+            torch.cuda.set_stream(stream)  # a recording that fails leaves its own behind
 
     def __call__(self, ids: Tensor, positions: Tensor) -> Tensor:
         self._ids.copy_(ids)

@@ -152,9 +152,17 @@ class ServedEngine:
         seed: int,
         top: int | None,
     ) -> Request:
-        stops, size = self._stop_ids, self._vocabulary
-        url = self._client.url
-        return Request(url, name, prompt, draws, sampling, seed, stops, size, top)
+        return Request(
+            url=self._client.url,
+            model=name,
+            prompt=prompt,
+            draws=draws,
+            sampling=sampling,
+            seed=seed,
+            stop_ids=self._stop_ids,
+            vocabulary=self._vocabulary,
+            top=top,
+        )
 
     def _complete(self, requests: Sequence[Request], take: Callable[[int, bytes], None]) -> None:
         url, largest = self._client.url, max(request.largest_answer for request in requests)

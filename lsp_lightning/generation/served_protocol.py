@@ -58,7 +58,7 @@ class Request:
     """Tokens that end a completion: these and no others."""
     vocabulary: int
     """How many tokens there are."""
-    top: int | None = 0
+    top: int | None
     """Log-probs of so many likeliest tokens beside the sampled one's; None is no log-probs."""
 
     def payload(self) -> dict[str, object]:

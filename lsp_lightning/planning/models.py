@@ -10,16 +10,12 @@ import torch
 from torch import nn
 
 from lsp_lightning import pretrained
-from lsp_lightning.attention import register, takes_trees
+from lsp_lightning.attention import INNER, LAYERS, register, takes_trees
 from lsp_lightning.paths import resolve
 from lsp_lightning.planning.packed import pack_linear_layers
 from lsp_lightning.policy import Lora, ReferenceChoice, with_adapter
 
 CAUSAL_LM, CLASSIFIER = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
-
-#: Attentions and kinds of layers that a model may have which takes trees.
-_ATTENTIONS = ("sdpa", "eager")
-_LAYERS = {"full_attention", "sliding_attention"}
 
 
 @dataclass(frozen=True)
@@ -126,8 +122,8 @@ def _take_trees(model: Any) -> None:
     """
     config = model.config.get_text_config()
     able = (
-        config._attn_implementation in _ATTENTIONS
-        and set(getattr(config, "layer_types", None) or ()) <= _LAYERS
+        config._attn_implementation in INNER
+        and set(getattr(config, "layer_types", None) or ()) <= LAYERS
         and model._supports_attention_backend  # its attention is looked up by name
         and not model._is_stateful
     )

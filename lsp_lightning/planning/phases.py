@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lsp_lightning.attention import Inner, takes_trees
 from lsp_lightning.folding import folded
 from lsp_lightning.functional import LOGITS_AT_ONCE, selfplay_loss
+from lsp_lightning.generation.local import FULL
 from lsp_lightning.generation.sampling import sample
 from lsp_lightning.inference import inference_state
 from lsp_lightning.kv_cache import RolloutCache
@@ -27,11 +28,9 @@ from lsp_lightning.planning.decoding import (
 from lsp_lightning.planning.models import CLASSIFIER, ModelSpec, build, short_models, whole_model
 from lsp_lightning.planning.shapes import Shape, train_batch
 from lsp_lightning.planning.tracking import LiveBytes, dry_run
+from lsp_lightning.policy import causal_lm
 from lsp_lightning.tree_attention import TreeAttention
 from lsp_lightning.types import Sampling, TrainBatch
-
-#: Completions go on together until so many of them have ended: then the others are copied.
-_FULL = 0.875
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def cost(
     for factor, kept in parts:
         model = _dry_model(spec, kept)
         # passes in which no attention has a mask; those of trees have some, see _ByKernel
-        trees = takes_trees(_causal_lm(model))
+        trees = takes_trees(causal_lm(model))
         unmasked = phase is prefill if trees else phase in (update, reference, judging)
         with _kernel(spec.dtype) if unmasked else nullcontext(), dry_run() as tracker:
             total = total.plus(phase(model, tracker, shape, sampling), factor)
@@ -134,7 +133,7 @@ def update(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> 
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
-    lm = _causal_lm(model)
+    lm = causal_lm(model)
     batch, start = _batch(lm, shape), _start(tracker)
     with unset_fake_temporarily():
         reference, ones = torch.zeros(batch.mask.shape), torch.ones(shape.rows)
@@ -147,7 +146,7 @@ def update(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> 
 
 def reference(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> Cost:
     """The reference's log-probs of a micro-batch."""
-    lm, start = _causal_lm(model), _start(tracker)
+    lm, start = causal_lm(model), _start(tracker)
     with inference_state(model, "cpu"):
         completion_logprobs(lm, _batch(lm, shape), LOGITS_AT_ONCE)
     return Cost(tracker.peak - start, flops=tracker.flops)
@@ -155,7 +154,7 @@ def reference(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) 
 
 def judging(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> Cost:
     """The log-probs of the token after each row, which is a judge's prompt."""
-    lm, start = _causal_lm(model), _start(tracker)
+    lm, start = causal_lm(model), _start(tracker)
     batch = _batch(lm, replace(shape, completion=shape.completion + 1))  # the last is not read
     with inference_state(model, "cpu"):
         hidden = hidden_states(lm, batch.input_ids, batch.position_ids, batch.attention)
@@ -174,7 +173,7 @@ def scoring(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) ->
 
 def prefill(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> Cost:
     """The prompts' keys and values, and the first token of each completion."""
-    lm, start = _causal_lm(model), _start(tracker)
+    lm, start = causal_lm(model), _start(tracker)
     with inference_state(model, "cpu"), folded(lm):
         decoder = first_decoder(lm, shape)
         sample(decoder.begin(), sampling, torch.zeros(shape.rows))
@@ -183,12 +182,12 @@ def prefill(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) ->
 
 def decode(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> Cost:
     """The last step of a rollout, when the KV cache is as long as it gets; then some rows leave."""
-    lm, start = _causal_lm(model), _start(tracker)
+    lm, start = causal_lm(model), _start(tracker)
     with inference_state(model, "cpu"), folded(lm):
         logits, cache, filled = last_step(lm, tracker, shape)
         sample(logits, sampling, torch.zeros(shape.rows))
         with unset_fake_temporarily():
-            others = torch.arange(int(_FULL * shape.rows))
+            others = torch.arange(int(FULL * shape.rows))
         leave = cache.keep if isinstance(cache, RolloutCache) else cache.reorder_cache
         if len(others):  # of a single row, none goes on
             leave(others)
@@ -222,7 +221,3 @@ def _start(tracker: LiveBytes) -> int:
     tracker.flops = 0
     tracker.reset_peak()
     return tracker.live
-
-
-def _causal_lm(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

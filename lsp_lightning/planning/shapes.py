@@ -5,11 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from lsp_lightning.collate import pack
+from lsp_lightning.generation.local import MAX_ROWS, parts_within
 from lsp_lightning.planning.lengths import Rollout
 from lsp_lightning.types import Playout, Rollouts, SelfPlayRound, TrainBatch
-
-#: Rows that the engine takes together at most, whatever the budget.
-_ENGINE_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -54,14 +52,12 @@ def rollout_shape(rollout: Rollout, budget: int, shared: bool) -> tuple[Shape, i
         budget: tokens at once.
         shared: whether completions share their prompt's.
     """
-    new, draws = rollout.sampling.max_new_tokens, rollout.draws
-    each = rollout.prompt + draws * new if shared else draws * rollout.length
-    together = min(rollout.prompts, max(1, _ENGINE_ROWS // draws), budget // each)
-    if together == 0:
-        fitting = (budget - rollout.prompt) // new if shared else budget // rollout.length
-        together, draws = 1, min(draws, max(1, fitting))
-    batches = -(-rollout.prompts // together) * -(-rollout.draws // draws)
-    return Shape(together * draws, rollout.prompt, new, draws), batches
+    new = rollout.sampling.max_new_tokens
+    parts = parts_within(
+        rollout.prompts, rollout.draws, rollout.prompt, new, MAX_ROWS, budget, shared
+    )
+    rows = len(parts[0])
+    return Shape(rows, rollout.prompt, new, min(rollout.draws, rows)), len(parts)
 
 
 def batch_shape(rollout: Rollout, budget: int, shared: bool) -> Shape:

@@ -144,6 +144,12 @@ class JudgeReward(Reward):
         """Ask nothing more."""
         self._foresight.close()
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Nor where a run breaks off, after which there is no teardown."""
+        self._foresight.close()
+
     def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
         """Ask for the grade of an answer; what is compared is asked when all answers are there."""
         if self._mode == "grade" and answer is not None:
