@@ -166,7 +166,10 @@ class Sandbox(ABC):
         return self._run(program)
 
     def foresee(self, program: Program) -> None:
-        """Begin a program that :meth:`run_all` will soon be asked for; returns at once."""
+        """Begin a program that :meth:`run_all` will soon be asked for; returns at once.
+
+        A sandbox that takes no time worth mentioning may leave it all to then.
+        """
         self._foresight.begin(repr(program), partial(self.run, program))
 
     def foreseen(self, program: Program) -> Outcome | None:

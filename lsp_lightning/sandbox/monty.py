@@ -76,6 +76,9 @@ class MontySandbox(Sandbox):
         if hello.status == "error":
             raise ConfigError(KEY, f"Monty fails: {hello.detail}", "reinstall pydantic-monty")
 
+    def foresee(self, program: Program) -> None:
+        """Nothing: a program takes less time here than the sampling loses beside it."""
+
     def close(self) -> None:
         """Stop the workers; the next run starts others."""
         super().close()
