@@ -156,12 +156,6 @@ def some_rows(rows: int, new: int) -> TrainBatch:
         playout=Playout(("",) * rows, answers, group_size=1),
         rewards_NG=torch.zeros(rows, 1),
         judged_NG=torch.ones(rows, 1, dtype=torch.bool),
-        quality_NG=None,
-        challenger_N=None,
-        components={},
-        query_facts={},
-        reward_metrics={},
-        seconds={},
     )
     [batch] = pack(played, pad_id=0, token_budget=rows * (PROMPT + new))
     return batch.to(DEVICE)

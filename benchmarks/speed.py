@@ -1,7 +1,7 @@
 """How fast we are: against TRL, as work grows, prompts shared, judging meanwhile, phase by phase.
 
-python -m benchmarks.speed [--only peer scaling sharing overlap preset gpu] [--rounds 5]
-                           [--cpu-time] [--config configs/...yaml] [--quick]
+python -m benchmarks.speed [--only peer scaling sharing bound overlap preset gpu]
+                           [--rounds 5] [--cpu-time] [--config configs/...yaml] [--quick]
 
 One thread. Each section's figures replace its earlier ones in benchmarks/latest.json, with what
 they were measured with; those of a section that was not asked for, or could not run, stay.
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks import (
+    speed_bound,
     speed_gpu,
     speed_overlap,
     speed_peer,
@@ -38,6 +39,7 @@ SECTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] =
     "peer": (speed_peer.peer, speed_peer.QUICK, speed_peer.FIXED),
     "scaling": (speed_scaling.scaling, speed_scaling.QUICK, speed_scaling.FIXED),
     "sharing": (speed_sharing.sharing, speed_sharing.QUICK, speed_sharing.FIXED),
+    "bound": (speed_bound.bound, speed_bound.QUICK, speed_bound.FIXED),
     "overlap": (speed_overlap.overlap, speed_overlap.QUICK, speed_overlap.FIXED),
     "preset": (speed_preset.preset, speed_preset.QUICK, speed_preset.FIXED),
     "gpu": (speed_gpu.gpu, speed_gpu.QUICK, speed_gpu.FIXED),

@@ -59,10 +59,11 @@ def located(error: ConfigError) -> ConfigError:
 
     The keys that lead there are those whose values were being looked at when it was raised.
     """
-    if not error.key.startswith("init_args."):
+    above = list(_keys_on_the_way(error.__traceback__))
+    if not above or not error.key.startswith("init_args."):
         return error
-    key = ".init_args.".join([*_keys_on_the_way(error.__traceback__), ""])
-    return ConfigError(f"{key.removesuffix('init_args.')}{error.key}", error.problem, error.remedy)
+    key = ".init_args.".join([*above, error.key.removeprefix("init_args.")])
+    return ConfigError(key, error.problem, error.remedy)
 
 
 def _keys_on_the_way(trace: TracebackType | None) -> Iterator[str]:

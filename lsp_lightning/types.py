@@ -151,17 +151,17 @@ class SelfPlayRound:
     """Weighted sum of the task rewards, R."""
     judged_NG: Tensor
     """(N, G) bool: every reward could judge the answer. A group without one teaches nothing."""
-    quality_NG: Tensor | None
+    quality_NG: Tensor | None = None
     """Weighted sum of the quality rewards, Q; None for LSP-Zero."""
-    challenger_N: Tensor | None
+    challenger_N: Tensor | None = None
     """Weighted sum of rewards for the Challenger alone, or None."""
-    components: Mapping[str, Tensor]
+    components: Mapping[str, Tensor] = field(default_factory=dict)
     """Every reward by name, unweighted, (N, G) or (N,), NaN where it could not judge."""
-    query_facts: Mapping[str, tuple[object, ...]]
+    query_facts: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     """What verifiers know of each query, by name (malformed, level, family ...), N values each."""
-    reward_metrics: Mapping[str, Tensor | float]
+    reward_metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
     """What else the rewards log, as ``reward/metric``."""
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall time by phase."""
 
     @property

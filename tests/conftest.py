@@ -9,9 +9,10 @@ import pytest
 import torch
 import transformers
 from published_sizes import published_config
+from small_game import brief
 from tiny_models import build_llama, build_qwen3
 
-from lsp_lightning import ConfigError, Policy, pretrained
+from lsp_lightning import ConfigError, Policy, asking, pretrained
 from lsp_lightning.paths import resolve
 from lsp_lightning.planning import lengths, settings
 
@@ -25,6 +26,12 @@ def tiny_llama_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def brief_folder(tiny_llama_folder, tmp_path_factory) -> Path:
+    """The tiny Llama, most of whose completions end early. Read only."""
+    return brief(tiny_llama_folder, tmp_path_factory.mktemp("brief") / "model")
+
+
+@pytest.fixture(scope="session")
 def tiny_qwen3_folder(tmp_path_factory) -> Path:
     """A random two-layer Qwen3 with a byte-level tokenizer. Read only: make your own to change."""
     return build_qwen3(tmp_path_factory.mktemp("qwen3"))
@@ -34,6 +41,12 @@ def tiny_qwen3_folder(tmp_path_factory) -> Path:
 def tiny_policy(tiny_llama_folder) -> Policy:
     """The tiny Llama as policy and reference, for tests that change no weight."""
     return Policy(str(tiny_llama_folder))
+
+
+@pytest.fixture
+def short_pauses(monkeypatch):
+    """Clients of servers try again almost at once."""
+    monkeypatch.setattr(asking, "_FIRST_WAIT", 0.01)
 
 
 @pytest.fixture

@@ -71,10 +71,6 @@ def scored_round(
         judged_NG=judged_NG if judged_NG.dim() == 2 else judged_NG.unsqueeze(1).expand(n, g),
         quality_NG=None if quality is None else torch.tensor(quality),
         challenger_N=None if challenger is None else torch.tensor(challenger),
-        components={},
-        query_facts={},
-        reward_metrics={},
-        seconds={},
     )
 
 

@@ -15,7 +15,15 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from benchmarks import speed, speed_gpu, speed_overlap, speed_peer, speed_scaling, speed_sharing
+from benchmarks import (
+    speed,
+    speed_bound,
+    speed_gpu,
+    speed_overlap,
+    speed_peer,
+    speed_scaling,
+    speed_sharing,
+)
 from benchmarks.random_model import Shape, make_random_model
 from benchmarks.speed_game import Game, Size
 from benchmarks.speed_peer import check_equal, summary
@@ -148,6 +156,17 @@ def test_the_gpu_section_runs_though_what_a_cpu_makes_of_it_says_nothing():
     assert [row["weights"] for row in rows] == ["bf16", "nf4"]
     assert rows[1]["bytes"] < rows[0]["bytes"]
     assert all(row["bound"] > 0 for row in rows)
+
+
+def test_the_bound_counts_the_operations_of_products(capsys):
+    a, b = torch.randn(30, 40), torch.randn(40, 50)
+    found = speed_bound.operations(lambda: (a @ b).relu())
+    assert found["flops"] == 2 * 30 * 40 * 50
+    assert found["products"] > 0 < found["other"]
+    rows = speed_bound.bound(**speed_bound.QUICK)
+    assert [row["phase"] for row in rows] == ["rollouts", "update"]
+    assert all(row["attention"] > 0 and row["bound"] > 0 for row in rows)
+    assert "M, update |" in capsys.readouterr().out
 
 
 def test_judging_meanwhile_is_measured_against_judging_after(monkeypatch, capsys):

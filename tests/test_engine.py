@@ -130,12 +130,6 @@ def as_round(prompts, draws, completions: Completions, temperature):
         playout=Playout(("q",) * n, answers, draws),
         rewards_NG=torch.zeros(n, draws),
         judged_NG=torch.ones((n, draws), dtype=torch.bool),
-        quality_NG=None,
-        challenger_N=None,
-        components={},
-        query_facts={},
-        reward_metrics={},
-        seconds={},
     )
 
 

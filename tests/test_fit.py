@@ -29,8 +29,8 @@ ROUNDS = 5
 
 
 @pytest.fixture(scope="module")
-def base(tiny_llama_folder, tmp_path_factory):
-    return str(brief(tiny_llama_folder, tmp_path_factory.mktemp("brief") / "model"))
+def base(brief_folder):
+    return str(brief_folder)
 
 
 def falling(optimizer):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_game import brief, make_policy, stir, tiny_round
+from small_game import make_policy, stir, tiny_round
 
 from lsp_lightning import round_advantages
 from lsp_lightning.collate import longest_row, pack
@@ -142,8 +142,8 @@ def test_a_state_is_gone_on_with_unless_another_size_is_asked_for():
 
 
 @pytest.fixture(scope="module")
-def base(tiny_llama_folder, tmp_path_factory):
-    return brief(tiny_llama_folder, tmp_path_factory.mktemp("brief") / "model")
+def base(brief_folder):
+    return brief_folder
 
 
 @pytest.fixture

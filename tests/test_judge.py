@@ -38,6 +38,8 @@ from lsp_lightning.prompts import (
 )
 from lsp_lightning.rewards import RewardError, score_all
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
 TINYWORLD = resolve("pkg:lsp_lightning/tinyworld/base")
 TINYWORLD_PROMPT = "pkg:lsp_lightning/tinyworld/prompts/judge.txt"
 KEY = "model.rewards.JudgeReward"
@@ -56,11 +58,6 @@ def grade(points: int) -> str:
 def fault_name(fault: object) -> str | None:
     """A misbehaviour's name as a test's id; pytest's own for the rest."""
     return getattr(fault, "__name__", None)
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch):
-    monkeypatch.setattr(asking, "_FIRST_WAIT", 0.01)
 
 
 # A real judge: the packaged model behind `transformers serve`.

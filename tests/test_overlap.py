@@ -18,13 +18,15 @@ from handmade import playout, rollouts
 from loopback import hangs
 from small_game import make_policy, tiny_round
 
-from lsp_lightning import JudgeReward, Reward, VerifiableReward, asking, foresight, play_round
+from lsp_lightning import JudgeReward, Reward, VerifiableReward, foresight, play_round
 from lsp_lightning.foresight import Foresight
 from lsp_lightning.queries import Drawn, QuerySource
 from lsp_lightning.rewards import Group, RoundVerifier, Verdict, score_all
 from lsp_lightning.rewards.verifiers import CodeVerifier, MathVerifier, ProgramOutputVerifier
 from lsp_lightning.sandbox import Limits, MontySandbox, Outcome, Program, Sandbox
 from lsp_lightning.workers import LineWorkers
+
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 # A sampler that follows a script, in place of an engine.
 
@@ -356,11 +358,6 @@ def test_a_program_that_took_too_long_beside_the_sampling_is_run_again(monkeypat
 
 def grade(points: int) -> str:
     return f"<Calculation>{points}</Calculation><Score>{points}</Score>"
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch):
-    monkeypatch.setattr(asking, "_FIRST_WAIT", 0.01)
 
 
 JUDGED = [["4", "5", "4", "<think>4</think> 5"], ["sea", "sand", "", "lake"]]

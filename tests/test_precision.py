@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from lightning.pytorch import Callback
-from small_game import SHORT_PROMPT, Checksum, brief, make_policy, stir, tiny_round, tiny_trainer
+from small_game import SHORT_PROMPT, Checksum, make_policy, stir, tiny_round, tiny_trainer
 
 from lsp_lightning import (
     Challenger,
@@ -82,8 +82,8 @@ def test_what_cannot_be_trained_is_refused_in_one_line(dtype, with_lora, family)
 
 
 @pytest.fixture(scope="module")
-def base(tiny_llama_folder, tmp_path_factory):
-    return brief(tiny_llama_folder, tmp_path_factory.mktemp("brief") / "model")
+def base(brief_folder):
+    return brief_folder
 
 
 def policy_in(base, dtype):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from handmade import playout
 from lightning.pytorch import Callback
-from small_game import SHORT_PROMPT, Checksum, brief, tiny_trainer
+from small_game import SHORT_PROMPT, Checksum, tiny_trainer
 
 from lsp_lightning import (
     Challenger,
@@ -27,8 +27,8 @@ ROUNDS = 4
 
 
 @pytest.fixture(scope="module")
-def base(tiny_llama_folder, tmp_path_factory):
-    return str(brief(tiny_llama_folder, tmp_path_factory.mktemp("brief") / "model"))
+def base(brief_folder):
+    return str(brief_folder)
 
 
 def letters(query, answers, reference):

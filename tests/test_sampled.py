@@ -17,9 +17,9 @@ PLAIN = LossSettings(beta=0.0, kl="k1_in_reward", alpha_ch=0.7)
 
 
 @pytest.fixture(scope="module")
-def policy(tiny_llama_folder, tmp_path_factory):
+def policy(brief_folder):
     """In double precision, and far enough from its reference for the KL term to count."""
-    policy = make_policy(brief(tiny_llama_folder, tmp_path_factory.mktemp("brief") / "model"))
+    policy = make_policy(brief_folder)
     stir(policy, scale=0.05)
     return policy.double().eval()
 

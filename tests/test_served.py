@@ -18,10 +18,9 @@ import torch
 from loopback import Answer, drips_body, drips_headers, free_port, hangs, hangs_up
 from loopback import transformers_serve as serve
 from rollout_server import RolloutServer, as_json, refusal
-from small_game import brief, make_policy, stir
+from small_game import make_policy, stir
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lsp_lightning import asking
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.fitting import TokenBudget
 from lsp_lightning.generation.publishing import fingerprint
@@ -32,21 +31,18 @@ from lsp_lightning.generation.served_protocol import Request
 from lsp_lightning.paths import resolve
 from lsp_lightning.types import Sampling
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
 PROMPTS = [[5, 6, 7], [20, 21, 22, 23, 24, 25], [9], [30, 31]]
 GREEDY = Sampling(temperature=0.0, max_new_tokens=8)
 FREE = Sampling(max_new_tokens=8)
 BUDGET = TokenBudget("model.rollouts.tokens", 65_536)
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch):
-    monkeypatch.setattr(asking, "_FIRST_WAIT", 0.01)
-
-
 @pytest.fixture(scope="module")
-def base(tiny_llama_folder, tmp_path_factory):
+def base(brief_folder):
     """A model whose completions often end early."""
-    return brief(tiny_llama_folder, tmp_path_factory.mktemp("brief") / "model")
+    return brief_folder
 
 
 @pytest.fixture

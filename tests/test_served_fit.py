@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch import Callback
 from loopback import free_port, hangs, hangs_up
 from rollout_server import RolloutServer, as_json
-from small_game import SHORT_PROMPT, Checksum, brief, tiny_trainer
+from small_game import SHORT_PROMPT, Checksum, tiny_trainer
 
 from lsp_lightning import (
     Challenger,
@@ -23,11 +23,12 @@ from lsp_lightning import (
     SelfPlayModule,
     ServedRollouts,
     VerifiableReward,
-    asking,
 )
 from lsp_lightning.generation import publishing, served_client
 from lsp_lightning.main import main
 from lsp_lightning.paths import resolve
+
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 ROOT = Path(__file__).parent.parent
 TINY = str(ROOT / "configs" / "tiny_lsp.yaml")
@@ -37,14 +38,9 @@ N, G = 3, 2
 REQUESTS = 1 + N
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch):
-    monkeypatch.setattr(asking, "_FIRST_WAIT", 0.01)
-
-
 @pytest.fixture(scope="module")
-def base(tiny_llama_folder, tmp_path_factory):
-    return brief(tiny_llama_folder, tmp_path_factory.mktemp("brief") / "model")
+def base(brief_folder):
+    return brief_folder
 
 
 @pytest.fixture

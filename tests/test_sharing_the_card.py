@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from handmade import playout
-from small_game import brief, make_policy, stir, tiny_round
+from small_game import make_policy, stir, tiny_round
 from test_preference import build
 from tiny_models import build_llama
 from torch.overrides import TorchFunctionMode
@@ -79,8 +79,8 @@ def card():
 
 
 @pytest.fixture(scope="module")
-def base(tiny_llama_folder, tmp_path_factory):
-    return brief(tiny_llama_folder, tmp_path_factory.mktemp("brief") / "model")
+def base(brief_folder):
+    return brief_folder
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_game import SHORT_PROMPT, brief, make_policy
+from small_game import SHORT_PROMPT, make_policy
 from tiny_models import CHARACTERS, build_llama
 
 from lsp_lightning import Challenger, ConfigError, Player, PromptFile, Sampling, SelfPlayDataModule
@@ -31,8 +31,8 @@ CONTROLS = "\x00\x07\x08\r\x1b\x7f\x9b\u202e\u2066"
 
 
 @pytest.fixture(scope="module")
-def base(tiny_llama_folder, tmp_path_factory):
-    return str(brief(tiny_llama_folder, tmp_path_factory.mktemp("brief") / "model"))
+def base(brief_folder):
+    return str(brief_folder)
 
 
 @pytest.fixture

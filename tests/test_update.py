@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_game import Checksum, brief, make_policy, stir, tiny_round
+from small_game import Checksum, make_policy, stir, tiny_round
 
 from lsp_lightning import PromptFile, SelfReward, VerifiableReward, round_advantages
 from lsp_lightning.collate import pack, sampled_logprobs
@@ -21,9 +21,9 @@ FORMS = ["k1_in_reward", "k2_loss", "k3_loss", "k1_loss"]
 
 
 @pytest.fixture(scope="module")
-def policy(tiny_llama_folder, tmp_path_factory):
+def policy(brief_folder):
     """Far enough from its reference for the KL term to count."""
-    policy = make_policy(brief(tiny_llama_folder, tmp_path_factory.mktemp("brief") / "model"))
+    policy = make_policy(brief_folder)
     stir(policy, scale=0.05)
     policy.eval()
     return policy

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_game import brief, make_policy, stir
+from small_game import make_policy, stir
 
 from lsp_lightning import PreferenceReward, Reward, Sampling, SelfReward, VerifiableReward
 from lsp_lightning.callbacks.summary import heldout_line, parameter_counts
@@ -53,8 +53,8 @@ class Taste(Reward):
 
 
 @pytest.fixture(scope="module")
-def base(tiny_llama_folder, tmp_path_factory):
-    return str(brief(tiny_llama_folder, tmp_path_factory.mktemp("brief") / "model"))
+def base(brief_folder):
+    return str(brief_folder)
 
 
 def play(policy, reward, opponent=None, draws=2, tasks=TASKS):

@@ -113,12 +113,6 @@ def train_batch(shape: Shape, shared: bool) -> TrainBatch:
         playout=Playout(("",) * shape.rows, answers, 1),
         rewards_NG=ones,
         judged_NG=ones.bool(),
-        quality_NG=None,
-        challenger_N=None,
-        components={},
-        query_facts={},
-        reward_metrics={},
-        seconds={},
     )
     (batch,) = pack(played, 0, shape.rows * shape.length, shared)
     return batch

@@ -1,0 +1,99 @@
+"""What bounds rollouts and updates: the products they cannot do without, at this machine's best.
+
+Seconds are of plain runs; how they divide is told by torch's profiler in another run, whose own
+cost falls on what is not an operation.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.random_model import Shape, make_random_model
+from benchmarks.speed_game import Game, Size
+from benchmarks.speed_ours import MICRO_BATCH
+from benchmarks.speed_peer import SHAPES
+from benchmarks.speed_work import WARM_UP
+
+QUICK: dict[str, Any] = {"shapes": (Shape(64, 1, 128),), "size": Size(2, 2, 4, 32), "repeats": 1}
+FIXED = {"warm_up": WARM_UP, "micro_batch_tokens": MICRO_BATCH, "clock": "wall"}
+_PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm")
+
+
+def bound(
+    shapes: tuple[Shape, ...] = SHAPES,
+    size: Size = Size(),  # noqa: B008 - frozen
+    repeats: int = 5,
+) -> list[dict[str, Any]]:
+    """Each model's phases, a dict each: seconds in all, by kind of operation, and of the bound."""
+    best = products_a_second()
+    print(f"\nproducts of two matrices of 1024 x 1024: {best / 1e9:.0f} GF/s")
+    print("| model, phase | s | products | attention | other operations | GF | at least, s | x |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    found = []
+    for shape in shapes:
+        with tempfile.TemporaryDirectory() as folder:
+            parameters = make_random_model(Path(folder), shape)
+            for name, row in phases(Game(Path(folder), "wall", MICRO_BATCH), size, repeats).items():
+                row |= {"bound": row["flops"] / best}
+                found.append({"parameters": parameters, "phase": name, **row})
+                times = " | ".join(
+                    f"{row[k]:.3f}" for k in ("seconds", "products", "attention", "other")
+                )
+                print(
+                    f"| {parameters / 1e6:.1f}M, {name} | {times} | {row['flops'] / 1e9:.1f} | "
+                    f"{row['bound']:.3f} | {row['seconds'] / row['bound']:.1f} |",
+                    flush=True,
+                )
+    return found
+
+
+def products_a_second(side: int = 1024, repeats: int = 10) -> float:
+    """Floating-point operations a second of the best product of two square matrices, float32."""
+    a, b = torch.randn(side, side), torch.randn(side, side)
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - start)
+    return 2 * side**3 / min(seconds)
+
+
+def phases(game: Game, size: Size, repeats: int) -> dict[str, dict[str, float]]:
+    """Seconds of rollouts and update, and what they are made of."""
+    runs = [game.seconds(size) for _ in range(WARM_UP + repeats)][WARM_UP:]
+    played = game.play(size)
+    steps: dict[str, Callable[[], object]] = {
+        "rollouts": lambda: game.play(size),
+        "update": lambda: game.learn(played),
+    }
+    return {
+        name: {"seconds": statistics.median(run[name] for run in runs), **operations(step)}
+        for name, step in steps.items()
+    }
+
+
+def operations(step: Callable[[], object]) -> dict[str, float]:
+    """Seconds by kind of operation, and floating-point operations of the products."""
+    step()  # the first one pays for its memory
+    # counting keeps inputs alive, which takes memory and so time: it is done in a run of its own
+    timed, counted = (_profiled(step, with_flops) for with_flops in (False, True))
+    found = {"products": 0.0, "attention": 0.0, "other": 0.0}
+    for event in timed:
+        kind = "products" if event.key in _PRODUCTS else "other"
+        if "scaled_dot_product" in event.key:
+            kind = "attention"
+        if event.key.startswith("aten::"):
+            found[kind] += event.self_cpu_time_total / 1e6
+    return {**found, "flops": sum(event.flops for event in counted if event.key in _PRODUCTS)}
+
+
+def _profiled(step: Callable[[], object], with_flops: bool) -> Any:
+    with profile(activities=[ProfilerActivity.CPU], with_flops=with_flops) as seen:
+        step()
+    return seen.key_averages()
