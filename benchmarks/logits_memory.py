@@ -30,8 +30,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
 from lsp_lightning import Policy
-from lsp_lightning.collate import pack
 from lsp_lightning.functional import selfplay_loss
+from lsp_lightning.training.batches import pack
 from lsp_lightning.types import Playout, Rollouts, SelfPlayRound, TrainBatch
 
 PROMPT, NEW, HIDDEN, LAYERS, BETA = 64, 128, 256, 4, 0.02

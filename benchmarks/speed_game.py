@@ -8,11 +8,11 @@ import torch
 from benchmarks.speed_ours import alternating
 from benchmarks.speed_work import ALPHA, BETA, CLOCKS, MAX_NORM, RANK, RATE, Clock, make_queries
 from lsp_lightning import FunctionReward, Lora, Player, Policy, Sampling, play_round
-from lsp_lightning.fitting import TokenBudget
-from lsp_lightning.queries import Drawn, QuerySource
-from lsp_lightning.selfplay import Advantages
+from lsp_lightning.game.payoffs import Advantages
+from lsp_lightning.game.queries import Drawn, QuerySource
+from lsp_lightning.runtime.memory import TokenBudget
+from lsp_lightning.training.gradient import LossSettings, RoundUpdate
 from lsp_lightning.types import SelfPlayRound
-from lsp_lightning.update import LossSettings, RoundUpdate
 
 #: Tokens of a micro-batch, as the module's default is.
 MICRO_BATCH = 8192

@@ -14,7 +14,7 @@ import torch
 from benchmarks.random_model import Shape, make_random_model
 from benchmarks.speed_work import ALPHA, RANK, make_queries
 from lsp_lightning import Lora, Player, Policy, Sampling
-from lsp_lightning.quantization import Quantization
+from lsp_lightning.models.quantization import Quantization
 
 #: The shapes of Llama 3.2.
 SHAPES = {

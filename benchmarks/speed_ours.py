@@ -23,11 +23,11 @@ from lsp_lightning import (
     SelfPlayDataModule,
     SelfPlayModule,
 )
-from lsp_lightning.fitting import TokenBudget
 from lsp_lightning.generation import Engine, LocalEngine
-from lsp_lightning.generation.publishing import TrainedPolicy
+from lsp_lightning.generation.served.adapters import TrainedPolicy
+from lsp_lightning.runtime.memory import TokenBudget
+from lsp_lightning.training.gradient import RoundUpdate
 from lsp_lightning.types import SelfPlayRound
-from lsp_lightning.update import RoundUpdate
 
 #: Tokens of a micro-batch, as in the presets for CPUs.
 MICRO_BATCH = 4096

@@ -28,7 +28,7 @@ from lsp_lightning import (
     VerifiableReward,
     play_round,
 )
-from lsp_lightning.queries import Drawn, QuerySource
+from lsp_lightning.game.queries import Drawn, QuerySource
 from lsp_lightning.rewards import Verifier
 from lsp_lightning.sandbox import BubblewrapSandbox
 

@@ -16,10 +16,11 @@ import torch
 
 from benchmarks.runs import Arm, cell, folder, play_all, queries_met
 from lsp_lightning import Challenger, Player, Policy, Sampling, VerifiableReward
-from lsp_lightning.heldout import score_tasks
-from lsp_lightning.metrics import fact_metrics, pass_at_k
-from lsp_lightning.queries import read_queries
+from lsp_lightning.functional.evaluation import pass_at_k
+from lsp_lightning.game.evaluation import score_tasks
+from lsp_lightning.game.queries import read_queries
 from lsp_lightning.tinyworld.verifier import TinyWorldVerifier
+from lsp_lightning.training.metrics import fact_metrics
 
 WORLD = "pkg:lsp_lightning/tinyworld"
 DRAWS, QUERIES = 8, 512

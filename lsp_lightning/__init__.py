@@ -11,27 +11,27 @@ __version__ = "0.1.0"
 
 _HOME = {
     "BubblewrapSandbox": "sandbox",
-    "Challenger": "queries",
+    "Challenger": "game.queries",
     "CodeVerifier": "rewards.verifiers",
     "ConfigError": "errors",
     "FormReward": "rewards",
-    "FrozenPlayer": "player",
+    "FrozenPlayer": "game.player",
     "FunctionReward": "rewards",
     "InstructionVerifier": "rewards.verifiers",
     "JudgeReward": "rewards",
     "LengthReward": "rewards",
     "LocalEngine": "generation",
     "LocalRollouts": "generation",
-    "Lora": "policy",
+    "Lora": "models.policy",
     "MathVerifier": "rewards.verifiers",
     "MontySandbox": "sandbox",
     "NoveltyReward": "rewards",
-    "PayoffSettings": "selfplay",
-    "Player": "player",
-    "Policy": "policy",
+    "PayoffSettings": "game.payoffs",
+    "Player": "game.player",
+    "Policy": "models.policy",
     "PreferenceReward": "rewards",
     "ProgramOutputVerifier": "rewards.verifiers",
-    "PromptFile": "queries",
+    "PromptFile": "game.queries",
     "Reward": "rewards",
     "Sampling": "types",
     "SelfPlayDataModule": "datamodule",
@@ -40,8 +40,8 @@ _HOME = {
     "ServedRollouts": "generation",
     "VerifiableReward": "rewards",
     "Verifier": "rewards",
-    "play_round": "selfplay",
-    "round_advantages": "selfplay",
+    "play_round": "game.round",
+    "round_advantages": "game.payoffs",
 }
 
 __all__ = sorted(_HOME)
@@ -49,16 +49,19 @@ __all__ = sorted(_HOME)
 if TYPE_CHECKING:
     from lsp_lightning.datamodule import SelfPlayDataModule as SelfPlayDataModule
     from lsp_lightning.errors import ConfigError as ConfigError
+    from lsp_lightning.game.payoffs import PayoffSettings as PayoffSettings
+    from lsp_lightning.game.payoffs import round_advantages as round_advantages
+    from lsp_lightning.game.player import FrozenPlayer as FrozenPlayer
+    from lsp_lightning.game.player import Player as Player
+    from lsp_lightning.game.queries import Challenger as Challenger
+    from lsp_lightning.game.queries import PromptFile as PromptFile
+    from lsp_lightning.game.round import play_round as play_round
     from lsp_lightning.generation import LocalEngine as LocalEngine
     from lsp_lightning.generation import LocalRollouts as LocalRollouts
     from lsp_lightning.generation import ServedRollouts as ServedRollouts
+    from lsp_lightning.models.policy import Lora as Lora
+    from lsp_lightning.models.policy import Policy as Policy
     from lsp_lightning.module import SelfPlayModule as SelfPlayModule
-    from lsp_lightning.player import FrozenPlayer as FrozenPlayer
-    from lsp_lightning.player import Player as Player
-    from lsp_lightning.policy import Lora as Lora
-    from lsp_lightning.policy import Policy as Policy
-    from lsp_lightning.queries import Challenger as Challenger
-    from lsp_lightning.queries import PromptFile as PromptFile
     from lsp_lightning.rewards import FormReward as FormReward
     from lsp_lightning.rewards import FunctionReward as FunctionReward
     from lsp_lightning.rewards import JudgeReward as JudgeReward
@@ -75,9 +78,6 @@ if TYPE_CHECKING:
     from lsp_lightning.rewards.verifiers import ProgramOutputVerifier as ProgramOutputVerifier
     from lsp_lightning.sandbox import BubblewrapSandbox as BubblewrapSandbox
     from lsp_lightning.sandbox import MontySandbox as MontySandbox
-    from lsp_lightning.selfplay import PayoffSettings as PayoffSettings
-    from lsp_lightning.selfplay import play_round as play_round
-    from lsp_lightning.selfplay import round_advantages as round_advantages
     from lsp_lightning.types import Sampling as Sampling
 
 

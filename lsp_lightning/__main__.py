@@ -1,5 +1,5 @@
 """``python -m lsp_lightning`` is ``lsp-lightning``."""
 
-from lsp_lightning.main import main
+from lsp_lightning.cli.main import main
 
 raise SystemExit(main())

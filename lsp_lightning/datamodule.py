@@ -8,9 +8,9 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, Trainer
 
 from lsp_lightning.errors import ConfigError, require_at_least
-from lsp_lightning.prompts import SOLVER, read_template
-from lsp_lightning.queries import Challenger, Query, QuerySource, check_sampling, read_queries
+from lsp_lightning.game.queries import Challenger, Query, QuerySource, check_sampling, read_queries
 from lsp_lightning.seeding import derive_seed
+from lsp_lightning.text.prompts import SOLVER, read_template
 from lsp_lightning.types import Sampling, SelfPlayRound
 
 

@@ -10,31 +10,28 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lsp_lightning import resume
+from lsp_lightning.callbacks.close_engine import ClosesEngine
 from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.fitting import Budgets
 from lsp_lightning.functional import AdvantageScale, ChallengerObjective, KLForm, learnability
+from lsp_lightning.game.evaluation import Exam, HeldOutBoard, answer_greedily, heldout_reward
+from lsp_lightning.game.payoffs import Advantages, InvalidQuery, PayoffSettings, round_advantages
+from lsp_lightning.game.player import FrozenPlayer, Player
+from lsp_lightning.game.queries import Query
+from lsp_lightning.game.round import play_round
 from lsp_lightning.generation import LocalRollouts, RolloutSettings
-from lsp_lightning.heldout import Exam, HeldOutBoard, answer_greedily, heldout_reward
-from lsp_lightning.metrics import Means, round_metrics
+from lsp_lightning.models.loading import check_policy
+from lsp_lightning.models.policy import Dtype, Lora, Policy, ReferenceChoice
+from lsp_lightning.models.quantization import Quantization
 from lsp_lightning.planning.lengths import check_model
-from lsp_lightning.player import ClosesEngine, FrozenPlayer, Player
-from lsp_lightning.policy import Dtype, Lora, Policy, ReferenceChoice
-from lsp_lightning.pretrained import check_policy
-from lsp_lightning.quantization import Quantization
-from lsp_lightning.queries import Query
 from lsp_lightning.rewards import Reward, check_rewards, is_binary
+from lsp_lightning.runtime.means import Means
+from lsp_lightning.runtime.memory import Budgets
 from lsp_lightning.seeding import derive_seed
-from lsp_lightning.selfplay import (
-    Advantages,
-    InvalidQuery,
-    PayoffSettings,
-    play_round,
-    round_advantages,
-)
+from lsp_lightning.training import resume
+from lsp_lightning.training.gradient import LossSettings, RoundUpdate, by_round
+from lsp_lightning.training.metrics import round_metrics
 from lsp_lightning.types import SelfPlayRound
-from lsp_lightning.update import LossSettings, RoundUpdate, by_round
 
 
 class SelfPlayModule(LightningModule):

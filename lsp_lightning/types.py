@@ -26,7 +26,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from lsp_lightning.prompts import without_thinking
+from lsp_lightning.text.prompts import without_thinking
 
 
 class Role(StrEnum):

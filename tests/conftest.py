@@ -12,9 +12,11 @@ from published_sizes import published_config
 from small_game import brief
 from tiny_models import build_llama, build_qwen3
 
-from lsp_lightning import ConfigError, Policy, asking, pretrained
+from lsp_lightning import ConfigError, Policy
+from lsp_lightning.models import loading as pretrained
 from lsp_lightning.paths import resolve
 from lsp_lightning.planning import lengths, settings
+from lsp_lightning.runtime import http as asking
 
 torch.set_num_threads(1)
 

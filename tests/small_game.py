@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lsp_lightning import Challenger, Lora, Player, Policy, Sampling, VerifiableReward, play_round
-from lsp_lightning.cli import _DEFAULTS as TRAINER_DEFAULTS
+from lsp_lightning.cli.app import _DEFAULTS as TRAINER_DEFAULTS
 from lsp_lightning.rewards import Verifier
 
 SHORT_PROMPT = str(Path(__file__).with_name("short_prompt.txt"))

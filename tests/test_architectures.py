@@ -13,10 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 from transformers.utils import chat_template_utils
 
-from lsp_lightning.collate import pack
-from lsp_lightning.generation import LocalEngine, static_cache
-from lsp_lightning.generation.decoding import TreeDecoder
-from lsp_lightning.inference import inference_state, pad_left
+from lsp_lightning.generation import LocalEngine
+from lsp_lightning.models.modes import inference_state
+from lsp_lightning.prefix import static_cache
+from lsp_lightning.prefix.decoders import TreeDecoder
+from lsp_lightning.text.padding import pad_left
+from lsp_lightning.training.batches import pack
 from lsp_lightning.types import Sampling
 
 #: Grouped queries and scaled rotary angles; norms of queries and keys; two kinds of sliding

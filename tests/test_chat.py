@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
 from transformers import BertTokenizer
 from transformers.utils import chat_template_utils
 
-from lsp_lightning.chat import PLAIN_TEMPLATE, TODAY, ChatCodec, fill, pinned, turn_end_ids
+from lsp_lightning.text.chat import PLAIN_TEMPLATE, TODAY, ChatCodec, fill, pinned, turn_end_ids
 
 HARMLESS = [
     "hi",

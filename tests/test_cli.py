@@ -17,8 +17,8 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 
-from lsp_lightning.cli import claim_run_folder
-from lsp_lightning.main import main
+from lsp_lightning.cli.app import claim_run_folder
+from lsp_lightning.cli.main import main
 from lsp_lightning.rewards import Reward
 
 ROOT = Path(__file__).parent.parent
@@ -124,7 +124,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 def test_help_loads_nothing_heavy():
     seconds, heavy = seconds_and_modules(
-        "from lsp_lightning.main import main; assert main(['--help']) == 0"
+        "from lsp_lightning.cli.app.main import main; assert main(['--help']) == 0"
     )
     assert heavy == []
     assert seconds < 3
@@ -132,7 +132,7 @@ def test_help_loads_nothing_heavy():
 
 def test_a_mistyped_command_loads_nothing_heavy():
     _, heavy = seconds_and_modules(
-        "from lsp_lightning.main import main; assert main(['fitt']) == 2"
+        "from lsp_lightning.cli.app.main import main; assert main(['fitt']) == 2"
     )
     assert heavy == []
 

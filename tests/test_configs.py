@@ -10,7 +10,7 @@ import yaml
 from lightning.pytorch import Trainer
 
 from lsp_lightning.checks.constraints import CONSTRAINT_TEMPLATE
-from lsp_lightning.main import main
+from lsp_lightning.cli.main import main
 from lsp_lightning.paths import resolve
 
 ROOT = Path(__file__).parent.parent

@@ -4,15 +4,16 @@ import pytest
 import torch
 from small_game import make_policy, stir
 
-from lsp_lightning.attention import takes_trees
-from lsp_lightning.collate import pack
 from lsp_lightning.errors import OutOfMemory
-from lsp_lightning.fitting import TokenBudget
-from lsp_lightning.generation import LocalEngine, recording
+from lsp_lightning.generation import LocalEngine
 from lsp_lightning.generation.local import parts_within
-from lsp_lightning.generation.recording import GraphRecorder
 from lsp_lightning.generation.sampling import sample, truncate
-from lsp_lightning.inference import pad_left
+from lsp_lightning.prefix import cuda_graph as recording
+from lsp_lightning.prefix.cuda_graph import GraphRecorder
+from lsp_lightning.prefix.hooks import takes_trees
+from lsp_lightning.runtime.memory import TokenBudget
+from lsp_lightning.text.padding import pad_left
+from lsp_lightning.training.batches import pack
 from lsp_lightning.types import Completions, Playout, Rollouts, Sampling, SelfPlayRound
 
 PAD = 0

@@ -14,10 +14,10 @@ from small_game import brief, make_policy, stir
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from lsp_lightning import ConfigError, Lora, Player, Policy, Sampling
+from lsp_lightning.cli.main import main
 from lsp_lightning.export import export_run
 from lsp_lightning.export.card import code, model_card
 from lsp_lightning.export.folder import MANIFEST
-from lsp_lightning.main import main
 from lsp_lightning.rewards import Reward
 
 ROOT = Path(__file__).parent.parent

@@ -23,7 +23,7 @@ from lsp_lightning import (
 )
 from lsp_lightning.callbacks import RoundCheckpoint, Transcripts
 from lsp_lightning.errors import OutOfMemory
-from lsp_lightning.policy import Policy
+from lsp_lightning.models.policy import Policy
 
 ROUNDS = 5
 

@@ -11,13 +11,13 @@ import torch
 from small_game import make_policy, stir, tiny_round
 
 from lsp_lightning import round_advantages
-from lsp_lightning.collate import longest_row, pack
+from lsp_lightning.cli.main import main
 from lsp_lightning.errors import OutOfMemory
-from lsp_lightning.fitting import Budgets, TokenBudget, is_out_of_memory
-from lsp_lightning.main import main
-from lsp_lightning.player import FrozenPlayer
-from lsp_lightning.policy import Policy
-from lsp_lightning.update import LossSettings, RoundUpdate
+from lsp_lightning.game.player import FrozenPlayer
+from lsp_lightning.models.policy import Policy
+from lsp_lightning.runtime.memory import Budgets, TokenBudget, is_out_of_memory
+from lsp_lightning.training.batches import longest_row, pack
+from lsp_lightning.training.gradient import LossSettings, RoundUpdate
 
 SMALL_RUN = [
     "fit",

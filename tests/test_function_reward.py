@@ -11,7 +11,7 @@ from handmade import playout
 from lightning.pytorch import Trainer
 
 from lsp_lightning import ConfigError, FunctionReward
-from lsp_lightning.main import main
+from lsp_lightning.cli.main import main
 from lsp_lightning.rewards import RewardError, check_rewards, in_unit_range, is_binary, score_all
 
 ROOT = Path(__file__).parent.parent

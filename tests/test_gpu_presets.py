@@ -8,8 +8,8 @@ import torch
 import yaml
 from published_sizes import published_config
 
-from lsp_lightning import pretrained
-from lsp_lightning.main import main
+from lsp_lightning.cli.main import main
+from lsp_lightning.models import loading as pretrained
 from lsp_lightning.planning.models import layer_kinds
 from lsp_lightning.planning.report import USABLE
 

@@ -25,9 +25,11 @@ from loopback import (
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lsp_lightning import ConfigError, JudgeReward, asking
+from lsp_lightning import ConfigError, JudgeReward
 from lsp_lightning.paths import resolve
-from lsp_lightning.prompts import (
+from lsp_lightning.rewards import RewardError, score_all
+from lsp_lightning.runtime import http as asking
+from lsp_lightning.text.prompts import (
     COMPARE,
     JUDGE,
     MAX_SCORE,
@@ -36,7 +38,6 @@ from lsp_lightning.prompts import (
     parse_winner,
     without_controls,
 )
-from lsp_lightning.rewards import RewardError, score_all
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
 
@@ -578,7 +579,7 @@ def test_a_request_that_failed_is_asked_again_in_the_next_round():
 
 
 def test_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr("lsp_lightning.rewards.reply_cache._IN_MEMORY", 6)
+    monkeypatch.setattr("lsp_lightning.rewards.judge.reward.cache._IN_MEMORY", 6)
     with StandIn(lambda k, p: says(grade(7))) as server:
         judge = JudgeReward(server.url, "m", concurrency=1)
         judge.score(big_round(5))

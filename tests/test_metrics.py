@@ -12,9 +12,11 @@ import torch
 from handmade import playout, rollouts, scored_round
 
 from lsp_lightning import round_advantages
-from lsp_lightning.metrics import Means, fact_metrics, pass_at_k, round_metrics
+from lsp_lightning.functional.evaluation import pass_at_k
+from lsp_lightning.runtime.means import Means
+from lsp_lightning.training.gradient import UpdateFacts
+from lsp_lightning.training.metrics import fact_metrics, round_metrics
 from lsp_lightning.types import Role
-from lsp_lightning.update import UpdateFacts
 
 NAN = float("nan")
 

@@ -18,13 +18,14 @@ from handmade import playout, rollouts
 from loopback import hangs
 from small_game import make_policy, tiny_round
 
-from lsp_lightning import JudgeReward, Reward, VerifiableReward, foresight, play_round
-from lsp_lightning.foresight import Foresight
-from lsp_lightning.queries import Drawn, QuerySource
+from lsp_lightning import JudgeReward, Reward, VerifiableReward, play_round
+from lsp_lightning.game.queries import Drawn, QuerySource
 from lsp_lightning.rewards import Group, RoundVerifier, Verdict, score_all
 from lsp_lightning.rewards.verifiers import CodeVerifier, MathVerifier, ProgramOutputVerifier
+from lsp_lightning.runtime import background as foresight
+from lsp_lightning.runtime.background import Foresight
+from lsp_lightning.runtime.workers import LineWorkers
 from lsp_lightning.sandbox import Limits, MontySandbox, Outcome, Program, Sandbox
-from lsp_lightning.workers import LineWorkers
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
 
@@ -283,7 +284,7 @@ def test_where_there_is_time_judging_has_nothing_left_to_ask(case, monkeypatch):
 
 # What is gained: the longer of both times instead of their sum.
 
-SLOW = "import time\nfrom lsp_lightning.workers import serve\n" + (
+SLOW = "import time\nfrom lsp_lightning.runtime.workers import serve\n" + (
     "def handle(request):\n    time.sleep(0.05)\n    return len(request) % 2 == 0\nserve(handle)\n"
 )
 
@@ -330,7 +331,7 @@ def test_what_took_too_long_beside_the_sampling_gets_its_time_afterwards(tmp_pat
     """Its time is the clock's, and where cores are few the sampling takes of it."""
     flag = tmp_path / "sampled"
     (tmp_path / "slow_beside.py").write_text(
-        "import pathlib, time\nfrom lsp_lightning.workers import serve\n"
+        "import pathlib, time\nfrom lsp_lightning.runtime.workers import serve\n"
         f"def handle(request):\n    time.sleep(0 if pathlib.Path({str(flag)!r}).exists() else 9)\n"
         "    return 1\nserve(handle)\n"
     )

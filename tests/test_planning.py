@@ -12,11 +12,13 @@ from torch import nn
 from transformers import Gemma3TextConfig, MixtralConfig
 
 from lsp_lightning import PreferenceReward, SelfPlayDataModule, SelfPlayModule, SelfReward
+from lsp_lightning.cli.main import main
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional import selfplay_loss
+from lsp_lightning.game.queries import Challenger
 from lsp_lightning.generation import LocalEngine
-from lsp_lightning.generation.rollouts import ServedRollouts
-from lsp_lightning.main import main
+from lsp_lightning.generation.settings import ServedRollouts
+from lsp_lightning.models.policy import Lora, Policy
 from lsp_lightning.planning import check_model, estimate, memory_line, phases, settings
 from lsp_lightning.planning.advice import advice
 from lsp_lightning.planning.estimate import GIB, make_plan
@@ -34,8 +36,6 @@ from lsp_lightning.planning.report import report
 from lsp_lightning.planning.settings import read_settings
 from lsp_lightning.planning.shapes import Shape, batch_shape, train_batch
 from lsp_lightning.planning.tracking import LiveBytes, dry_run
-from lsp_lightning.policy import Lora, Policy
-from lsp_lightning.queries import Challenger
 from lsp_lightning.types import Sampling
 
 ROOT = Path(__file__).parent.parent
@@ -105,7 +105,7 @@ def test_operations_are_counted():
 def takes_no_trees(monkeypatch):
     """Models compute every row for itself, in plans and for real."""
     monkeypatch.setattr("lsp_lightning.planning.models.INNER", ())
-    monkeypatch.setattr("lsp_lightning.sharing.INNER", ())
+    monkeypatch.setattr("lsp_lightning.models.capabilities.INNER", ())
     for cached in (phases._dry_model, cost, shares_prompts):
         cached.cache_clear()
     yield
@@ -252,7 +252,7 @@ def test_a_packed_layer_is_unpacked_forward_and_backward():
 @pytest.fixture
 def by_config(monkeypatch):
     """Models by a config that is nowhere on disk."""
-    from lsp_lightning import pretrained
+    from lsp_lightning.models import loading as pretrained
 
     found = {}
     monkeypatch.setattr(pretrained, "load_config", lambda base, key="": found[base])

@@ -19,10 +19,10 @@ from transformers import (
 )
 
 from lsp_lightning import ConfigError, Lora, Policy
-from lsp_lightning.collate import pack
-from lsp_lightning.folding import folded, fused
-from lsp_lightning.logits import check_head
-from lsp_lightning.sharing import install
+from lsp_lightning.models.capabilities import install
+from lsp_lightning.models.logits import check_head
+from lsp_lightning.models.lora_speed import folded, fused
+from lsp_lightning.training.batches import pack
 
 IDS = torch.tensor([[1, 20, 30, 40, 50, 60, 70]])
 

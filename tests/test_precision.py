@@ -18,11 +18,11 @@ from lsp_lightning import (
     round_advantages,
 )
 from lsp_lightning.callbacks import RoundCheckpoint
-from lsp_lightning.fitting import TokenBudget
-from lsp_lightning.generation.decoding import TreeDecoder
-from lsp_lightning.policy import compute_type
-from lsp_lightning.selfplay import Advantages
-from lsp_lightning.update import LossSettings, RoundUpdate
+from lsp_lightning.game.payoffs import Advantages
+from lsp_lightning.models.policy import compute_type
+from lsp_lightning.prefix.decoders import TreeDecoder
+from lsp_lightning.runtime.memory import TokenBudget
+from lsp_lightning.training.gradient import LossSettings, RoundUpdate
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 SETTINGS = LossSettings(beta=0.0, kl="k1_in_reward", alpha_ch=1.0)
@@ -240,7 +240,7 @@ def test_a_gradient_that_no_scale_mends_leaves_the_scale_as_it_was(half, played)
 
 
 def test_the_scale_grows_after_rounds_without_an_overflow(half, played, monkeypatch):
-    monkeypatch.setattr("lsp_lightning.update._ROUNDS_TO_GROW", 2)
+    monkeypatch.setattr("lsp_lightning.training.gradient._ROUNDS_TO_GROW", 2)
     update = Update(half, scale=4.0)
     scales = []
     for _ in range(4):
@@ -291,7 +291,7 @@ def run(folder, base, rounds, dtype="float16", ckpt_path=None):
 def test_float16_runs_skip_no_round_and_resume_exactly_with_their_scale(
     base, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("lsp_lightning.update._ROUNDS_TO_GROW", 2)
+    monkeypatch.setattr("lsp_lightning.training.gradient._ROUNDS_TO_GROW", 2)
     whole, weights, module = run(tmp_path / "whole", base, 4)
     assert [m["skipped"] for m in whole.metrics.values()] == [0] * 4
     assert all(math.isfinite(v) for m in whole.metrics.values() for v in m.values())

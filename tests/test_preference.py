@@ -27,11 +27,11 @@ from transformers import (
 )
 
 from lsp_lightning import PreferenceReward
-from lsp_lightning.chat import ChatCodec, cut_pair
 from lsp_lightning.errors import ConfigError, OutOfMemory
-from lsp_lightning.player import FrozenPlayer
+from lsp_lightning.game.player import FrozenPlayer
 from lsp_lightning.rewards import RewardError, score_all
 from lsp_lightning.rewards.pairs import ChatPairs, SegmentPairs
+from lsp_lightning.text.chat import ChatCodec, cut_pair
 
 QUERIES = ["ab", "a longer query than that", "Wo ist \u00e9\u4f60 \U0001f600?\n\n- here"]
 ANSWERS = [

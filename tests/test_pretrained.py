@@ -4,7 +4,7 @@ import pytest
 import transformers
 
 from lsp_lightning import ConfigError
-from lsp_lightning.pretrained import load_config
+from lsp_lightning.models.loading import load_config
 
 BASE = "somebody/a-model"
 GATED = (

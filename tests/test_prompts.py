@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from lsp_lightning.chat import fill
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.prompts import (
+from lsp_lightning.text.chat import fill
+from lsp_lightning.text.prompts import (
     CHALLENGER,
     JUDGE,
     MAX_SCORE,

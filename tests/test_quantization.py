@@ -13,9 +13,10 @@ from tiny_models import build_llama
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
-from lsp_lightning import ConfigError, Policy, SelfPlayModule, VerifiableReward, quantization
-from lsp_lightning.pretrained import load_classifier, load_model
-from lsp_lightning.quantization import full_weight, linear_layers, size
+from lsp_lightning import ConfigError, Policy, SelfPlayModule, VerifiableReward
+from lsp_lightning.models import quantization
+from lsp_lightning.models.loading import load_classifier, load_model
+from lsp_lightning.models.quantization import full_weight, linear_layers, size
 from lsp_lightning.tinyworld.verifier import TinyWorldVerifier
 
 WORLD = "pkg:lsp_lightning/tinyworld"

@@ -19,9 +19,9 @@ from lsp_lightning import (
     VerifiableReward,
 )
 from lsp_lightning.callbacks import RoundCheckpoint
-from lsp_lightning.main import main
-from lsp_lightning.pretrained import load_model
-from lsp_lightning.quantization import linear_layers
+from lsp_lightning.cli.main import main
+from lsp_lightning.models.loading import load_model
+from lsp_lightning.models.quantization import linear_layers
 from lsp_lightning.tinyworld.verifier import TinyWorldVerifier
 
 ROOT = Path(__file__).parent.parent

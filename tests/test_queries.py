@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from lsp_lightning import Challenger, ConfigError, Player, PromptFile, Sampling
-from lsp_lightning.prompts import is_valid_query
-from lsp_lightning.queries import check_sampling, read_queries
+from lsp_lightning.game.queries import check_sampling, read_queries
+from lsp_lightning.text.prompts import is_valid_query
 
 SIZE = 7
 

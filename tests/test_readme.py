@@ -8,7 +8,7 @@ import pytest
 import torch
 from handmade import playout
 
-from lsp_lightning.main import COMMANDS, main
+from lsp_lightning.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from boxes import require_bubblewrap
 
-from lsp_lightning.main import main
+from lsp_lightning.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 WORLD = ROOT / "lsp_lightning/tinyworld"

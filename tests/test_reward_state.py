@@ -21,7 +21,7 @@ from lsp_lightning import (
     VerifiableReward,
 )
 from lsp_lightning.callbacks import RoundCheckpoint
-from lsp_lightning.policy import Policy
+from lsp_lightning.models.policy import Policy
 
 ROUNDS = 4
 

@@ -17,7 +17,6 @@ from lsp_lightning import (
     round_advantages,
 )
 from lsp_lightning.functional import UNIT_RANGE_OBJECTIVES
-from lsp_lightning.metrics import round_metrics
 from lsp_lightning.rewards import (
     Judgement,
     RewardError,
@@ -29,7 +28,8 @@ from lsp_lightning.rewards import (
     is_binary,
     score_all,
 )
-from lsp_lightning.update import UpdateFacts
+from lsp_lightning.training.gradient import UpdateFacts
+from lsp_lightning.training.metrics import round_metrics
 
 NAN = float("nan")
 PLAYED = playout(["q0", "q1"], [["a", "b"], ["c", "d"]])  # N = 2, G = 2

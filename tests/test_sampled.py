@@ -6,11 +6,12 @@ import pytest
 import torch
 from small_game import brief, make_policy, stir, tiny_round
 
-from lsp_lightning import round_advantages, sampled
-from lsp_lightning.collate import pack, sampled_logprobs
-from lsp_lightning.metrics import round_metrics
-from lsp_lightning.sampled import draws_of
-from lsp_lightning.update import LossSettings, accumulate_gradients, role_rows
+from lsp_lightning import round_advantages
+from lsp_lightning.training import off_policy as sampled
+from lsp_lightning.training.batches import pack, sampled_logprobs
+from lsp_lightning.training.gradient import LossSettings, accumulate_gradients, role_rows
+from lsp_lightning.training.metrics import round_metrics
+from lsp_lightning.training.off_policy import draws_of
 
 ALL_AT_ONCE = 10**6
 PLAIN = LossSettings(beta=0.0, kl="k1_in_reward", alpha_ch=0.7)

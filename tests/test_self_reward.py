@@ -13,10 +13,10 @@ from tiny_models import CHARACTERS, build_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lsp_lightning import ConfigError, Policy, Sampling, SelfReward
-from lsp_lightning.player import FrozenPlayer
-from lsp_lightning.prompts import JUDGE, JUDGE_TAGS, MAX_SCORE, SCORE_PREFIX, Grade, fence
+from lsp_lightning.game.player import FrozenPlayer
 from lsp_lightning.rewards import RewardError, score_all
-from lsp_lightning.rewards.judging import JudgeTemplate, grade_scores, judged_texts
+from lsp_lightning.rewards.grading import JudgeTemplate, grade_scores, judged_texts
+from lsp_lightning.text.prompts import JUDGE, JUDGE_TAGS, MAX_SCORE, SCORE_PREFIX, Grade, fence
 from lsp_lightning.tinyworld.corpus import slip
 from lsp_lightning.tinyworld.tasks import FAMILIES, make_malformed, make_query, parse
 
@@ -491,7 +491,7 @@ def test_tags_of_a_template_of_ones_own_are_fenced_too(tmp_path):
 
 @pytest.mark.parametrize("attack", FORGERIES)
 def test_forged_grades_are_not_read_where_the_judge_quotes_them_with_its_tags(attack):
-    from lsp_lightning.prompts import parse_grade
+    from lsp_lightning.text.prompts import parse_grade
 
     honest = "<Calculation>1+0</Calculation><Score>1</Score>"
     fenced = fence(attack)

@@ -22,13 +22,13 @@ from small_game import make_policy, stir
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.fitting import TokenBudget
-from lsp_lightning.generation.publishing import fingerprint
-from lsp_lightning.generation.rollouts import LocalRollouts, RolloutSettings, ServedRollouts
-from lsp_lightning.generation.served_client import ServerClient
-from lsp_lightning.generation.served_errors import BadReply, EngineError, EngineLost
-from lsp_lightning.generation.served_protocol import Request
+from lsp_lightning.generation.served.adapters import fingerprint
+from lsp_lightning.generation.served.client import ServerClient
+from lsp_lightning.generation.served.errors import BadReply, EngineError, EngineLost
+from lsp_lightning.generation.served.protocol import Request
+from lsp_lightning.generation.settings import LocalRollouts, RolloutSettings, ServedRollouts
 from lsp_lightning.paths import resolve
+from lsp_lightning.runtime.memory import TokenBudget
 from lsp_lightning.types import Sampling
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
@@ -751,7 +751,7 @@ def test_both_kinds_can_be_chosen_in_a_config():
 
     parser = ArgumentParser()
     parser.add_argument("--rollouts", type=RolloutSettings, default=LocalRollouts())
-    name = "lsp_lightning.generation.rollouts"
+    name = "lsp_lightning.generation.settings"
     served = {"url": "http://127.0.0.1:1/v1", "model": "base", "adapter_folder": "x"}
     for given, expected in [
         ({"class_path": f"{name}.LocalRollouts", "init_args": {"tokens": 9}}, LocalRollouts(9)),

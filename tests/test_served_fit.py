@@ -24,8 +24,9 @@ from lsp_lightning import (
     ServedRollouts,
     VerifiableReward,
 )
-from lsp_lightning.generation import publishing, served_client
-from lsp_lightning.main import main
+from lsp_lightning.cli.main import main
+from lsp_lightning.generation.served import adapters as publishing
+from lsp_lightning.generation.served import client as served_client
 from lsp_lightning.paths import resolve
 
 pytestmark = pytest.mark.usefixtures("short_pauses")

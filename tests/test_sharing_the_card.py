@@ -15,11 +15,11 @@ from tiny_models import build_llama
 from torch.overrides import TorchFunctionMode
 
 from lsp_lightning import ConfigError, PreferenceReward, round_advantages
-from lsp_lightning.fitting import TokenBudget, move_frozen, moved
-from lsp_lightning.player import FrozenPlayer
-from lsp_lightning.policy import Policy
+from lsp_lightning.game.player import FrozenPlayer
+from lsp_lightning.models.policy import Policy
 from lsp_lightning.rewards import score_all
-from lsp_lightning.update import LossSettings, RoundUpdate
+from lsp_lightning.runtime.memory import TokenBudget, move_frozen, moved
+from lsp_lightning.training.gradient import LossSettings, RoundUpdate
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda", 0)
 PLAYED = playout(["ab", "a longer query"], [["x", "a long answer"], ["yes", "no"]])

@@ -11,11 +11,7 @@ from small_game import SHORT_PROMPT, make_policy
 from tiny_models import CHARACTERS, build_llama
 
 from lsp_lightning import Challenger, ConfigError, Player, PromptFile, Sampling, SelfPlayDataModule
-from lsp_lightning.chat import ChatCodec
-from lsp_lightning.main import main
-from lsp_lightning.rewards import Reward
-from lsp_lightning.seeding import derive_seed
-from lsp_lightning.talk import (
+from lsp_lightning.cli.chat import (
     Conversation,
     TerminalStreamer,
     check_talk,
@@ -23,6 +19,10 @@ from lsp_lightning.talk import (
     talk,
     typed_lines,
 )
+from lsp_lightning.cli.main import main
+from lsp_lightning.rewards import Reward
+from lsp_lightning.seeding import derive_seed
+from lsp_lightning.text.chat import ChatCodec
 
 ROOT = Path(__file__).parent.parent
 TINY = str(ROOT / "configs" / "tiny_lsp.yaml")

@@ -7,9 +7,10 @@ import sys
 import pytest
 import torch
 
-from lsp_lightning import cli, threads
-from lsp_lightning.main import main
-from lsp_lightning.threads import cgroup_cpus, default_threads, wait_asleep
+from lsp_lightning.cli import app as cli
+from lsp_lightning.cli import threads
+from lsp_lightning.cli.main import main
+from lsp_lightning.cli.threads import cgroup_cpus, default_threads, wait_asleep
 
 
 def system(root, files):
@@ -140,10 +141,10 @@ def policy_of(code, **environment):
 def test_a_command_has_threads_wait_asleep_before_torch_loads():
     # found when cli, which loads torch, is imported; then the command need not run
     code = (
-        "import sys, types, os; from lsp_lightning.main import main\n"
+        "import sys, types, os; from lsp_lightning.cli.app.main import main\n"
         "class Found:\n"
         "    def find_spec(self, name, *rest):\n"
-        "        if name == 'lsp_lightning.cli':\n"
+        "        if name == 'lsp_lightning.cli.app':\n"
         "            assert 'torch' not in sys.modules\n"
         "            print(os.environ.get('OMP_WAIT_POLICY')); sys.exit()\n"
         "sys.meta_path.insert(0, Found()); main(['fit'])"
@@ -153,7 +154,7 @@ def test_a_command_has_threads_wait_asleep_before_torch_loads():
 
 
 def test_importing_the_package_and_its_command_changes_nothing():
-    assert policy_of("import lsp_lightning.main, lsp_lightning.threads") == "None"
+    assert policy_of("import lsp_lightning.cli.app.main, lsp_lightning.cli.app.threads") == "None"
 
 
 def test_a_process_that_has_torch_keeps_its_environment(monkeypatch):

@@ -9,12 +9,17 @@ import torch
 from small_game import Checksum, make_policy, stir, tiny_round
 
 from lsp_lightning import PromptFile, SelfReward, VerifiableReward, round_advantages
-from lsp_lightning.collate import pack, sampled_logprobs
-from lsp_lightning.fitting import TokenBudget
-from lsp_lightning.player import FrozenPlayer
-from lsp_lightning.selfplay import Advantages
+from lsp_lightning.game.payoffs import Advantages
+from lsp_lightning.game.player import FrozenPlayer
+from lsp_lightning.runtime.memory import TokenBudget
+from lsp_lightning.training.batches import pack, sampled_logprobs
+from lsp_lightning.training.gradient import (
+    LossSettings,
+    RoundUpdate,
+    accumulate_gradients,
+    role_rows,
+)
 from lsp_lightning.types import Role
-from lsp_lightning.update import LossSettings, RoundUpdate, accumulate_gradients, role_rows
 
 ALL_AT_ONCE = 10**6
 FORMS = ["k1_in_reward", "k2_loss", "k3_loss", "k1_loss"]

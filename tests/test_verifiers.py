@@ -15,7 +15,7 @@ from lsp_lightning import (
     MontySandbox,
     ProgramOutputVerifier,
 )
-from lsp_lightning.main import main
+from lsp_lightning.cli.main import main
 from lsp_lightning.rewards import Group
 
 ROOT = Path(__file__).parent.parent

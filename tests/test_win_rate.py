@@ -12,7 +12,8 @@ from small_game import make_policy, stir
 
 from lsp_lightning import PreferenceReward, Reward, Sampling, SelfReward, VerifiableReward
 from lsp_lightning.callbacks.summary import heldout_line, parameter_counts
-from lsp_lightning.heldout import (
+from lsp_lightning.cli.main import main
+from lsp_lightning.game.evaluation import (
     Answered,
     Exam,
     HeldOutBoard,
@@ -21,9 +22,8 @@ from lsp_lightning.heldout import (
     heldout_reward,
     score_wins,
 )
-from lsp_lightning.main import main
-from lsp_lightning.player import FrozenPlayer, Player
-from lsp_lightning.queries import Query, read_queries
+from lsp_lightning.game.player import FrozenPlayer, Player
+from lsp_lightning.game.queries import Query, read_queries
 from lsp_lightning.rewards import JudgeReward, RewardError
 from lsp_lightning.tinyworld.verifier import TinyWorldVerifier
 

@@ -14,7 +14,7 @@ from itertools import accumulate, combinations, pairwise
 from math import comb, nan
 from typing import Any
 
-from lsp_lightning.workers import LineWorkers
+from lsp_lightning.runtime.workers import LineWorkers
 
 _WORKER = "lsp_lightning.checks.maths_worker"
 #: Only the last characters of a longer text are read.

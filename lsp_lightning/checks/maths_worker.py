@@ -10,7 +10,7 @@ from typing import Any
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-from lsp_lightning.workers import serve
+from lsp_lightning.runtime.workers import serve
 
 # the box first: everything before it is the way to the answer, not the answer
 _EXTRACTION = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())

@@ -6,7 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lsp_lightning import __version__, resume
+from lsp_lightning import __version__
+from lsp_lightning.training import resume
 
 _LIBRARIES = ("torch", "transformers", "peft")
 

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lsp_lightning.chat import PLAIN_TEMPLATE, TODAY
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.export.card import model_card
+from lsp_lightning.models.loading import load_model
+from lsp_lightning.models.policy import Policy
+from lsp_lightning.models.quantization import full_weight
 from lsp_lightning.paths import resolve
-from lsp_lightning.policy import Policy
-from lsp_lightning.pretrained import load_model
-from lsp_lightning.quantization import full_weight
+from lsp_lightning.text.chat import PLAIN_TEMPLATE, TODAY
 
 Form = Literal["adapter", "merged"]
 

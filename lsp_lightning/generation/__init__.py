@@ -2,13 +2,13 @@
 
 from lsp_lightning.generation.base import Engine
 from lsp_lightning.generation.local import LocalEngine
-from lsp_lightning.generation.rollouts import (
+from lsp_lightning.generation.served.errors import EngineError
+from lsp_lightning.generation.settings import (
     LocalRollouts,
     RolloutSettings,
     ServedRollouts,
     close_engine,
 )
-from lsp_lightning.generation.served_errors import EngineError
 
 __all__ = [
     "Engine",

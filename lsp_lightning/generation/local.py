@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsp_lightning.attention import takes_trees
-from lsp_lightning.fitting import TokenBudget
-from lsp_lightning.folding import folded
 from lsp_lightning.generation.base import Finished
-from lsp_lightning.generation.decoding import Decoder, RowDecoder, TreeDecoder
-from lsp_lightning.generation.recording import GraphRecorder
 from lsp_lightning.generation.sampling import sample
-from lsp_lightning.inference import inference_state
+from lsp_lightning.models.lora_speed import folded
+from lsp_lightning.models.modes import inference_state
+from lsp_lightning.prefix.cuda_graph import GraphRecorder
+from lsp_lightning.prefix.decoders import Decoder, RowDecoder, TreeDecoder
+from lsp_lightning.prefix.hooks import takes_trees
+from lsp_lightning.runtime.memory import TokenBudget
 from lsp_lightning.types import Completions, Sampling
 
 #: Completions that have ended leave the batch when it is no fuller than this: the others' keys and

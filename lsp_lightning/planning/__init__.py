@@ -4,24 +4,17 @@ No formulas for each architecture: the phases of a round run over tensors withou
 (:mod:`lsp_lightning.planning.phases`), and what lives at once is counted.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 
+from lsp_lightning.planning.inputs import PlannedData, PlannedModule
 from lsp_lightning.planning.lengths import check_model
 from lsp_lightning.planning.report import line, report
 from lsp_lightning.planning.settings import read_settings
 
-if TYPE_CHECKING:
-    from lsp_lightning.datamodule import SelfPlayDataModule
-    from lsp_lightning.module import SelfPlayModule
-
 __all__ = ["check_model", "memory_line", "print_plan"]
 
 
-def print_plan(
-    model: "SelfPlayModule", datamodule: "SelfPlayDataModule", gpu_gib: float | None
-) -> None:
+def print_plan(model: PlannedModule, datamodule: PlannedData, gpu_gib: float | None) -> None:
     """Print what a run takes on a GPU, whether it fits, and what to change if not.
 
     Args:
@@ -37,9 +30,7 @@ def print_plan(
     print(report(read_settings(model, datamodule, "cuda"), gpu_gib))
 
 
-def memory_line(
-    model: "SelfPlayModule", datamodule: "SelfPlayDataModule", device: torch.device
-) -> str:
+def memory_line(model: PlannedModule, datamodule: PlannedData, device: torch.device) -> str:
     """What a run takes on a device, in one line. Never raises: no plan is worth a run.
 
     Args:

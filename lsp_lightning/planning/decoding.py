@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from lsp_lightning.attention import takes_trees, tree_logits
-from lsp_lightning.generation.decoding import Decoder, RowDecoder, TreeDecoder
-from lsp_lightning.kv_cache import RolloutCache
 from lsp_lightning.planning.shapes import Shape
 from lsp_lightning.planning.tracking import LiveBytes
-from lsp_lightning.tree import token_tree
+from lsp_lightning.prefix.cache import RolloutCache
+from lsp_lightning.prefix.decoders import Decoder, RowDecoder, TreeDecoder
+from lsp_lightning.prefix.hooks import takes_trees, tree_logits
+from lsp_lightning.prefix.tree import token_tree
 
 _CPU = torch.device("cpu")
 
@@ -35,7 +35,7 @@ def last_step(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, Any, i
 def _of_tree(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, RolloutCache, int]:
     """Logits (n, V) of the last step, the KV cache, and its bytes.
 
-    As :class:`lsp_lightning.generation.decoding.TreeDecoder` asks.
+    As :class:`lsp_lightning.prefix.decoders.TreeDecoder` asks.
     """
     with unset_fake_temporarily():
         tree = token_tree(shape.prompt_ids())

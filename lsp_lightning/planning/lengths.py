@@ -2,21 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import torch
 
-from lsp_lightning.chat import ChatCodec
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.policy import compute_type
-from lsp_lightning.pretrained import load_codec, load_config
-from lsp_lightning.prompts import SCORE_PREFIX
+from lsp_lightning.models.loading import load_codec, load_config
+from lsp_lightning.models.policy import compute_type
+from lsp_lightning.planning.inputs import PlannedData, PlannedModule
 from lsp_lightning.rewards import SelfReward
+from lsp_lightning.text.chat import ChatCodec
+from lsp_lightning.text.prompts import SCORE_PREFIX
 from lsp_lightning.types import Rollouts, Sampling
-
-if TYPE_CHECKING:
-    from lsp_lightning.datamodule import SelfPlayDataModule
-    from lsp_lightning.module import SelfPlayModule
 
 #: Tokens that a prompt of ours takes around its slots, where no tokenizer tells: the longest
 #: default prompt (the judge's) has about 330 in common vocabularies.
@@ -48,7 +45,7 @@ class Rollout:
         return self.prompt + self.sampling.max_new_tokens
 
 
-def codec_of(model: "SelfPlayModule") -> ChatCodec | None:
+def codec_of(model: PlannedModule) -> ChatCodec | None:
     """The tokenizer of the policy, or None where it cannot be had."""
     if model.policy is not None:
         return model.policy.codec
@@ -65,7 +62,7 @@ def template_length(codec: ChatCodec | None, template: str, prefix: str = "") ->
 
 
 def rollouts_of(
-    model: "SelfPlayModule", data: "SelfPlayDataModule", codec: ChatCodec | None
+    model: PlannedModule, data: PlannedData, codec: ChatCodec | None
 ) -> tuple[Rollout, ...]:
     """What the policy writes: queries, answers, held-out answers."""
     queries = _asked_of(data, codec)
@@ -116,7 +113,7 @@ class _Listener:
     def respond(
         self, prompts: Sequence[Sequence[int]], draws: int, sampling: Sampling, seed: int
     ) -> Rollouts:
-        """See :class:`lsp_lightning.player.Player`."""
+        """See :class:`lsp_lightning.game.player.Player`."""
         raise _Asked(max(prompts, key=len), draws * len(prompts), sampling)
 
 
@@ -124,11 +121,11 @@ class _NoTokenizer:
     """Says that every prompt has the assumed length."""
 
     def encode(self, template: str, slots: Any, prefix: str = "") -> list[int]:
-        """See :meth:`lsp_lightning.chat.ChatCodec.encode`."""
+        """See :meth:`lsp_lightning.text.chat.ChatCodec.encode`."""
         return [0] * ASSUMED_TEMPLATE
 
 
-def _asked_of(data: "SelfPlayDataModule", codec: ChatCodec | None) -> Rollout | None:
+def _asked_of(data: PlannedData, codec: ChatCodec | None) -> Rollout | None:
     """The rollout of the queries, if the policy writes them."""
     if not data.queries.selfplay:
         return None
@@ -140,7 +137,7 @@ def _asked_of(data: "SelfPlayDataModule", codec: ChatCodec | None) -> Rollout | 
     return None
 
 
-def check_model(model: "SelfPlayModule", datamodule: "SelfPlayDataModule") -> None:
+def check_model(model: PlannedModule, datamodule: PlannedData) -> None:
     """Whether a model computes in the type asked for, and its context holds the longest rows.
 
     Raises:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from lsp_lightning import pretrained
-from lsp_lightning.attention import INNER, LAYERS, register, takes_trees
+from lsp_lightning.models import loading as pretrained
+from lsp_lightning.models.policy import Lora, ReferenceChoice, with_adapter
 from lsp_lightning.paths import resolve
 from lsp_lightning.planning.packed import pack_linear_layers
-from lsp_lightning.policy import Lora, ReferenceChoice, with_adapter
+from lsp_lightning.prefix.hooks import INNER, LAYERS, register, takes_trees
 
 CAUSAL_LM, CLASSIFIER = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
 
@@ -116,7 +116,7 @@ def build(spec: ModelSpec, layers: Sequence[int] | None) -> Any:
 def _take_trees(model: Any) -> None:
     """Give a model our attention where a run would, by its config.
 
-    A run tries it, see :func:`lsp_lightning.sharing.install`, for which contents are needed. It
+    A run tries it, see :func:`lsp_lightning.models.capabilities.install`, for which contents are needed. It
     differs where a model is not what its config says: then the plan has prompts shared that the run
     computes for each completion.
     """

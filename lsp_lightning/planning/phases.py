@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lsp_lightning.attention import Inner, takes_trees
-from lsp_lightning.folding import folded
 from lsp_lightning.functional import LOGITS_AT_ONCE, selfplay_loss
 from lsp_lightning.generation.local import FULL
 from lsp_lightning.generation.sampling import sample
-from lsp_lightning.inference import inference_state
-from lsp_lightning.kv_cache import RolloutCache
-from lsp_lightning.logits import completion_logprobs, head_logits, hidden_states
+from lsp_lightning.models.logits import completion_logprobs, head_logits, hidden_states
+from lsp_lightning.models.lora_speed import folded
+from lsp_lightning.models.modes import inference_state
+from lsp_lightning.models.policy import causal_lm
 from lsp_lightning.planning.decoding import (
     attention_mask,
     first_decoder,
@@ -28,8 +27,9 @@ from lsp_lightning.planning.decoding import (
 from lsp_lightning.planning.models import CLASSIFIER, ModelSpec, build, short_models, whole_model
 from lsp_lightning.planning.shapes import Shape, train_batch
 from lsp_lightning.planning.tracking import LiveBytes, dry_run
-from lsp_lightning.policy import causal_lm
-from lsp_lightning.tree_attention import TreeAttention
+from lsp_lightning.prefix.attention import TreeAttention
+from lsp_lightning.prefix.cache import RolloutCache
+from lsp_lightning.prefix.hooks import Inner, takes_trees
 from lsp_lightning.types import Sampling, TrainBatch
 
 
@@ -109,7 +109,7 @@ class _ByKernel:
         inner: Inner,
         **settings: Any,
     ) -> Tensor:
-        """See :class:`lsp_lightning.attention.Attention`."""
+        """See :class:`lsp_lightning.prefix.hooks.Attention`."""
 
         def by_kernel(
             module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **settings: Any

@@ -3,21 +3,18 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from lsp_lightning.chat import ChatCodec
+from lsp_lightning.models.loading import load_config
+from lsp_lightning.models.policy import compute_type
+from lsp_lightning.planning.inputs import PlannedData, PlannedModule
 from lsp_lightning.planning.lengths import Rollout, codec_of, rollouts_of, template_length
 from lsp_lightning.planning.models import CLASSIFIER, ModelSpec
-from lsp_lightning.policy import compute_type
-from lsp_lightning.pretrained import load_config
-from lsp_lightning.prompts import SCORE_PREFIX
 from lsp_lightning.rewards import PreferenceReward, Reward, SelfReward
-
-if TYPE_CHECKING:
-    from lsp_lightning.datamodule import SelfPlayDataModule
-    from lsp_lightning.module import SelfPlayModule
+from lsp_lightning.text.chat import ChatCodec
+from lsp_lightning.text.prompts import SCORE_PREFIX
 
 #: Numbers of a parameter that tells how much an optimiser keeps of each: those of bitsandbytes keep
 #: 32 bits of parameters below 4096.
@@ -84,9 +81,7 @@ class Settings:
         return next((r for r in self.rollouts if r.name == name), None)
 
 
-def read_settings(
-    model: "SelfPlayModule", datamodule: "SelfPlayDataModule", device: str
-) -> Settings:
+def read_settings(model: PlannedModule, datamodule: PlannedData, device: str) -> Settings:
     """The settings of a run, with the lengths of its prompts.
 
     Args:
@@ -126,7 +121,7 @@ def read_settings(
     )
 
 
-def _policy_spec(model: "SelfPlayModule", device: str) -> ModelSpec:
+def _policy_spec(model: PlannedModule, device: str) -> ModelSpec:
     own = model.policy_settings
     adapted = own["lora"] is not None
     asked, family = own["dtype"], load_config(own["base"]).model_type
@@ -188,7 +183,7 @@ def _reward_model(reward: PreferenceReward) -> RewardModel:
     )
 
 
-def optimizer_of(model: "SelfPlayModule") -> Optimizer:
+def optimizer_of(model: PlannedModule) -> Optimizer:
     """What the run's optimiser keeps of each number, found by one step over a few."""
     sample = torch.nn.Parameter(torch.zeros(_SAMPLE_SIZE))
     sample.grad = torch.zeros_like(sample)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from lsp_lightning.collate import pack
 from lsp_lightning.generation.local import MAX_ROWS, parts_within
 from lsp_lightning.planning.lengths import Rollout
+from lsp_lightning.training.batches import pack
 from lsp_lightning.types import Playout, Rollouts, SelfPlayRound, TrainBatch
 
 

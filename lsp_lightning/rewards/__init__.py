@@ -2,9 +2,9 @@
 
 from lsp_lightning.rewards.base import Judgement, Reward, RewardError
 from lsp_lightning.rewards.function import FunctionReward
-from lsp_lightning.rewards.judge import JudgeReward
+from lsp_lightning.rewards.judge.reward import JudgeReward
 from lsp_lightning.rewards.preference import PreferenceReward
-from lsp_lightning.rewards.queries import FormReward, LengthReward, NoveltyReward
+from lsp_lightning.rewards.query_rewards import FormReward, LengthReward, NoveltyReward
 from lsp_lightning.rewards.scoring import (
     Scored,
     check_rewards,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from lsp_lightning.chat import ChatCodec, cut_pair
+from lsp_lightning.text.chat import ChatCodec, cut_pair
 
 
 @dataclass(frozen=True)

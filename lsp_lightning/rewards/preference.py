@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from lsp_lightning.errors import ConfigError, require_at_least, require_one_of
-from lsp_lightning.fitting import TokenBudget, is_out_of_memory, move_frozen, moved
-from lsp_lightning.inference import by_token_budget, inference_state, pad_right
-from lsp_lightning.pretrained import check_base, load_classifier, load_tokenizer
-from lsp_lightning.quantization import Quantization
+from lsp_lightning.models.loading import check_base, load_classifier, load_tokenizer
+from lsp_lightning.models.modes import inference_state
+from lsp_lightning.models.quantization import Quantization
 from lsp_lightning.rewards.base import AnswerEnters, Judgement, Reward, require_answers
 from lsp_lightning.rewards.pairs import ChatPairs, Pair, PairEncoder, SegmentPairs
+from lsp_lightning.runtime.memory import TokenBudget, is_out_of_memory, move_frozen, moved
+from lsp_lightning.text.padding import by_token_budget, pad_right
 from lsp_lightning.types import Playout, Reference
 
 PairForm = Literal["auto", "chat", "segments"]

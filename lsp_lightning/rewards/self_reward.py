@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from lsp_lightning.errors import ConfigError, require_at_least, require_one_of
-from lsp_lightning.prompts import MAX_SCORE, SCORE_PREFIX, parse_grade
 from lsp_lightning.rewards.base import Judgement, Reward
-from lsp_lightning.rewards.judging import JudgeTemplate, grade_scores, judged_texts
+from lsp_lightning.rewards.grading import JudgeTemplate, grade_scores, judged_texts
 from lsp_lightning.seeding import derive_seed
+from lsp_lightning.text.prompts import MAX_SCORE, SCORE_PREFIX, parse_grade
 from lsp_lightning.types import Playout, Reference, Sampling
 
 Reading = Literal["expected", "sampled"]

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Literal
 
 from lsp_lightning.errors import ConfigError, require_at_least
-from lsp_lightning.foresight import Foresight
+from lsp_lightning.runtime.background import Foresight
 from lsp_lightning.sandbox.plain import plain
 
 #: The config key under which a sandbox stands.

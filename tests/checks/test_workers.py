@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lsp_lightning.workers import LineWorkers, WorkersError
+from lsp_lightning.runtime.workers import LineWorkers, WorkersError
 
 ODD = textwrap.dedent(
     '''
@@ -103,7 +103,7 @@ def test_a_worker_that_died_between_requests_is_replaced(pool):
 
 def test_start_up_does_not_count_against_the_limit(folder):
     (folder / "slow.py").write_text(
-        "import time\nfrom lsp_lightning.workers import serve\ntime.sleep(1)\nserve(lambda r: r)\n"
+        "import time\nfrom lsp_lightning.runtime.workers import serve\ntime.sleep(1)\nserve(lambda r: r)\n"
     )
     pool = LineWorkers("slow", processes=1)
     assert pool.map([1], 0.9) == [1]
@@ -166,7 +166,7 @@ def test_close_and_collection_end_the_workers(folder):
 def test_no_worker_outlives_its_parent(folder, last):
     # the parent is killed while its worker is idle, or deep in one C call
     script = (
-        "import threading, time\nfrom lsp_lightning.workers import LineWorkers\n"
+        "import threading, time\nfrom lsp_lightning.runtime.workers import LineWorkers\n"
         "pool = LineWorkers('odd', processes=1)\nprint(*pool.map(['pid'], 10), flush=True)\n"
         f"threading.Thread(target=pool.map, args=([{last}], 1)).start()\n"
         "time.sleep(0.5)\nprint('killed', flush=True)\ntime.sleep(60)\n"

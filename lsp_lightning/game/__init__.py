@@ -1,0 +1,1 @@
+"""The game: players, queries, a round, payoffs, evaluation."""

@@ -1,0 +1,125 @@
+"""The policy, or its frozen reference, behind an engine."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from lsp_lightning.generation import Engine, LocalEngine
+from lsp_lightning.models.policy import PASS_TOKENS, Policy
+from lsp_lightning.runtime.memory import TokenBudget
+from lsp_lightning.text.chat import ChatCodec
+from lsp_lightning.text.padding import pad_left
+from lsp_lightning.types import Rollouts, Sampling
+
+
+@dataclass(frozen=True)
+class Player:
+    """Both roles are this one: the same engine, told apart by the prompt alone.
+
+    Args:
+        engine: draws completions from the current weights.
+        codec: chat turns to tokens and back.
+        pad_id: fills up shorter prompts.
+    """
+
+    engine: Engine
+    codec: ChatCodec
+    pad_id: int
+
+    @classmethod
+    def local(cls, policy: Policy, budget: TokenBudget | None = None) -> Self:
+        """A player that samples in this process, so much at once as ``budget`` allows."""
+        codec, pad_id = policy.codec, policy.pad_id
+        engine = LocalEngine(policy.causal_lm, codec.stop_ids, pad_id, budget=budget)
+        return cls(engine, codec, pad_id)
+
+    def respond(
+        self,
+        prompts: Sequence[Sequence[int]],
+        draws: int,
+        sampling: Sampling,
+        seed: int,
+        finished: Callable[[int, str], None] | None = None,
+    ) -> Rollouts:
+        """``draws`` completions of each prompt, query-major, on the CPU.
+
+        Args:
+            prompts: token ids.
+            draws: of each.
+            sampling: how they are drawn.
+            seed: of all that is drawn.
+            finished: told each row and its text as soon as it has ended, while others go on; see
+                :class:`lsp_lightning.generation.base.Engine`.
+        """
+
+        def told(row: int, tokens: list[int]) -> None:
+            assert finished is not None
+            finished(row, self.codec.decode(tokens))
+
+        drawn = self.engine.generate(prompts, draws, sampling, seed, told if finished else None)
+        ids, mask = drawn.ids.cpu(), drawn.mask.cpu()
+        prompt_ids, prompt_mask = pad_left(prompts, self.pad_id)
+        texts = [self.codec.decode(row[keep].tolist()) for row, keep in zip(ids, mask, strict=True)]
+        return Rollouts(
+            prompt_ids=prompt_ids.repeat_interleave(draws, dim=0),
+            prompt_mask=prompt_mask.repeat_interleave(draws, dim=0),
+            completion_ids=ids,
+            completion_mask=mask,
+            logprobs=drawn.logprobs.cpu(),
+            truncated=drawn.truncated.cpu(),
+            texts=tuple(texts),
+            temperature=sampling.temperature,
+        )
+
+
+class FrozenPlayer:
+    """The frozen reference behind an engine: what judges the game without playing it.
+
+    Args:
+        policy: whose reference it is.
+        rollouts: how much is sampled at once; None is no limit.
+        passes: how much goes through a pass without gradients at once.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        rollouts: TokenBudget | None = None,
+        passes: TokenBudget | None = None,
+    ) -> None:
+        self._policy = policy
+        self._rollouts = rollouts
+        self._passes = passes or TokenBudget("model.micro_batch_tokens", PASS_TOKENS)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._policy.device
+
+    def encode(self, template: str, slots: Mapping[str, str], prefix: str = "") -> list[int]:
+        """See :meth:`lsp_lightning.text.chat.ChatCodec.encode`."""
+        return self._policy.codec.encode(template, slots, prefix)
+
+    def next_token_logprobs(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """See :meth:`lsp_lightning.models.policy.Policy.next_token_logprobs`."""
+        return self._passes.run(
+            lambda tokens: self._policy.next_token_logprobs(prompts, tokens),
+            longest=max(map(len, prompts)),
+        )
+
+    def parked(self) -> AbstractContextManager[None]:
+        """See :meth:`lsp_lightning.models.policy.Policy.parked`."""
+        return self._policy.parked()
+
+    def respond(
+        self, prompts: Sequence[Sequence[int]], draws: int, sampling: Sampling, seed: int
+    ) -> Rollouts:
+        """``draws`` completions of each prompt by the reference, on the CPU."""
+        codec, pad_id = self._policy.codec, self._policy.pad_id
+        with self._policy.reference() as model:
+            engine = LocalEngine(model, codec.stop_ids, pad_id, budget=self._rollouts)
+            return Player(engine, codec, pad_id).respond(prompts, draws, sampling, seed)

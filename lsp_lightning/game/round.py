@@ -1,0 +1,98 @@
+"""One round of the game (Algorithm 1 of arXiv 2509.07414), readable from top to bottom."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from lsp_lightning.game.player import Player
+from lsp_lightning.game.queries import Drawn, QuerySource
+from lsp_lightning.rewards import Reward, score_all
+from lsp_lightning.seeding import derive_seed
+from lsp_lightning.text.prompts import SOLVER, without_thinking
+from lsp_lightning.types import Playout, Sampling, SelfPlayRound
+
+
+def play_round(
+    player: Player,
+    source: QuerySource,
+    rewards: Sequence[Reward],
+    *,
+    num_queries: int = 8,
+    group_size: int = 8,
+    sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    solver_prompt: str = SOLVER,
+    index: int = 0,
+    seed: int = 0,
+) -> SelfPlayRound:
+    """Play and judge one round with the weights as they are. Needs no Trainer.
+
+    Args:
+        player: the policy, in both roles.
+        source: where the queries come from.
+        rewards: what judges; those that judge with the reference must be connected to it.
+        num_queries: N.
+        group_size: G, answers to each query.
+        sampling: how answers are drawn.
+        solver_prompt: what the Solver is told; slot {query}.
+        index: which round of the run; together with ``seed`` it fixes all that is drawn.
+        seed: the run's seed.
+    """
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "queries"):
+        drawn = source.draw(player, num_queries, index, seed)
+    with _timed(seconds, "answers"):
+        prompts = [player.codec.encode(solver_prompt, {"query": text}) for text in drawn.texts]
+        answers = player.respond(
+            prompts,
+            group_size,
+            sampling,
+            derive_seed(seed, index, "answers"),
+            finished=_foresight(rewards, drawn, group_size),
+        )
+    playout = Playout(
+        query_texts=drawn.texts,
+        answers=answers,
+        group_size=group_size,
+        queries=drawn.rollouts,
+        references=drawn.references,
+        valid_N=drawn.valid_N,
+        seed=derive_seed(seed, index, "rewards"),
+    )
+    with _timed(seconds, "rewards"):
+        scored = score_all(rewards, playout)
+    return SelfPlayRound(
+        index=index,
+        playout=playout,
+        rewards_NG=scored.rewards_NG,
+        judged_NG=scored.judged_NG,
+        quality_NG=scored.quality_NG,
+        challenger_N=scored.challenger_N,
+        components=scored.components,
+        query_facts=scored.query_facts,
+        reward_metrics=scored.metrics,
+        seconds=seconds,
+    )
+
+
+def _foresight(
+    rewards: Sequence[Reward], drawn: Drawn, group_size: int
+) -> Callable[[int, str], None]:
+    """Tell rewards of all queries now, and by what is returned of each answer once it is there."""
+
+    def tell(i: int, answer: str | None) -> None:
+        reference = None if drawn.references is None else drawn.references[i]
+        for reward in rewards:
+            # what cannot be begun now is said when it is judged; it must not end the sampling
+            with suppress(Exception, SystemExit):
+                reward.foresee(drawn.texts[i], answer, reference)
+
+    for i in range(len(drawn.texts)):
+        tell(i, None)
+    return lambda row, text: tell(row // group_size, without_thinking(text))
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[phase] = time.perf_counter() - start

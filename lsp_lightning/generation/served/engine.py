@@ -1,0 +1,254 @@
+"""Rollouts by a server that speaks OpenAI's completions as vLLM does.
+
+What is tested: the whole exchange against a stand-in with a real small model, and against
+``transformers serve`` as far as that goes. **What only vLLM on a GPU can show, and has not been
+shown yet**: that it loads our adapters, its speed, how far its log-probs are from the trainer's,
+and how alike two runs of one seed are where its batches form differently.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.generation.base import Finished
+from lsp_lightning.generation.served.adapters import AdapterPublisher, TrainedPolicy
+from lsp_lightning.generation.served.client import ServerClient
+from lsp_lightning.generation.served.errors import EngineError, EngineLost, Refused
+from lsp_lightning.generation.served.protocol import Drawn, Request, parsed
+from lsp_lightning.runtime.http import quoted
+from lsp_lightning.seeding import derive_seed
+from lsp_lightning.text.padding import pad_right
+from lsp_lightning.types import Completions, Sampling
+
+#: Tokenizers that agree on this are taken for the same: digits, spaces, code, accents, signs.
+_SAMPLE = (
+    "In 2024, 1234.5 km:\n\tdef f(x):  return x**2 + 10 # caf\u00e9 \u2014 \u4f60\u597d \U0001f600"
+)
+#: The two temperatures of a probe, and how far apart the same token's log-prob must be.
+_PROBES, _APART = (1.0, 8.0), 0.1
+
+
+class ServedEngine:
+    """Draws from the policy's adapter on a server; see :class:`lsp_lightning.generation.Engine`.
+
+    The adapter is published when the weights have changed since, and every answer must bear its
+    name. Log-probs are the server's where they are those of the contract (at the sampling
+    temperature, before top-p and top-k), and NaN where they are not: the trainer computes these.
+
+    Args:
+        client: the server.
+        model: the base's name there.
+        policy: whose rollouts these are.
+        publisher: puts its adapter on the server.
+    """
+
+    def __init__(
+        self,
+        client: ServerClient,
+        model: str,
+        policy: TrainedPolicy,
+        publisher: AdapterPublisher,
+    ) -> None:
+        self._client = client
+        self._model = model
+        self._policy = policy
+        self._publisher = publisher
+        self._stop_ids = list(policy.codec.stop_ids)
+        self._vocabulary = policy.causal_lm.get_input_embeddings().weight.shape[0]
+        self._context: int | None = None
+        self._processed: bool | None = None
+
+    def check(self) -> None:
+        """Whether the server has the base, and the same tokenizer.
+
+        Raises:
+            ConfigError: it has not.
+            EngineLost: there is no answer.
+        """
+        url, key = self._client.url, self._client.key
+        try:
+            listed = _cards(self._client.ask(f"{url.rstrip('/')}/models"))
+        except Refused as error:
+            raise ConfigError(key, str(error), "check url and api_key_env") from error
+        if listed is None:
+            raise ConfigError(f"{key}.url", f"{url} lists no models", "give a vLLM server's url")
+        if self._model not in listed:
+            names = quoted(", ".join(list(listed)[:5])) or "none"
+            raise ConfigError(
+                f"{key}.model", f"{self._model!r} is not served ({names} are)", "name the base"
+            )
+        self._check_tokenizer()
+        self._context, self._processed = listed[self._model], None
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        draws: int,
+        sampling: Sampling,
+        seed: int,
+        finished: Finished | None = None,
+    ) -> Completions:
+        """See :class:`lsp_lightning.generation.base.Engine`.
+
+        ``finished`` is called as answers come, one prompt's rows together.
+
+        Raises:
+            EngineLost: the server is gone, or knows the adapter no longer.
+            EngineError: it is of no use otherwise.
+            ConfigError: a prompt and its completion do not fit into the server's context, or
+                another server is there than before.
+        """
+        try:
+            return self._generate(prompts, draws, sampling, seed, finished)
+        except EngineError:
+            # what it knew of the run is not to be relied on
+            self._publisher.forget()
+            raise
+
+    def close(self) -> None:
+        """Take the adapter off the server."""
+        self._publisher.withdraw(patiently=False)
+
+    def _generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        draws: int,
+        sampling: Sampling,
+        seed: int,
+        finished: Finished | None,
+    ) -> Completions:
+        # asked anew with each version: a server may have been restarted as another meanwhile
+        name = self._publisher.publish(before=self.check)
+        self._check_room(max(map(len, prompts)) + sampling.max_new_tokens)
+        top = 0 if self._gives_logprobs(sampling, name, prompts[0]) else None
+        # vLLM refuses several draws of a greedy completion, which are all the same
+        asked = 1 if sampling.temperature == 0 else draws
+        requests = [
+            # below what fits: the server adds to it
+            self._request(name, prompt, asked, sampling, derive_seed(seed, "served", i) >> 1, top)
+            for i, prompt in enumerate(prompts)
+        ]
+        rows: dict[int, Drawn] = {}
+
+        def take(i: int, body: bytes) -> None:
+            drawn = requests[i].read(body) * (draws // asked)
+            for row, one in enumerate(drawn, start=i * draws):
+                rows[row] = one
+                if finished is not None:
+                    finished(row, one.ids)
+
+        self._complete(requests, take)
+        return _completions([rows[row] for row in range(len(rows))], self._policy.pad_id)
+
+    def _request(
+        self,
+        name: str,
+        prompt: Sequence[int],
+        draws: int,
+        sampling: Sampling,
+        seed: int,
+        top: int | None,
+    ) -> Request:
+        return Request(
+            url=self._client.url,
+            model=name,
+            prompt=prompt,
+            draws=draws,
+            sampling=sampling,
+            seed=seed,
+            stop_ids=self._stop_ids,
+            vocabulary=self._vocabulary,
+            top=top,
+        )
+
+    def _complete(self, requests: Sequence[Request], take: Callable[[int, bytes], None]) -> None:
+        url, largest = self._client.url, max(request.largest_answer for request in requests)
+        payloads = [request.payload() for request in requests]
+        try:
+            self._client.ask_all(f"{url.rstrip('/')}/completions", payloads, take, largest)
+        except Refused as error:
+            if error.status != 404:
+                raise
+            why = f"{url} no longer knows {requests[0].model} ({error.said}): was it restarted?"
+            raise EngineLost(why) from error
+
+    def _gives_logprobs(self, sampling: Sampling, name: str, prompt: Sequence[int]) -> bool:
+        """Whether the server's log-probs are at the sampling temperature and before truncation.
+
+        A server gives them either raw, at temperature 1 (vLLM's default), or processed, at the
+        sampling temperature and behind top-p and top-k (``--logprobs-mode processed_logprobs``).
+        """
+        raw_fits = sampling.temperature in (0, 1)
+        if raw_fits and not sampling.truncates:
+            return True
+        if not raw_fits and sampling.truncates:
+            return False
+        if self._processed is None:
+            self._processed = self._probe(name, prompt)
+        return self._processed != raw_fits
+
+    def _probe(self, name: str, prompt: Sequence[int]) -> bool:
+        """Whether log-probs change with the temperature; where it cannot be told, they do not."""
+        requests = [
+            self._request(name, prompt, 1, Sampling(temperature, max_new_tokens=1), seed=0, top=1)
+            for temperature in _PROBES
+        ]
+        found: dict[int, float] = {}
+
+        def take(i: int, body: bytes) -> None:
+            found[i] = requests[i].likeliest(body)
+
+        self._complete(requests, take)
+        return abs(found[0] - found[1]) > _APART
+
+    def _check_room(self, longest: int) -> None:
+        if self._context is not None and longest > self._context:
+            raise ConfigError(
+                self._client.key,
+                f"the server's context is {self._context} tokens, and {longest} are needed",
+                "start it with a larger --max-model-len, or lower max_new_tokens",
+            )
+
+    def _check_tokenizer(self) -> None:
+        tokenizer = self._policy.codec.tokenizer
+        # stop tokens are what must not be another's
+        text = _SAMPLE + "".join(tokenizer.convert_ids_to_tokens(self._stop_ids[:8]))
+        request = {"model": self._model, "prompt": text, "add_special_tokens": False}
+        key = f"{self._client.key}.url"
+        try:
+            reply = parsed(self._client.ask(f"{self._client.root}/tokenize", request))
+        except Refused as error:
+            raise ConfigError(key, f"no rollout server: {error}", "start vLLM there") from error
+        tokens = reply.get("tokens") if isinstance(reply, dict) else None
+        if tokens != tokenizer.encode(text, add_special_tokens=False):
+            raise ConfigError(
+                f"{self._client.key}.model",
+                f"{self._model!r} has another tokenizer on the server than model.base has here",
+                "serve the same base",
+            )
+
+
+def _completions(rows: Sequence[Drawn], pad_id: int) -> Completions:
+    ids, mask = pad_right([row.ids for row in rows], pad_id)
+    logprobs: Tensor = torch.zeros(ids.shape)
+    unknown = torch.full((), float("nan"))
+    logprobs[mask] = torch.cat(
+        [
+            unknown.expand(len(row.ids)) if row.logprobs is None else torch.tensor(row.logprobs)
+            for row in rows
+        ]
+    )
+    return Completions(ids, mask, logprobs, torch.tensor([row.truncated for row in rows]))
+
+
+def _cards(body: bytes) -> dict[str, int | None] | None:
+    """What a server lists: names, and how many tokens of context each has, if it says."""
+    reply: Any = parsed(body)
+    try:
+        found = {str(card["id"]): card.get("max_model_len") for card in reply["data"]}
+    except (LookupError, TypeError, AttributeError):
+        return None
+    return {name: size if type(size) is int and size > 0 else None for name, size in found.items()}

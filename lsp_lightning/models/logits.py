@@ -1,0 +1,138 @@
+"""From tokens to log-probs, as each architecture does it: hidden states, head, soft-capping."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.functional.logprobs import token_logprobs
+from lsp_lightning.models.modes import inference_state
+from lsp_lightning.prefix.attention import TreeAttention
+from lsp_lightning.prefix.hooks import Attention, takes_trees, tree_hidden_states
+from lsp_lightning.prefix.tree import trees_within
+from lsp_lightning.text.padding import by_token_budget, pad_right
+from lsp_lightning.types import TrainBatch
+
+
+def hidden_states(
+    model: Any, input_ids: Tensor, position_ids: Tensor | None = None, tree: Attention | None = None
+) -> Tensor:
+    """Final hidden states (B, S, H).
+
+    Args:
+        model: a causal LM.
+        input_ids: (B, S), padded on the right where ``tree`` is None.
+        position_ids: (B, S), or None where each row counts its places.
+        tree: what each place attends to; None is plain causal attention.
+    """
+    if tree is not None:
+        assert position_ids is not None
+        return tree_hidden_states(model, input_ids, position_ids, tree)
+    if position_ids is None:
+        # padding counts on: a position that starts again would be taken for another packed row
+        position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)
+        position_ids = position_ids.expand_as(input_ids)
+    out = model.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False)
+    hidden: Tensor = out.last_hidden_state
+    return hidden
+
+
+def head_logits(model: Any, hidden: Tensor) -> Tensor:
+    """Logits as the architecture makes them from hidden states (m, H) -> (m, V)."""
+    head = model.get_output_embeddings()
+    logits: Tensor = head(hidden.to(head.weight.dtype))
+    config = model.config.get_text_config()
+    scale = (getattr(config, "logit_scale", None) or 1.0) / getattr(config, "logits_scaling", 1.0)
+    if scale != 1:  # each operation holds another copy of the logits
+        logits = logits * scale
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def completion_logprobs(
+    model: Any, batch: TrainBatch, logits_at_once: int, entropies: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Log-probs of the completions' tokens, differentiable; entropies, detached. (C, T) fp32 each.
+
+    Args:
+        model: a causal LM.
+        batch: some completions of a round.
+        logits_at_once: see :func:`lsp_lightning.functional.logprobs.token_logprobs`.
+        entropies: whether they are wanted; they are 0 where not.
+    """
+    hidden = hidden_states(model, batch.input_ids, batch.position_ids, batch.attention)
+    hidden = hidden.flatten(0, 1)
+    places = batch.mask.nonzero(as_tuple=True)
+    logprobs, entropy = token_logprobs(
+        hidden[batch.sources[places]],
+        lambda h: head_logits(model, h),
+        batch.targets[places],
+        batch.temperature[places[0]],
+        logits_at_once,
+        entropies,
+    )
+    empty = torch.zeros(batch.mask.shape, dtype=torch.float32, device=hidden.device)
+    return empty.index_put(places, logprobs.float()), empty.index_put(places, entropy.float())
+
+
+def next_token_logprobs(
+    model: Any, prompts: Sequence[Sequence[int]], pad_id: int, max_tokens: int
+) -> Tensor:
+    """Log-probs of the token after each prompt at temperature 1. -> (n, V) fp32, on the CPU.
+
+    Args:
+        model: a causal LM, in inference.
+        prompts: token ids.
+        pad_id: fills up shorter rows.
+        max_tokens: through the model at once; a longer prompt goes by itself.
+    """
+    results: dict[int, Tensor] = {}
+    for part, last in _last_hidden_states(model, prompts, pad_id, max_tokens):
+        # (n, V) is no small tensor: not kept where the model is
+        logprobs = head_logits(model, last).float().log_softmax(dim=-1).cpu()
+        results.update(zip(part, logprobs, strict=True))
+    return torch.stack([results[i] for i in range(len(prompts))])
+
+
+def _last_hidden_states(
+    model: Any, prompts: Sequence[Sequence[int]], pad_id: int, max_tokens: int
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Some prompts, by index, and the hidden state after each (n, H), until all are done.
+
+    What prompts begin with alike, a judge's rubric, is computed once where the model can.
+    """
+    device = next(model.parameters()).device
+    if takes_trees(model):
+        for part, tree in trees_within(prompts, max_tokens):
+            ids, positions = tree.tokens.to(device), tree.positions.to(device)
+            attention = TreeAttention.of(tree).to(device)
+            hidden = hidden_states(model, ids[None], positions[None], attention)[0]
+            yield part, hidden[torch.stack([row[-1] for row in tree.rows]).to(device)]
+        return
+    for part in by_token_budget([len(prompt) for prompt in prompts], max_tokens):
+        ids, mask = (x.to(device) for x in pad_right([prompts[i] for i in part], pad_id))
+        hidden = hidden_states(model, ids)
+        yield part, hidden[torch.arange(len(part), device=device), mask.sum(1) - 1]
+
+
+def check_head(model: Any) -> None:
+    """Whether logits made from hidden states are the model's own, while it is trained too.
+
+    Raises:
+        ConfigError: this architecture makes its logits in a way that is not known here.
+    """
+    ids = torch.arange(4, device=next(model.parameters()).device).unsqueeze(0)
+    with inference_state(model, ids.device.type):
+        own = model(input_ids=ids).logits[0].float()
+        ours = head_logits(model, hidden_states(model, ids)[0]).float()
+        model.train()
+        trained = head_logits(model, hidden_states(model, ids)[0]).float()
+        model.eval()
+    if not all(torch.allclose(own, found, atol=1e-2, rtol=1e-2) for found in (ours, trained)):
+        raise ConfigError(
+            "model.base",
+            f"{type(model).__name__} makes its logits in a way that is not supported",
+            "choose another architecture",
+        )

@@ -1,0 +1,77 @@
+"""What judges that write their grades have in common: the prompt, and the reading of replies."""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lsp_lightning.rewards.base import Judgement
+from lsp_lightning.text.chat import fill
+from lsp_lightning.text.prompts import (
+    CRITERIA,
+    JUDGE,
+    JUDGE_TAGS,
+    MAX_SCORE,
+    Grade,
+    fence,
+    read_template,
+)
+from lsp_lightning.types import Playout
+
+
+class JudgeTemplate:
+    """The judge's template, and the fence around what fills its slots.
+
+    Args:
+        path: file with the template, or None for the default.
+        key: config key to name in errors.
+        default: the template if there is no file.
+        slots: places that must be there.
+        tags: those of the judge's reply, and any others that judged texts must not spell.
+    """
+
+    def __init__(
+        self,
+        path: str | None,
+        key: str,
+        default: str = JUDGE,
+        slots: Sequence[str] = ("instruction", "response"),
+        tags: Sequence[str] = JUDGE_TAGS,
+    ) -> None:
+        self.text = read_template(path, default, key, slots)
+        # a template of the user's own may have other tags, and lack those of the reply
+        self._tags = {*re.findall(r"</?(\w+)>", self.text), *tags}
+
+    def fenced(self, texts: dict[str, str]) -> dict[str, str]:
+        """Players' texts by slot, unable to close the tags they will stand between."""
+        return {slot: fence(text, self._tags) for slot, text in texts.items()}
+
+    def filled(self, texts: dict[str, str]) -> str:
+        """The whole prompt as text."""
+        return fill(self.text, self.fenced(texts))
+
+
+def judged_texts(playout: Playout) -> list[dict[str, str]]:
+    """Instruction and response of each of the N*G answers, query-major."""
+    return [
+        {"instruction": query, "response": answer}
+        for query, answers in zip(playout.query_texts, playout.spoken_groups(), strict=True)
+        for answer in answers
+    ]
+
+
+def grade_scores(grades: Sequence[Grade | None], playout: Playout) -> Judgement:
+    """Grades of the N*G answers as scores in [0, 1]; what could not be read is NaN, and counted.
+
+    Logs the share of replies that could not be read, and each criterion's share of points.
+    """
+    shape = (len(playout.query_texts), playout.group_size)
+    scores = torch.tensor([float("nan") if g is None else g.score / MAX_SCORE for g in grades])
+    metrics: dict[str, Tensor | float] = {
+        "unreadable": torch.tensor([float(grade is None) for grade in grades])
+    }
+    points = [grade.criteria for grade in grades if grade is not None and grade.criteria]
+    for k in range(CRITERIA if points else 0):
+        metrics[f"criterion_{k + 1}"] = torch.tensor([float(row[k]) for row in points])
+    return Judgement(scores.view(shape), metrics=metrics)

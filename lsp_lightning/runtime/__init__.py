@@ -1,0 +1,1 @@
+"""What everything leans on: memory, processes, HTTP, background work."""

@@ -1,0 +1,233 @@
+"""Worker processes for computations that may hang, crash or eat memory: they can be killed.
+
+Parent and workers speak JSON lines over pipes. It is not multiprocessing: that would run the user's
+script again (spawn) or copy a process that holds threads and a GPU (fork).
+"""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from lsp_lightning.runtime.background import Foresight
+
+_READY = b'"ready"\n'
+#: Seconds that a worker has to come up, on a busy machine too.
+_START_SECONDS = 60.0
+_START_ATTEMPTS = 3
+#: Seconds after which a worker ends itself if the parent, which should have done it, is gone.
+_GRACE_SECONDS = 2.0
+
+
+class WorkersError(RuntimeError):
+    """The worker processes do not start; the message ends with what they said last."""
+
+
+class LineWorkers:
+    """A pool of processes ``python -m module``, each of which calls :func:`serve`.
+
+    Processes start when they are first needed and are replaced when they end. Every method may be
+    called from any thread. Copies and pickles hold the settings only.
+
+    Args:
+        module: full name of the module that the workers run.
+        processes: how many work at the same time.
+        memory: address space of each worker in bytes, where the system can limit it.
+    """
+
+    def __init__(self, module: str, processes: int = 2, memory: int = 2 * 2**30) -> None:
+        self.module = module
+        self.processes = processes
+        self.memory = memory
+        # last in, first out: a warm worker is taken before an empty place
+        self._places: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
+        for _ in range(processes):
+            self._places.put(None)
+        weakref.finalize(self, _stop_all, self._places)
+        self._foresight: Foresight[bytes, Any] = Foresight(processes)
+
+    def __reduce__(self) -> tuple[type["LineWorkers"], tuple[str, int, int]]:
+        return type(self), (self.module, self.processes, self.memory)
+
+    def foresee(self, request: object, seconds: float) -> None:
+        """Begin a request that :meth:`map` will soon be asked for; returns at once."""
+        line = _line(request, seconds)
+        self._foresight.begin(line, partial(self._ask, line, seconds))
+
+    def map(self, requests: Sequence[object], seconds: float) -> list[Any]:
+        """The reply to each request (anything that JSON knows), in order.
+
+        None stands for a request that took more than ``seconds``, ended its worker or raised an
+        error in it; it does not disturb the others.
+
+        Raises:
+            WorkersError: no worker starts.
+        """
+        lines = [_line(request, seconds) for request in requests]
+        # time is short beside the sampling: what took too long then gets its time now
+        begun = self._foresight.take(lines)
+        known = {line: reply for line, reply in begun.items() if reply is not None}
+        unknown = [line for line in lines if line not in known]
+        with ThreadPoolExecutor(self.processes) as threads:
+            replies = threads.map(lambda line: self._ask(line, seconds), unknown)
+            return [known[line] if line in known else next(replies) for line in lines]
+
+    def close(self) -> None:
+        """End all idle workers. The pool can be used again: it starts new ones."""
+        self._foresight.close()
+        for _ in range(_stop_all(self._places)):
+            self._places.put(None)
+
+    def _ask(self, line: bytes, seconds: float) -> Any:
+        worker = self._places.get()
+        try:
+            if worker is not None and not worker.alive:
+                worker.stop()
+                worker = None  # if no new one starts, the place stays empty
+            if worker is None:
+                worker = self._start()
+            return worker.ask(line, seconds)
+        finally:
+            self._places.put(worker)
+
+    def _start(self) -> "_Worker":
+        for _ in range(_START_ATTEMPTS):
+            worker = _Worker([sys.executable, "-m", self.module, str(self.memory)])
+            said = worker.exchange(b"", _START_SECONDS)
+            if said == _READY:
+                return worker
+            cause = worker.stop() or f"it said {said!r}"
+        raise WorkersError(f"'python -m {self.module}' does not start: {cause}")
+
+
+def _line(request: object, seconds: float) -> bytes:
+    return json.dumps([seconds, request]).encode() + b"\n"
+
+
+class _Worker:
+    """One process, used by one thread at a time."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._killed = False
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by stop
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                start_new_session=True,  # Ctrl-C is for the parent, which decides
+                # the same order of sets in every worker and every run
+                env={**os.environ, "PYTHONHASHSEED": "0"},
+            )
+        except OSError as error:
+            self._errors.close()
+            raise WorkersError(f"{command[0]!r} does not start: {error}") from error
+
+    @property
+    def alive(self) -> bool:
+        return not self._killed and self._process.poll() is None
+
+    def ask(self, line: bytes, seconds: float) -> Any:
+        """The reply; None, and the process ends, where there is none in time."""
+        reply = self.exchange(line, seconds)
+        try:
+            # half a line may be JSON too: "12" of "123"
+            return json.loads(reply) if reply.endswith(b"\n") else self._kill()
+        except ValueError:
+            return self._kill()
+
+    def exchange(self, line: bytes, seconds: float) -> bytes:
+        """The process's next line after it got this one; what there is of it at the time limit."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        # a kill ends a blocked write and a blocked read alike, on every system
+        killer = threading.Timer(seconds, self._kill)
+        killer.daemon = True
+        killer.start()
+        try:
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+            return self._process.stdout.readline()
+        except OSError:  # the process has ended
+            return b""
+        finally:
+            killer.cancel()
+            killer.join()  # from here on the kill has happened or never will
+
+    def _kill(self) -> None:
+        self._killed = True
+        self._process.kill()
+
+    def stop(self) -> str:
+        """End the process; the last line that it wrote to stderr before it was ready."""
+        self._kill()
+        try:
+            self._process.communicate()
+        except OSError:  # a request that was not written yet
+            self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").split("\n")
+        self._errors.close()
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _stop_all(places: "queue.LifoQueue[_Worker | None]") -> int:
+    """Empty the places that no thread is using and end their workers; how many places it was."""
+    count = 0
+    while True:
+        try:
+            worker = places.get_nowait()
+        except queue.Empty:
+            return count
+        count += 1
+        if worker is not None:
+            worker.stop()
+
+
+def serve(handle: Callable[[Any], object]) -> None:
+    """Be a worker: reply to each request on stdin with ``handle(request)`` until stdin closes.
+
+    An error in ``handle`` is answered by null. What it prints is lost.
+    """
+    _limit_memory(int(sys.argv[1]))
+    with os.fdopen(os.dup(1), "wb", buffering=0) as replies:
+        with open(os.devnull, "wb") as nowhere:
+            # a stray print is no reply, and a chatty library must not fill the parent's file
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+        replies.write(_READY)
+        for line in sys.stdin.buffer:
+            seconds, request = json.loads(line)
+            _end_after(seconds + _GRACE_SECONDS)
+            try:
+                reply = json.dumps(handle(request))
+            except Exception:
+                reply = "null"
+            _end_after(0)
+            replies.write(reply.encode() + b"\n")
+
+
+def _limit_memory(limit: int) -> None:
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    except (ImportError, ValueError, OSError):  # Windows; macOS refuses
+        return
+
+
+def _end_after(seconds: float) -> None:
+    """Have the system end this process then, even inside of one long C call; 0 takes it back."""
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)

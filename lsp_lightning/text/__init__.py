@@ -1,0 +1,1 @@
+"""From words to token ids: prompts, chat turns, padding."""

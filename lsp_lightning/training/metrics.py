@@ -1,0 +1,93 @@
+"""What is logged of a round."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lsp_lightning.functional import dead_groups, query_values
+from lsp_lightning.game.payoffs import Advantages
+from lsp_lightning.training.gradient import UpdateFacts
+from lsp_lightning.types import SelfPlayRound
+
+
+def round_metrics(
+    played: SelfPlayRound,
+    advantages: Advantages,
+    facts: UpdateFacts,
+    gradient_norm: Tensor,
+    seconds: Mapping[str, float],
+) -> dict[str, Tensor | float]:
+    """All that is logged of a round, by name; ``seconds`` is wall time by phase."""
+    judged_N = played.judged_N
+    rewards_NG = played.rewards_NG[judged_N]
+    values_N = query_values(rewards_NG)
+    metrics: dict[str, Tensor | float] = {
+        "loss": facts.loss,
+        "reward": rewards_NG,
+        "value": values_N,
+        "value_std": values_N.std(unbiased=False),
+        "dead_groups": dead_groups(_solver_total(played)[judged_N]).float(),
+        "advantage_std/solver": advantages.solver_NG.std(unbiased=False),
+        "gradient_norm": gradient_norm,
+        "skipped": float(not torch.isfinite(gradient_norm)),
+        "tokens_per_second": _sampled_tokens(played) / sum(seconds.values()),
+        **{f"seconds/{phase}": s for phase, s in seconds.items()},
+    }
+    if played.quality_NG is not None:
+        metrics["quality"] = played.quality_NG[judged_N]
+    if advantages.challenger_N is not None:
+        metrics["advantage_std/challenger"] = advantages.challenger_N.std(unbiased=False)
+    for role, rows in facts.roles.items():
+        metrics[f"kl/{role}"] = facts.log_ratio_R[rows]
+        metrics[f"entropy/{role}"] = facts.entropy_R[rows]
+    metrics |= facts.importance
+    metrics |= _text_metrics(played)
+    for name, scores in played.components.items():
+        metrics[f"reward/{name}"] = scores
+        metrics[f"unjudged/{name}"] = scores.isnan().float()
+    told: dict[str, Tensor | float] = dict(played.reward_metrics)
+    for name, values in played.query_facts.items():
+        told |= fact_metrics(name, values)
+    return told | metrics  # what rewards call their facts never hides what is measured here
+
+
+def fact_metrics(name: str, values: Sequence[object]) -> dict[str, float]:
+    """The mean of numbers and truths; of texts the entropy of their shares, in nats."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return {}
+    if all(isinstance(value, bool | int | float) for value in known):
+        return {f"queries/{name}": sum(map(float, known)) / len(known)}  # type: ignore[arg-type]
+    shares = torch.tensor(list(Counter(map(str, known)).values()), dtype=torch.float32) / len(known)
+    return {f"queries/{name}_entropy": float(torch.special.entr(shares).sum())}
+
+
+def _text_metrics(played: SelfPlayRound) -> dict[str, Tensor | float]:
+    playout = played.playout
+    texts = playout.query_texts
+    metrics: dict[str, Tensor | float] = {
+        "queries/invalid": 1 - playout.valid_N.float(),
+        "queries/duplicate": 1 - len(set(texts)) / len(texts),
+        "queries/characters": torch.tensor([float(len(text)) for text in texts]),
+        "answers/tokens": playout.answers.completion_mask.sum(1).float(),
+        "answers/truncated": playout.answers.truncated.float(),
+    }
+    if playout.queries is not None:
+        metrics["queries/tokens"] = playout.queries.completion_mask.sum(1).float()
+        metrics["queries/truncated"] = playout.queries.truncated.float()
+    return metrics
+
+
+def _solver_total(played: SelfPlayRound) -> Tensor:
+    if played.quality_NG is None:
+        return played.rewards_NG
+    return played.rewards_NG + played.quality_NG
+
+
+def _sampled_tokens(played: SelfPlayRound) -> int:
+    """Tokens that the engine drew for this round."""
+    playout = played.playout
+    rollouts = [r for r in (playout.queries, playout.answers) if r is not None]
+    return sum(int(r.completion_mask.sum()) for r in rollouts)
