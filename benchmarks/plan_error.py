@@ -175,7 +175,7 @@ def measure(family: str, dtype: str, checkpointing: bool, quantized: bool) -> li
 
 def save_random(folder: str, family: str) -> None:
     """A model of random weights with a tokenizer of characters."""
-    sys.path.append(str(Path(__file__).parent.parent / "tests"))
+    sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
     llama_tokenizer = importlib.import_module("tiny_models").llama_tokenizer
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.runs import Arm, cell, folder, play_all, queries_met, window
 from lsp_lightning import Player, Policy, ProgramOutputVerifier, Sampling, VerifiableReward
-from lsp_lightning.game.evaluation import score_tasks
+from lsp_lightning.evaluation.heldout import score_tasks
 from lsp_lightning.game.queries import read_queries
 
 WORLD = "pkg:lsp_lightning/tinyworld"
@@ -34,7 +34,7 @@ ARMS: dict[str, Arm] = {
 }
 
 
-def coin(query: str, answers: Sequence[str], reference: object) -> list[float]:
+def coin(query: str, answers: Sequence[str], solution: object) -> list[float]:
     """0 or 1 for each answer by chance, the same ones for the same query and answers."""
     rng = random.Random(f"{query}\n{answers}")
     return [float(rng.random() < 0.5) for _ in answers]

@@ -69,7 +69,7 @@ def verifiers(seconds: float) -> dict[str, float]:
     sentences = ["The boat lay in the harbour.", "It was small and old.", "Nobody came there."]
     texts = [" ".join(rng.choices(sentences, k=10)) for _ in range(4000)]
     figures = {
-        "maths against a reference": speed(MathVerifier(), maths, seconds),
+        "maths against a solution": speed(MathVerifier(), maths, seconds),
         "instruction constraints (4 of them)": speed(
             InstructionVerifier(), [Group(CONSTRAINED, (text,)) for text in texts], seconds
         ),

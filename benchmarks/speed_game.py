@@ -9,7 +9,7 @@ from benchmarks.speed_ours import alternating
 from benchmarks.speed_work import ALPHA, BETA, CLOCKS, MAX_NORM, RANK, RATE, Clock, make_queries
 from lsp_lightning import FunctionReward, Lora, Player, Policy, Sampling, play_round
 from lsp_lightning.game.payoffs import Advantages
-from lsp_lightning.game.queries import Drawn, QuerySource
+from lsp_lightning.game.queries import QueryBatch, QuerySource
 from lsp_lightning.runtime.memory import TokenBudget
 from lsp_lightning.training.gradient import LossSettings, RoundUpdate
 from lsp_lightning.types import SelfPlayRound
@@ -95,5 +95,5 @@ class _Given(QuerySource):
     def __init__(self, size: Size) -> None:
         self._texts = make_queries(size.queries, size.prompt)
 
-    def draw(self, player: Player, num_queries: int, index: int, seed: int) -> Drawn:
-        return Drawn(self._texts, torch.ones(num_queries, dtype=torch.bool))
+    def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
+        return QueryBatch(self._texts, torch.ones(num_queries, dtype=torch.bool))

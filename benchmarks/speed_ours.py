@@ -88,7 +88,7 @@ def phase(watch: Stopwatch, name: str, owner: type, method: str) -> Any:
     return patch.object(owner, method, watch.timed(name, getattr(owner, method)))
 
 
-def alternating(query: str, answers: Sequence[str], reference: object) -> list[float]:
+def alternating(query: str, answers: Sequence[str], solution: object) -> list[float]:
     """A reward that costs nothing and tells the answers of a group apart."""
     return [float(j % 2) for j in range(len(answers))]
 

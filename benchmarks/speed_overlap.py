@@ -28,7 +28,7 @@ from lsp_lightning import (
     VerifiableReward,
     play_round,
 )
-from lsp_lightning.game.queries import Drawn, QuerySource
+from lsp_lightning.game.queries import QueryBatch, QuerySource
 from lsp_lightning.rewards import Verifier
 from lsp_lightning.sandbox import BubblewrapSandbox
 
@@ -39,7 +39,7 @@ FIXED = {"warm_up": WARM_UP, "queries": QUERIES, "answers": ANSWERS, "clock": "w
 _STOPS = range(2, 512, 85)
 _TESTS = {"tests": [f"assert f([3, 1, 2, {i}]) == [{max(3, i)}]" for i in range(5)]}
 
-#: What is judged: the verifier, a reference for each query, and how an answer is written.
+#: What is judged: the verifier, a solution for each query, and how an answer is written.
 Case = tuple[Verifier, Any, Callable[[random.Random], str]]
 
 
@@ -62,12 +62,12 @@ def overlap(
         make_random_model(Path(folder), shape)
         policy = Policy(folder, Lora(), dtype="float32")
         policy.codec.stop_ids = tuple(_STOPS)
-        for name, (verifier, reference, write) in cases():
+        for name, (verifier, solution, write) in cases():
             player = Player.local(policy)
             codec: Any = _Written(player.codec, write)
             player = Player(player.engine, codec, player.pad_id)
             with _ready(verifier):
-                found[name] = _measured(player, verifier, reference, new_tokens, rounds)
+                found[name] = _measured(player, verifier, solution, new_tokens, rounds)
             for way, seconds in found[name].items():
                 figures = (seconds["answers"], seconds["rewards"], sum(seconds.values()))
                 print(f"| {name}, {way} | {' | '.join(f'{s:.3f}' for s in figures)} |", flush=True)
@@ -75,16 +75,16 @@ def overlap(
 
 
 def _measured(
-    player: Player, verifier: Verifier, reference: Any, new_tokens: int, rounds: int
+    player: Player, verifier: Verifier, solution: Any, new_tokens: int, rounds: int
 ) -> dict[str, dict[str, float]]:
     ways = {"after": VerifiableReward(verifier), "meanwhile": VerifiableReward(verifier)}
-    ways["after"].foresee = lambda *told: None  # type: ignore[method-assign]
+    ways["after"].prefetch = lambda *told: None  # type: ignore[method-assign]
     runs = []
     for k in range(WARM_UP + rounds):
         played = {
             way: play_round(
                 player,
-                _Given(reference),
+                _Given(solution),
                 [reward],
                 num_queries=QUERIES,
                 group_size=ANSWERS,
@@ -129,17 +129,17 @@ class _Written:
 
 
 class _Given(QuerySource):
-    """Queries with one reference."""
+    """Queries with one solution."""
 
     selfplay = False
 
-    def __init__(self, reference: Any) -> None:
-        self._reference = reference
+    def __init__(self, solution: Any) -> None:
+        self._solution = solution
 
-    def draw(self, player: Player, num_queries: int, index: int, seed: int) -> Drawn:
+    def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
         whole = torch.ones(num_queries, dtype=torch.bool)
         texts = make_queries(num_queries, 70)
-        return Drawn(texts, whole, references=(self._reference,) * num_queries)
+        return QueryBatch(texts, whole, solutions=(self._solution,) * num_queries)
 
 
 def _maths(draw: random.Random) -> str:

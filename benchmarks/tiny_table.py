@@ -16,11 +16,11 @@ import torch
 
 from benchmarks.runs import Arm, cell, folder, play_all, queries_met
 from lsp_lightning import Challenger, Player, Policy, Sampling, VerifiableReward
+from lsp_lightning.evaluation.heldout import score_tasks
 from lsp_lightning.functional.evaluation import pass_at_k
-from lsp_lightning.game.evaluation import score_tasks
 from lsp_lightning.game.queries import read_queries
 from lsp_lightning.tinyworld.verifier import TinyWorldVerifier
-from lsp_lightning.training.metrics import fact_metrics
+from lsp_lightning.training.metrics import info_metrics
 
 WORLD = "pkg:lsp_lightning/tinyworld"
 DRAWS, QUERIES = 8, 512
@@ -89,8 +89,8 @@ def measure(run: Path | None, seed: int, temperature: float = 1.0) -> dict[str, 
         "greedy": float(score.greedy.mean()),
         "pass@8": float(pass_at_k(score.sampled, DRAWS).mean()),
         "malformed": 1 - len(known) / len(facts),
-        **fact_metrics("level", [f["level"] for f in known]),
-        **fact_metrics("family", [f["family"] for f in known]),
+        **info_metrics("level", [f["level"] for f in known]),
+        **info_metrics("family", [f["family"] for f in known]),
     }
 
 

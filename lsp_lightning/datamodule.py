@@ -150,7 +150,7 @@ class SelfPlayDataModule(LightningDataModule):
         if trainer.max_steps < 1:
             raise ConfigError("trainer.max_steps", "is not set", "set the number of rounds to play")
 
-    def check_references(self, require: Callable[[object | None], None]) -> None:
+    def check_solutions(self, require: Callable[[object | None], None]) -> None:
         """Show ``require`` what is known of each query that is known beforehand.
 
         Raises:
@@ -164,15 +164,15 @@ class SelfPlayDataModule(LightningDataModule):
         for key, queries in sets.items():
             for query in queries:
                 try:
-                    require(query.reference)
+                    require(query.solution)
                 except ValueError as error:
                     text = query.text if len(query.text) <= 40 else f"{query.text[:40]}..."
                     why = " ".join(str(error).split())
                     raise ConfigError(
-                        key, f"the reference of {text!r} {why}", "mend the file"
+                        key, f"the solution of {text!r} {why}", "mend the file"
                     ) from error
 
-    def facts(self) -> dict[str, Any]:
+    def resume_settings(self) -> dict[str, Any]:
         """The settings that a resumed run is compared by: plain values only."""
         heldout = "".join(query.text for query in self.heldout)
         return {

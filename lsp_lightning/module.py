@@ -13,8 +13,8 @@ from torch import Tensor
 from lsp_lightning.callbacks.close_engine import ClosesEngine
 from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.evaluation.heldout import Exam, HeldOutBoard, answer_greedily, heldout_reward
 from lsp_lightning.functional import AdvantageScale, ChallengerObjective, KLForm, learnability
-from lsp_lightning.game.evaluation import Exam, HeldOutBoard, answer_greedily, heldout_reward
 from lsp_lightning.game.payoffs import Advantages, InvalidQuery, PayoffSettings, round_advantages
 from lsp_lightning.game.player import FrozenPlayer, Player
 from lsp_lightning.game.queries import Query
@@ -129,7 +129,7 @@ class SelfPlayModule(LightningModule):
         check_precision(self.trainer.precision)
         if stage == "fit":
             check_model(self, self.data)
-        self.rollouts.knock()
+        self.rollouts.check_reachable()
 
     def configure_model(self) -> None:
         """Load the policy, once, and show the rewards their judge."""
@@ -215,7 +215,7 @@ class SelfPlayModule(LightningModule):
         optimizer, plain = self.optimizers(), self.optimizers(use_pl_optimizer=False)
         assert not isinstance(optimizer, list)
         assert isinstance(plain, torch.optim.Optimizer)
-        facts, norm = self._update.gradient(
+        stats, norm = self._update.gradient(
             played, advantages, plain, self.manual_backward, self._seed("dropout", played.index)
         )
         if torch.isfinite(norm):
@@ -229,7 +229,7 @@ class SelfPlayModule(LightningModule):
         if scheduler is not None:
             scheduler.step()
         seconds = {**played.seconds, "update": time.perf_counter() - start}
-        self.round_means.update(round_metrics(played, advantages, facts, norm, seconds))
+        self.round_means.update(round_metrics(played, advantages, stats, norm, seconds))
         self.log_dict(self.round_means.compute(), batch_size=1)
         if played.index + 1 >= self.trainer.max_steps:  # also where rounds were skipped
             self.trainer.should_stop = True
@@ -266,16 +266,16 @@ class SelfPlayModule(LightningModule):
         """Answer some queries greedily."""
         return answer_greedily(self.player, tasks, self.data.solver, self.data.solver_prompt)
 
-    def facts(self) -> dict[str, Any]:
+    def resume_settings(self) -> dict[str, Any]:
         """The settings that a resumed run is compared by: plain values only."""
         data = self._trainer and getattr(self._trainer, "datamodule", None)
-        return resume.facts(self, data if isinstance(data, SelfPlayDataModule) else None)
+        return resume.run_settings(self, data if isinstance(data, SelfPlayDataModule) else None)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is trained (every adapter by name), not the base."""
         resume.keep_trained(checkpoint, set(self.loaded_policy.trained_state()))
         resume.stay_open(checkpoint)
-        checkpoint["lsp_lightning"] = self.facts()
+        checkpoint["lsp_lightning"] = self.resume_settings()
         checkpoint["found_out"] = self._update.state_dict() | self.budgets.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -284,7 +284,7 @@ class SelfPlayModule(LightningModule):
         Raises:
             ConfigError: it is of another base, adapter or reference.
         """
-        changed = resume.compare_facts(checkpoint, self.facts())
+        changed = resume.compare_settings(checkpoint, self.resume_settings())
         decided = heldout_reward(self.rewards)
         judges = {"rewards"} if decided and decided[1] == "win_rate" else set()
         self.other_heldout = bool(changed & {"heldout", "solver", "solver_prompt", *judges})

@@ -111,7 +111,7 @@ class Playout:
     """G."""
     queries: Rollouts | None = None
     """How the Challenger wrote the queries; None when they come from a file."""
-    references: tuple[object, ...] | None = None
+    solutions: tuple[object, ...] | None = None
     """What is known of each query beforehand (an answer, tests), or None."""
     valid_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
     """(N,) bool: the query keeps the Challenger's form rules."""
@@ -134,9 +134,9 @@ class Playout:
         """The answers as their reader sees them, without a model's thinking; G for each query."""
         return [tuple(map(without_thinking, group)) for group in self.answer_groups()]
 
-    def reference(self, i: int) -> object | None:
+    def solution(self, i: int) -> object | None:
         """What is known of query ``i``, or None."""
-        return None if self.references is None else self.references[i]
+        return None if self.solutions is None else self.solutions[i]
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class SelfPlayRound:
     """Weighted sum of rewards for the Challenger alone, or None."""
     components: Mapping[str, Tensor] = field(default_factory=dict)
     """Every reward by name, unweighted, (N, G) or (N,), NaN where it could not judge."""
-    query_facts: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    query_info: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     """What verifiers know of each query, by name (malformed, level, family ...), N values each."""
     reward_metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
     """What else the rewards log, as ``reward/metric``."""

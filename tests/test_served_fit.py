@@ -197,11 +197,11 @@ class Falls(Checksum):
 
     calls = 0
 
-    def check(self, query, answers, reference):
+    def check(self, query, answers, solution):
         self.calls += 1
         if self.calls > N:
             raise RuntimeError("it fell")
-        return super().check(query, answers, reference)
+        return super().check(query, answers, solution)
 
 
 def test_a_run_that_breaks_off_takes_its_adapter_off_the_server(base, server, tmp_path):

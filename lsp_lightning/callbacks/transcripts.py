@@ -69,13 +69,13 @@ def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
     for i, (query, answers) in enumerate(
         zip(playout.query_texts, playout.answer_groups(), strict=True)
     ):
-        facts = {f"query/{name}": values[i] for name, values in played.query_facts.items()}
+        info = {f"query/{name}": values[i] for name, values in played.query_info.items()}
         for j, answer in enumerate(answers):
             yield {
                 "round": played.index,
                 "query": query,
                 "valid": bool(playout.valid_N[i]),
-                **facts,
+                **info,
                 "answer": answer,
                 **{
                     f"reward/{name}": float(scores[i, j] if scores.dim() == 2 else scores[i])

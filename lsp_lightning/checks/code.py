@@ -133,7 +133,7 @@ def _dedented(lines: list[str]) -> str:
     return "\n".join(line[margin:] for line in lines)
 
 
-def read_tests(reference: object) -> FunctionTests:
+def read_tests(solution: object) -> FunctionTests:
     """Tests as a prompt file holds them.
 
     Two forms: ``{"function": "f", "tests": [{"args": [1], "output": 2}]}``, and
@@ -142,11 +142,11 @@ def read_tests(reference: object) -> FunctionTests:
 
     Raises:
         ValueError: it has neither form, or a value that no sandbox carries; the message goes on
-            "the reference of this query ...".
+            "the solution of this query ...".
     """
-    if not isinstance(reference, dict) or not isinstance(reference.get("tests"), list):
+    if not isinstance(solution, dict) or not isinstance(solution.get("tests"), list):
         raise ValueError('is not of the form {"tests": [...]}')
-    tests = reference["tests"]
+    tests = solution["tests"]
     if not tests:
         raise ValueError("has no tests")
     if all(isinstance(test, str) for test in tests):
@@ -156,7 +156,7 @@ def read_tests(reference: object) -> FunctionTests:
             raise ValueError(f"tests several functions ({', '.join(sorted(names))})")
         function, cases = names.pop(), tuple(case for _, case in read)
     else:
-        function, cases = _read_name(reference.get("function")), _read_records(tests)
+        function, cases = _read_name(solution.get("function")), _read_records(tests)
     _require_plain(tests, cases)
     return FunctionTests(function, cases)
 

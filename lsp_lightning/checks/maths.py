@@ -187,14 +187,14 @@ class MathChecker:
         self.seconds = seconds
         self._workers = LineWorkers(_WORKER, processes)
 
-    def foresee(self, text: str, gold: str | None = None) -> None:
+    def prefetch(self, text: str, gold: str | None = None) -> None:
         """Begin what :meth:`grade` (:meth:`classes`, without a gold answer) will ask of a text."""
         boxed = "" if gold is None else gold_answer(gold)
         answer = _judged(final_answer(text), boxed)
         right = [["form", boxed], ["right", boxed, answer]]
         for request in [["form", answer]] if gold is None else right:
             if all(request):
-                self._workers.foresee(request, self.seconds)
+                self._workers.prefetch(request, self.seconds)
 
     def grade(self, pairs: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """For each (gold answer, texts): 1.0 for a right text, 0.0 for a wrong one.

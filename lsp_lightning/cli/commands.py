@@ -58,7 +58,7 @@ class SelfPlayTrainer(Trainer):
             form: adapter in peft's layout, or merged into the base.
             out: folder to write; null is "export" in the run's folder.
         """
-        from lsp_lightning.export import check_target, export_run, run_facts
+        from lsp_lightning.export import check_target, export_run, run_record
 
         if ckpt_path is None:
             raise ConfigError("ckpt_path", "is not set", "give a run's checkpoints/last.ckpt")
@@ -67,8 +67,8 @@ class SelfPlayTrainer(Trainer):
         checkpoint = read_checkpoint(ckpt_path)
         module, data = _ours(model, datamodule)
         policy = load_policy(module, checkpoint, self.strategy.root_device)
-        facts = run_facts(module, data, checkpoint, Path(ckpt_path))
-        form = export_run(policy, facts["base"], form, target, facts)
+        record = run_record(module, data, checkpoint, Path(ckpt_path))
+        form = export_run(policy, record["base"], form, target, record)
         print(f"written to {target}/ ({form}); its README.md says how to load it")
 
     def chat(
@@ -136,8 +136,10 @@ def load_policy(
     if checkpoint is None:
         return Policy(**settings, device=device)
     decisive = set(settings) - set(_FREE)
-    now = {key: value for key, value in resume.facts(module, None).items() if key in decisive}
-    resume.compare_facts(checkpoint, now)
+    now = {
+        key: value for key, value in resume.run_settings(module, None).items() if key in decisive
+    }
+    resume.compare_settings(checkpoint, now)
     policy = Policy(**settings, device=device)
     resume.require_trained(checkpoint, set(policy.trained_state()))
     prefix = "policy."

@@ -1,4 +1,4 @@
-"""The model card of an export: facts of its run, in markup that no value can break."""
+"""The model card of an export: record of its run, in markup that no value can break."""
 
 import re
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LONGEST = 200
 
 
-def model_card(source: str, facts: Mapping[str, Any]) -> str:
+def model_card(source: str, record: Mapping[str, Any]) -> str:
     """The card as Markdown with YAML front matter.
 
     Args:
         source: where the base can be loaded from: a hub id or an absolute folder.
-        facts: plain values by name; those of no interest to a reader are left out.
+        record: plain values by name; those of no interest to a reader are left out.
     """
-    adapter = facts["form"] == "adapter"
+    adapter = record["form"] == "adapter"
     front: dict[str, Any] = {"library_name": "peft" if adapter else "transformers"}
     if _HUB_ID.fullmatch(source):  # the hub refuses a card whose base is no model of its own
         front["base_model"] = source
@@ -35,17 +35,18 @@ def model_card(source: str, facts: Mapping[str, Any]) -> str:
         "",
         "# " + ("Adapter" if adapter else "Model") + " trained by Language Self-Play",
         "",
-        f"{what} {code(facts['base'])}, trained by {_method(facts)} ({PAPER}) with lsp-lightning.",
+        f"{what} {code(record['base'])}, trained by {_method(record)} ({PAPER}) with "
+        "lsp-lightning.",
         "Its licence is that of the base.",
         "",
         "## Facts of the run",
         "",
-        *(f"- {name}: {value}" for name, value in _rows(facts)),
+        *(f"- {name}: {value}" for name, value in _rows(record)),
         "",
         "## How to load it",
         "",
         "```python",
-        *_loading(source, adapter, facts),
+        *_loading(source, adapter, record),
         "```",
         "",
     ]
@@ -63,48 +64,48 @@ def code(value: object) -> str:
     return f"`{text}`" if text else "none"
 
 
-def _method(facts: Mapping[str, Any]) -> str:
-    if not facts.get("selfplay", True):
+def _method(record: Mapping[str, Any]) -> str:
+    if not record.get("selfplay", True):
         return "GRPO on a file of queries, the data-driven baseline of Language Self-Play"
     return "Language Self-Play"
 
 
-def _rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What a reader wants to know, in order."""
     rows = [
-        ("rounds", code(facts["rounds"])),
-        ("queries of a round (N), answers to each (G)", _pair(facts, "num_queries", "group_size")),
+        ("rounds", code(record["rounds"])),
+        ("queries of a round (N), answers to each (G)", _pair(record, "num_queries", "group_size")),
     ]
-    for reward in facts["rewards"]:
+    for reward in record["rewards"]:
         name, enters, weight, standardized = reward[:4]
         how = f"enters for {code(enters)} with weight {code(weight)}"
         rows.append((f"reward {code(name)}", how + (", standardised" if standardized else "")))
-    if facts.get("selfplay", True):
+    if record.get("selfplay", True):
         rows += [
-            ("the Challenger plays for", code(facts["challenger_objective"])),
-            ("weight of its loss", code(facts["alpha_ch"])),
+            ("the Challenger plays for", code(record["challenger_objective"])),
+            ("weight of its loss", code(record["alpha_ch"])),
         ]
-    lora = facts["lora"]
+    lora = record["lora"]
     rows += [
-        ("KL term, its weight (beta)", _pair(facts, "kl", "beta")),
-        ("quantization of the base while training", code(facts["quantization"] or "none")),
-        ("start adapter", code(facts["init_adapter"] or "none")),
+        ("KL term, its weight (beta)", _pair(record, "kl", "beta")),
+        ("quantization of the base while training", code(record["quantization"] or "none")),
+        ("start adapter", code(record["init_adapter"] or "none")),
         (
             "trained weights",
             f"LoRA, rank {code(lora['rank'])}, alpha {code(lora['alpha'])}" if lora else "all",
         ),
-        ("chat template arguments", code(facts["chat_template_kwargs"] or "none")),
-        *([("today's date in its prompts", code(facts["date"]))] if facts["date"] else []),
-        ("learning rate", code(facts["optimizer"].get("lr"))),
-        ("seed", code(facts["seed"])),
-        *_heldout_rows(facts.get("heldout_before"), facts.get("heldout_after")),
-        ("versions", ", ".join(f"{k} {code(v)}" for k, v in facts["versions"].items())),
+        ("chat template arguments", code(record["chat_template_kwargs"] or "none")),
+        *([("today's date in its prompts", code(record["date"]))] if record["date"] else []),
+        ("learning rate", code(record["optimizer"].get("lr"))),
+        ("seed", code(record["seed"])),
+        *_heldout_rows(record.get("heldout_before"), record.get("heldout_after")),
+        ("versions", ", ".join(f"{k} {code(v)}" for k, v in record["versions"].items())),
     ]
     return rows
 
 
-def _pair(facts: Mapping[str, Any], *names: str) -> str:
-    return ", ".join(code(facts[name]) for name in names)
+def _pair(record: Mapping[str, Any], *names: str) -> str:
+    return ", ".join(code(record[name]) for name in names)
 
 
 def _heldout_rows(before: Any, after: Any) -> list[tuple[str, str]]:
@@ -128,10 +129,10 @@ def _heldout_rows(before: Any, after: Any) -> list[tuple[str, str]]:
     ]
 
 
-def _loading(source: str, adapter: bool, facts: Mapping[str, Any]) -> list[str]:
+def _loading(source: str, adapter: bool, record: Mapping[str, Any]) -> list[str]:
     """Lines of Python to be run in the export's folder; every text in them is a literal."""
-    model, options = ["AutoModelForCausalLM", "AutoTokenizer"], f'dtype="{facts["compute_type"]}"'
-    if adapter and facts["quantization"]:
+    model, options = ["AutoModelForCausalLM", "AutoTokenizer"], f'dtype="{record["compute_type"]}"'
+    if adapter and record["quantization"]:
         model.append("BitsAndBytesConfig")
         options += ", quantization_config=four_bits"
     load = f"AutoModelForCausalLM.from_pretrained({{}}, {options})"
@@ -141,7 +142,7 @@ def _loading(source: str, adapter: bool, facts: Mapping[str, Any]) -> list[str]:
         lines += [
             "four_bits = BitsAndBytesConfig(",
             '    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,',
-            f'    bnb_4bit_compute_dtype="{facts["compute_type"]}",',
+            f'    bnb_4bit_compute_dtype="{record["compute_type"]}",',
             ")",
         ]
     folder = '"."  # the folder of this card'
@@ -153,7 +154,7 @@ def _loading(source: str, adapter: bool, facts: Mapping[str, Any]) -> list[str]:
         ]
     else:
         lines += [f"folder = {folder}", f"model = {load.format('folder')}"]
-    kwargs = facts["chat_template_kwargs"] or {}
+    kwargs = record["chat_template_kwargs"] or {}
     extra = f", **{_literal(kwargs)}" if kwargs else ""
     return [
         *lines,
@@ -162,7 +163,7 @@ def _loading(source: str, adapter: bool, facts: Mapping[str, Any]) -> list[str]:
         "inputs = tokenizer.apply_chat_template(",
         '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"' + extra,
         ")",
-        f"ids = model.generate(**inputs, max_new_tokens=256, eos_token_id={facts['stop_ids']})",
+        f"ids = model.generate(**inputs, max_new_tokens=256, eos_token_id={record['stop_ids']})",
         "print(tokenizer.decode(ids[0, inputs['input_ids'].shape[1] :]))",
     ]
 

@@ -20,7 +20,7 @@ from lsp_lightning.text.chat import PLAIN_TEMPLATE, TODAY
 
 Form = Literal["adapter", "merged"]
 
-#: What marks a folder as an export: the facts of its run, and the names of its files.
+#: What marks a folder as an export: the record of its run, and the names of its files.
 MANIFEST = "lsp_export.json"
 _ADAPTER = "default"
 
@@ -45,7 +45,7 @@ def check_target(out: Path) -> None:
         )
 
 
-def export_run(policy: Policy, base: str, form: Form, out: Path, facts: Mapping[str, Any]) -> Form:
+def export_run(policy: Policy, base: str, form: Form, out: Path, record: Mapping[str, Any]) -> Form:
     """Write the policy, its tokenizer with the chat template, and a model card.
 
     A policy without adapters is a whole model in either form. The folder is written beside its
@@ -56,7 +56,7 @@ def export_run(policy: Policy, base: str, form: Form, out: Path, facts: Mapping[
         base: as the config names it.
         form: adapter in peft's layout, or merged into the base.
         out: the folder.
-        facts: of the run, for the card.
+        record: of the run, for the card.
 
     Returns:
         The form that was written.
@@ -76,7 +76,7 @@ def export_run(policy: Policy, base: str, form: Form, out: Path, facts: Mapping[
         else:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-        told = {**facts, "base": base, "form": form, **_computing(policy)}
+        told = {**record, "base": base, "form": form, **_computing(policy)}
         (folder / "README.md").write_text(model_card(source_name(base), told), encoding="utf-8")
         names = sorted({path.name for path in folder.iterdir()} | {MANIFEST})
         text = json.dumps({**told, "files": names}, indent=2, default=str) + "\n"

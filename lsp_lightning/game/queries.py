@@ -18,6 +18,9 @@ from lsp_lightning.text.chat import fill
 from lsp_lightning.text.prompts import CHALLENGER, challenger_slots, is_valid_query, read_template
 from lsp_lightning.types import Rollouts, Sampling
 
+#: What a file may call the known answer of a query.
+SOLUTION_KEYS = ("solution", "answer", "reference", "ground_truth")
+
 
 @dataclass(frozen=True)
 class Query:
@@ -25,12 +28,12 @@ class Query:
 
     text: str
     """What is asked."""
-    reference: object | None = None
+    solution: object | None = None
     """What is known of it: an answer, tests, or None."""
 
 
 @dataclass(frozen=True)
-class Drawn:
+class QueryBatch:
     """The queries of one round."""
 
     texts: tuple[str, ...]
@@ -39,7 +42,7 @@ class Drawn:
     """(N,) bool: keeps the form rules."""
     rollouts: Rollouts | None = None
     """How the Challenger wrote them; None from a file."""
-    references: tuple[object, ...] | None = None
+    solutions: tuple[object, ...] | None = None
     """What is known of each, or None."""
 
 
@@ -58,7 +61,7 @@ class QuerySource(ABC):
         return type(self).__name__
 
     @abstractmethod
-    def draw(self, player: Player, num_queries: int, index: int, seed: int) -> Drawn:
+    def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
         """The queries of round ``index`` of the run with this seed."""
 
 
@@ -91,7 +94,7 @@ class Challenger(QuerySource):
         """Its prompt and how it is sampled."""
         return f"Challenger with {self.sampling}, prompt {derive_seed(0, self._prompt):x}"
 
-    def draw(self, player: Player, num_queries: int, index: int, seed: int) -> Drawn:
+    def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
         """N queries, sampled from one prompt."""
         ids = player.codec.encode(self._prompt, {})
         rollouts = player.respond(
@@ -101,7 +104,7 @@ class Challenger(QuerySource):
             is_valid_query(text, truncated)
             for text, truncated in zip(rollouts.texts, rollouts.truncated.tolist(), strict=True)
         ]
-        return Drawn(
+        return QueryBatch(
             texts=tuple(text.strip() for text in rollouts.texts),
             valid_N=torch.tensor(valid),
             rollouts=rollouts,
@@ -112,7 +115,7 @@ class PromptFile(QuerySource):
     """The data-driven baseline (GRPO): queries from a JSONL file, and no Challenger to train.
 
     Args:
-        path: file of lines ``{"query": ..., "reference": ...}``; the reference is optional. Each
+        path: file of lines ``{"query": ..., "solution": ...}``; the solution is optional. Each
             pass over it is in a new order.
     """
 
@@ -130,17 +133,17 @@ class PromptFile(QuerySource):
         texts = "".join(query.text for query in self._queries)
         return f"PromptFile of {len(self._queries)} queries, {derive_seed(0, texts):x}"
 
-    def draw(self, player: Player, num_queries: int, index: int, seed: int) -> Drawn:
+    def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
         """The next N queries of an endless stream of shuffled passes over the file."""
         size = len(self._queries)
         places = range(index * num_queries, (index + 1) * num_queries)
         passes = {place // size for place in places}
         orders = {k: permutation(size, derive_seed(seed, k, "order")) for k in passes}
         chosen = [self._queries[orders[place // size][place % size]] for place in places]
-        return Drawn(
+        return QueryBatch(
             texts=tuple(query.text for query in chosen),
             valid_N=torch.ones(num_queries, dtype=torch.bool),
-            references=tuple(query.reference for query in chosen),
+            solutions=tuple(query.solution for query in chosen),
         )
 
 
@@ -174,7 +177,9 @@ def read_queries(path: str, key: str) -> list[Query]:
             )
         if any("\ud800" <= char <= "\udfff" for char in query):
             raise ConfigError(key, f"{where} holds half of a surrogate pair", "mend the text")
-        queries.append(Query(query.strip(), entry.get("reference")))
+        queries.append(
+            Query(query.strip(), next((entry[key] for key in SOLUTION_KEYS if key in entry), None))
+        )
     if not queries:
         raise ConfigError(key, f"{path!r} holds no queries", 'write lines like {"query": "..."}')
     return queries

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from lsp_lightning.game.player import Player
-from lsp_lightning.game.queries import Drawn, QuerySource
+from lsp_lightning.game.queries import QueryBatch, QuerySource
 from lsp_lightning.rewards import Reward, score_all
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.prompts import SOLVER, without_thinking
@@ -47,14 +47,14 @@ def play_round(
             group_size,
             sampling,
             derive_seed(seed, index, "answers"),
-            finished=_foresight(rewards, drawn, group_size),
+            finished=_prefetch(rewards, drawn, group_size),
         )
     playout = Playout(
         query_texts=drawn.texts,
         answers=answers,
         group_size=group_size,
         queries=drawn.rollouts,
-        references=drawn.references,
+        solutions=drawn.solutions,
         valid_N=drawn.valid_N,
         seed=derive_seed(seed, index, "rewards"),
     )
@@ -68,23 +68,23 @@ def play_round(
         quality_NG=scored.quality_NG,
         challenger_N=scored.challenger_N,
         components=scored.components,
-        query_facts=scored.query_facts,
+        query_info=scored.query_info,
         reward_metrics=scored.metrics,
         seconds=seconds,
     )
 
 
-def _foresight(
-    rewards: Sequence[Reward], drawn: Drawn, group_size: int
+def _prefetch(
+    rewards: Sequence[Reward], drawn: QueryBatch, group_size: int
 ) -> Callable[[int, str], None]:
     """Tell rewards of all queries now, and by what is returned of each answer once it is there."""
 
     def tell(i: int, answer: str | None) -> None:
-        reference = None if drawn.references is None else drawn.references[i]
+        solution = None if drawn.solutions is None else drawn.solutions[i]
         for reward in rewards:
             # what cannot be begun now is said when it is judged; it must not end the sampling
             with suppress(Exception, SystemExit):
-                reward.foresee(drawn.texts[i], answer, reference)
+                reward.prefetch(drawn.texts[i], answer, solution)
 
     for i in range(len(drawn.texts)):
         tell(i, None)

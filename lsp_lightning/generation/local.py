@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lsp_lightning.generation.base import Finished
 from lsp_lightning.generation.sampling import sample
-from lsp_lightning.models.lora_speed import folded
+from lsp_lightning.models.lora_speed import merged_lora
 from lsp_lightning.models.modes import inference_state
 from lsp_lightning.prefix.cuda_graph import GraphRecorder
 from lsp_lightning.prefix.decoders import Decoder, RowDecoder, TreeDecoder
@@ -82,7 +82,7 @@ class LocalEngine:
     def _generate(self, call: "_Call", tokens: int | None) -> Completions:
         """The call with at most so many tokens at once."""
         device = next(self._model.parameters()).device
-        with inference_state(self._model, device.type), folded(self._model):
+        with inference_state(self._model, device.type), merged_lora(self._model):
             parts = [
                 self._decode(call, rows, device)
                 for rows in call.parts(self._max_rows, tokens, takes_trees(self._model))
@@ -171,7 +171,7 @@ class _Call:
     def uniforms(self, part: range) -> Tensor:
         """A number for each token of some rows, (n, tokens): each row's are its own.
 
-        Drawn on the CPU, so that no device and no way of parting the rows changes them.
+        QueryBatch on the CPU, so that no device and no way of parting the rows changes them.
         """
         generator = torch.Generator().manual_seed(self.seed)
         count = len(self.prompts) * self.draws

@@ -14,7 +14,7 @@ from lsp_lightning.generation.served.client import ServerClient
 from lsp_lightning.generation.served.engine import ServedEngine
 from lsp_lightning.generation.served.errors import EngineError
 from lsp_lightning.generation.served.fallback import FallbackEngine
-from lsp_lightning.runtime.http import knock
+from lsp_lightning.runtime.http import check_reachable
 from lsp_lightning.runtime.memory import TokenBudget
 
 _KEY = "model.rollouts"
@@ -47,14 +47,14 @@ class RolloutSettings(ABC):
             ConfigError: it cannot.
         """
 
-    def knock(self) -> None:  # noqa: B027 - this process is there
+    def check_reachable(self) -> None:  # noqa: B027 - this process is there
         """Find out whether what draws is there, before a model is loaded.
 
         Raises:
             ConfigError: it is not.
         """
 
-    def facts(self) -> dict[str, object]:
+    def resume_settings(self) -> dict[str, object]:
         """What a resumed run is compared by: plain values, and no word of memory and speed."""
         return {"class": type(self).__name__}
 
@@ -157,14 +157,14 @@ class ServedRollouts(RolloutSettings):
                 "set model.lora, or sample in this process (LocalRollouts)",
             )
 
-    def knock(self) -> None:
-        """See :meth:`RolloutSettings.knock`."""
-        knock(self.url, f"{_KEY}.url", _START)
+    def check_reachable(self) -> None:
+        """See :meth:`RolloutSettings.check_reachable`."""
+        check_reachable(self.url, f"{_KEY}.url", _START)
 
-    def facts(self) -> dict[str, object]:
-        """See :meth:`RolloutSettings.facts`."""
+    def resume_settings(self) -> dict[str, object]:
+        """See :meth:`RolloutSettings.resume_settings`."""
         told = ("url", "model", "on_loss", "importance_cap")
-        return {**super().facts(), **{name: getattr(self, name) for name in told}}
+        return {**super().resume_settings(), **{name: getattr(self, name) for name in told}}
 
     def build(self, policy: TrainedPolicy, budget: TokenBudget) -> Engine:
         """See :meth:`RolloutSettings.build`. The server is asked whether it fits.

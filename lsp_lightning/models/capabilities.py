@@ -10,7 +10,7 @@ from lsp_lightning.errors import ConfigError
 from lsp_lightning.models.logits import head_logits, hidden_states
 from lsp_lightning.models.modes import inference_state
 from lsp_lightning.prefix.attention import TreeAttention
-from lsp_lightning.prefix.cache import RolloutCache
+from lsp_lightning.prefix.cache import PrefixCache
 from lsp_lightning.prefix.decoders import RowDecoder
 from lsp_lightning.prefix.hooks import (
     INNER,
@@ -111,7 +111,7 @@ def _decoded(model: Any, rows: list[list[int]], known: int, device: torch.device
     """The logits after each row, its tokens given one by one. (rows, V)."""
     tree = token_tree([row[:known] for row in rows])
     longest = max(map(len, rows)) - known
-    cache = RolloutCache(tree, longest, device)
+    cache = PrefixCache(tree, longest, device)
     first = torch.zeros(1, dtype=torch.long, device=device)
     tokens, positions = tree.tokens.to(device), tree.positions.to(device)
     tree_logits(model, tokens[None], positions[None], cache, first)

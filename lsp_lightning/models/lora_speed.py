@@ -15,7 +15,7 @@ _WORTH_FOLDING = 0.05
 
 
 @contextmanager
-def folded(model: nn.Module) -> Iterator[None]:
+def merged_lora(model: nn.Module) -> Iterator[None]:
     """Layers compute with one matrix where they had three, the base's and the adapter's two.
 
     No weight changes: a layer calls something else for a while. In float32 only, where it changes
@@ -39,7 +39,7 @@ def folded(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def fused(model: nn.Module) -> Iterator[None]:
+def fused_lora(model: nn.Module) -> Iterator[None]:
     """Layers add their adapter's part in place, forward and backward.
 
     peft scales, adds and differentiates each in an operation of its own: on a CPU these passes over

@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from lsp_lightning.planning.shapes import Shape
 from lsp_lightning.planning.tracking import LiveBytes
-from lsp_lightning.prefix.cache import RolloutCache
+from lsp_lightning.prefix.cache import PrefixCache
 from lsp_lightning.prefix.decoders import Decoder, RowDecoder, TreeDecoder
 from lsp_lightning.prefix.hooks import takes_trees, tree_logits
 from lsp_lightning.prefix.tree import token_tree
@@ -32,7 +32,7 @@ def last_step(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, Any, i
     return (_of_tree if takes_trees(lm) else _of_rows)(lm, tracker, shape)
 
 
-def _of_tree(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, RolloutCache, int]:
+def _of_tree(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, PrefixCache, int]:
     """Logits (n, V) of the last step, the KV cache, and its bytes.
 
     As :class:`lsp_lightning.prefix.decoders.TreeDecoder` asks.
@@ -62,7 +62,7 @@ def _of_rows(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, Any, in
     return _next_logits(lm, shape.rows, 1, shape.length, cache), cache, filled
 
 
-class _FullCache(RolloutCache):
+class _FullCache(PrefixCache):
     """A cache that need not be filled token by token."""
 
     def fill(self, tokens: int) -> None:

@@ -116,9 +116,9 @@ def build(spec: ModelSpec, layers: Sequence[int] | None) -> Any:
 def _take_trees(model: Any) -> None:
     """Give a model our attention where a run would, by its config.
 
-    A run tries it, see :func:`lsp_lightning.models.capabilities.install`, for which contents are needed. It
-    differs where a model is not what its config says: then the plan has prompts shared that the run
-    computes for each completion.
+    A run tries it out, see :func:`lsp_lightning.models.capabilities.enable_prefix_sharing`, which
+    needs weights. The plan is wrong where a model is not what its config says: it then assumes
+    shared prompts, and the run computes a prompt for each completion.
     """
     config = model.config.get_text_config()
     able = (

@@ -15,7 +15,7 @@ from lsp_lightning.functional import LOGITS_AT_ONCE, selfplay_loss
 from lsp_lightning.generation.local import FULL
 from lsp_lightning.generation.sampling import sample
 from lsp_lightning.models.logits import completion_logprobs, head_logits, hidden_states
-from lsp_lightning.models.lora_speed import folded
+from lsp_lightning.models.lora_speed import merged_lora
 from lsp_lightning.models.modes import inference_state
 from lsp_lightning.models.policy import causal_lm
 from lsp_lightning.planning.decoding import (
@@ -28,7 +28,7 @@ from lsp_lightning.planning.models import CLASSIFIER, ModelSpec, build, short_mo
 from lsp_lightning.planning.shapes import Shape, train_batch
 from lsp_lightning.planning.tracking import LiveBytes, dry_run
 from lsp_lightning.prefix.attention import TreeAttention
-from lsp_lightning.prefix.cache import RolloutCache
+from lsp_lightning.prefix.cache import PrefixCache
 from lsp_lightning.prefix.hooks import Inner, takes_trees
 from lsp_lightning.types import Sampling, TrainBatch
 
@@ -174,7 +174,7 @@ def scoring(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) ->
 def prefill(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> Cost:
     """The prompts' keys and values, and the first token of each completion."""
     lm, start = causal_lm(model), _start(tracker)
-    with inference_state(model, "cpu"), folded(lm):
+    with inference_state(model, "cpu"), merged_lora(lm):
         decoder = first_decoder(lm, shape)
         sample(decoder.begin(), sampling, torch.zeros(shape.rows))
     return Cost(tracker.peak - start, flops=tracker.flops)
@@ -183,12 +183,12 @@ def prefill(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) ->
 def decode(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> Cost:
     """The last step of a rollout, when the KV cache is as long as it gets; then some rows leave."""
     lm, start = causal_lm(model), _start(tracker)
-    with inference_state(model, "cpu"), folded(lm):
+    with inference_state(model, "cpu"), merged_lora(lm):
         logits, cache, filled = last_step(lm, tracker, shape)
         sample(logits, sampling, torch.zeros(shape.rows))
         with unset_fake_temporarily():
             others = torch.arange(int(FULL * shape.rows))
-        leave = cache.keep if isinstance(cache, RolloutCache) else cache.reorder_cache
+        leave = cache.keep if isinstance(cache, PrefixCache) else cache.reorder_cache
         if len(others):  # of a single row, none goes on
             leave(others)
     return Cost(tracker.peak - start, filled, tracker.flops)

@@ -26,7 +26,7 @@ class Layer:
     values: Tensor
 
 
-class RolloutCache:
+class PrefixCache:
     """What the completions of some prompts attend to, grown by a token at a time.
 
     While it is given as attention, the prompts go through the model first, as their tree; from

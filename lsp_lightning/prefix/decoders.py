@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lsp_lightning.prefix.cache import RolloutCache
+from lsp_lightning.prefix.cache import PrefixCache
 from lsp_lightning.prefix.cuda_graph import Recorder, Step
 from lsp_lightning.prefix.hooks import tree_logits
 from lsp_lightning.prefix.static_cache import StaticCache
@@ -51,7 +51,7 @@ class TreeDecoder:
         self._model = model
         self._draws = draws
         self._tree = token_tree(prompts)
-        cache = RolloutCache if record is None else StaticCache
+        cache = PrefixCache if record is None else StaticCache
         self._cache = cache(self._tree, limit, device)
         self._first = torch.zeros(1, dtype=torch.long, device=device)
         self._record = record

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from lsp_lightning.prefix.cache import FIRST_PLACES, Layer, RolloutCache
+from lsp_lightning.prefix.cache import FIRST_PLACES, Layer, PrefixCache
 from lsp_lightning.prefix.tree import TokenTree
 
 
-class StaticCache(RolloutCache):
+class StaticCache(PrefixCache):
     """Steps compute over all places there are and hide those that are not filled yet.
 
     Args:
@@ -28,12 +28,12 @@ class StaticCache(RolloutCache):
         return len(self._owners_n), self._room
 
     def begin(self, draws: int) -> None:
-        """See :meth:`RolloutCache.begin`."""
+        """See :meth:`PrefixCache.begin`."""
         super().begin(draws)
         self._make_room()
 
     def step(self) -> Tensor:
-        """See :meth:`RolloutCache.step`."""
+        """See :meth:`PrefixCache.step`."""
         positions = super().step()
         self._at += 1
         if self._filled > self._room:

@@ -31,7 +31,7 @@ class Judgement:
 
     scores: Tensor
     """(N, G), or (N,) where it enters for the Challenger; NaN where it could not judge."""
-    query_facts: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    query_info: Mapping[str, Sequence[object]] = field(default_factory=dict)
     """N truths, numbers or texts about the queries by name; None stands for "does not apply"."""
     metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
     """What else is logged, by name: a number or a tensor whose mean is taken."""
@@ -93,17 +93,17 @@ class Reward(Callback):
     def connect(self, reference: Reference) -> None:
         """Receive the frozen reference once it is loaded; rewards that judge with it keep it."""
 
-    def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
+    def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:
         """Begin slow work that needs no GPU on what will be judged soon, beside the sampling.
 
         Called in the sampling thread, so it must return at once. It changes no score: not all that
-        is foreseen is judged, nor is all that is judged foreseen.
+        is prefetched is judged, nor is all that is judged prefetched.
 
         Args:
             query: what is asked.
             answer: a finished answer to it, without a model's thinking; None at first, when the
                 query is known and nothing is answered yet.
-            reference: what is known of the query beforehand, or None.
+            solution: what is known of the query beforehand, or None.
         """
 
     def score(self, playout: Playout) -> Tensor:

@@ -17,7 +17,7 @@ GroupFunction = Callable[[str, Sequence[str], object], Sequence[float | None]]
 class FunctionReward(Reward):
     """Your own function as a reward: ``function: my_package.my_score`` in a config.
 
-    It is called once for each query, ``my_score(query, answers, reference)``, and returns a number
+    It is called once for each query, ``my_score(query, answers, solution)``, and returns a number
     for each answer, or None for one that it cannot judge.
 
     Args:
@@ -45,7 +45,7 @@ class FunctionReward(Reward):
         except (TypeError, ValueError) as error:
             raise ConfigError(
                 "model.rewards.FunctionReward.function",
-                f"{label!r} cannot be called with (query, answers, reference): {error}",
+                f"{label!r} cannot be called with (query, answers, solution): {error}",
                 "give a function of these three",
             ) from error
         if span is not None and not span[0] < span[1]:
@@ -62,7 +62,7 @@ class FunctionReward(Reward):
         groups = playout.spoken_groups()
 
         def row(i: int) -> list[float]:
-            scores = list(self.function(playout.query_texts[i], groups[i], playout.reference(i)))
+            scores = list(self.function(playout.query_texts[i], groups[i], playout.solution(i)))
             if len(scores) != len(groups[i]):
                 raise RewardError(f"{len(scores)} scores for {len(groups[i])} answers")
             return [math.nan if score is None else float(score) for score in scores]

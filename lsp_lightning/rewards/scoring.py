@@ -29,7 +29,7 @@ class Scored:
     """(N, G) bool: every reward of answers could judge this one."""
     components: Mapping[str, Tensor]
     """Every reward's own scores, unweighted, NaN kept."""
-    query_facts: Mapping[str, tuple[object, ...]]
+    query_info: Mapping[str, tuple[object, ...]]
     """What rewards know of each query, N values by name; those of all but the first reward that
     knows any are called ``reward/name``."""
     metrics: Mapping[str, Tensor | float]
@@ -45,7 +45,7 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
     n, g = len(playout.query_texts), playout.group_size
     judged_NG = torch.ones((n, g), dtype=torch.bool)
     components: dict[str, Tensor] = {}
-    query_facts: dict[str, tuple[object, ...]] = {}
+    query_info: dict[str, tuple[object, ...]] = {}
     metrics: dict[str, Tensor | float] = {}
     knows: str | None = None
     sums: dict[Enters, Tensor] = {}
@@ -54,10 +54,10 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
             raise RewardError(f"two rewards are named {reward.name!r}")
         judgement = _checked(reward, playout, (n,) if reward.enters == "challenger" else (n, g))
         scores = components[reward.name] = judgement.scores
-        if judgement.query_facts:
+        if judgement.query_info:
             knows = knows or reward.name
-        for fact, values in judgement.query_facts.items():
-            query_facts[fact if knows == reward.name else f"{reward.name}/{fact}"] = tuple(values)
+        for entry, values in judgement.query_info.items():
+            query_info[entry if knows == reward.name else f"{reward.name}/{entry}"] = tuple(values)
         metrics |= {f"{reward.name}/{name}": v for name, v in judgement.metrics.items()}
         if reward.weight == 0:
             continue
@@ -73,7 +73,7 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
         challenger_N=sums.get("challenger"),
         judged_NG=judged_NG,
         components=components,
-        query_facts=query_facts,
+        query_info=query_info,
         metrics=metrics,
     )
 
@@ -168,10 +168,10 @@ def _checked(reward: Reward, playout: Playout, shape: tuple[int, ...]) -> Judgem
         raise RewardError(
             f"reward {reward.name!r} returned a score outside of [{low}, {high}], its span"
         )
-    for fact, values in judgement.query_facts.items():
+    for entry, values in judgement.query_info.items():
         if len(values) != len(playout.query_texts):
             raise RewardError(
-                f"reward {reward.name!r}: {len(values)} values of {fact!r} for "
+                f"reward {reward.name!r}: {len(values)} values of {entry!r} for "
                 f"{len(playout.query_texts)} queries"
             )
     if scores.isnan().all() and reward.weight != 0 and not judgement.undecided:

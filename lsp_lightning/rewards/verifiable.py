@@ -30,7 +30,7 @@ class Group:
     """What was asked."""
     answers: tuple[str, ...]
     """G answers, without a model's thinking."""
-    reference: object | None = None
+    solution: object | None = None
     """What is known of the query beforehand, or None."""
 
 
@@ -40,7 +40,7 @@ class Verdict:
 
     scores: Sequence[float]
     """G scores in [0, 1]; NaN where the verifier's own means failed."""
-    facts: Mapping[str, str | float] | None = field(default_factory=dict)
+    info: Mapping[str, str | float] | None = field(default_factory=dict)
     """What is known of the query; None where it is malformed: then all scores are 0."""
     undecided: bool = False
     """NaN is what was found (no majority, say), and no failure."""
@@ -51,11 +51,11 @@ class Verifier(ABC):
 
     #: Whether scores are 0 or 1 only.
     binary: bool = True
-    #: Whether nothing can be told without a reference for each query.
-    needs_reference: bool = False
+    #: Whether nothing can be told without a solution for each query.
+    needs_solution: bool = False
 
     @abstractmethod
-    def check(self, query: str, answers: Sequence[str], reference: object | None) -> list[float]:
+    def check(self, query: str, answers: Sequence[str], solution: object | None) -> list[float]:
         """A score in [0, 1] for each answer to one query; NaN where our own means failed.
 
         A malformed query has no right answer: 0 for all.
@@ -69,7 +69,7 @@ class Verifier(ABC):
         """A verdict on each group of a round."""
 
         def verdict(group: Group) -> Verdict:
-            scores = self.check(group.query, group.answers, group.reference)
+            scores = self.check(group.query, group.answers, group.solution)
             return Verdict(scores, self.describe(group.query))
 
         def unknown(group: Group) -> Verdict:
@@ -77,10 +77,10 @@ class Verifier(ABC):
 
         return each(groups, verdict, unknown, lambda group: group.query)
 
-    def foresee(  # noqa: B027 - optional
-        self, query: str, answer: str | None, reference: object | None
+    def prefetch(  # noqa: B027 - optional
+        self, query: str, answer: str | None, solution: object | None
     ) -> None:
-        """Begin slow work on what will be judged soon, see :meth:`Reward.foresee`."""
+        """Begin slow work on what will be judged soon, see :meth:`Reward.prefetch`."""
 
     def prepare(self) -> None:  # noqa: B027 - optional
         """Find out, before any model is loaded, whether what it needs is there.
@@ -89,11 +89,11 @@ class Verifier(ABC):
             ConfigError: it is not.
         """
 
-    def require(self, reference: object | None) -> None:  # noqa: B027 - optional
-        """Whether a query's reference can be used; called for all that are known beforehand.
+    def require(self, solution: object | None) -> None:  # noqa: B027 - optional
+        """Whether a query's solution can be used; called for all that are known beforehand.
 
         Raises:
-            ValueError: it cannot; the message goes on "the reference of this query ...".
+            ValueError: it cannot; the message goes on "the solution of this query ...".
         """
 
     def close(self) -> None:  # noqa: B027 - optional
@@ -107,9 +107,9 @@ class RoundVerifier(Verifier):
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
         """A verdict on each group of a round."""
 
-    def check(self, query: str, answers: Sequence[str], reference: object | None) -> list[float]:
+    def check(self, query: str, answers: Sequence[str], solution: object | None) -> list[float]:
         """The scores of one group."""
-        return list(self.judge([Group(query, tuple(answers), reference)])[0].scores)
+        return list(self.judge([Group(query, tuple(answers), solution)])[0].scores)
 
 
 class VerifiableReward(Reward):
@@ -140,31 +140,31 @@ class VerifiableReward(Reward):
         self.binary = verifier.binary if binary is None else binary
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Prepare the verifier and show it all references that are known, before a model is loaded.
+        """Prepare the verifier and show it all solutions that are known, before a model is loaded.
 
         Raises:
-            ConfigError: something it needs is missing, or it cannot use one of the references.
+            ConfigError: something it needs is missing, or it cannot use one of the solutions.
         """
         super().setup(trainer, pl_module, stage)
         data: Any = getattr(trainer, "datamodule", None)
         source = getattr(data, "queries", None)
-        if self.verifier.needs_reference and getattr(source, "selfplay", False):
+        if self.verifier.needs_solution and getattr(source, "selfplay", False):
             raise ConfigError(
                 "data.queries",
-                f"a Challenger writes no references, and {type(self.verifier).__name__} needs them",
+                f"a Challenger writes no solutions, and {type(self.verifier).__name__} needs them",
                 "use a PromptFile",
             )
         self.verifier.prepare()
-        if hasattr(data, "check_references"):
-            data.check_references(self.verifier.require)
+        if hasattr(data, "check_solutions"):
+            data.check_solutions(self.verifier.require)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """End what the verifier has started."""
         self.verifier.close()
 
-    def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
+    def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:
         """Let the verifier begin."""
-        self.verifier.foresee(query, answer, reference)
+        self.verifier.prefetch(query, answer, solution)
 
     def score(self, playout: Playout) -> Tensor:
         """The verifier's scores, (N, G)."""
@@ -174,26 +174,26 @@ class VerifiableReward(Reward):
         """The scores, ``malformed``, and whatever the verifier knows of each query."""
         verdicts = self.verifier.judge(
             [
-                Group(query, answers, playout.reference(i))
+                Group(query, answers, playout.solution(i))
                 for i, (query, answers) in enumerate(
                     zip(playout.query_texts, playout.spoken_groups(), strict=True)
                 )
             ]
         )
         for verdict in verdicts:
-            if verdict.facts is None and any(verdict.scores):
+            if verdict.info is None and any(verdict.scores):
                 raise RewardError("a verifier pays for a query that it calls malformed")
             if len(verdict.scores) != playout.group_size:
                 raise RewardError(
                     f"a verdict has {len(verdict.scores)} scores for {playout.group_size} answers"
                 )
-        known = [verdict.facts for verdict in verdicts]
-        names = sorted({name for facts in known if facts for name in facts})
+        known = [verdict.info for verdict in verdicts]
+        names = sorted({name for info in known if info for name in info})
         return Judgement(
             scores=torch.tensor([list(verdict.scores) for verdict in verdicts]),
             undecided=any(verdict.undecided for verdict in verdicts),
-            query_facts={
-                "malformed": tuple(facts is None for facts in known),
-                **{name: tuple((facts or {}).get(name) for facts in known) for name in names},
+            query_info={
+                "malformed": tuple(info is None for info in known),
+                **{name: tuple((info or {}).get(name) for info in known) for name in names},
             },
         )

@@ -12,7 +12,7 @@ Reply = TypeVar("Reply")
 _MOST = 4096
 
 
-class Foresight(Generic[Question, Reply]):
+class Prefetcher(Generic[Question, Reply]):
     """Replies to questions that will be asked soon, found out by threads meanwhile.
 
     It answers nothing by itself: whoever asks takes over what is known by then and finds out the
@@ -54,7 +54,7 @@ class Foresight(Generic[Question, Reply]):
                 return
             self._waiting[question] = find
             if len(self._threads) < self._most_threads:
-                thread = threading.Thread(target=self._work, name="foresight", daemon=self._leave)
+                thread = threading.Thread(target=self._work, name="prefetch", daemon=self._leave)
                 self._threads.add(thread)
                 thread.start()
 

@@ -88,7 +88,7 @@ def api_key(variable: str | None, key: str) -> str | None:
     return secret
 
 
-def knock(url: str, key: str, remedy: str) -> None:
+def check_reachable(url: str, key: str, remedy: str) -> None:
     """Find out whether somebody listens at a url.
 
     Args:

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from lsp_lightning.runtime.background import Foresight
+from lsp_lightning.runtime.background import Prefetcher
 
 _READY = b'"ready"\n'
 #: Seconds that a worker has to come up, on a busy machine too.
@@ -53,15 +53,15 @@ class LineWorkers:
         for _ in range(processes):
             self._places.put(None)
         weakref.finalize(self, _stop_all, self._places)
-        self._foresight: Foresight[bytes, Any] = Foresight(processes)
+        self._prefetch: Prefetcher[bytes, Any] = Prefetcher(processes)
 
     def __reduce__(self) -> tuple[type["LineWorkers"], tuple[str, int, int]]:
         return type(self), (self.module, self.processes, self.memory)
 
-    def foresee(self, request: object, seconds: float) -> None:
+    def prefetch(self, request: object, seconds: float) -> None:
         """Begin a request that :meth:`map` will soon be asked for; returns at once."""
         line = _line(request, seconds)
-        self._foresight.begin(line, partial(self._ask, line, seconds))
+        self._prefetch.begin(line, partial(self._ask, line, seconds))
 
     def map(self, requests: Sequence[object], seconds: float) -> list[Any]:
         """The reply to each request (anything that JSON knows), in order.
@@ -74,7 +74,7 @@ class LineWorkers:
         """
         lines = [_line(request, seconds) for request in requests]
         # time is short beside the sampling: what took too long then gets its time now
-        begun = self._foresight.take(lines)
+        begun = self._prefetch.take(lines)
         known = {line: reply for line, reply in begun.items() if reply is not None}
         unknown = [line for line in lines if line not in known]
         with ThreadPoolExecutor(self.processes) as threads:
@@ -83,7 +83,7 @@ class LineWorkers:
 
     def close(self) -> None:
         """End all idle workers. The pool can be used again: it starts new ones."""
-        self._foresight.close()
+        self._prefetch.close()
         for _ in range(_stop_all(self._places)):
             self._places.put(None)
 

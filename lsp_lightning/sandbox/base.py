@@ -11,7 +11,7 @@ from functools import partial
 from typing import Literal
 
 from lsp_lightning.errors import ConfigError, require_at_least
-from lsp_lightning.runtime.background import Foresight
+from lsp_lightning.runtime.background import Prefetcher
 from lsp_lightning.sandbox.plain import plain
 
 #: The config key under which a sandbox stands.
@@ -119,7 +119,7 @@ class Sandbox(ABC):
 
     Args:
         limits: of each program.
-        processes: programs that run at once, those of ``run_all`` and those foreseen.
+        processes: programs that run at once, those of ``run_all`` and those prefetched.
 
     Raises:
         ConfigError: ``processes`` is below 1.
@@ -132,7 +132,7 @@ class Sandbox(ABC):
         self._lock = threading.Lock()
         self._ready = False
         # by what they look like: a program's arguments need have no hash, and True is not 1
-        self._foresight: Foresight[str, Outcome] = Foresight(processes)
+        self._prefetch: Prefetcher[str, Outcome] = Prefetcher(processes)
 
     def __reduce__(self) -> tuple[type["Sandbox"], tuple[Limits, int]]:
         return type(self), (self.limits, self.processes)
@@ -165,16 +165,16 @@ class Sandbox(ABC):
             return Outcome("error", detail="SyntaxError: the function's name is no identifier")
         return self._run(program)
 
-    def foresee(self, program: Program) -> None:
+    def prefetch(self, program: Program) -> None:
         """Begin a program that :meth:`run_all` will soon be asked for; returns at once.
 
         A sandbox that takes no time worth mentioning may leave it all to then.
         """
-        self._foresight.begin(repr(program), partial(self.run, program))
+        self._prefetch.begin(repr(program), partial(self.run, program))
 
-    def foreseen(self, program: Program) -> Outcome | None:
-        """What became of a program that was foreseen, if that is known by now."""
-        return self._foresight.peek(repr(program))
+    def prefetched(self, program: Program) -> Outcome | None:
+        """What became of a program that was prefetched, if that is known by now."""
+        return self._prefetch.peek(repr(program))
 
     def run_all(self, programs: Sequence[Program]) -> list[Outcome | None]:
         """Outcomes in the order of the programs, ``processes`` of them at once.
@@ -187,7 +187,7 @@ class Sandbox(ABC):
         failures: list[SandboxError] = []
         keys = [repr(program) for program in programs]
         # time is short beside the sampling: what took too long then gets its time now
-        begun = self._foresight.take(keys)
+        begun = self._prefetch.take(keys)
         known = {key: outcome for key, outcome in begun.items() if outcome.status != "timeout"}
 
         def outcome(program: Program, key: str) -> Outcome | None:
@@ -205,7 +205,7 @@ class Sandbox(ABC):
 
     def close(self) -> None:
         """Give back what is held; the next run prepares again. No run may be under way."""
-        self._foresight.close()
+        self._prefetch.close()
         with self._lock:
             self._ready = False
 

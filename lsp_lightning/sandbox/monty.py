@@ -76,7 +76,7 @@ class MontySandbox(Sandbox):
         if hello.status == "error":
             raise ConfigError(KEY, f"Monty fails: {hello.detail}", "reinstall pydantic-monty")
 
-    def foresee(self, program: Program) -> None:
+    def prefetch(self, program: Program) -> None:
         """Nothing: a program takes less time here than the sampling loses beside it."""
 
     def close(self) -> None:

@@ -7,14 +7,14 @@ from lsp_lightning.tinyworld.tasks import parse
 
 
 class TinyWorldVerifier(Verifier):
-    """Judges answers by the grammar of the tiny world; needs no reference answers."""
+    """Judges answers by the grammar of the tiny world; needs no solution answers."""
 
     def check(
-        self, query: str, answers: Sequence[str], reference: object | None = None
+        self, query: str, answers: Sequence[str], solution: object | None = None
     ) -> list[float]:
         """1.0 for each answer that is right up to surrounding white space, else 0.0.
 
-        A malformed query has no right answer: 0.0 throughout. `reference` is not used.
+        A malformed query has no right answer: 0.0 throughout. `solution` is not used.
         """
         task = parse(query)
         if task is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional import KLForm, k1_in_reward, row_weights, selfplay_loss
 from lsp_lightning.game.payoffs import Advantages
-from lsp_lightning.models.lora_speed import fused
+from lsp_lightning.models.lora_speed import fused_lora
 from lsp_lightning.models.policy import Policy
 from lsp_lightning.runtime.memory import TokenBudget
 from lsp_lightning.seeding import seeded
@@ -59,7 +59,7 @@ class LossSettings:
 
 
 @dataclass(frozen=True)
-class UpdateFacts:
+class UpdateStats:
     """What the gradient pass saw, each row's; R completions, (R,) tensors on the CPU."""
 
     loss: float
@@ -90,7 +90,7 @@ def accumulate_gradients(
     settings: LossSettings,
     backward: Callable[[Tensor], None],
     importance_cap: float | None = None,
-) -> UpdateFacts:
+) -> UpdateStats:
     """Leave the round's gradient in the policy's parameters.
 
     The passes without gradients over the whole round come first: the KL penalty is centred over
@@ -127,7 +127,7 @@ def accumulate_gradients(
         matters_R &= advantages_R != 0  # not so for NaN, which must be seen
     loss_sum = 0.0
     entropy_R = torch.full_like(advantages_R, torch.nan)
-    with fused(policy.causal_lm):
+    with fused_lora(policy.causal_lm):
         for laid_out in batches if matters_R.all() else lay_out(matters_R):
             # moved for this pass alone: a tree's masks, made in it, go with it
             batch, chosen = laid_out.to(device), laid_out.rows
@@ -145,7 +145,7 @@ def accumulate_gradients(
             backward(loss)
             loss_sum += float(loss.detach())
             entropy_R[chosen] = (entropies.sum(1) / batch.mask.sum(1)).cpu()
-    return UpdateFacts(loss_sum, log_ratio_R, entropy_R, roles, draws.facts)
+    return UpdateStats(loss_sum, log_ratio_R, entropy_R, roles, draws.stats)
 
 
 class RoundUpdate:
@@ -191,8 +191,8 @@ class RoundUpdate:
         optimizer: torch.optim.Optimizer,
         backward: Callable[[Tensor], None],
         seed: int,
-    ) -> tuple[UpdateFacts, Tensor]:
-        """Leave the round's clipped gradient in the parameters. -> facts; the norm before, ().
+    ) -> tuple[UpdateStats, Tensor]:
+        """Leave the round's clipped gradient in the parameters. -> stats; the norm before, ().
 
         The norm is not finite where no gradient could be computed.
 
@@ -208,7 +208,7 @@ class RoundUpdate:
         """
         longest, before = longest_row(played), self.scaler.state_dict()
         while True:
-            facts = self._micro_batches.run(
+            stats = self._micro_batches.run(
                 lambda tokens: self._passes(played, advantages, optimizer, backward, seed, tokens),
                 longest,
             )
@@ -218,13 +218,13 @@ class RoundUpdate:
                 self.scaler.update()
             norm = clip_gradient(self._policy, self._settings.max_grad_norm)
             if torch.isfinite(norm):
-                return facts, norm
+                return stats, norm
             lowered = 1 <= self.scaler.get_scale() < scale
-            if not (lowered and math.isfinite(facts.loss)):
+            if not (lowered and math.isfinite(stats.loss)):
                 break
         if before:  # no scale helps, so it was not to blame
             self.scaler.load_state_dict(before)
-        return facts, norm
+        return stats, norm
 
     def _fill_in(self) -> None:
         """A round that taught nothing has a gradient of zero, and not none: momentum goes on.
@@ -264,12 +264,12 @@ class RoundUpdate:
         backward: Callable[[Tensor], None],
         seed: int,
         tokens: int,
-    ) -> UpdateFacts:
+    ) -> UpdateStats:
         optimizer.zero_grad()
         policy = self._policy
         lay_out = partial(pack, played, policy.pad_id, tokens, policy.shares_prompts)
         with seeded(policy.device, seed):
-            facts = accumulate_gradients(
+            stats = accumulate_gradients(
                 policy,
                 played,
                 advantages,
@@ -279,7 +279,7 @@ class RoundUpdate:
                 self._importance_cap,
             )
         self._fill_in()
-        return facts
+        return stats
 
 
 def clip_gradient(policy: Policy, max_norm: float | None) -> Tensor:

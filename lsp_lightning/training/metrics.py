@@ -8,14 +8,14 @@ from torch import Tensor
 
 from lsp_lightning.functional import dead_groups, query_values
 from lsp_lightning.game.payoffs import Advantages
-from lsp_lightning.training.gradient import UpdateFacts
+from lsp_lightning.training.gradient import UpdateStats
 from lsp_lightning.types import SelfPlayRound
 
 
 def round_metrics(
     played: SelfPlayRound,
     advantages: Advantages,
-    facts: UpdateFacts,
+    stats: UpdateStats,
     gradient_norm: Tensor,
     seconds: Mapping[str, float],
 ) -> dict[str, Tensor | float]:
@@ -24,7 +24,7 @@ def round_metrics(
     rewards_NG = played.rewards_NG[judged_N]
     values_N = query_values(rewards_NG)
     metrics: dict[str, Tensor | float] = {
-        "loss": facts.loss,
+        "loss": stats.loss,
         "reward": rewards_NG,
         "value": values_N,
         "value_std": values_N.std(unbiased=False),
@@ -39,21 +39,21 @@ def round_metrics(
         metrics["quality"] = played.quality_NG[judged_N]
     if advantages.challenger_N is not None:
         metrics["advantage_std/challenger"] = advantages.challenger_N.std(unbiased=False)
-    for role, rows in facts.roles.items():
-        metrics[f"kl/{role}"] = facts.log_ratio_R[rows]
-        metrics[f"entropy/{role}"] = facts.entropy_R[rows]
-    metrics |= facts.importance
+    for role, rows in stats.roles.items():
+        metrics[f"kl/{role}"] = stats.log_ratio_R[rows]
+        metrics[f"entropy/{role}"] = stats.entropy_R[rows]
+    metrics |= stats.importance
     metrics |= _text_metrics(played)
     for name, scores in played.components.items():
         metrics[f"reward/{name}"] = scores
         metrics[f"unjudged/{name}"] = scores.isnan().float()
     told: dict[str, Tensor | float] = dict(played.reward_metrics)
-    for name, values in played.query_facts.items():
-        told |= fact_metrics(name, values)
-    return told | metrics  # what rewards call their facts never hides what is measured here
+    for name, values in played.query_info.items():
+        told |= info_metrics(name, values)
+    return told | metrics  # what rewards call their stats never hides what is measured here
 
 
-def fact_metrics(name: str, values: Sequence[object]) -> dict[str, float]:
+def info_metrics(name: str, values: Sequence[object]) -> dict[str, float]:
     """The mean of numbers and truths; of texts the entropy of their shares, in nats."""
     known = [value for value in values if value is not None]
     if not known:

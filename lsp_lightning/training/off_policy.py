@@ -31,7 +31,7 @@ class Draws:
     """The policy's log-probs of each completion's tokens, R of (t,)."""
     weights: Mapping[int, Tensor] | None = None
     """Importance weights of each completion's tokens, (t,); None where all are 1."""
-    facts: Mapping[str, float] = field(default_factory=dict)
+    stats: Mapping[str, float] = field(default_factory=dict)
     """How far sampler and trainer are apart, by name; NaN where the sampler told nothing."""
 
     def log_ratios(self, references: Mapping[int, Tensor]) -> Tensor:

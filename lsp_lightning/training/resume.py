@@ -12,7 +12,7 @@ from lsp_lightning.errors import ConfigError
 _DECISIVE = ("base", "lora", "init_adapter", "reference", "quantization")
 
 
-def facts(module: Any, data: Any) -> dict[str, Any]:
+def run_settings(module: Any, data: Any) -> dict[str, Any]:
     """The settings of a module and its data that a resumed run is compared by: plain values."""
     policy, lora = dict(module.policy_settings), module.policy_settings["lora"]
     del policy["activation_checkpointing"]  # changes nothing that is computed
@@ -23,8 +23,8 @@ def facts(module: Any, data: Any) -> dict[str, Any]:
         **vars(module.payoffs),
         "rewards": [[r.name, r.enters, r.weight, r.scale is not None] for r in module.rewards],
         "optimizer": optimizer_defaults(module.optimizer),
-        "rollouts": module.rollouts.facts(),
-        **(data.facts() if data else {}),
+        "rollouts": module.rollouts.resume_settings(),
+        **(data.resume_settings() if data else {}),
     }
 
 
@@ -56,7 +56,7 @@ def require_trained(checkpoint: dict[str, Any], trained: set[str]) -> None:
         )
 
 
-def compare_facts(checkpoint: dict[str, Any], now: dict[str, Any]) -> set[str]:
+def compare_settings(checkpoint: dict[str, Any], now: dict[str, Any]) -> set[str]:
     """Say which settings differ from the checkpoint's; those typed now hold. -> their names.
 
     Raises:

@@ -188,7 +188,7 @@ def test_both_forms_of_tests():
 
 
 @pytest.mark.parametrize(
-    ("reference", "message"),
+    ("solution", "message"),
     [
         (None, "is not of the form"),
         ("assert f(1) == 2", "is not of the form"),
@@ -203,9 +203,9 @@ def test_both_forms_of_tests():
         ({"function": "f", "tests": ["assert f(1) == 2", {}]}, "a test that is not of the form"),
     ],
 )
-def test_other_references_are_refused(reference, message):
+def test_other_references_are_refused(solution, message):
     with pytest.raises(ValueError, match=message):
-        read_tests(reference)
+        read_tests(solution)
 
 
 @pytest.mark.parametrize(
@@ -283,9 +283,9 @@ def deep(levels: int) -> object:
     return value
 
 
-def accepted(reference: object) -> bool:
+def accepted(solution: object) -> bool:
     try:
-        tests = read_tests(reference)
+        tests = read_tests(solution)
     except ValueError:
         return False
     Program("", tests.function, tuple(case.arguments for case in tests.cases))

@@ -14,7 +14,7 @@ def test_malformed_queries_have_no_right_answer():
 
 
 def test_reference_is_not_used():
-    assert TinyWorldVerifier().check("7+5=?", ["12", "13"], reference="13") == [1, 0]
+    assert TinyWorldVerifier().check("7+5=?", ["12", "13"], solution="13") == [1, 0]
 
 
 def test_no_answers_no_rewards():

@@ -17,7 +17,7 @@ from lsp_lightning.generation.base import Finished
 from lsp_lightning.generation.served.adapters import AdapterPublisher, TrainedPolicy
 from lsp_lightning.generation.served.client import ServerClient
 from lsp_lightning.generation.served.errors import EngineError, EngineLost, Refused
-from lsp_lightning.generation.served.protocol import Drawn, Request, parsed
+from lsp_lightning.generation.served.protocol import Request, ServedCompletion, parsed
 from lsp_lightning.runtime.http import quoted
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.padding import pad_right
@@ -131,7 +131,7 @@ class ServedEngine:
             self._request(name, prompt, asked, sampling, derive_seed(seed, "served", i) >> 1, top)
             for i, prompt in enumerate(prompts)
         ]
-        rows: dict[int, Drawn] = {}
+        rows: dict[int, ServedCompletion] = {}
 
         def take(i: int, body: bytes) -> None:
             drawn = requests[i].read(body) * (draws // asked)
@@ -231,7 +231,7 @@ class ServedEngine:
             )
 
 
-def _completions(rows: Sequence[Drawn], pad_id: int) -> Completions:
+def _completions(rows: Sequence[ServedCompletion], pad_id: int) -> Completions:
     ids, mask = pad_right([row.ids for row in rows], pad_id)
     logprobs: Tensor = torch.zeros(ids.shape)
     unknown = torch.full((), float("nan"))

@@ -24,7 +24,7 @@ _BYTES_A_TOKEN, _BYTES_BESIDE = 512, 1_000_000
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ServedCompletion:
     """One completion."""
 
     ids: list[int]
@@ -94,7 +94,7 @@ class Request:
         tokens = self.draws * (self.sampling.max_new_tokens + len(self.prompt))
         return _BYTES_BESIDE + _BYTES_A_TOKEN * tokens
 
-    def read(self, body: bytes) -> list[Drawn]:
+    def read(self, body: bytes) -> list[ServedCompletion]:
         """The completions of an answer, each checked for what training relies on.
 
         Raises:
@@ -130,7 +130,7 @@ class Request:
             raise self._bad("continues another prompt than was sent")
         return by_index
 
-    def _drawn(self, choice: Mapping[str, Any]) -> Drawn:
+    def _drawn(self, choice: Mapping[str, Any]) -> ServedCompletion:
         ids, limit = choice.get("token_ids"), self.sampling.max_new_tokens
         if ids is None:
             raise self._bad("has no token ids: vLLM 0.10.2 or newer is needed")
@@ -148,7 +148,7 @@ class Request:
         truncated = ids[-1] not in stops
         if truncated and len(ids) < limit:
             raise self._bad(f"ends after {len(ids)} tokens, without a stop token")
-        return Drawn(ids, self._logprobs(choice.get("logprobs"), len(ids)), truncated)
+        return ServedCompletion(ids, self._logprobs(choice.get("logprobs"), len(ids)), truncated)
 
     def _logprobs(self, found: Any, count: int) -> list[float] | None:
         if self.top is None or found is None:

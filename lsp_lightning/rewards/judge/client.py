@@ -14,8 +14,8 @@ from lsp_lightning.runtime.http import (
     api_key,
     cause_of,
     check_bounds,
+    check_reachable,
     check_url,
-    knock,
     open_client,
     pause,
     quoted,
@@ -67,9 +67,9 @@ class ChatClient:
             )
         api_key(self.api_key_env, self.key)
 
-    def knock(self) -> None:
-        """Find out whether somebody listens at the url; see :func:`lsp_lightning.runtime.http.knock`."""
-        knock(self.url, f"{self.key}.url", "start the server, or take the reward out")
+    def check_reachable(self) -> None:
+        """See :func:`lsp_lightning.runtime.http.check_reachable`."""
+        check_reachable(self.url, f"{self.key}.url", "start the server, or take the reward out")
 
     def ask(self, prompts: Sequence[str]) -> list[Reply | Failure]:
         """What the model says to each prompt, side by side.

@@ -24,7 +24,7 @@ from lsp_lightning.rewards.grading import JudgeTemplate, grade_scores, judged_te
 from lsp_lightning.rewards.judge.cache import ReplyCache
 from lsp_lightning.rewards.judge.client import ChatClient
 from lsp_lightning.rewards.judge.protocol import Failure, Reply
-from lsp_lightning.runtime.background import Foresight
+from lsp_lightning.runtime.background import Prefetcher
 from lsp_lightning.text.prompts import (
     COMPARE,
     COMPARE_TAGS,
@@ -128,7 +128,9 @@ class JudgeReward(Reward):
         self._template = JudgeTemplate(prompt, f"{_KEY}.prompt", *_MODES[mode])
         self._cache = ReplyCache(cache, f"{_KEY}.cache", (model, float(temperature), max_tokens))
         # a server may take minutes over a request: nobody waits for that who wants to end
-        self._foresight: Foresight[str, Reply | Failure | None] = Foresight(concurrency, leave=True)
+        self._prefetch: Prefetcher[str, Reply | Failure | None] = Prefetcher(
+            concurrency, leave=True
+        )
         self._warned = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -138,23 +140,23 @@ class JudgeReward(Reward):
             ConfigError: nobody is there.
         """
         super().setup(trainer, pl_module, stage)
-        self._client.knock()
+        self._client.check_reachable()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Ask nothing more."""
-        self._foresight.close()
+        self._prefetch.close()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Nor where a run breaks off, after which there is no teardown."""
-        self._foresight.close()
+        self._prefetch.close()
 
-    def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
+    def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:
         """Ask for the grade of an answer; what is compared is asked when all answers are there."""
         if self._mode == "grade" and answer is not None:
             prompt = self._filled({"instruction": query, "response": answer})
-            self._foresight.begin(prompt, partial(self._ask_once, prompt))
+            self._prefetch.begin(prompt, partial(self._ask_once, prompt))
 
     def _ask_once(self, prompt: str) -> Reply | Failure | None:
         """None where the cache has the reply."""
@@ -218,8 +220,8 @@ class JudgeReward(Reward):
         """What the judge says to each prompt, parsed, and what is logged of the asking."""
         known = self._cache.find(prompts)
         unknown = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
-        foreseen = self._foresight.take(unknown)
-        replies = {p: o for p, o in foreseen.items() if isinstance(o, Reply)}
+        prefetched = self._prefetch.take(unknown)
+        replies = {p: o for p, o in prefetched.items() if isinstance(o, Reply)}
         # what failed beside the sampling is asked again: a server may have come back
         unknown = [prompt for prompt in unknown if prompt not in replies]
         outcomes = self._client.ask(unknown)

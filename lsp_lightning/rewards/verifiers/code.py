@@ -18,7 +18,7 @@ class CodeVerifier(RoundVerifier):
         sandbox: where it runs; by default Monty, which speaks a part of Python.
     """
 
-    needs_reference = True
+    needs_solution = True
 
     def __init__(self, sandbox: Sandbox | None = None) -> None:
         self._sandbox = sandbox if sandbox is not None else MontySandbox()
@@ -31,18 +31,18 @@ class CodeVerifier(RoundVerifier):
         """End the sandbox's processes."""
         self._sandbox.close()
 
-    def require(self, reference: object | None) -> None:
+    def require(self, solution: object | None) -> None:
         """References are tests, see :func:`lsp_lightning.checks.code.read_tests`."""
-        read_tests(reference)
+        read_tests(solution)
 
-    def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
+    def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:
         """Run the answer's code."""
         if answer is not None:
-            self._sandbox.foresee(_program(answer, read_tests(reference)))
+            self._sandbox.prefetch(_program(answer, read_tests(solution)))
 
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
         """All programs of the round, side by side."""
-        tests = [read_tests(group.reference) for group in groups]
+        tests = [read_tests(group.solution) for group in groups]
         programs = [
             _program(answer, test)
             for group, test in zip(groups, tests, strict=True)

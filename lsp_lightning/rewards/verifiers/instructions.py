@@ -21,7 +21,7 @@ class InstructionVerifier(Verifier):
         self._partial = partial
         self.binary = not partial
 
-    def check(self, query: str, answers: Sequence[str], reference: object | None) -> list[float]:
+    def check(self, query: str, answers: Sequence[str], solution: object | None) -> list[float]:
         """The answers' scores; 0 for all where the query is malformed."""
         constraints = parse_constraints(query)
         if constraints is None:

@@ -15,11 +15,11 @@ _KEY = "model.rewards.VerifiableReward.verifier.MathVerifier"
 class MathVerifier(RoundVerifier):
     """Compares final answers as mathematics: 1/2 is 0.5 is ``\\frac{1}{2}``.
 
-    Where a query has a reference, that is the truth. Where it has none (a Challenger wrote it), the
+    Where a query has a solution, that is the truth. Where it has none (a Challenger wrote it), the
     truth is what most answers of the group agree on; the share that agrees is logged as
     ``agreement``. Without agreement nothing is known and the group is unjudged; without a single
     final answer the query counts as malformed. Beware: agreement is no proof, and it can be played
-    for; hold it against tasks with references.
+    for; hold it against tasks with solutions.
 
     An answer whose comparison takes too long is wrong, where others could be decided, and counted
     (``undecided``): else a monstrous expression would cost less than a wrong answer.
@@ -46,20 +46,20 @@ class MathVerifier(RoundVerifier):
         """End the worker processes."""
         self._checker.close()
 
-    def require(self, reference: object | None) -> None:
+    def require(self, solution: object | None) -> None:
         """References are texts or numbers."""
-        if isinstance(reference, bool) or not isinstance(reference, str | int | float | None):
-            raise ValueError(f"is no final answer but {type(reference).__name__}")
+        if isinstance(solution, bool) or not isinstance(solution, str | int | float | None):
+            raise ValueError(f"is no final answer but {type(solution).__name__}")
 
-    def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
-        """Read the reference and the final answer, and compare them."""
-        self._checker.foresee(answer or "", None if reference is None else _written(reference))
+    def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:
+        """Read the solution and the final answer, and compare them."""
+        self._checker.prefetch(answer or "", None if solution is None else _written(solution))
 
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
-        """Groups with a reference against it, the others against their own majority."""
-        known = [i for i, group in enumerate(groups) if group.reference is not None]
-        unknown = [i for i, group in enumerate(groups) if group.reference is None]
-        golds = [_written(groups[i].reference) for i in known]
+        """Groups with a solution against it, the others against their own majority."""
+        known = [i for i, group in enumerate(groups) if group.solution is not None]
+        unknown = [i for i, group in enumerate(groups) if group.solution is None]
+        golds = [_written(groups[i].solution) for i in known]
         pairs = zip(golds, (groups[i].answers for i in known), strict=True)
         grades = self._checker.grade(list(pairs))
         classes = self._checker.classes([groups[i].answers for i in unknown])
@@ -70,30 +70,30 @@ class MathVerifier(RoundVerifier):
     def _vote(self, classes: Sequence[int | None]) -> Verdict:
         """A group by its majority; classes as :meth:`MathChecker.classes` numbers them."""
         votes = Counter(c for c in classes if c is not None and c >= 0)
-        facts = {"undecided": sum(c is None for c in classes) / len(classes)}
-        if not votes and not facts["undecided"]:
-            return Verdict([0.0] * len(classes), facts=None)
+        info = {"undecided": sum(c is None for c in classes) / len(classes)}
+        if not votes and not info["undecided"]:
+            return Verdict([0.0] * len(classes), info=None)
         counts = [count for _, count in votes.most_common(2)] or [0]
-        facts["agreement"] = counts[0] / len(classes)
+        info["agreement"] = counts[0] / len(classes)
         # one answer agrees with itself: that is no majority
         found = counts[0] >= 2 and counts[0] > max(counts[1:], default=0)
-        if not found or facts["agreement"] < self._min_agreement:
-            return Verdict([nan] * len(classes), facts, undecided=True)
+        if not found or info["agreement"] < self._min_agreement:
+            return Verdict([nan] * len(classes), info, undecided=True)
         winner = votes.most_common(1)[0][0]
-        return Verdict([float(c == winner) for c in classes], facts)
+        return Verdict([float(c == winner) for c in classes], info)
 
 
 def _graded(row: Sequence[float]) -> Verdict:
     """A group's verdict from its grades, NaN where a comparison came to no end."""
     open_ = sum(isnan(score) for score in row)
-    if open_ == len(row):  # as a rule the reference cannot be read
+    if open_ == len(row):  # as a rule the solution cannot be read
         return Verdict(row, {"undecided": 1.0})
-    facts = {"undecided": open_ / len(row)}
-    return Verdict([0.0 if isnan(score) else score for score in row], facts)
+    info = {"undecided": open_ / len(row)}
+    return Verdict([0.0 if isnan(score) else score for score in row], info)
 
 
-def _written(reference: object) -> str:
-    """A reference as text; a float without an exponent, which no parser of mathematics reads."""
-    if isinstance(reference, float):
-        return format(Decimal(repr(reference)), "f")
-    return str(reference)
+def _written(solution: object) -> str:
+    """A solution as text; a float without an exponent, which no parser of mathematics reads."""
+    if isinstance(solution, float):
+        return format(Decimal(repr(solution)), "f")
+    return str(solution)

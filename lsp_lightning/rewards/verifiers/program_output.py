@@ -54,14 +54,14 @@ class ProgramOutputVerifier(RoundVerifier):
         """End the sandbox's processes."""
         self._sandbox.close()
 
-    def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
+    def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:
         """Run the query in its first world, and where it has printed something, in the others."""
         source = code_block(query)
         if answer is None:
-            self._sandbox.foresee(Program(source))
-        elif self._printed(source, self._sandbox.foreseen(Program(source))):
+            self._sandbox.prefetch(Program(source))
+        elif self._printed(source, self._sandbox.prefetched(Program(source))):
             for world in range(1, self._worlds):
-                self._sandbox.foresee(Program(source, world=world))
+                self._sandbox.prefetch(Program(source, world=world))
 
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
         """Each query's program is run, in several worlds; what it prints decides its answers."""
@@ -97,7 +97,7 @@ class ProgramOutputVerifier(RoundVerifier):
         if first is None or (others is not None and None in others):
             return Verdict([nan] * len(group.answers))
         if others is None or any(other != first for other in others):
-            return Verdict([0.0] * len(group.answers), facts=None)
+            return Verdict([0.0] * len(group.answers), info=None)
         printed = _lines(first.output)
         scores = [float(_lines(code_block(answer)) == printed) for answer in group.answers]
         statements = re.split(r"[;\n]+", source.strip(" ;\n"))

@@ -13,7 +13,7 @@ from lsp_lightning.models import loading as pretrained
 from lsp_lightning.planning.models import layer_kinds
 from lsp_lightning.planning.report import USABLE
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PRESETS = sorted((ROOT / "configs").glob("gpu*.yaml"))
 #: Parameters of the models as their pages and reports count them; reward models have a head of one
 #: row in place of the tied one.

@@ -19,7 +19,7 @@ SHORT_PROMPT = str(Path(__file__).with_name("short_prompt.txt"))
 class Checksum(Verifier):
     """Half of all texts are right, whatever a random model writes."""
 
-    def check(self, query: str, answers: Sequence[str], reference: object | None) -> list[float]:
+    def check(self, query: str, answers: Sequence[str], solution: object | None) -> list[float]:
         return [float(zlib.crc32(f"{query}|{answer}".encode()) % 2) for answer in answers]
 
 

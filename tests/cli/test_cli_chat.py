@@ -24,7 +24,7 @@ from lsp_lightning.rewards import Reward
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.chat import ChatCodec
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "configs" / "tiny_lsp.yaml")
 #: All that moves a cursor, clears a screen, rings or turns the direction of text.
 CONTROLS = "\x00\x07\x08\r\x1b\x7f\x9b\u202e\u2066"

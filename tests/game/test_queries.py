@@ -58,7 +58,7 @@ def test_another_seed_gives_another_order(prompt_file):
 
 def test_a_round_from_a_file_carries_references_and_no_rollouts(prompt_file):
     drawn = prompt_file.draw(None, 4, 0, seed=0)
-    assert drawn.references == tuple(text.replace("q", "r") for text in drawn.texts)
+    assert drawn.solutions == tuple(text.replace("q", "r") for text in drawn.texts)
     assert drawn.rollouts is None
     assert drawn.valid_N.tolist() == [True] * 4
     assert not prompt_file.selfplay
@@ -69,7 +69,7 @@ def test_a_query_without_a_reference_is_a_query(tmp_path):
         tmp_path / "q.jsonl", ['{"query": " hi "}', '{"query": "x", "reference": 3}']
     )
     queries = read_queries(path, "key")
-    assert [(q.text, q.reference) for q in queries] == [("hi", None), ("x", 3)]
+    assert [(q.text, q.solution) for q in queries] == [("hi", None), ("x", 3)]
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
@@ -199,7 +199,7 @@ def test_the_challenger_writes_n_queries_that_all_continue_its_one_prompt(player
 def test_the_whole_reply_is_the_query_but_for_white_space_at_its_ends(player):
     drawn = draw(player)
     assert drawn.texts == tuple(text.strip() for text in drawn.rollouts.texts)
-    assert drawn.references is None
+    assert drawn.solutions is None
 
 
 def test_a_query_that_was_cut_off_is_invalid_and_still_there(player):

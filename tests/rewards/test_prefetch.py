@@ -19,11 +19,11 @@ from loopback import hangs
 from small_game import make_policy, tiny_round
 
 from lsp_lightning import JudgeReward, Reward, VerifiableReward, play_round
-from lsp_lightning.game.queries import Drawn, QuerySource
+from lsp_lightning.game.queries import QueryBatch, QuerySource
 from lsp_lightning.rewards import Group, RoundVerifier, Verdict, score_all
 from lsp_lightning.rewards.verifiers import CodeVerifier, MathVerifier, ProgramOutputVerifier
-from lsp_lightning.runtime import background as foresight
-from lsp_lightning.runtime.background import Foresight
+from lsp_lightning.runtime import background as prefetch
+from lsp_lightning.runtime.background import Prefetcher
 from lsp_lightning.runtime.workers import LineWorkers
 from lsp_lightning.sandbox import Limits, MontySandbox, Outcome, Program, Sandbox
 
@@ -66,15 +66,17 @@ class Scripted:
 
 @dataclass
 class Given(QuerySource):
-    """Queries and references known beforehand."""
+    """Queries and solutions known beforehand."""
 
     texts: Sequence[str]
-    references: Sequence[object] | None = None
+    solutions: Sequence[object] | None = None
     selfplay = False
 
-    def draw(self, player, num_queries, index, seed) -> Drawn:
-        references = None if self.references is None else tuple(self.references)
-        return Drawn(tuple(self.texts), torch.ones(num_queries, dtype=torch.bool), None, references)
+    def draw(self, player, num_queries, index, seed) -> QueryBatch:
+        solutions = None if self.solutions is None else tuple(self.solutions)
+        return QueryBatch(
+            tuple(self.texts), torch.ones(num_queries, dtype=torch.bool), None, solutions
+        )
 
 
 def play(player: Scripted, source: Given, *rewards: Reward):
@@ -84,15 +86,15 @@ def play(player: Scripted, source: Given, *rewards: Reward):
 
 def idle() -> None:
     """Wait until nothing is worked on any more."""
-    while any(thread.name == "foresight" for thread in threading.enumerate()):
+    while any(thread.name == "prefetch" for thread in threading.enumerate()):
         time.sleep(0.005)
 
 
-# The table of what is foreseen.
+# The table of what is prefetched.
 
 
 def test_what_is_taken_is_what_was_found_and_the_rest_is_left_to_whoever_asks():
-    table: Foresight[str, int] = Foresight(threads=2)
+    table: Prefetcher[str, int] = Prefetcher(threads=2)
     calls = []
     for question in ("a", "bb", "a", "bb"):
         table.begin(question, lambda question=question: calls.append(question) or len(question))
@@ -105,7 +107,7 @@ def test_what_is_taken_is_what_was_found_and_the_rest_is_left_to_whoever_asks():
 
 
 def test_taking_waits_for_what_is_under_way_and_drops_what_waits():
-    table: Foresight[int, int] = Foresight(threads=1)
+    table: Prefetcher[int, int] = Prefetcher(threads=1)
     gate: Future[int] = Future()
     calls = []
     table.begin(0, gate.result)
@@ -120,7 +122,7 @@ def test_taking_waits_for_what_is_under_way_and_drops_what_waits():
 
 
 def test_a_round_leaves_nothing_to_the_next():
-    table: Foresight[int, int] = Foresight(threads=1)
+    table: Prefetcher[int, int] = Prefetcher(threads=1)
     for k in range(3):
         table.begin(k, lambda: 1)
         idle()
@@ -132,8 +134,8 @@ def test_a_round_leaves_nothing_to_the_next():
 
 
 def test_it_is_bounded_and_its_copies_begin_empty(monkeypatch):
-    monkeypatch.setattr(foresight, "_MOST", 2)
-    table: Foresight[int, int] = Foresight(threads=1, leave=True)
+    monkeypatch.setattr(prefetch, "_MOST", 2)
+    table: Prefetcher[int, int] = Prefetcher(threads=1, leave=True)
     for k in range(5):
         table.begin(k, lambda k=k: k)
     idle()
@@ -145,7 +147,7 @@ def test_it_is_bounded_and_its_copies_begin_empty(monkeypatch):
 
 def test_closing_waits_for_what_is_under_way_unless_it_may_be_left():
     for leave in (False, True):
-        table: Foresight[int, None] = Foresight(threads=1, leave=leave)
+        table: Prefetcher[int, None] = Prefetcher(threads=1, leave=leave)
         begun, gate, ended = threading.Event(), threading.Event(), []
 
         def work(begun=begun, gate=gate, ended=ended) -> None:
@@ -169,8 +171,8 @@ def test_a_program_that_is_broken_off_does_not_work_off_what_waits():
     script = textwrap.dedent(
         """
         import threading, time
-        from lsp_lightning.foresight import Foresight
-        kept, left = Foresight(1), Foresight(1, leave=True)
+        from lsp_lightning.prefetch import Prefetcher
+        kept, left = Prefetcher(1), Prefetcher(1, leave=True)
         for k in range(100):
             kept.begin(k, lambda: time.sleep(0.5))
             left.begin(k, lambda: time.sleep(60))
@@ -189,7 +191,7 @@ def test_a_program_that_is_broken_off_does_not_work_off_what_waits():
     assert said.rstrip().endswith("KeyboardInterrupt")
 
 
-# The same scores, whatever was foreseen.
+# The same scores, whatever was prefetched.
 
 EIGHTH = r"so \boxed{\frac{1}{8}}"
 MATHS = [
@@ -211,7 +213,7 @@ PRINTED = [["5", "6", "```\n5\n```", "5"]] * 5
 class Foreseen(MontySandbox):
     """A sandbox that is everywhere, taken for one whose programs are worth beginning early."""
 
-    foresee = Sandbox.foresee
+    prefetch = Sandbox.prefetch
 
 
 def monty() -> MontySandbox:
@@ -219,7 +221,7 @@ def monty() -> MontySandbox:
 
 
 CASES = {
-    "maths, references": (lambda: MathVerifier(), ["q"] * 3, MATHS, ["1/8", 5, "8^{1/2}"]),
+    "maths, solutions": (lambda: MathVerifier(), ["q"] * 3, MATHS, ["1/8", 5, "8^{1/2}"]),
     "maths, majority": (lambda: MathVerifier(), ["q"] * 3, MATHS, None),
     "code": (lambda: CodeVerifier(monty()), ["q"] * 2, CODE, [TESTS, TESTS]),
     "programs": (lambda: ProgramOutputVerifier(monty()), PROGRAMS, PRINTED, None),
@@ -228,17 +230,17 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_foresight_changes_no_score(case):
-    make, queries, groups, references = CASES[case]
+    make, queries, groups, solutions = CASES[case]
     in_vain = [(0, r"\boxed{77}"), (1, "def f(x): return 77"), (0, groups[1][0])]
     reward = VerifiableReward(make())
-    expected = score_all([reward], playout(queries, groups, references=references))
+    expected = score_all([reward], playout(queries, groups, solutions=solutions))
     assert 0 < expected.rewards_NG.mean() < 1
     # without a pause most work still waits when judging begins, with one it is done
     for seconds in (0.0, 0.1):
-        played = play(Scripted(groups, seconds, in_vain), Given(queries, references), reward)
+        played = play(Scripted(groups, seconds, in_vain), Given(queries, solutions), reward)
         found = played.components["verifiable"]
         torch.testing.assert_close(found, expected.components["verifiable"], equal_nan=True)
-        assert played.query_facts == expected.query_facts
+        assert played.query_info == expected.query_info
     reward.teardown(None, None, "fit")
 
 
@@ -260,19 +262,19 @@ def test_where_there_is_time_judging_has_nothing_left_to_ask(case, monkeypatch):
 
     def spy(method):
         def spied(self, what, *args):
-            asked[threading.current_thread().name == "foresight"].append(what)
+            asked[threading.current_thread().name == "prefetch"].append(what)
             return method(self, what, *args)
 
         return spied
 
-    make, queries, groups, references = CASES[case]
+    make, queries, groups, solutions = CASES[case]
     reward = VerifiableReward(make())
     reward.verifier.prepare()
     monkeypatch.setattr(LineWorkers, "_ask", spy(LineWorkers._ask))
     monkeypatch.setattr(MontySandbox, "_run", spy(MontySandbox._run))
-    play(Patient(groups), Given(queries, references), reward)
+    play(Patient(groups), Given(queries, solutions), reward)
     reward.teardown(None, None, "fit")
-    # but whether final answers without a reference are the same, for that needs two of them, and
+    # but whether final answers without a solution are the same, for that needs two of them, and
     # what took too long, which may have been for want of a core
     again = ('"same"', "while True")
     assert [what for what in asked[False] if not any(text in str(what) for text in again)] == []
@@ -295,9 +297,9 @@ class SlowVerifier(RoundVerifier):
     def __init__(self) -> None:
         self.workers = LineWorkers("slow_verifier", processes=2)
 
-    def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
+    def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:
         if answer is not None:
-            self.workers.foresee(answer, 20.0)
+            self.workers.prefetch(answer, 20.0)
 
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
         replies = iter(self.workers.map([a for group in groups for a in group.answers], 20.0))
@@ -319,7 +321,7 @@ def test_a_round_takes_the_longer_of_sampling_and_judging_not_both(tmp_path, mon
 
     beside = seconds()  # 48 answers: 1.44 s of sampling, 1.2 s of two workers' time
     with monkeypatch.context() as patch:
-        patch.setattr(SlowVerifier, "foresee", RoundVerifier.foresee)
+        patch.setattr(SlowVerifier, "prefetch", RoundVerifier.prefetch)
         after = seconds()
     verifier.workers.close()
     assert after["rewards"] > 1.1
@@ -337,7 +339,7 @@ def test_what_took_too_long_beside_the_sampling_gets_its_time_afterwards(tmp_pat
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     workers = LineWorkers("slow_beside", processes=1)
-    workers.foresee("4", 0.2)
+    workers.prefetch("4", 0.2)
     idle()
     flag.touch()
     assert workers.map(["4"], 0.2) == [1]
@@ -348,7 +350,7 @@ def test_a_program_that_took_too_long_beside_the_sampling_is_run_again(monkeypat
     outcomes = iter([Outcome("timeout"), Outcome("ok", "4")])
     monkeypatch.setattr(MontySandbox, "_run", lambda self, program: next(outcomes))
     sandbox = Foreseen()
-    sandbox.foresee(Program("print(4)"))
+    sandbox.prefetch(Program("print(4)"))
     idle()
     assert sandbox.run_all([Program("print(4)")]) == [Outcome("ok", "4")]
     sandbox.close()
@@ -393,7 +395,7 @@ def test_a_judge_asks_nothing_more_once_a_run_has_broken_off():
     with StandIn(by_length, seconds=0.3) as server:
         reward = JudgeReward(server.url, "m", concurrency=1)
         for answer in ("a", "bb", "ccc", "dddd"):
-            reward.foresee("What?", answer, None)
+            reward.prefetch("What?", answer, None)
         reward.on_exception(None, None, KeyboardInterrupt())
         time.sleep(1.0)
         assert len(server.prompts) <= 1
@@ -416,7 +418,7 @@ def test_requests_that_failed_beside_the_sampling_are_asked_again_and_counted_on
 def test_what_is_compared_is_not_asked_for_before_all_answers_are_there():
     with StandIn(lambda k, prompt: says("<Winner>tie</Winner>")) as server:
         reward = JudgeReward(server.url, "m", mode="compare")
-        reward.foresee("What?", "4", None)
+        reward.prefetch("What?", "4", None)
         idle()
         assert server.prompts == []
 
@@ -425,7 +427,7 @@ def test_what_is_compared_is_not_asked_for_before_all_answers_are_there():
 
 
 class Unwilling(VerifiableReward):
-    """Its foresight always fails."""
+    """Its prefetch always fails."""
 
     error: BaseException = OSError("no")
 
@@ -433,8 +435,8 @@ class Unwilling(VerifiableReward):
         super().__init__(ProgramOutputVerifier(monty()))
         self.seen: list[tuple[str, str | None, object]] = []
 
-    def foresee(self, query: str, answer: str | None, reference: object | None) -> None:
-        self.seen.append((query, answer, reference))
+    def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:
+        self.seen.append((query, answer, solution))
         raise self.error
 
 
@@ -477,7 +479,7 @@ def test_programs_are_the_same_only_if_their_arguments_are_of_the_same_types():
     sandbox = monty()
     programs = [Program("def f(x): return str(x)", "f", ((x,),)) for x in (1, True, 1.0)]
     for program in programs:
-        sandbox.foresee(program)
+        sandbox.prefetch(program)
         idle()
     outcomes = sandbox.run_all(programs)
     assert [outcome.values for outcome in outcomes] == [("1",), ("True",), ("1.0",)]

@@ -31,7 +31,7 @@ def base(brief_folder):
     return str(brief_folder)
 
 
-def letters(query, answers, reference):
+def letters(query, answers, solution):
     """Far from 0 and 1, and other in every round."""
     return [100.0 + sum(map(ord, answer)) % 37 for answer in answers]
 
@@ -281,15 +281,15 @@ def test_held_out_tasks_and_their_scores_are_not_remembered(base, tmp_path):
     assert not [text for text in both[1].state_dict()["memory"] if "question" in text]
 
 
-# -- references that are known beforehand ----------------------------------------------------------
+# -- solutions that are known beforehand ----------------------------------------------------------
 
 
 class Numbered(Checksum):
     """Needs a number to judge by."""
 
-    def require(self, reference):
-        if reference is not None and not isinstance(reference, int):
-            raise ValueError(f"is {reference!r}, not a number")
+    def require(self, solution):
+        if solution is not None and not isinstance(solution, int):
+            raise ValueError(f"is {solution!r}, not a number")
 
 
 @pytest.fixture
@@ -298,8 +298,8 @@ def no_model(monkeypatch):
     monkeypatch.setattr(Policy, "__init__", lambda *a, **k: pytest.fail("a model was loaded"))
 
 
-def query_file(path, *references):
-    lines = [{"query": f"question\n{i}", "reference": r} for i, r in enumerate(references)]
+def query_file(path, *solutions):
+    lines = [{"query": f"question\n{i}", "reference": r} for i, r in enumerate(solutions)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return str(path)
 
@@ -317,7 +317,7 @@ def test_a_reference_that_cannot_be_used_is_found_before_a_model_is_loaded(base,
     with pytest.raises(ConfigError) as error:
         fit(base, tmp_path / "run", data, Numbered())
     message = str(error.value)
-    assert message.startswith(f"data.{key}: the reference of 'question\\n2' is 'two', not a number")
+    assert message.startswith(f"data.{key}: the solution of 'question\\n2' is 'two', not a number")
     assert "\n" not in message
     assert isinstance(error.value.__cause__, ValueError)
 
@@ -342,11 +342,11 @@ def test_every_reference_of_every_file_is_looked_at(tmp_path):
     seen = []
     paths = [query_file(tmp_path / f"{name}.jsonl", *r) for name, r in [("a", "ab"), ("b", [1, 2])]]
     data = make_data(queries=PromptFile(paths[0]), heldout=paths[1], test=paths[1])
-    data.check_references(seen.append)
+    data.check_solutions(seen.append)
     assert seen == ["a", "b", 1, 2, 1, 2]
 
 
 def test_outside_a_run_a_reward_needs_no_data():
     reward = VerifiableReward(Numbered())
     reward.setup(None, None, "fit")
-    assert reward.score(playout(["q"], [["a", "b"]], references=["x"])).shape == (1, 2)
+    assert reward.score(playout(["q"], [["a", "b"]], solutions=["x"])).shape == (1, 2)

@@ -21,7 +21,7 @@ from transformers import (
 from lsp_lightning import ConfigError, Lora, Policy
 from lsp_lightning.models.capabilities import install
 from lsp_lightning.models.logits import check_head
-from lsp_lightning.models.lora_speed import folded, fused
+from lsp_lightning.models.lora_speed import fused_lora, merged_lora
 from lsp_lightning.training.batches import pack
 
 IDS = torch.tensor([[1, 20, 30, 40, 50, 60, 70]])
@@ -481,7 +481,7 @@ def adapted_layer(dropout=0.0, bias=True, **config):
 def test_a_fused_adapter_has_the_value_and_the_gradients_of_the_plain_one(bias):
     model = adapted_layer(bias=bias)
     x = torch.randn(2, 4, 7, dtype=torch.float64, requires_grad=True)
-    with fused(model):
+    with fused_lora(model):
         assert "forward" in vars(model.base_model.model[0])
         trained = [p for p in model.parameters() if p.requires_grad]
         inputs = (x, *trained)
@@ -503,7 +503,7 @@ def test_a_fused_adapter_has_the_value_and_the_gradients_of_the_plain_one(bias):
 )
 def test_adapters_that_compute_otherwise_are_left_as_they_are(config):
     model = adapted_layer(**config).train()
-    with fused(model):
+    with fused_lora(model):
         assert "forward" not in vars(model.base_model.model[0])
 
 
@@ -512,26 +512,26 @@ def test_nor_are_they_folded(config):
     model = adapted_layer(**config).float().eval()
     x = torch.randn(2, 7)
     plain = model(x)
-    with folded(model):
+    with merged_lora(model):
         torch.testing.assert_close(model(x), plain)
 
 
 def test_layers_whose_own_bias_is_trained_are_left_as_they_are():
     model = adapted_layer(bias=True)
     model.base_model.model[0].base_layer.bias.requires_grad_(True)
-    with fused(model):
+    with fused_lora(model):
         assert "forward" not in vars(model.base_model.model[0])
 
 
 def test_mixed_precision_leaves_layers_as_they_are():
     model = adapted_layer().float()
-    with torch.autocast("cpu", torch.bfloat16), fused(model):
+    with torch.autocast("cpu", torch.bfloat16), fused_lora(model):
         model(torch.randn(2, 7)).sum().backward()
 
 
 def test_layers_call_themselves_again_after_an_error_too(tiny_llama_folder):
     policy = make_policy(tiny_llama_folder)
-    for context in (folded, fused):
+    for context in (merged_lora, fused_lora):
         with context(policy.causal_lm):
             assert any("forward" in vars(m) for m in policy.causal_lm.modules())
         with pytest.raises(KeyError), context(policy.causal_lm):
@@ -548,11 +548,11 @@ def test_a_folded_adapter_gives_the_logits_of_the_plain_one_and_changes_no_weigh
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.no_grad():
         plain = model(input_ids=IDS).logits
-        with folded(model):
+        with merged_lora(model):
             found = model(input_ids=IDS).logits
         with policy.reference() as reference:
             bare = reference(input_ids=IDS).logits
-            with folded(reference):  # nothing is folded where adapters are off
+            with merged_lora(reference):  # nothing is folded where adapters are off
                 assert torch.equal(reference(input_ids=IDS).logits, bare)
     torch.testing.assert_close(found, plain, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(found, bare, atol=1e-2)

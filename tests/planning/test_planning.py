@@ -38,7 +38,7 @@ from lsp_lightning.planning.shapes import Shape, batch_shape, train_batch
 from lsp_lightning.planning.tracking import LiveBytes, dry_run
 from lsp_lightning.types import Sampling
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WORLD = "pkg:lsp_lightning/tinyworld"
 FLOAT = 4
 

@@ -12,8 +12,8 @@ from lsp_lightning.training import resume
 _LIBRARIES = ("torch", "transformers", "peft")
 
 
-def run_facts(module: Any, data: Any, checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The facts of a run by name; the checkpoint's settings hold over the config's.
+def run_record(module: Any, data: Any, checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The record of a run by name; the checkpoint's settings hold over the config's.
 
     Args:
         module: a SelfPlayModule with the run's settings.
@@ -21,7 +21,7 @@ def run_facts(module: Any, data: Any, checkpoint: Mapping[str, Any], path: Path)
         checkpoint: as loaded.
         path: where it lies; a ``summary.json`` of the same round in the run's folder is read too.
     """
-    settings = {**resume.facts(module, data), **checkpoint["lsp_lightning"]}
+    settings = {**resume.run_settings(module, data), **checkpoint["lsp_lightning"]}
     rounds = rounds_of(checkpoint)
     return {
         **settings,

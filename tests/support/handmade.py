@@ -32,7 +32,7 @@ def playout(
     queries: Sequence[str],
     answers: Sequence[Sequence[str]],
     *,
-    references: Sequence[object] | None = None,
+    solutions: Sequence[object] | None = None,
     valid: Sequence[bool] | None = None,
     from_file: bool = False,
 ) -> Playout:
@@ -42,7 +42,7 @@ def playout(
         answers=rollouts([text for group in answers for text in group]),
         group_size=len(answers[0]),
         queries=None if from_file else rollouts(queries),
-        references=None if references is None else tuple(references),
+        solutions=None if solutions is None else tuple(solutions),
         valid_N=torch.tensor(valid or [True] * len(queries)),
     )
 

@@ -18,7 +18,7 @@ from lsp_lightning import (
 from lsp_lightning.cli.main import main
 from lsp_lightning.rewards import Group
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_an_answer_that_cannot_be_compared_is_wrong_not_excused(maths, monkeypat
     )
     assert some.scores == [1.0, 0.0, 0.0]
     assert some.facts["undecided"] == pytest.approx(1 / 3)
-    assert all(map(isnan, none.scores))  # the reference itself cannot be read
+    assert all(map(isnan, none.scores))  # the solution itself cannot be read
     assert vote.scores == [1.0, 1.0, 0.0, 0.0]
 
 
@@ -201,7 +201,7 @@ EXACT = verifiable("lsp_lightning.tinyworld.verifier.TinyWorldVerifier")
 @pytest.mark.usefixtures("untouched_process")
 def test_rewards_in_a_module_beside_the_config_are_found(tmp_path, monkeypatch):
     (tmp_path / "my_rewards.py").write_text(
-        "def score(query, answers, reference):\n    return [float(len(a)) for a in answers]\n"
+        "def score(query, answers, solution):\n    return [float(len(a)) for a in answers]\n"
     )
     mine = {"class_path": "lsp_lightning.FunctionReward"}
     mine["init_args"] = {"function": "my_rewards.score"}
@@ -215,7 +215,7 @@ def test_rewards_in_a_module_beside_the_config_are_found(tmp_path, monkeypatch):
         (
             [verifiable("lsp_lightning.CodeVerifier")],
             (),
-            "data.queries: a Challenger writes no references, and CodeVerifier needs them; ",
+            "data.queries: a Challenger writes no solutions, and CodeVerifier needs them; ",
         ),
         (
             [EXACT, {"class_path": "lsp_lightning.NoveltyReward"}],

@@ -14,8 +14,8 @@ from handmade import playout, rollouts, scored_round
 from lsp_lightning import round_advantages
 from lsp_lightning.functional.evaluation import pass_at_k
 from lsp_lightning.runtime.means import Means
-from lsp_lightning.training.gradient import UpdateFacts
-from lsp_lightning.training.metrics import fact_metrics, round_metrics
+from lsp_lightning.training.gradient import UpdateStats
+from lsp_lightning.training.metrics import info_metrics, round_metrics
 from lsp_lightning.types import Role
 
 NAN = float("nan")
@@ -93,7 +93,7 @@ def one_of_two_processes(rank: int, folder: str) -> None:
     )
     means = Means()
     means.update({"value": float(rank)})
-    means.update(fact_metrics("level", (None, None) if rank else (1, 2)))
+    means.update(info_metrics("level", (None, None) if rank else (1, 2)))
     means.update({"z": 10.0 + rank})
     found = {name: mean.item() for name, mean in means.compute().items()}
     Path(folder, f"{rank}.json").write_text(json.dumps(found))
@@ -114,11 +114,11 @@ def test_a_name_that_one_process_lacks_holds_nobody_up_and_shifts_no_other_mean(
 # -- rounds ---------------------------------------------------------------------------------------
 
 
-def facts_of(played, log_ratio, entropy) -> UpdateFacts:
+def facts_of(played, log_ratio, entropy) -> UpdateStats:
     n = len(played.playout.query_texts) if played.trains_challenger else 0
     roles = {Role.CHALLENGER: slice(0, n)} if n else {}
     roles[Role.SOLVER] = slice(n, n + played.rewards_NG.numel())
-    return UpdateFacts(-0.25, torch.tensor(log_ratio), torch.tensor(entropy), roles)
+    return UpdateStats(-0.25, torch.tensor(log_ratio), torch.tensor(entropy), roles)
 
 
 def logged(played, log_ratio=None, entropy=None, norm=1.5, seconds=None) -> dict[str, float]:
@@ -229,7 +229,7 @@ def test_facts_of_numbers_are_means_and_facts_of_texts_are_entropies():
         "nothing": (None,) * 4,
     }
     found = {
-        name: value for fact in facts for name, value in fact_metrics(fact, facts[fact]).items()
+        name: value for fact in facts for name, value in info_metrics(fact, facts[fact]).items()
     }
     assert found == pytest.approx(
         {
@@ -241,14 +241,14 @@ def test_facts_of_numbers_are_means_and_facts_of_texts_are_entropies():
 
 
 def test_facts_of_one_family_have_entropy_zero():
-    assert fact_metrics("family", ("add",) * 3) == {"queries/family_entropy": 0.0}
+    assert info_metrics("family", ("add",) * 3) == {"queries/family_entropy": 0.0}
 
 
 def test_what_rewards_tell_never_hides_what_is_measured():
     # a verifier's own "duplicate" and a reward that calls itself "kl"
     played = replace(
         ROUND,
-        query_facts={"duplicate": (1.0, 1.0), "size": (1.0, 3.0)},
+        query_info={"duplicate": (1.0, 1.0), "size": (1.0, 3.0)},
         reward_metrics={"kl/solver": 9.0, "mine/cut": torch.tensor([0.0, 1.0])},
     )
     found = logged(played, [0.0, 0.0, 1.0, 1.0, 1.0, 1.0])

@@ -21,7 +21,7 @@ from lsp_lightning.cli.app import claim_run_folder
 from lsp_lightning.cli.main import main
 from lsp_lightning.rewards import Reward
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "configs" / "tiny_lsp.yaml")
 
 pytestmark = pytest.mark.usefixtures("untouched_process")

@@ -21,7 +21,7 @@ from lsp_lightning.training.gradient import LossSettings, RoundUpdate
 
 SMALL_RUN = [
     "fit",
-    *("--config", str(Path(__file__).parent.parent / "configs" / "tiny_lsp_zero.yaml")),
+    *("--config", str(Path(__file__).parents[2] / "configs" / "tiny_lsp_zero.yaml")),
     "--trainer.max_steps=4",
     "--trainer.limit_val_batches=0",
     "--trainer.enable_progress_bar=false",

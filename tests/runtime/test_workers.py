@@ -103,7 +103,8 @@ def test_a_worker_that_died_between_requests_is_replaced(pool):
 
 def test_start_up_does_not_count_against_the_limit(folder):
     (folder / "slow.py").write_text(
-        "import time\nfrom lsp_lightning.runtime.workers import serve\ntime.sleep(1)\nserve(lambda r: r)\n"
+        "import time\nfrom lsp_lightning.runtime.workers import serve\n"
+        "time.sleep(1)\nserve(lambda r: r)\n"
     )
     pool = LineWorkers("slow", processes=1)
     assert pool.map([1], 0.9) == [1]

@@ -14,12 +14,12 @@ from lsp_lightning import ConfigError, FunctionReward
 from lsp_lightning.cli.main import main
 from lsp_lightning.rewards import RewardError, check_rewards, in_unit_range, is_binary, score_all
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).stem
-PLAYED = playout(["q", "longer"], [["a", "bc"], ["", "<think>aaaa</think> d"]], references=[1, 2])
+PLAYED = playout(["q", "longer"], [["a", "bc"], ["", "<think>aaaa</think> d"]], solutions=[1, 2])
 
 
-def length_score(query, answers, reference):
+def length_score(query, answers, solution):
     """How long each answer is."""
     return [len(answer) for answer in answers]
 
@@ -35,15 +35,15 @@ class Scorer:
     def __init__(self):
         self.seen = []
 
-    def __call__(self, query, answers, reference):
-        self.seen.append((query, answers, reference))
+    def __call__(self, query, answers, solution):
+        self.seen.append((query, answers, solution))
         return [1.0] * len(answers)
 
 
 # -- what it is given and gives --------------------------------------------------------------------
 
 
-def test_each_query_is_scored_with_its_answers_and_its_reference():
+def test_each_query_is_scored_with_its_answers_and_its_solution():
     scorer = Scorer()
     assert FunctionReward(scorer).score(PLAYED).tolist() == [[1.0, 1.0], [1.0, 1.0]]
     # the second answer to the second query is what was said, not what was thought
@@ -58,7 +58,7 @@ def test_without_references_it_gets_none():
 
 @pytest.mark.parametrize("kind", [list, tuple, iter, torch.tensor])
 def test_any_sequence_of_numbers_will_do(kind):
-    def mine(query, answers, reference):
+    def mine(query, answers, solution):
         return kind([float(len(answer)) for answer in answers])
 
     scores = FunctionReward(mine).score(PLAYED)
@@ -98,7 +98,7 @@ def test_what_is_never_a_number_ends_the_round(returned):
 
 
 def test_its_own_fault_surfaces_with_its_cause():
-    def mine(query, answers, reference):
+    def mine(query, answers, solution):
         raise KeyError("no such table")
 
     told = r"'mine' failed: KeyError: 'no such table', at 'q'"
@@ -154,9 +154,9 @@ def test_two_functions_without_names_must_be_named():
     [
         two_arguments,
         lambda: [],
-        lambda query, answers, reference, more: [],
-        lambda *, query, answers, reference: [],
-        functools.partial(length_score, reference=1),
+        lambda query, answers, solution, more: [],
+        lambda *, query, answers, solution: [],
+        functools.partial(length_score, solution=1),
         len,
         max,  # has no signature that could be looked at
     ],
@@ -166,14 +166,14 @@ def test_a_function_of_other_arguments_is_refused_in_one_line(function):
         FunctionReward(function)
     message = str(error.value)
     assert message.startswith("model.rewards.FunctionReward.function: ")
-    assert "(query, answers, reference)" in message
+    assert "(query, answers, solution)" in message
     assert "\n" not in message
 
 
 @pytest.mark.parametrize(
     "function",
     [
-        lambda query, answers, reference=None: [1.0] * len(answers),
+        lambda query, answers, solution=None: [1.0] * len(answers),
         lambda *args: [1.0] * len(args[1]),
         lambda *args, **kwargs: [1.0] * len(args[1]),
         functools.partial(lambda more, q, a, r: [1.0] * len(a), 7),

@@ -20,7 +20,7 @@ from lsp_lightning.export.card import code, model_card
 from lsp_lightning.export.folder import MANIFEST
 from lsp_lightning.rewards import Reward
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "configs" / "tiny_lsp.yaml")
 IDS = torch.arange(8, 40).view(2, 16)
 

@@ -11,7 +11,7 @@ from boxes import require_bubblewrap
 
 from lsp_lightning.cli.main import main
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WORLD = ROOT / "lsp_lightning/tinyworld"
 
 pytestmark = pytest.mark.usefixtures("untouched_process")

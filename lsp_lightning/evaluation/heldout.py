@@ -125,7 +125,7 @@ class Exam:
             query_texts=tuple(task.text for task in self.tasks),
             answers=player.respond(self.prompts, self.draws, self.sampling, self.seed),
             group_size=self.draws,
-            references=tuple(task.reference for task in self.tasks),
+            solutions=tuple(task.solution for task in self.tasks),
         )
         scores = self.reward.score(playout)
         scores = torch.where(scores.isfinite(), scores, torch.nan)

@@ -13,7 +13,7 @@ from small_game import make_policy, stir
 from lsp_lightning import PreferenceReward, Reward, Sampling, SelfReward, VerifiableReward
 from lsp_lightning.callbacks.summary import heldout_line, parameter_counts
 from lsp_lightning.cli.main import main
-from lsp_lightning.game.evaluation import (
+from lsp_lightning.evaluation.heldout import (
     Answered,
     Exam,
     HeldOutBoard,
@@ -27,7 +27,7 @@ from lsp_lightning.game.queries import Query, read_queries
 from lsp_lightning.rewards import JudgeReward, RewardError
 from lsp_lightning.tinyworld.verifier import TinyWorldVerifier
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PROMPTS = "pkg:lsp_lightning/data/prompts.jsonl"
 TASKS = [Query(f"question {i}") for i in range(12)]
 
@@ -249,7 +249,7 @@ def test_packed_weights_are_counted_as_what_they_stand_for(tiny_llama_folder):
 def test_our_prompts_are_fifty_different_ones_without_answers():
     prompts = read_queries(PROMPTS, "data.heldout")
     assert len({prompt.text.lower() for prompt in prompts}) == len(prompts) == 50
-    assert all(prompt.reference is None for prompt in prompts)
+    assert all(prompt.solution is None for prompt in prompts)
     assert all(40 <= len(prompt.text) <= 400 for prompt in prompts)
     # any tokenizer knows their characters
     assert all(prompt.text.isascii() and prompt.text.isprintable() for prompt in prompts)

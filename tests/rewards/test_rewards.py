@@ -28,7 +28,7 @@ from lsp_lightning.rewards import (
     is_binary,
     score_all,
 )
-from lsp_lightning.training.gradient import UpdateFacts
+from lsp_lightning.training.gradient import UpdateStats
 from lsp_lightning.training.metrics import round_metrics
 
 NAN = float("nan")
@@ -223,7 +223,7 @@ def test_metrics_are_told_by_reward_and_name_whatever_the_weight(weight):
 
 def test_facts_of_one_name_are_kept_apart_by_their_rewards():
     facts = score_all([Telling(ROUND, name=name) for name in ("one", "two", "three")], PLAYED)
-    assert facts.query_facts == {
+    assert facts.query_info == {
         name: values
         for prefix in ("", "two/", "three/")
         for name, values in {f"{prefix}level": (1, 2), f"{prefix}family": ("a", None)}.items()
@@ -232,7 +232,7 @@ def test_facts_of_one_name_are_kept_apart_by_their_rewards():
 
 def test_two_verifiers_tell_apart_what_each_knows():
     rewards = [VerifiableReward(Exact()), VerifiableReward(Exact(), name="second", weight=0.0)]
-    facts = score_all(rewards, playout(["abc", "?"], [["a"], ["b"]])).query_facts
+    facts = score_all(rewards, playout(["abc", "?"], [["a"], ["b"]])).query_info
     own = {"malformed": (False, True), "characters": (3, None)}
     assert facts == own | {f"second/{name}": values for name, values in own.items()}
 
@@ -252,11 +252,11 @@ def play_scored(rewards) -> dict:
     played = replace(
         scored_round(scored.rewards_NG.tolist()),
         components=scored.components,
-        query_facts=scored.query_facts,
+        query_info=scored.query_info,
         reward_metrics=scored.metrics,
         seconds={"answers": 1.0},
     )
-    facts = UpdateFacts(0.0, torch.zeros(6), torch.zeros(6), {})
+    facts = UpdateStats(0.0, torch.zeros(6), torch.zeros(6), {})
     return round_metrics(played, round_advantages(played), facts, torch.tensor(1.0), {"update": 1})
 
 
@@ -457,46 +457,46 @@ def test_a_reward_is_called_by_its_class_unless_named():
 
 
 class Exact(Verifier):
-    """Right answers are the reference; queries that begin with a question mark are malformed."""
+    """Right answers are the solution; queries that begin with a question mark are malformed."""
 
-    def check(self, query, answers, reference):
-        return [float(answer == reference) for answer in answers]
+    def check(self, query, answers, solution):
+        return [float(answer == solution) for answer in answers]
 
     def describe(self, query):
         return None if query.startswith("?") else {"characters": len(query)}
 
 
-def test_the_verifier_sees_each_querys_own_answers_and_reference():
-    played = playout(["q0", "q1"], [["a", "b"], ["b", "a"]], references=["a", "a"])
+def test_the_verifier_sees_each_querys_own_answers_and_solution():
+    played = playout(["q0", "q1"], [["a", "b"], ["b", "a"]], solutions=["a", "a"])
     assert VerifiableReward(Exact()).score(played).tolist() == [[1.0, 0.0], [0.0, 1.0]]
-    played = playout(["q0", "q1"], [["a", "b"], ["b", "a"]], references=["a", "b"])
+    played = playout(["q0", "q1"], [["a", "b"], ["b", "a"]], solutions=["a", "b"])
     assert VerifiableReward(Exact()).score(played).tolist() == [[1.0, 0.0], [1.0, 0.0]]
 
 
 def test_without_references_the_verifier_gets_none():
     class NoReference(Verifier):
-        def check(self, query, answers, reference):
-            return [float(reference is None)] * len(answers)
+        def check(self, query, answers, solution):
+            return [float(solution is None)] * len(answers)
 
     assert VerifiableReward(NoReference()).score(PLAYED).tolist() == [[1.0, 1.0], [1.0, 1.0]]
 
 
 def test_what_a_verifier_knows_of_queries_is_told_by_name_with_none_for_malformed_ones():
-    facts = VerifiableReward(Exact()).judge(playout(["abc", "?"], [["a"], ["b"]])).query_facts
+    facts = VerifiableReward(Exact()).judge(playout(["abc", "?"], [["a"], ["b"]])).query_info
     assert facts == {"malformed": (False, True), "characters": (3, None)}
 
 
 def test_a_verifier_that_knows_nothing_of_queries_calls_none_malformed():
     class Silent(Verifier):
-        def check(self, query, answers, reference):
+        def check(self, query, answers, solution):
             return [0.0] * len(answers)
 
-    assert VerifiableReward(Silent()).judge(PLAYED).query_facts == {"malformed": (False, False)}
+    assert VerifiableReward(Silent()).judge(PLAYED).query_info == {"malformed": (False, False)}
 
 
 def test_a_verifier_that_fails_on_one_answer_leaves_nan_and_not_zero():
     class Flaky(Verifier):
-        def check(self, query, answers, reference):
+        def check(self, query, answers, solution):
             return [NAN if answer == "b" else 1.0 for answer in answers]
 
     scored = score_all([VerifiableReward(Flaky())], PLAYED)
@@ -506,7 +506,7 @@ def test_a_verifier_that_fails_on_one_answer_leaves_nan_and_not_zero():
 
 def test_a_verifier_that_loses_an_answer_is_an_error():
     class Short(Verifier):
-        def check(self, query, answers, reference):
+        def check(self, query, answers, solution):
             return [1.0] * (len(answers) - (query == "q1"))
 
     with pytest.raises(RewardError, match=r"^reward 'verifiable' "):
@@ -650,14 +650,14 @@ def test_facts_keep_their_names_from_round_to_round():
             Unruly(Judgement(ONES, known), name="a"),
             Unruly(Judgement(ONES, {"level": [9, 9]}), name="b"),
         ]
-        facts = score_all(rewards, PLAYED).query_facts
+        facts = score_all(rewards, PLAYED).query_info
         assert facts["b/level"] == (9, 9)
         assert facts.get("level", (1, 2)) == (1, 2)
 
 
 def test_one_group_that_a_verifier_fails_at_costs_the_others_nothing():
     class Brittle(Verifier):
-        def check(self, query, answers, reference):
+        def check(self, query, answers, solution):
             if query == "q1":
                 raise ZeroDivisionError("by zero")
             return [1.0] * len(answers)
@@ -670,7 +670,7 @@ def test_one_group_that_a_verifier_fails_at_costs_the_others_nothing():
 
 def test_a_verifier_cannot_pay_for_what_it_calls_malformed():
     class Generous(Verifier):
-        def check(self, query, answers, reference):
+        def check(self, query, answers, solution):
             return [1.0] * len(answers)
 
         def describe(self, query):
