@@ -128,7 +128,8 @@ def in_a_process(case: dict[str, Any]) -> list[dict[str, Any]]:
 
 def measure(family: str, dtype: str, checkpointing: bool, quantized: bool) -> list[dict[str, Any]]:
     """Bytes of an update and of a rollout, measured and planned, in MiB."""
-    from lsp_lightning.models.policy import Lora, Policy
+    from lsp_lightning.models.policy import Policy
+    from lsp_lightning.models.settings import Lora
     from lsp_lightning.planning import phases
     from lsp_lightning.planning.models import ModelSpec, sizes
     from lsp_lightning.planning.shapes import Shape

@@ -22,7 +22,7 @@ _HOME = {
     "LengthReward": "rewards",
     "LocalEngine": "generation",
     "LocalRollouts": "generation",
-    "Lora": "models.policy",
+    "Lora": "models.settings",
     "MathVerifier": "rewards.verifiers",
     "MontySandbox": "sandbox",
     "NoveltyReward": "rewards",
@@ -59,8 +59,8 @@ if TYPE_CHECKING:
     from lsp_lightning.generation import LocalEngine as LocalEngine
     from lsp_lightning.generation import LocalRollouts as LocalRollouts
     from lsp_lightning.generation import ServedRollouts as ServedRollouts
-    from lsp_lightning.models.policy import Lora as Lora
     from lsp_lightning.models.policy import Policy as Policy
+    from lsp_lightning.models.settings import Lora as Lora
     from lsp_lightning.module import SelfPlayModule as SelfPlayModule
     from lsp_lightning.rewards import FormReward as FormReward
     from lsp_lightning.rewards import FunctionReward as FunctionReward

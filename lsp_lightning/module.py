@@ -21,8 +21,9 @@ from lsp_lightning.game.queries import Query
 from lsp_lightning.game.round import play_round
 from lsp_lightning.generation import LocalRollouts, RolloutSettings
 from lsp_lightning.models.loading import check_policy
-from lsp_lightning.models.policy import Dtype, Lora, Policy, ReferenceChoice
+from lsp_lightning.models.policy import Policy
 from lsp_lightning.models.quantization import Quantization
+from lsp_lightning.models.settings import Dtype, Lora, PolicySettings, ReferenceChoice
 from lsp_lightning.planning.lengths import check_model
 from lsp_lightning.rewards import Reward, check_rewards, is_binary
 from lsp_lightning.runtime.means import Means
@@ -106,16 +107,16 @@ class SelfPlayModule(LightningModule):
         rollouts.check(lora is not None or init_adapter is not None)
         self.budgets = Budgets(micro_batch_tokens, rollouts.tokens)
         self.policy: Policy | None = None
-        self.policy_settings: dict[str, Any] = {
-            "base": base,
-            "lora": lora,
-            "init_adapter": init_adapter,
-            "reference": reference,
-            "dtype": dtype,
-            "quantization": quantization,
-            "chat_template_kwargs": chat_template_kwargs,
-            "activation_checkpointing": activation_checkpointing,
-        }
+        self.policy_settings = PolicySettings(
+            base,
+            lora,
+            init_adapter,
+            reference,
+            dtype,
+            quantization,
+            chat_template_kwargs,
+            activation_checkpointing,
+        )
         self.round_means, self.heldout = Means(), HeldOutBoard()
         # learnability's scale: 1/4 is the largest variance in [0, 1]; others are found by looking
         self.register_buffer("max_variance", torch.tensor(0.25 if is_binary(rewards) else 0.0))
@@ -136,7 +137,7 @@ class SelfPlayModule(LightningModule):
         if self.policy is not None:
             return
         device = self.trainer.strategy.root_device if self._trainer else "cpu"
-        self.policy = Policy(**self.policy_settings, device=device)
+        self.policy = Policy.from_settings(self.policy_settings, device)
         budget, cap = self.budgets.micro_batches, self.rollouts.importance_cap
         self._update = RoundUpdate(self.policy, self.loss_settings, budget, cap)
         engine = self.rollouts.build(self.policy, self.budgets.rollouts)

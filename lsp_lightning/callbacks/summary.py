@@ -161,8 +161,8 @@ def gpu_peak(device: torch.device) -> dict[str, float] | None:
 
 def _opponent(pl_module: LightningModule) -> str:
     """What the reference is, in a user's words."""
-    settings: dict[str, Any] = getattr(pl_module, "policy_settings", {})
-    started = settings.get("init_adapter") and settings.get("reference") == "start"
+    settings = getattr(pl_module, "policy_settings", None)
+    started = settings and settings.init_adapter and settings.reference == "start"
     return "the start adapter" if started else "the base"
 
 

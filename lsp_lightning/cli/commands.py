@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,15 +133,15 @@ def load_policy(
     Raises:
         ConfigError: the checkpoint is of another base, adapter or reference.
     """
-    settings = {**module.policy_settings, "activation_checkpointing": False}
+    settings = replace(module.policy_settings, activation_checkpointing=False)
     if checkpoint is None:
-        return Policy(**settings, device=device)
-    decisive = set(settings) - set(_FREE)
+        return Policy.from_settings(settings, device)
+    decisive = set(vars(settings)) - set(_FREE)
     now = {
         key: value for key, value in resume.run_settings(module, None).items() if key in decisive
     }
     resume.compare_settings(checkpoint, now)
-    policy = Policy(**settings, device=device)
+    policy = Policy.from_settings(settings, device)
     resume.require_trained(checkpoint, set(policy.trained_state()))
     prefix = "policy."
     state = {

@@ -31,7 +31,7 @@ _ROUNDING_16_BITS = 0.05
 _OTHERWISE = 0.1
 
 
-def install(model: Any) -> None:
+def enable_prefix_sharing(model: Any) -> None:
     """Have a causal LM take an attention of ours wherever it is given one, if it can.
 
     Tried on a few tokens. A model that cannot (states in place of keys and values, an attention

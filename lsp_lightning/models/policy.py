@@ -3,57 +3,30 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from lsp_lightning.errors import ConfigError, require_at_least
+from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional.logprobs import LOGITS_AT_ONCE
-from lsp_lightning.models.capabilities import install
+from lsp_lightning.models.capabilities import enable_prefix_sharing
 from lsp_lightning.models.loading import check_policy, load_codec, load_config, load_model
 from lsp_lightning.models.logits import check_head, completion_logprobs, next_token_logprobs
 from lsp_lightning.models.modes import inference_state
 from lsp_lightning.models.quantization import Quantization
+from lsp_lightning.models.settings import Dtype, Lora, PolicySettings, ReferenceChoice
 from lsp_lightning.paths import resolve
 from lsp_lightning.prefix.hooks import takes_trees
 from lsp_lightning.runtime.memory import moved
 from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.types import TrainBatch
 
-ReferenceChoice = Literal["start", "base"]
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-
 #: What goes through a pass without gradients at once, if nothing else is said.
 PASS_TOKENS = 16_384
 
 _TRAINED, _FROZEN = "default", "reference"
-
-
-@dataclass(frozen=True)
-class Lora:
-    """Low-rank adapters over every linear layer (peft).
-
-    Args:
-        rank: inner dimension of each adapter.
-        alpha: the adapter's output is scaled by alpha / rank.
-        dropout: on the adapter's input while training; 0 keeps policy and rollouts the same
-            function.
-        target_modules: names of the layers that get one; "all-linear" is every one but the head.
-    """
-
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    target_modules: str | list[str] = "all-linear"
-
-    def __post_init__(self) -> None:
-        require_at_least(self.rank, 1, "model.lora.rank", "an adapter has a dimension")
-        require_at_least(self.alpha, 1, "model.lora.alpha", "the adapter would be scaled away")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("model.lora.dropout", f"is {self.dropout}", "set 0 to below 1")
 
 
 class Policy(nn.Module):
@@ -77,7 +50,7 @@ class Policy(nn.Module):
     def __init__(
         self,
         base: str,
-        lora: Lora | None = Lora(),
+        lora: Lora | None = Lora(),  # noqa: B008 - frozen
         init_adapter: str | None = None,
         reference: ReferenceChoice = "start",
         dtype: Dtype = "auto",
@@ -92,7 +65,7 @@ class Policy(nn.Module):
         self.dtype = compute_type(dtype, device, lora is not None, family)
         model = load_model(base, self.dtype, quantization, device)
         check_head(model)
-        install(model)
+        enable_prefix_sharing(model)
         self.codec: ChatCodec
         self.codec, self.pad_id = load_codec(base, model, chat_template_kwargs or {})
         if activation_checkpointing:
@@ -107,6 +80,11 @@ class Policy(nn.Module):
             self._copies = []
         self.model.train()
         self.to(device)
+
+    @classmethod
+    def from_settings(cls, settings: PolicySettings, device: torch.device | str = "cpu") -> Self:
+        """The policy with these settings, loaded on ``device``."""
+        return cls(**vars(settings), device=device)
 
     @property
     def causal_lm(self) -> Any:

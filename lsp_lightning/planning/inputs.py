@@ -5,6 +5,7 @@ from typing import Any, Protocol
 from lsp_lightning.game.queries import Query, QuerySource
 from lsp_lightning.generation import RolloutSettings
 from lsp_lightning.models.policy import Policy
+from lsp_lightning.models.settings import PolicySettings
 from lsp_lightning.rewards import Reward
 from lsp_lightning.runtime.memory import Budgets
 from lsp_lightning.types import Sampling
@@ -14,7 +15,7 @@ class PlannedModule(Protocol):
     """A module with nothing loaded."""
 
     policy: Policy | None
-    policy_settings: dict[str, Any]
+    policy_settings: PolicySettings
     rewards: list[Reward]
     rollouts: RolloutSettings
     budgets: Budgets

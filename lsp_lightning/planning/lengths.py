@@ -51,7 +51,7 @@ def codec_of(model: PlannedModule) -> ChatCodec | None:
         return model.policy.codec
     own = model.policy_settings
     try:
-        return load_codec(own["base"], None, own["chat_template_kwargs"] or {})[0]
+        return load_codec(own.base, None, own.chat_template_kwargs or {})[0]
     except ConfigError:
         return None
 
@@ -143,8 +143,8 @@ def check_model(model: PlannedModule, datamodule: PlannedData) -> None:
     Raises:
         ConfigError: one of them is not so; names the key.
     """
-    own, config = model.policy_settings, load_config(model.policy_settings["base"])
-    compute_type(own["dtype"], torch.device("cpu"), own["lora"] is not None, config.model_type)
+    own, config = model.policy_settings, load_config(model.policy_settings.base)
+    compute_type(own.dtype, torch.device("cpu"), own.lora is not None, config.model_type)
     context, what = _context(config.get_text_config())
     codec = codec_of(model)
     if context is None or codec is None:
@@ -152,7 +152,7 @@ def check_model(model: PlannedModule, datamodule: PlannedData) -> None:
     rollouts = rollouts_of(model, datamodule, codec)
     for rollout in rollouts:
         if rollout.length > context:
-            _too_long(rollout, context, f"{what} of {own['base']!r}")
+            _too_long(rollout, context, f"{what} of {own.base!r}")
     answers = next(rollout for rollout in rollouts if rollout.name == "answers")
     for reward in model.rewards:
         if isinstance(reward, SelfReward):
@@ -163,7 +163,7 @@ def check_model(model: PlannedModule, datamodule: PlannedData) -> None:
                 raise ConfigError(
                     answers.key,
                     f"is {answers.sampling.max_new_tokens}, and reward {reward.name!r} would judge "
-                    f"up to {length} tokens in the {what} of {own['base']!r}, which is {context}",
+                    f"up to {length} tokens in the {what} of {own.base!r}, which is {context}",
                     "shorten queries or answers, or use another model",
                 )
 

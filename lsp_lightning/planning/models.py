@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from lsp_lightning.models import loading as pretrained
-from lsp_lightning.models.policy import Lora, ReferenceChoice, with_adapter
+from lsp_lightning.models.policy import with_adapter
+from lsp_lightning.models.settings import Lora, ReferenceChoice
 from lsp_lightning.paths import resolve
 from lsp_lightning.planning.packed import pack_linear_layers
 from lsp_lightning.prefix.hooks import INNER, LAYERS, register, takes_trees

@@ -123,18 +123,18 @@ def read_settings(model: PlannedModule, datamodule: PlannedData, device: str) ->
 
 def _policy_spec(model: PlannedModule, device: str) -> ModelSpec:
     own = model.policy_settings
-    adapted = own["lora"] is not None
-    asked, family = own["dtype"], load_config(own["base"]).model_type
+    adapted = own.lora is not None
+    asked, family = own.dtype, load_config(own.base).model_type
     if asked == "auto" and device == "cuda" and adapted and not torch.cuda.is_available():
         asked = "bfloat16"  # the card that is planned for has it, unless it is an old one
     return ModelSpec(
-        source=own["base"],
+        source=own.base,
         dtype=compute_type(asked, torch.device(device), adapted, family),
-        packed=own["quantization"] is not None,
-        lora=own["lora"],
-        init_adapter=own["init_adapter"],
-        reference=own["reference"],
-        checkpointing=own["activation_checkpointing"],
+        packed=own.quantization is not None,
+        lora=own.lora,
+        init_adapter=own.init_adapter,
+        reference=own.reference,
+        checkpointing=own.activation_checkpointing,
     )
 
 

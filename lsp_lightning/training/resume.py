@@ -14,7 +14,7 @@ _DECISIVE = ("base", "lora", "init_adapter", "reference", "quantization")
 
 def run_settings(module: Any, data: Any) -> dict[str, Any]:
     """The settings of a module and its data that a resumed run is compared by: plain values."""
-    policy, lora = dict(module.policy_settings), module.policy_settings["lora"]
+    policy, lora = dict(vars(module.policy_settings)), module.policy_settings.lora
     del policy["activation_checkpointing"]  # changes nothing that is computed
     return {
         **policy,

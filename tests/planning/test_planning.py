@@ -18,7 +18,8 @@ from lsp_lightning.functional import selfplay_loss
 from lsp_lightning.game.queries import Challenger
 from lsp_lightning.generation import LocalEngine
 from lsp_lightning.generation.settings import ServedRollouts
-from lsp_lightning.models.policy import Lora, Policy
+from lsp_lightning.models.policy import Policy
+from lsp_lightning.models.settings import Lora
 from lsp_lightning.planning import check_model, estimate, memory_line, phases, settings
 from lsp_lightning.planning.advice import advice
 from lsp_lightning.planning.estimate import GIB, make_plan
