@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lsp_lightning.functional.evaluation import pass_at_k
 from lsp_lightning.game.player import FrozenPlayer, Player
 from lsp_lightning.game.queries import Query
-from lsp_lightning.rewards import Reward, RewardError
+from lsp_lightning.rewards import Reward, RewardError, judge_playout
 from lsp_lightning.runtime.means import Means
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.chat import ChatCodec
@@ -127,8 +127,7 @@ class Exam:
             group_size=self.draws,
             solutions=tuple(task.solution for task in self.tasks),
         )
-        scores = self.reward.score(playout)
-        scores = torch.where(scores.isfinite(), scores, torch.nan)
+        scores = judge_playout(self.reward, playout).scores
         if scores.isnan().all():
             raise RewardError(f"reward {self.reward.name!r} could judge no held-out answer")
         return Answered(tuple(playout.spoken_groups()), scores)

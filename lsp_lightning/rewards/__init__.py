@@ -1,6 +1,6 @@
-"""Rewards: Lightning callbacks that judge a whole round."""
+"""Rewards: Lightning callbacks that score the answers of a whole round."""
 
-from lsp_lightning.rewards.base import Judgement, Reward, RewardError
+from lsp_lightning.rewards.base import Judgement, LoadedModel, Reward, RewardError
 from lsp_lightning.rewards.function import FunctionReward
 from lsp_lightning.rewards.judge.reward import JudgeReward
 from lsp_lightning.rewards.preference import PreferenceReward
@@ -11,6 +11,7 @@ from lsp_lightning.rewards.scoring import (
     fill_unjudged,
     in_unit_range,
     is_binary,
+    judge_playout,
     score_all,
 )
 from lsp_lightning.rewards.self_reward import SelfReward
@@ -29,6 +30,7 @@ __all__ = [
     "JudgeReward",
     "Judgement",
     "LengthReward",
+    "LoadedModel",
     "NoveltyReward",
     "PreferenceReward",
     "Reward",
@@ -43,5 +45,6 @@ __all__ = [
     "fill_unjudged",
     "in_unit_range",
     "is_binary",
+    "judge_playout",
     "score_all",
 ]

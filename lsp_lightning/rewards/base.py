@@ -1,4 +1,4 @@
-"""What a reward is."""
+"""The base class of all rewards."""
 
 import math
 import warnings
@@ -14,7 +14,7 @@ from lsp_lightning.rewards.scale import RunningScale
 from lsp_lightning.types import Playout, Reference, SelfPlayRound
 
 Enters = Literal["task", "quality", "challenger"]
-#: Where a reward that scores answers can enter.
+#: The choices of a reward that scores answers.
 AnswerEnters = Literal["task", "quality"]
 
 Item = TypeVar("Item")
@@ -22,44 +22,66 @@ Judged = TypeVar("Judged")
 
 
 class RewardError(RuntimeError):
-    """A reward that could judge nothing of a round, or returned something unusable."""
+    """A reward failed, could judge no answer of a round, or returned something unusable."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a reward makes of a playout: its scores, and what it learned on the way."""
+    """A reward's scores with more to log. A reward with nothing more returns the scores alone."""
 
     scores: Tensor
-    """(N, G), or (N,) where it enters for the Challenger; NaN where it could not judge."""
+    """(N, G), or (N,) if the reward enters for the Challenger; NaN for "could not be judged"."""
     query_info: Mapping[str, Sequence[object]] = field(default_factory=dict)
-    """N truths, numbers or texts about the queries by name; None stands for "does not apply"."""
+    """What was found out about the queries: N booleans, numbers or texts by name, None where the
+    name does not apply. Logged as ``queries/REWARD_NAME/NAME``."""
     metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
-    """What else is logged, by name: a number or a tensor whose mean is taken."""
+    """Numbers to log by name, or tensors to log the mean of. Logged as ``REWARD_NAME/NAME``."""
     undecided: bool = False
-    """NaN is what was found (no majority, say), no failure: a round of nothing else is no error."""
+    """True if NaN is a finding (no majority, say), not a failure. Then all scores may be NaN."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that a reward loads beside the policy; ``lsp-lightning plan`` counts its memory."""
+
+    source: str
+    """Folder or hub id."""
+    quantization: str | None
+    """How its linear layers are stored; None is as saved."""
+    placement: str
+    """Where its weights are while it does not judge, as in ``PreferenceReward``."""
+    max_tokens: int
+    """Longest sequence that it judges."""
+    batch_tokens: int
+    """Most tokens of one forward pass, padding included."""
 
 
 class Reward(Callback):
-    """One number for every answer. Override :meth:`score`; all of Lightning's hooks are there too.
+    """Scores the answers of a round. To write one, subclass it and override :meth:`score`.
 
-    Usable without a Trainer: ``reward.score(playout)``.
+    A reward is also a Lightning callback: all hooks are available. Without a Trainer, call
+    ``reward.score(playout)``.
 
     Args:
-        weight: factor in the sum of its kind; one of weight 0 is logged and pushes nobody.
-        name: what it is called in metrics and transcripts; unique in a run.
-        enters: "task" is R (the Solver gains it, the Challenger loses it), "quality" is Q (both
-            gain it), "challenger" is paid to the Challenger alone.
-        standardize: bring scores to mean 0 and variance 1 over the rounds so far, so that a
-            reward model's logits and a score in [0, 1] can be added.
+        weight: factor in the sum of the rewards that enter for the same; with 0 the scores are
+            only logged.
+        name: the name in metrics and transcripts; it must be unique in a run.
+        enters: "task": the Solver gains the score, the Challenger loses it (R). "quality": both
+            gain it (Q). "challenger": only the Challenger gains it.
+        standardize: shift and scale the scores to mean 0 and variance 1 over all rounds so far, so
+            that scores of different ranges can be added.
     """
 
-    #: The range that scores stay in, or None where they have none (a reward model's logits).
+    #: Lowest and highest possible score, or None if there is no limit (a reward model's logits).
     span: tuple[float, float] | None = None
-    #: Whether scores are 0 or 1 only.
+    #: Whether every score is 0 or 1.
     binary: bool = False
-    #: Whether the scores of two answers to one query say which is better, without the round around
-    #: them.
+    #: Whether the scores of two answers to one query can be compared if they were scored in
+    #: different rounds: the higher score is the better answer.
     comparable: bool = False
+    #: Whether an answer is scored against the other answers of its group, so that the score of a
+    #: single answer means nothing.
+    needs_group: bool = False
 
     def __init__(
         self,
@@ -69,67 +91,66 @@ class Reward(Callback):
         standardize: bool = False,
     ) -> None:
         if not math.isfinite(weight):
-            raise ConfigError("model.rewards", f"a weight is {weight}", "set a finite one")
+            raise ConfigError("model.rewards", f"a weight is {weight}", "set a finite number")
         require_one_of(enters, get_args(Enters), "model.rewards.enters")
         self.weight = weight
         self.name = name or type(self).__name__.removesuffix("Reward").lower()
         self.enters: Enters = enters
         self.scale = RunningScale() if standardize else None
 
+    def score(self, playout: Playout) -> Tensor | Judgement:
+        """Score a whole round.
+
+        It must not change the reward: remember a round in :meth:`observe`.
+
+        Returns:
+            A tensor, or a :class:`Judgement` if there is more to log: (N, G) floats, or (N,) if the
+            reward enters for the Challenger. NaN and infinity mean "could not be judged", never
+            "wrong": such an answer gets the mean of its group, so it contributes no gradient.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must override score(playout)")
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find out, before any model is loaded, whether the reward fits to the run.
+        """Check that the reward fits the run, before any model is loaded.
 
         Raises:
-            ConfigError: it pays the Challenger, and the queries come from a file.
+            ConfigError: it enters for the Challenger, but the queries come from a file.
         """
         source = getattr(getattr(trainer, "datamodule", None), "queries", None)
         if self.enters == "challenger" and getattr(source, "selfplay", True) is False:
             raise ConfigError(
                 "model.rewards",
-                f"{self.name!r} pays the Challenger, but data.queries is a file",
-                "take it out, or let the Challenger write the queries",
+                f"{self.name!r} rewards the Challenger, but data.queries reads queries from a file",
+                "remove the reward, or let the Challenger write the queries",
             )
 
     def connect(self, reference: Reference) -> None:
-        """Receive the frozen reference once it is loaded; rewards that judge with it keep it."""
+        """Receive the frozen reference policy after it is loaded, to judge with it."""
+
+    def loads(self) -> LoadedModel | None:
+        """The model that :meth:`connect` loads beside the policy, or None."""
+        return None
 
     def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:
-        """Begin slow work that needs no GPU on what will be judged soon, beside the sampling.
+        """Start slow work (a program, a request) while the GPU still samples.
 
-        Called in the sampling thread, so it must return at once. It changes no score: not all that
-        is prefetched is judged, nor is all that is judged prefetched.
+        The sampling thread calls this, so it must return at once. It must not change any score:
+        some prefetched answers are never scored, and some scored answers were not prefetched.
 
         Args:
-            query: what is asked.
-            answer: a finished answer to it, without a model's thinking; None at first, when the
-                query is known and nothing is answered yet.
-            solution: what is known of the query beforehand, or None.
+            query: the query.
+            answer: a finished answer without a model's thinking, or None in the first call for a
+                query, when nothing is answered yet.
+            solution: the known answer or tests of the query, or None.
         """
-
-    def score(self, playout: Playout) -> Tensor:
-        """Judge a whole round.
-
-        Returns:
-            (N, G) floats, or (N,) where it enters for the Challenger. NaN means "could not be
-            judged", never "wrong", and so does an infinity; a cell so marked takes its group's
-            mean and pushes nobody.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must override score(playout)")
-
-    def judge(self, playout: Playout) -> Judgement:
-        """The scores with what else is known; override it where scoring tells more than a score.
-
-        Changes nothing: what a reward remembers of a round is for :meth:`observe`.
-        """
-        return Judgement(self.score(playout))
 
     def observe(self, played: SelfPlayRound) -> None:
-        """Remember a round that has been learned from; the Trainer calls it after each one."""
+        """Remember a round; called once after the update on each round."""
         if self.scale is not None:
             self.scale = self.scale.with_scores(played.components[self.name])
 
     def scaled(self, scores: Tensor) -> Tensor:
-        """Scores as they enter the sum: as they are, or standardised, these ones included."""
+        """The scores as they enter the sum: unchanged, or standardised with these included."""
         return scores if self.scale is None else self.scale.with_scores(scores).apply(scores)
 
     def on_train_batch_end(
@@ -140,17 +161,17 @@ class Reward(Callback):
             self.observe(batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold, plain values only."""
+        """What a checkpoint keeps, as plain values."""
         return {} if self.scale is None else {"scale": vars(self.scale).copy()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint's state."""
+        """Restore the state from a checkpoint."""
         if self.scale is not None and "scale" in state_dict:
             self.scale = RunningScale(**state_dict["scale"])
 
     @property
     def state_key(self) -> str:
-        """One for each name, so that two rewards of one class keep their states apart."""
+        """The key in a checkpoint; it has the name, so two rewards of one class do not collide."""
         return f"{type(self).__qualname__}[{self.name}]"
 
 
@@ -160,7 +181,10 @@ def each(
     unknown: Callable[[Item], Judged],
     text: Callable[[Item], str],
 ) -> list[Judged]:
-    """``judge`` of every item; where it raises, ``unknown`` and a warning that shows ``text``.
+    """Return ``judge(item)`` for every item.
+
+    If it raises for some items, their results are ``unknown(item)``, and one warning shows
+    ``text(item)`` of the first of them.
 
     Raises:
         RewardError: it raised for all of them.
@@ -175,23 +199,22 @@ def each(
             results.append(unknown(item))
     if failures:
         item, cause = failures[0]
-        told = f"{type(cause).__name__}: {cause}, at {text(item)[:80]!r}"
+        message = f"{type(cause).__name__}: {cause}, at {text(item)[:80]!r}"
         if len(failures) == len(items):
-            raise RewardError(told) from cause
-        warnings.warn(f"{len(failures)} of {len(items)} not judged: {told}", stacklevel=2)
+            raise RewardError(message) from cause
+        warnings.warn(f"{len(failures)} of {len(items)} not judged: {message}", stacklevel=2)
     return results
 
 
 def require_answers(enters: Enters, name: str) -> AnswerEnters:
-    """Where a reward that scores answers, (N, G), enters.
+    """Raise ConfigError if a reward that scores answers is to enter for the Challenger.
 
-    Raises:
-        ConfigError: for the Challenger alone, who is paid by the query.
+    Returns ``enters`` otherwise.
     """
     if enters == "challenger":
         raise ConfigError(
             "model.rewards",
-            f"{name!r} scores answers and cannot enter for the challenger",
-            "let it enter for task or quality",
+            f"{name!r} scores answers, so it cannot enter for the challenger",
+            "set enters to task or quality",
         )
     return enters

@@ -1,4 +1,4 @@
-"""How several rewards become the R and Q of a round, and whether they can."""
+"""How the scores of several rewards become R and Q of a round, and checks of what they return."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,47 +17,44 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Scored:
-    """A playout's rewards, combined."""
+    """The rewards of a playout, combined."""
 
     rewards_NG: Tensor
-    """Weighted sum of the task rewards."""
+    """R: weighted sum of the task rewards."""
     quality_NG: Tensor | None
-    """Weighted sum of the quality rewards, or None without any."""
+    """Q: weighted sum of the quality rewards, or None without any."""
     challenger_N: Tensor | None
     """Weighted sum of the rewards for the Challenger alone, or None without any."""
     judged_NG: Tensor
-    """(N, G) bool: every reward of answers could judge this one."""
+    """(N, G) bool: every reward with a weight could judge this answer."""
     components: Mapping[str, Tensor]
-    """Every reward's own scores, unweighted, NaN kept."""
+    """The scores of every reward by its name, unweighted, NaN kept."""
     query_info: Mapping[str, tuple[object, ...]]
-    """What rewards know of each query, N values by name; those of all but the first reward that
-    knows any are called ``reward/name``."""
+    """What rewards found out about the queries, N values by ``REWARD_NAME/ENTRY``."""
     metrics: Mapping[str, Tensor | float]
-    """What else the rewards log, as ``reward/metric``."""
+    """What else the rewards log, by ``REWARD_NAME/METRIC``."""
 
 
 def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
-    """Every reward's scores and their weighted sums by where they enter.
+    """Score a playout with every reward and add up the scores of those that enter for the same.
 
     Raises:
-        RewardError: a reward raised, judged nothing, or returned what it must not.
+        RewardError: a reward raised, could judge nothing, or returned something unusable.
     """
     n, g = len(playout.query_texts), playout.group_size
     judged_NG = torch.ones((n, g), dtype=torch.bool)
     components: dict[str, Tensor] = {}
     query_info: dict[str, tuple[object, ...]] = {}
     metrics: dict[str, Tensor | float] = {}
-    knows: str | None = None
     sums: dict[Enters, Tensor] = {}
     for reward in rewards:
         if reward.name in components:
             raise RewardError(f"two rewards are named {reward.name!r}")
-        judgement = _checked(reward, playout, (n,) if reward.enters == "challenger" else (n, g))
+        judgement = judge_playout(reward, playout)
         scores = components[reward.name] = judgement.scores
-        if judgement.query_info:
-            knows = knows or reward.name
-        for entry, values in judgement.query_info.items():
-            query_info[entry if knows == reward.name else f"{reward.name}/{entry}"] = tuple(values)
+        if scores.isnan().all() and reward.weight != 0 and not judgement.undecided:
+            raise RewardError(f"reward {reward.name!r} could judge nothing of this round")
+        query_info |= {f"{reward.name}/{k}": tuple(v) for k, v in judgement.query_info.items()}
         metrics |= {f"{reward.name}/{name}": v for name, v in judgement.metrics.items()}
         if reward.weight == 0:
             continue
@@ -66,7 +63,7 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
         weighted = reward.weight * fill_unjudged(reward.scaled(scores))
         sums[reward.enters] = sums.get(reward.enters, torch.zeros(())) + weighted
     if not any(reward.enters == "task" for reward in rewards):
-        raise RewardError("no reward enters for the task: there is nothing to play for")
+        raise RewardError("no reward enters for the task, so there is nothing to learn from")
     return Scored(
         rewards_NG=sums.get("task", torch.zeros(n, g)),
         quality_NG=sums.get("quality"),
@@ -78,11 +75,60 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
     )
 
 
-def fill_unjudged(scores: Tensor) -> Tensor:
-    """NaN replaced by what pushes nobody.
+def judge_playout(reward: Reward, playout: Playout) -> Judgement:
+    """Call ``reward.score(playout)`` and check the result.
 
-    In (N, G) a NaN takes its group's mean, and 0 where nothing of the group was judged. In (N,) it
-    takes the round's mean.
+    Returns:
+        A judgement with fp32 scores on the CPU, (N, G) or (N,); infinities have become NaN.
+
+    Raises:
+        RewardError: the reward raised or returned something unusable.
+    """
+    try:
+        result = reward.score(playout)
+    except Exception as error:
+        raise RewardError(f"reward {reward.name!r} failed: {error}") from error
+    judgement = result if isinstance(result, Judgement) else Judgement(result)
+    n = len(playout.query_texts)
+    shape = (n,) if reward.enters == "challenger" else (n, playout.group_size)
+    scores = _checked_scores(reward, judgement.scores, shape)
+    for entry, values in judgement.query_info.items():
+        if len(values) != n:
+            raise RewardError(
+                f"reward {reward.name!r} returned {len(values)} values of {entry!r} for {n} queries"
+            )
+    return replace(judgement, scores=scores)
+
+
+def _checked_scores(reward: Reward, scores: object, shape: tuple[int, ...]) -> Tensor:
+    """The scores in fp32 on the CPU; raise RewardError unless they are as the reward declares."""
+    if not isinstance(scores, Tensor) or tuple(scores.shape) != shape:
+        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise RewardError(
+            f"reward {reward.name!r} returned {got}, expected a tensor of shape {shape}"
+        )
+    scores = scores.detach().float().cpu()
+    # an overflow, say of a reward model in half precision, is not a score
+    scores = torch.where(scores.isinf(), float("nan"), scores)
+    if reward.binary and not ((scores == 0) | (scores == 1) | scores.isnan()).all():
+        raise RewardError(
+            f"reward {reward.name!r} has binary = True, but returned a score other than 0 and 1; "
+            "set binary to False"
+        )
+    low, high = reward.span or (-math.inf, math.inf)
+    if ((scores < low - _ROUNDING) | (scores > high + _ROUNDING)).any():
+        raise RewardError(
+            f"reward {reward.name!r} returned a score outside its span [{low}, {high}]; "
+            "correct the score or the span"
+        )
+    return scores
+
+
+def fill_unjudged(scores: Tensor) -> Tensor:
+    """Replace NaN by a value that contributes no gradient.
+
+    In (N, G) that is the mean of the group, or 0 if no answer of the group was judged. In (N,) it
+    is the mean of the round.
     """
     known = ~scores.isnan()
     counts = known.sum(dim=-1, keepdim=True).clamp(min=1)
@@ -93,24 +139,21 @@ def fill_unjudged(scores: Tensor) -> Tensor:
 def check_rewards(
     rewards: Sequence[Reward], objective: ChallengerObjective = "learnability"
 ) -> None:
-    """Whether a list of rewards makes a game that the Challenger can play for this objective.
+    """Raise ConfigError unless these rewards make a game for this objective.
 
-    Raises:
-        ConfigError: no task reward, two of one name, or a range that the objective cannot take.
+    It needs a task reward with a weight, names that differ, and the range that the objective takes.
     """
     key = "model.rewards"
     if not _task(rewards):
         raise ConfigError(
             key,
-            "no reward with a weight enters for the task, so there is nothing to play for",
+            "no reward with a weight enters for the task, so there is nothing to learn from",
             "add one, such as class_path: lsp_lightning.VerifiableReward",
         )
     names = [reward.name for reward in rewards]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(
-                key, f"two rewards are named {name!r}", "give each its own init_args.name"
-            )
+            raise ConfigError(key, f"two rewards are named {name!r}", "set init_args.name of one")
     if objective in UNIT_RANGE_OBJECTIVES and not in_unit_range(rewards):
         raise ConfigError(
             "model.challenger_objective",
@@ -120,7 +163,7 @@ def check_rewards(
 
 
 def is_binary(rewards: Sequence[Reward]) -> bool:
-    """Whether R is 0 or 1 only."""
+    """Whether R is always 0 or 1."""
     task = _task(rewards)
     return len(task) == 1 and task[0].binary and task[0].weight == 1 and task[0].scale is None
 
@@ -137,43 +180,5 @@ def in_unit_range(rewards: Sequence[Reward]) -> bool:
 
 
 def _task(rewards: Sequence[Reward]) -> list[Reward]:
-    """Those that R is the sum of."""
+    """The rewards that R is the sum of."""
     return [reward for reward in rewards if reward.enters == "task" and reward.weight != 0]
-
-
-def _checked(reward: Reward, playout: Playout, shape: tuple[int, ...]) -> Judgement:
-    try:
-        judgement = reward.judge(playout)
-    except Exception as error:
-        raise RewardError(f"reward {reward.name!r} failed: {error}") from error
-    if not isinstance(judgement, Judgement):
-        got = type(judgement).__name__
-        raise RewardError(f"reward {reward.name!r}: judge returned {got}, expected a Judgement")
-    scores = judgement.scores
-    if not isinstance(scores, Tensor) or tuple(scores.shape) != shape:
-        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise RewardError(
-            f"reward {reward.name!r} returned {got}, expected a tensor of shape {shape}"
-        )
-    scores = scores.detach().float().cpu()
-    # an overflow, of a reward model in half precision say, is no judgement
-    scores = torch.where(scores.isinf(), float("nan"), scores)
-    if reward.binary and not ((scores == 0) | (scores == 1) | scores.isnan()).all():
-        raise RewardError(
-            f"reward {reward.name!r} is said to be 0 or 1 and returned another score; "
-            "set its binary to false"
-        )
-    low, high = reward.span or (-math.inf, math.inf)
-    if ((scores < low - _ROUNDING) | (scores > high + _ROUNDING)).any():
-        raise RewardError(
-            f"reward {reward.name!r} returned a score outside of [{low}, {high}], its span"
-        )
-    for entry, values in judgement.query_info.items():
-        if len(values) != len(playout.query_texts):
-            raise RewardError(
-                f"reward {reward.name!r}: {len(values)} values of {entry!r} for "
-                f"{len(playout.query_texts)} queries"
-            )
-    if scores.isnan().all() and reward.weight != 0 and not judgement.undecided:
-        raise RewardError(f"reward {reward.name!r} could judge nothing of this round")
-    return replace(judgement, scores=scores)

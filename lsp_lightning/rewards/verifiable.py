@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.rewards.base import (
@@ -166,11 +165,7 @@ class VerifiableReward(Reward):
         """Let the verifier begin."""
         self.verifier.prefetch(query, answer, solution)
 
-    def score(self, playout: Playout) -> Tensor:
-        """The verifier's scores, (N, G)."""
-        return self.judge(playout).scores
-
-    def judge(self, playout: Playout) -> Judgement:
+    def score(self, playout: Playout) -> Judgement:
         """The scores, ``malformed``, and whatever the verifier knows of each query."""
         verdicts = self.verifier.judge(
             [
