@@ -13,7 +13,8 @@ from torch import Tensor
 from lsp_lightning.callbacks.close_engine import ClosesEngine
 from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.evaluation.heldout import Exam, HeldOutBoard, answer_greedily, heldout_reward
+from lsp_lightning.evaluation.exam import Exam
+from lsp_lightning.evaluation.heldout import HeldOutBoard, answer_greedily, heldout_reward
 from lsp_lightning.functional import AdvantageScale, ChallengerObjective, KLForm, learnability
 from lsp_lightning.game.payoffs import Advantages, InvalidQuery, PayoffSettings, round_advantages
 from lsp_lightning.game.player import FrozenPlayer, Player

@@ -1,1 +1,1 @@
-"""What a policy is worth: held-out scores."""
+"""How good a policy is: scores on held-out tasks."""

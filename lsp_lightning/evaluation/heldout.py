@@ -1,23 +1,26 @@
-"""Held-out tasks: how often a policy solves them, or where nobody can tell, wins by its answers."""
+"""Scores on held-out tasks: share solved, win rate against the reference, or mean reward."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.evaluation.exam import Exam, Opponent
 from lsp_lightning.functional.evaluation import pass_at_k
 from lsp_lightning.game.player import FrozenPlayer, Player
 from lsp_lightning.game.queries import Query
-from lsp_lightning.rewards import Reward, RewardError, judge_playout
+from lsp_lightning.rewards import Reward
 from lsp_lightning.runtime.means import Means
-from lsp_lightning.seeding import derive_seed
-from lsp_lightning.text.chat import ChatCodec
-from lsp_lightning.types import Playout, Sampling
+from lsp_lightning.types import Sampling
 
-#: What a score means: the share of tasks solved, or the rate of wins against the reference.
-Kind = Literal["solved", "win_rate"]
+_KEY = "data.heldout_reward"
+
+#: What a held-out score is: the share of tasks solved, the win rate against the reference, or the
+#: mean reward of the answers.
+Kind = Literal["solved", "win_rate", "mean"]
 
 
 @dataclass(frozen=True)
@@ -25,16 +28,17 @@ class HeldOutScore:
     """Scores of some tasks."""
 
     sampled: Tensor
-    """(tasks, draws) scores of sampled answers; NaN where one could not be judged."""
+    """(tasks, draws) scores of sampled answers; NaN for an answer that could not be judged."""
     greedy: Tensor
-    """(tasks,) scores of the greedy answers."""
+    """(tasks,) scores of the greedy answers; NaN as above."""
     kind: Kind = "solved"
     """What the scores are."""
 
     def means(self) -> dict[str, Tensor]:
-        """The scores under the names they are logged by; pass@k where k > 1 answers were drawn.
+        """The scores by the names they are logged under.
 
-        That is for tasks that are solved or not: the best of k has no rate of wins.
+        pass@k, with k answers drawn to each task, is there for k > 1 and tasks that are solved or
+        not.
         """
         draws = self.sampled.shape[1]
         found = {"heldout/sampled": self.sampled, "heldout/greedy": self.greedy}
@@ -44,166 +48,101 @@ class HeldOutScore:
 
     @property
     def judged(self) -> int:
-        """How many of the tasks have any score."""
+        """How many of the tasks have a score."""
         return int((~(self.sampled.isnan().all(dim=1) & self.greedy.isnan())).sum())
 
 
-@dataclass(frozen=True)
-class Answered:
-    """Answers to some tasks and what the judge makes of them."""
-
-    texts: tuple[tuple[str, ...], ...]
-    """As their reader sees them: so many draws to each task."""
-    scores: Tensor
-    """(tasks, draws); NaN where one could not be judged."""
-
-    def wins_against(self, other: "Answered") -> Tensor:
-        """Draw by draw: 1 for the higher score, 1/2 for a tie, 0 for the lower. (tasks, draws).
-
-        Like texts are a tie whatever their scores are: a reward model's last digits change with
-        what else it judges. NaN where either could not be judged.
-        """
-        ahead = self.scores - other.scores
-        won = torch.where(ahead.isnan(), ahead, (ahead.sign() + 1) / 2)  # the sign of NaN is 0
-        alike = torch.tensor(
-            [
-                [a == b for a, b in zip(mine, theirs, strict=True)]
-                for mine, theirs in zip(self.texts, other.texts, strict=True)
-            ]
-        )
-        return torch.where(alike & ~won.isnan(), 0.5, won)
-
-
-@dataclass(frozen=True)
-class Exam:
-    """Some tasks as they are put to a player, and who judges the answers."""
-
-    tasks: tuple[Query, ...]
-    """What is asked."""
-    prompts: tuple[tuple[int, ...], ...]
-    """The same in tokens."""
-    reward: Reward
-    """The judge, one that needs no round around it."""
-    sampling: Sampling
-    """How answers are drawn."""
-    draws: int
-    """Answers to each task."""
-    seed: int
-    """What they are drawn from."""
-
-    @classmethod
-    def of(
-        cls,
-        codec: ChatCodec,
-        tasks: Sequence[Query],
-        reward: Reward,
-        sampling: Sampling,
-        solver_prompt: str,
-        draws: int,
-        seed: int,
-    ) -> Self:
-        """The exam whose tasks stand in the slot {query} of ``solver_prompt``."""
-        ids = [codec.encode(solver_prompt, {"query": task.text}) for task in tasks]
-        return cls(tuple(tasks), tuple(map(tuple, ids)), reward, sampling, draws, seed)
-
-    @property
-    def greedy(self) -> Self:
-        """The same with one greedy answer to each task."""
-        return replace(self, sampling=replace(self.sampling, temperature=0.0), draws=1)
-
-    def drawn_from(self, purpose: str) -> Self:
-        """The same with other draws."""
-        return replace(self, seed=derive_seed(self.seed, purpose))
-
-    def take(self, player: Player | FrozenPlayer) -> Answered:
-        """Let ``player`` answer and the judge score the answers.
-
-        Raises:
-            RewardError: no answer could be judged.
-        """
-        playout = Playout(
-            query_texts=tuple(task.text for task in self.tasks),
-            answers=player.respond(self.prompts, self.draws, self.sampling, self.seed),
-            group_size=self.draws,
-            solutions=tuple(task.solution for task in self.tasks),
-        )
-        scores = judge_playout(self.reward, playout).scores
-        if scores.isnan().all():
-            raise RewardError(f"reward {self.reward.name!r} could judge no held-out answer")
-        return Answered(tuple(playout.spoken_groups()), scores)
-
-
-class Opponent:
-    """The reference as opponent: it does not change, so it takes each exam once.
-
-    What it said is kept for as long as this lives, which is a run.
-    """
-
-    def __init__(self) -> None:
-        self._answered: dict[object, Answered] = {}
-
-    def take(self, exam: Exam, reference: FrozenPlayer) -> Answered:
-        """See :meth:`Exam.take`; a second time from memory."""
-        key = (exam.prompts, exam.reward.name, exam.sampling, exam.draws, exam.seed)
-        if key not in self._answered:
-            self._answered[key] = exam.take(reference)
-        return self._answered[key]
-
-
 class HeldOutBoard(nn.Module):
-    """Held-out scores of one pass over the tasks, and those of the pass before."""
+    """Collects the held-out scores of one pass over the tasks and keeps those of the last pass."""
 
     def __init__(self) -> None:
         super().__init__()
         self._means = Means()
         self._count = 0
-        #: Of the last finished pass, by the names they are logged by.
+        #: Means of the last finished pass, by the names they are logged under.
         self.scores: dict[str, Tensor] = {}
-        #: What they mean.
+        #: What the scores are.
         self.kind: Kind = "solved"
-        #: What the reference said, where answers are compared with its own.
+        #: Remembers the reference's answers, for win rates.
         self.opponent = Opponent()
 
     def score(self, player: Player, exam: Exam, kind: Kind, reference: FrozenPlayer) -> None:
-        """Take in the player's scores in one exam.
+        """Let the player take an exam and add its scores to this pass.
 
         Args:
             player: the policy.
             exam: some tasks.
-            kind: whether tasks are solved or won.
-            reference: whom they are won against.
+            kind: what the scores are.
+            reference: the opponent of a win rate.
         """
-        if kind == "solved":
-            self.add(score_solved(player, exam))
-        else:
+        if kind == "win_rate":
             self.add(score_wins(player, exam, reference, self.opponent))
+        else:
+            self.add(score_answers(player, exam, kind))
 
     def add(self, score: HeldOutScore) -> None:
-        """Take in the scores of some tasks."""
+        """Add the scores of some tasks to this pass."""
         self._means.update(score.means())
         self._count += score.judged
         self.kind = score.kind
 
     def close(self) -> None:
-        """End the pass: its means become :attr:`scores`, with the number of its tasks."""
+        """End the pass: :attr:`scores` becomes its means and the number of its tasks."""
         self.scores = self._means.compute()
         if self.scores:
             self.scores["heldout/tasks"] = torch.tensor(float(self._count))
         self._count = 0
 
 
-def heldout_reward(rewards: Sequence[Reward]) -> tuple[Reward, Kind] | None:
-    """The reward that decides held-out tasks, and what its scores come to; None without any.
+def heldout_reward(
+    rewards: Sequence[Reward], name: str | None = None
+) -> tuple[Reward, Kind] | None:
+    """The reward that scores held-out answers, and what its scores are.
 
-    It is the first task reward of 0 or 1. Where there is none, it is the first task reward by whose
-    scores two answers can be compared.
+    A binary reward gives the share of tasks solved, a comparable one the win rate against the
+    reference, any other one the mean of its scores.
+
+    Args:
+        rewards: all rewards of the run.
+        name: the one to use, whatever its weight. None takes the first binary task reward, or else
+            the first comparable one, or else the first task reward that can score a single answer.
+
+    Returns:
+        None without a name if no task reward can score a single answer.
+
+    Raises:
+        ConfigError: there is no reward of this name, or it cannot score a single answer.
     """
-    task = [reward for reward in rewards if reward.enters == "task"]
-    solved = next((reward for reward in task if reward.binary), None)
-    if solved is not None:
-        return solved, "solved"
-    comparing = next((reward for reward in task if reward.comparable), None)
-    return None if comparing is None else (comparing, "win_rate")
+    if name is not None:
+        chosen = _named(rewards, name)
+        return chosen, _kind(chosen)
+    task = [reward for reward in rewards if reward.enters == "task" and not reward.needs_group]
+    for kind in get_args(Kind):
+        for reward in task:
+            if _kind(reward) == kind:
+                return reward, kind
+    return None
+
+
+def _kind(reward: Reward) -> Kind:
+    if reward.binary:
+        return "solved"
+    return "win_rate" if reward.comparable else "mean"
+
+
+def _named(rewards: Sequence[Reward], name: str) -> Reward:
+    """The reward of this name; raise ConfigError unless it can score a single answer."""
+    usable = [r.name for r in rewards if r.enters != "challenger" and not r.needs_group]
+    choices = f"set one of {', '.join(usable)}" if usable else "add a reward that scores answers"
+    found = next((reward for reward in rewards if reward.name == name), None)
+    if found is None:
+        raise ConfigError(_KEY, f"no reward is named {name!r}", choices)
+    if found.enters == "challenger":
+        raise ConfigError(_KEY, f"{name!r} scores queries, not answers", choices)
+    if found.needs_group:
+        problem = f"{name!r} compares the answers of a group, so it cannot score a single answer"
+        raise ConfigError(_KEY, problem, choices)
+    return found
 
 
 def score_tasks(
@@ -215,45 +154,45 @@ def score_tasks(
     draws: int = 1,
     seed: int = 0,
 ) -> HeldOutScore:
-    """Sample ``draws`` answers and one greedy answer to each task and let ``reward`` judge them.
+    """Sample ``draws`` answers and one greedy answer to each task, and score them.
 
     Args:
         player: the policy.
-        tasks: queries with what is known of them.
-        reward: the judge, one that needs no round around it.
+        tasks: queries with their solutions.
+        reward: a binary reward, see :func:`heldout_reward`.
         sampling: how the sampled answers are drawn.
-        solver_prompt: what the Solver is told; slot {query}.
+        solver_prompt: the Solver's prompt; slot {query}.
         draws: sampled answers to each task.
         seed: fixes the sampled answers.
 
     Raises:
-        RewardError: no answer could be judged; single ones that could not be are NaN.
+        RewardError: no answer could be judged.
     """
-    return score_solved(
+    return score_answers(
         player, Exam.of(player.codec, tasks, reward, sampling, solver_prompt, draws, seed)
     )
 
 
-def score_solved(player: Player, exam: Exam) -> HeldOutScore:
-    """The judge's scores of sampled and of greedy answers; see :func:`score_tasks`."""
+def score_answers(player: Player, exam: Exam, kind: Kind = "solved") -> HeldOutScore:
+    """The reward's scores of sampled and of greedy answers, see :func:`score_tasks`."""
     exam = exam.drawn_from("heldout")
     sampled, greedy = (e.take(player).scores for e in (exam, exam.greedy))
-    return HeldOutScore(sampled, greedy.squeeze(1))
+    return HeldOutScore(sampled, greedy.squeeze(1), kind)
 
 
 def score_wins(
     player: Player, exam: Exam, reference: FrozenPlayer, opponent: Opponent
 ) -> HeldOutScore:
-    """The policy's answers against the reference's: sampled against sampled, greedy against greedy.
+    """Wins of the policy's answers over the reference's: sampled vs sampled, greedy vs greedy.
 
     Args:
         player: the policy.
-        exam: what both are asked; they draw from different seeds.
+        exam: what both answer; they draw from different seeds.
         reference: the reference.
-        opponent: remembers what the reference said.
+        opponent: remembers the reference's answers.
 
     Raises:
-        RewardError: no answer of one of them could be judged; single ones that could not are NaN.
+        RewardError: no answer of one of them could be judged.
     """
     mine, theirs = exam.drawn_from("heldout"), exam.drawn_from("reference")
     sampled, greedy = (

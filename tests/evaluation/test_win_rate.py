@@ -13,12 +13,10 @@ from small_game import make_policy, stir
 from lsp_lightning import PreferenceReward, Reward, Sampling, SelfReward, VerifiableReward
 from lsp_lightning.callbacks.summary import heldout_line, parameter_counts
 from lsp_lightning.cli.main import main
+from lsp_lightning.evaluation.exam import Answered, Exam, Opponent
 from lsp_lightning.evaluation.heldout import (
-    Answered,
-    Exam,
     HeldOutBoard,
     HeldOutScore,
-    Opponent,
     heldout_reward,
     score_wins,
 )

@@ -1,0 +1,114 @@
+"""Held-out tasks, and the scored answers of a player to them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from lsp_lightning.game.player import FrozenPlayer, Player
+from lsp_lightning.game.queries import Query
+from lsp_lightning.rewards import Reward, RewardError, judge_playout
+from lsp_lightning.seeding import derive_seed
+from lsp_lightning.text.chat import ChatCodec
+from lsp_lightning.types import Playout, Sampling
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Answers to some tasks, with their scores."""
+
+    texts: tuple[tuple[str, ...], ...]
+    """The draws for each task, without a model's thinking."""
+    scores: Tensor
+    """(tasks, draws); NaN for an answer that could not be judged."""
+
+    def wins_against(self, other: "Answered") -> Tensor:
+        """Draw by draw, 1 for a higher score, 1/2 for a tie, 0 for a lower score. (tasks, draws).
+
+        Equal texts tie whatever their scores: the last digits of a reward model's score depend on
+        the rest of the batch. NaN if either answer could not be judged.
+        """
+        ahead = self.scores - other.scores
+        won = torch.where(ahead.isnan(), ahead, (ahead.sign() + 1) / 2)  # sign(NaN) is 0
+        equal = torch.tensor(
+            [
+                [a == b for a, b in zip(mine, theirs, strict=True)]
+                for mine, theirs in zip(self.texts, other.texts, strict=True)
+            ]
+        )
+        return torch.where(equal & ~won.isnan(), 0.5, won)
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Some tasks, how a player answers them, and the reward that scores the answers."""
+
+    tasks: tuple[Query, ...]
+    """The tasks."""
+    prompts: tuple[tuple[int, ...], ...]
+    """Their prompts in tokens."""
+    reward: Reward
+    """What scores the answers."""
+    sampling: Sampling
+    """How answers are drawn."""
+    draws: int
+    """Answers to each task."""
+    seed: int
+    """Fixes what is drawn."""
+
+    @classmethod
+    def of(
+        cls,
+        codec: ChatCodec,
+        tasks: Sequence[Query],
+        reward: Reward,
+        sampling: Sampling,
+        solver_prompt: str,
+        draws: int,
+        seed: int,
+    ) -> Self:
+        """The exam with each task in the slot {query} of ``solver_prompt``."""
+        ids = [codec.encode(solver_prompt, {"query": task.text}) for task in tasks]
+        return cls(tuple(tasks), tuple(map(tuple, ids)), reward, sampling, draws, seed)
+
+    @property
+    def greedy(self) -> Self:
+        """The same exam with one greedy answer to each task."""
+        return replace(self, sampling=replace(self.sampling, temperature=0.0), draws=1)
+
+    def drawn_from(self, purpose: str) -> Self:
+        """The same exam with a seed derived for ``purpose``."""
+        return replace(self, seed=derive_seed(self.seed, purpose))
+
+    def take(self, player: Player | FrozenPlayer) -> Answered:
+        """Let ``player`` answer, and score the answers.
+
+        Raises:
+            RewardError: no answer could be judged.
+        """
+        playout = Playout(
+            query_texts=tuple(task.text for task in self.tasks),
+            answers=player.respond(self.prompts, self.draws, self.sampling, self.seed),
+            group_size=self.draws,
+            solutions=tuple(task.solution for task in self.tasks),
+        )
+        scores = judge_playout(self.reward, playout).scores
+        if scores.isnan().all():
+            raise RewardError(f"reward {self.reward.name!r} could judge no held-out answer")
+        return Answered(tuple(playout.spoken_groups()), scores)
+
+
+class Opponent:
+    """The reference as opponent. It does not change, so its answers to each exam are cached."""
+
+    def __init__(self) -> None:
+        self._answered: dict[object, Answered] = {}
+
+    def take(self, exam: Exam, reference: FrozenPlayer) -> Answered:
+        """As :meth:`Exam.take`; from the cache if the exam was taken before."""
+        key = (exam.prompts, exam.reward.name, exam.sampling, exam.draws, exam.seed)
+        if key not in self._answered:
+            self._answered[key] = exam.take(reference)
+        return self._answered[key]
