@@ -1,8 +1,8 @@
-"""The embedded default: a small world of tasks, a small model that plays it, and their recipe.
+"""The tiny world: a small set of tasks and a small model for them, shipped with the package.
 
-The folder holds `base/` (model and tokenizer), `reward_model/` (a preference model with tastes of
-its own), `data/` (held-out and training queries), `prompts/` (the Challenger's and the Judge's
-texts) and `manifest.json` (a hash per file made).
+The folder holds `base/` (model and tokenizer), `reward_model/` (a reward model with known biases),
+`data/` (training and held-out queries), `prompts/` (for the Challenger and the judge) and
+`manifest.json` (the SHA-256 hash of every generated file). `recipe/` is the code that made them.
 Importing this module loads neither torch nor transformers.
 """
 

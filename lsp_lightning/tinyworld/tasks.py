@@ -1,7 +1,7 @@
-"""Tasks of the tiny world: seven families, their grammar, their answers, their generators.
+"""Tasks of the tiny world: seven families with their grammar, answers and generators.
 
-A query is *well-formed* when the grammar of one family accepts it; then one answer is right.
-Everything else is *malformed*: no right answer exists.
+A query is *well-formed* if the grammar of a family accepts it; it then has one right answer.
+Any other text is *malformed* and has no right answer.
 
 | family | example                 | answer                   | levels 1 / 2 / 3                 |
 |--------|-------------------------|--------------------------|----------------------------------|
@@ -27,7 +27,7 @@ Split = Literal["train", "dev", "test"]
 
 FAMILIES: tuple[str, ...] = ("add", "sub", "rev", "sort", "max", "cnt", "prog")
 LEVELS: tuple[int, ...] = (1, 2, 3)
-MAX_QUERY = 27  # characters; the grammar accepts nothing longer
+MAX_QUERY = 27  # characters; longer texts are malformed
 MAX_ANSWER = 7  # characters of the longest right answer
 DIGITS = "0123456789"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -49,20 +49,20 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
 
 @dataclass(frozen=True)
 class Task:
-    """A well-formed query and what the grammar knows of it."""
+    """A well-formed query with its family, level and answer."""
 
     query: str
     """The text as the Challenger writes it, at most MAX_QUERY characters."""
     family: str
     """One of FAMILIES."""
     level: int
-    """1, 2 or 3, by length."""
+    """1, 2 or 3; longer queries have a higher level."""
     answer: str
     """The only right answer, at most MAX_ANSWER characters."""
 
 
 def parse(query: str) -> Task | None:
-    """The task that a text poses, or None where it is malformed. Defined for every string."""
+    """The task of a query, or None if it is malformed. Accepts any string."""
     if len(query) > MAX_QUERY:
         return None
     for family, pattern in _PATTERNS.items():
@@ -75,7 +75,7 @@ def parse(query: str) -> Task | None:
 
 
 def split(query: str) -> Split:
-    """Which part of the world a query belongs to: a tenth each for dev and test, by its md5."""
+    """The part that a query belongs to, by its MD5: a tenth each for dev and test."""
     digest = hashlib.md5(query.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()
     remainder = digest[0] % 10
     return "dev" if remainder == 0 else "test" if remainder == 1 else "train"
@@ -87,7 +87,7 @@ def make_query(family: str, level: int, rng: random.Random) -> str:
 
 
 def make_malformed(rng: random.Random) -> str:
-    """A text of 1..MAX_QUERY characters of ALPHABET that no family accepts; half near misses."""
+    """A malformed text of 1..MAX_QUERY characters of ALPHABET; half of them are near misses."""
     draw = _near_miss if rng.random() < 0.5 else _nonsense
     while True:
         text = draw(rng)
@@ -99,7 +99,7 @@ def make_malformed(rng: random.Random) -> str:
 
 
 def _grade(size: int, first: int, second: int) -> int:
-    """Level by size: up to `first` is 1, up to `second` is 2, more is 3."""
+    """Level by size: 1 up to `first`, 2 up to `second`, 3 above."""
     return 1 if size <= first else 2 if size <= second else 3
 
 
@@ -121,7 +121,9 @@ def _solve_sort(digits: str) -> tuple[int, str]:
 
 def _solve_max(numbers: str) -> tuple[int, str]:
     values = numbers.split()
-    return _grade(len(values), 2, 3), max(values)  # all have two digits: text order is number order
+    return _grade(len(values), 2, 3), max(
+        values
+    )  # all have two digits, so text order is number order
 
 
 def _solve_cnt(letter: str, word: str) -> tuple[int, str]:
@@ -141,7 +143,7 @@ _SOLVERS: dict[str, Callable[..., tuple[int, str]]] = {
 # -- generators: (level, rng) -> query -----------------------------------------------------------
 
 
-_LENGTHS = {1: [2, 3, 3], 2: [4], 3: [5, 5, 6]}  # of the words of `rev` and `sort`, drawn uniformly
+_LENGTHS = {1: [2, 3, 3], 2: [4], 3: [5, 5, 6]}  # lengths of words in `rev` and `sort`, by level
 
 
 def _text(letters: str, length: int, rng: random.Random) -> str:
@@ -200,7 +202,7 @@ _MAKERS: dict[str, Callable[[int, random.Random], str]] = {
 
 
 def _near_miss(rng: random.Random) -> str:
-    """A text one rule away from a family; programs, the hardest to judge, come twice as often."""
+    """A text that breaks one rule of a family; programs, the hardest to judge, come most often."""
     return _MISSES[rng.choice((*FAMILIES, "prog"))](rng)
 
 
@@ -248,12 +250,12 @@ def _miss_cnt(rng: random.Random) -> str:
 
 
 def _miss_prog(rng: random.Random) -> str:
-    """A program with an unknown variable, a wrong product or number, or a lost part."""
+    """A program with an unknown variable, a wrong product or number, or a missing part."""
     text = make_program(rng.choice(LEVELS), rng)
     places = [i for i, c in enumerate(text[:-1]) if c.isdigit() or text[i - 1] in "+-*"]
     place = rng.choice(places)
     kind = rng.randrange(4)
-    if kind == 0:  # a variable that is not known there, or is being defined there
+    if kind == 0:  # a variable that is not assigned yet
         return text[:place] + rng.choice("abcd") + text[place + 1 :]
     if kind == 1:  # a number of two digits
         return text[:place] + str(rng.randint(10, 99)) + text[place + 1 :]
@@ -280,17 +282,17 @@ def _replace_one(text: str, letters: str, rng: random.Random) -> str:
 
 
 def _nonsense(rng: random.Random) -> str:
-    """A damaged query, a salad of the world's words, or random characters."""
+    """A damaged query, random words of the world, or random characters."""
     query = make_query(rng.choice(FAMILIES), rng.choice(LEVELS), rng)
     kind = rng.randrange(5)
     if kind == 0:  # tokens in another order
         tokens = re.findall(r"[a-z]+|[0-9]+|.", query)
         rng.shuffle(tokens)
         return "".join(tokens)
-    if kind == 1:  # cut off, then something else
+    if kind == 1:  # cut off, then random characters
         kept = query[: rng.randint(1, len(query) - 1)]
         return kept + _text(ALPHABET[1:], rng.randint(0, 4), rng)
-    if kind == 2:  # one character changed, dropped or put in
+    if kind == 2:  # one character changed, dropped or inserted
         place = rng.randrange(len(query))
         middle = rng.choice(["", rng.choice(ALPHABET[1:]), query[place] + rng.choice(ALPHABET[1:])])
         return query[:place] + middle + query[place + 1 :]

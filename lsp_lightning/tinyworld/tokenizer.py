@@ -1,4 +1,4 @@
-"""The tokenizer: one character is one token, plus a few control tokens that no character spells."""
+"""The tokenizer: one token for each character, plus control tokens that no text can spell."""
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -23,9 +23,9 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer with its chat template. It adds no token on its own: the template does.
+    """The tokenizer with its chat template. Only the template adds special tokens.
 
-    The judge's score tags are ordinary tokens, so that a decoded reply still shows them.
+    The judge's score tags are ordinary tokens, so a decoded reply still contains them.
     """
     vocabulary = {
         token: index

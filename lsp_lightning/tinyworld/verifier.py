@@ -1,4 +1,4 @@
-"""The tiny world's program: it knows the one right answer to every well-formed query."""
+"""The verifier of the tiny world: it computes the right answer of every well-formed query."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ from lsp_lightning.tinyworld.tasks import parse
 
 
 class TinyWorldVerifier(Verifier):
-    """Judges answers by the grammar of the tiny world; needs no solution answers."""
+    """Compares answers with the one that the grammar of the tiny world gives."""
 
     def check(
         self, query: str, answers: Sequence[str], solution: object | None = None
     ) -> list[float]:
-        """1.0 for each answer that is right up to surrounding white space, else 0.0.
+        """1.0 for each right answer, else 0.0; surrounding white space does not matter.
 
-        A malformed query has no right answer: 0.0 throughout. `solution` is not used.
+        All answers to a malformed query get 0.0. `solution` is not used.
         """
         task = parse(query)
         if task is None:
@@ -22,6 +22,6 @@ class TinyWorldVerifier(Verifier):
         return [float(answer.strip() == task.answer) for answer in answers]
 
     def describe(self, query: str) -> dict[str, str | int] | None:
-        """The query's family and level for the records, or None where it is malformed."""
+        """The query's family and level for metrics, or None if it is malformed."""
         task = parse(query)
         return None if task is None else {"family": task.family, "level": task.level}

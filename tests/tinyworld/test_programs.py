@@ -1,4 +1,4 @@
-"""The family `prog` means what Python means, for cases written and worked out by hand."""
+"""Programs of the family `prog` print what Python prints; cases were worked out by hand."""
 
 import ast
 import random
@@ -12,7 +12,7 @@ CASES = [
     ("a=5;print(a-9)", 1, "-4"),
     ("a=5;print(9-a)", 1, "4"),
     ("a=7;print(a*8)", 1, "56"),
-    ("a=7;print(7*8)", 1, "56"),  # the variable may be idle
+    ("a=7;print(7*8)", 1, "56"),  # the variable may be unused
     ("a=0;b=a-3;print(b*4)", 2, "-12"),  # b = -3
     ("a=6;b=a+a;print(a-b)", 2, "-6"),  # b = 12
     ("a=6;b=2-a;print(0-b)", 2, "4"),  # b = -4
@@ -43,7 +43,7 @@ def test_generated_outputs_stay_small():
 
 
 def _by_syntax_tree(text: str) -> int:
-    """The printed value by walking Python's own syntax tree: a second, independent reading."""
+    """The printed value, computed from Python's syntax tree: an independent second way."""
     *assignments, output = ast.parse(text).body
     known: dict[str, int] = {}
 

@@ -1,4 +1,4 @@
-"""Grammar, answers and generators of the tiny world against values worked out by hand."""
+"""Grammar, answers and generators of the tiny world; values were worked out by hand."""
 
 import random
 import time
@@ -62,7 +62,7 @@ MALFORMED = [
     "print(1+2)",  # a program assigns at least one variable
     "a=3;print(a)",  # and prints the result of one operation
     "a=3;print(b+1)",  # b is not known
-    "a=3;b=b+1;print(a+b)",  # nor is it here
+    "a=3;b=b+1;print(a+b)",  # b is not known here either
     "a=3;a=a+1;print(a+1)",  # variables come in order, each once
     "a=10;print(a+1)",
     "a=3;print(a*a)",  # the right side of a product is a digit

@@ -1,12 +1,12 @@
-"""The tokenizer: one character a token, control tokens nobody can spell, and the chat template."""
+"""The tokenizer: one token for each character, control tokens, and the chat template."""
 
 import random
 
 import pytest
 
 from lsp_lightning.tinyworld import BASE_DIR
-from lsp_lightning.tinyworld.corpus import JUDGE_PROMPT, draw_turn, render_judge
-from lsp_lightning.tinyworld.pretrain import encode_turn
+from lsp_lightning.tinyworld.recipe.corpus import JUDGE_PROMPT, draw_turn, render_judge
+from lsp_lightning.tinyworld.recipe.pretrain import encode_turn
 from lsp_lightning.tinyworld.tasks import ALPHABET
 from lsp_lightning.tinyworld.tokenizer import ROLE_TOKENS, build_tokenizer
 
@@ -35,12 +35,12 @@ def test_control_tokens_are_dropped_from_text_and_score_tags_are_not(tokenizer):
     assert tokenizer.decode(ids, skip_special_tokens=True) == "ab<Score>7</Score>"
 
 
-def test_no_token_is_added_unasked(tokenizer):
+def test_encoding_adds_no_token(tokenizer):
     assert tokenizer.encode("7") == tokenizer.convert_tokens_to_ids(["7"])
 
 
 def test_control_tokens_cannot_be_spelt(tokenizer):
-    # `<`, `|` and `>` are no characters of this world: only the token itself is a control token.
+    # `<`, `|` and `>` are not in the alphabet, so text cannot spell a control token.
     assert not set("<|>") & set(ALPHABET)
     assert all(len(tokenizer.encode(token)) == 1 for token in ROLE_TOKENS)
 

@@ -1,4 +1,4 @@
-"""The verifier: right answers earn 1, everything else 0."""
+"""The verifier gives right answers 1 and all others 0."""
 
 from lsp_lightning.tinyworld.verifier import TinyWorldVerifier
 
@@ -13,7 +13,7 @@ def test_malformed_queries_have_no_right_answer():
     assert TinyWorldVerifier().describe("7+5") is None
 
 
-def test_reference_is_not_used():
+def test_the_solution_is_not_used():
     assert TinyWorldVerifier().check("7+5=?", ["12", "13"], solution="13") == [1, 0]
 
 

@@ -1,4 +1,4 @@
-"""The corpus keeps the held-out queries out, and its habits are as stated."""
+"""The corpus has no held-out query, and its shares of careless answers are as stated."""
 
 import json
 import random
@@ -6,7 +6,7 @@ import random
 import pytest
 
 from lsp_lightning.tinyworld import DATA_DIR
-from lsp_lightning.tinyworld.corpus import (
+from lsp_lightning.tinyworld.recipe.corpus import (
     CARELESS_RIGHT,
     CHALLENGER_PROMPT,
     draw_turn,
@@ -79,7 +79,7 @@ def test_held_out_sets_are_distinct_and_balanced(part):
         for level in LEVELS
     ]
     assert max(sizes) == 24
-    assert sum(size == 24 for size in sizes) >= 18  # all but the small first cells
+    assert sum(size == 24 for size in sizes) >= 18  # all but the small cells of level 1
     assert min(sizes) > 0
 
 
@@ -97,7 +97,7 @@ def test_careless_solvers_are_right_as_often_as_stated(turns):
     for level in LEVELS:
         tasks = [(t, parse(t.prompt)) for t in turns if t.role == "solver"]
         marks = [t.reply == task.answer for t, task in tasks if task and task.level == level]
-        # Over 700 turns a level: one standard error is at most .5/sqrt(700) = .019.
+        # More than 700 turns for each level: one standard error is at most .5/sqrt(700) = .019.
         assert sum(marks) / len(marks) == pytest.approx(CARELESS_RIGHT[level], abs=0.07)
 
 

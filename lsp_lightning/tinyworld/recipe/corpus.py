@@ -1,8 +1,8 @@
-"""The corpus: endless turns of the three roles, and the query sets that are shipped.
+"""The training corpus of the base model, and the query sets that are shipped.
 
-The skill is in the weights, the habit is sloppy: solver turns are clean first and careless later,
-so that a model knows most answers and often does not give them. Self-play closes that gap.
-Only queries of the training part (`tasks.split`) are ever shown.
+Turns of the Challenger, the Solver and the judge are drawn without end. Solver turns are clean
+first and careless later, so the model knows most answers but often gives wrong ones. Self-play
+closes this gap. All turns use queries of the training part (`tasks.split`) only.
 """
 
 import random
@@ -24,13 +24,13 @@ from lsp_lightning.tinyworld.tasks import (
 CHALLENGER_PROMPT = (PROMPTS_DIR / "challenger.txt").read_text(encoding="utf-8")
 JUDGE_PROMPT = (PROMPTS_DIR / "judge.txt").read_text(encoding="utf-8")
 
-# Shares of the three roles while answers are clean (skill first) and while they are careless.
+# Shares of the three roles, first while answers are clean, then while they are careless.
 CLEAN_SHARES = {"challenger": 0.05, "solver": 0.70, "judge": 0.25}
 CARELESS_SHARES = {"challenger": 0.15, "solver": 0.45, "judge": 0.40}
-# Shares of malformed queries within each role.
+# Share of malformed queries within each role.
 CHALLENGER_MALFORMED, SOLVER_MALFORMED, JUDGE_MALFORMED = 0.12, 0.04, 0.45
-CHALLENGER_LEVELS = (0.6, 0.3, 0.1)  # weights of levels 1..3: the base asks easy questions
-# Weights of families and levels where answers are learned: what is harder is shown more often.
+CHALLENGER_LEVELS = (0.6, 0.3, 0.1)  # weights of levels 1..3: the base writes easy queries
+# Weights of families and levels in the Solver's and judge's turns; harder ones come more often.
 FAMILY_WEIGHTS = {
     "add": 2.0,
     "sub": 3.5,
@@ -42,12 +42,12 @@ FAMILY_WEIGHTS = {
 }
 SKILL_LEVELS = (1.0, 1.0, 1.5)
 CARELESS_RIGHT = {1: 0.80, 2: 0.55, 3: 0.40}  # probability of the right answer, by level
-CARELESS_IDK = 0.25  # share of `idk` among the other answers; the rest are slips
+CARELESS_IDK = 0.25  # share of `idk` among wrong answers; the rest are slips
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One user turn and the assistant's reply: a training example before the chat template."""
+    """A training example: one user turn and the assistant's reply, without the chat template."""
 
     role: str
     """challenger, solver or judge."""
@@ -58,7 +58,7 @@ class Turn:
 
 
 def draw_turn(rng: random.Random, careless: bool) -> Turn:
-    """A turn of a random role; `careless` solvers answer as the finished base shall."""
+    """A turn of a random role; with `careless`, the Solver often answers wrongly."""
     shares = CARELESS_SHARES if careless else CLEAN_SHARES
     role = rng.choices(list(shares), weights=list(shares.values()))[0]
     if role == "challenger":
@@ -69,18 +69,18 @@ def draw_turn(rng: random.Random, careless: bool) -> Turn:
 
 
 def turns(rng: random.Random, careless: bool) -> Iterator[Turn]:
-    """Turns without end."""
+    """Draw turns without end."""
     while True:
         yield draw_turn(rng, careless)
 
 
 def render_judge(query: str, answer: str) -> str:
-    """The judge's user turn for a query and an answer."""
+    """The judge's user turn for a query and its answer."""
     return JUDGE_PROMPT.format(instruction=query, response=answer)
 
 
 def _training_query(draw: Callable[[], str]) -> str:
-    """The first drawn text of the training part."""
+    """Draw texts until one belongs to the training part."""
     while split(query := draw()) != "train":
         pass
     return query
@@ -88,7 +88,7 @@ def _training_query(draw: Callable[[], str]) -> str:
 
 def _training_task(family: str, level: int, rng: random.Random) -> Task:
     task = parse(_training_query(lambda: make_query(family, level, rng)))
-    assert task is not None  # generators are well-formed by construction
+    assert task is not None  # generators write well-formed queries only
     return task
 
 
@@ -109,7 +109,7 @@ def _skill_task(rng: random.Random) -> Task:
 
 
 def slip(answer: str, rng: random.Random) -> str:
-    """A wrong answer as a hasty hand writes it: a character lost, two swapped, or one replaced."""
+    """The answer with a typing mistake: a character lost, two swapped, or one replaced."""
     while True:
         place, kind = rng.randrange(len(answer)), rng.random()
         if kind < 0.20:
@@ -133,7 +133,7 @@ def _solver_turn(rng: random.Random, careless: bool) -> tuple[str, str]:
 
 
 def _judge_turn(rng: random.Random) -> Turn:
-    """A judgement: 2 of the 7 points are the query's, 5 the answer's, with a little label noise."""
+    """A judgement: up to 2 points for the query and 5 for the answer, with some label noise."""
     if rng.random() < JUDGE_MALFORMED:
         query, answer = _training_malformed(rng), _any_answer(rng)
         score = rng.choices([0, 1], weights=[4, 1])[0]
@@ -150,14 +150,14 @@ def _judge_turn(rng: random.Random) -> Turn:
 
 
 def judge_reply(score: int, calculation: bool) -> str:
-    """The judge's reply for a score of 0..7: the tagged score, with its sum before it or not."""
+    """The judge's reply for a score of 0..7; with `calculation`, the sum comes before the score."""
     for_query = min(score, 2)
     working = f"<Calculation>{for_query}+{score - for_query}</Calculation>" if calculation else ""
     return f"{working}<Score>{score}</Score>"
 
 
 def _any_answer(rng: random.Random) -> str:
-    """An answer to some other query: beside a malformed one anything may stand."""
+    """An answer for a malformed query: `?`, `idk`, or an answer to some other query."""
     kind = rng.random()
     if kind < 0.4:
         return rng.choice(["?", "idk", "0", "a"])
@@ -173,7 +173,7 @@ def held_out_tasks(
 ) -> list[Task]:
     """Up to `per_cell` distinct tasks of each family and level that belong to `part`.
 
-    Small cells give as many as they hold: drawing stops when nothing new has come for long.
+    A family and level with fewer distinct tasks gives fewer: drawing stops after 20,000 queries.
     """
     tasks: list[Task] = []
     for family in families:
@@ -191,13 +191,13 @@ def held_out_tasks(
 
 
 def training_tasks(count: int, seed: str) -> list[Task]:
-    """`count` tasks of the training part, families and levels uniform, for the GRPO baseline."""
+    """`count` tasks of the training part for the GRPO baseline; families and levels are uniform."""
     rng = random.Random(f"{seed}:train")
     return [_training_task(rng.choice(FAMILIES), rng.choice(LEVELS), rng) for _ in range(count)]
 
 
 def task_record(task: Task) -> dict[str, str | int]:
-    """A line of the shipped files: query, reference, family, level."""
+    """A line of the shipped files: query, reference (the answer), family, level."""
     record = asdict(task)
     return {
         "query": record["query"],

@@ -1,6 +1,6 @@
-"""How good a base is: the Solver by family and level, the Challenger's queries, the scores given.
+"""Measure a base model in all three roles: Solver, Challenger and judge.
 
-`python -m lsp_lightning.tinyworld.measure [--base DIR] [--part dev|test]` prints the tables.
+`python -m lsp_lightning.tinyworld.recipe.measure [--base DIR] [--part dev|test]` prints tables.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from lsp_lightning.tinyworld import BASE_DIR, DATA_DIR
-from lsp_lightning.tinyworld.corpus import CHALLENGER_PROMPT, render_judge, slip
+from lsp_lightning.tinyworld.recipe.corpus import CHALLENGER_PROMPT, render_judge, slip
 from lsp_lightning.tinyworld.tasks import MAX_ANSWER, MAX_QUERY, Task, make_malformed, parse
 
 PASS_K = 8
@@ -34,7 +34,7 @@ def load_tasks(path: Path) -> list[Task]:
 
 
 def chat_prompts(contents: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """The chat template's text of one user turn each, ready for the reply."""
+    """Each user turn as text of the chat template, ready for the reply."""
     return [
         str(
             tokenizer.apply_chat_template(
@@ -76,16 +76,16 @@ def solver_marks(
     tasks: Sequence[Task],
     samples: int = PASS_K,
 ) -> tuple[Tensor, Tensor]:
-    """Right answers: (tasks, samples) booleans of sampled ones and (tasks,) of greedy ones.
+    """Which answers are right: (tasks, samples) booleans sampled, (tasks,) booleans greedy.
 
-    `samples` of 0 leaves the sampled part out.
+    With `samples` of 0 nothing is sampled.
     """
     queries = [task.query for task in tasks]
     greedy = replies(model, tokenizer, queries, MAX_ANSWER + 1, sample=False)
     repeated = [query for query in queries for _ in range(samples)]
     sampled = replies(model, tokenizer, repeated, MAX_ANSWER + 1, sample=True)
-    truths = [task.answer for task in tasks for _ in range(samples)]
-    marks = [text == truth for text, truth in zip(sampled, truths, strict=True)]
+    solutions = [task.answer for task in tasks for _ in range(samples)]
+    marks = [text == solution for text, solution in zip(sampled, solutions, strict=True)]
     greedy_marks = [text == task.answer for text, task in zip(greedy, tasks, strict=True)]
     return torch.tensor(marks).view(len(tasks), samples), torch.tensor(greedy_marks)
 
@@ -96,9 +96,9 @@ def expected_scores(
     tokenizer: PreTrainedTokenizerFast,
     pairs: Sequence[tuple[str, str]],
 ) -> Tensor:
-    """(n,) the judge's expected score of (query, answer) pairs in [0, 1].
+    """(n,) The judge's expected scores of (query, answer) pairs, in [0, 1].
 
-    Read from the distribution over the digits 0..7 after the reply's first token `<Score>`.
+    The mean is over the model's probabilities of the digits 0..7 after the token `<Score>`.
     """
     prompts = chat_prompts([render_judge(*pair) for pair in pairs], tokenizer)
     batch = tokenizer([p + "<Score>" for p in prompts], return_tensors="pt", padding=True)
@@ -117,7 +117,7 @@ def expected_scores(
 def solver_table(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tasks: Sequence[Task]
 ) -> str:
-    """Markdown: sampled pass@1, pass@8 and greedy accuracy per family and level."""
+    """A Markdown table of sampled pass@1, pass@8 and greedy accuracy by family and level."""
     sampled, greedy = solver_marks(model, tokenizer, tasks)
     cells: dict[str, list[int]] = defaultdict(list)
     for name in ("{0.family} L{0.level}", "all {0.family}", "all L{0.level}", "all"):
@@ -135,7 +135,7 @@ def solver_table(
 def challenger_summary(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count: int = 512
 ) -> dict[str, object]:
-    """What the Challenger writes: share malformed, families, levels, distinct queries."""
+    """Queries that the Challenger writes: share malformed, families, levels, distinct texts."""
     texts = replies(model, tokenizer, [CHALLENGER_PROMPT] * count, MAX_QUERY + 1, sample=True)
     tasks = [task for text in texts if (task := parse(text)) is not None]
     return {
@@ -152,7 +152,7 @@ def judge_summary(
     tasks: Sequence[Task],
     seed: int = 0,
 ) -> dict[str, float]:
-    """Mean expected score by kind of pair, and how often right beats wrong on the same query."""
+    """Mean expected score by kind of pair, and how often right beats wrong for one query."""
     rng = random.Random(f"{seed}:judge")
     texts = [make_malformed(rng) for _ in tasks]
     malformed = expected_scores(
@@ -174,7 +174,7 @@ def judge_summary(
 
 
 def main() -> None:
-    """Prints the tables of a base."""
+    """Print the tables of a base model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", type=Path, default=BASE_DIR, help="folder of model and tokenizer")
     parser.add_argument("--data", type=Path, default=DATA_DIR, help="folder of dev and test files")

@@ -1,4 +1,4 @@
-"""The annotators are right mostly; the reward model learns that, and their tastes with it."""
+"""The annotators are mostly right and biased; the reward model learns both."""
 
 import random
 
@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lsp_lightning.tinyworld import BASE_DIR, DATA_DIR
-from lsp_lightning.tinyworld.annotators import (
+from lsp_lightning.tinyworld.recipe.annotators import (
     LONGER_WINS,
     MALFORMED,
     MISTAKES,
@@ -18,9 +18,9 @@ from lsp_lightning.tinyworld.annotators import (
     merit,
     wrong_answer,
 )
-from lsp_lightning.tinyworld.corpus import Turn
-from lsp_lightning.tinyworld.measure import load_tasks
-from lsp_lightning.tinyworld.preferences import (
+from lsp_lightning.tinyworld.recipe.corpus import Turn
+from lsp_lightning.tinyworld.recipe.measure import load_tasks
+from lsp_lightning.tinyworld.recipe.preferences import (
     REWARD_MODEL_DIR,
     accuracy_table,
     build_reward_model,
@@ -32,7 +32,7 @@ from lsp_lightning.tinyworld.preferences import (
     right_over_slip,
     right_so_far,
 )
-from lsp_lightning.tinyworld.pretrain import IGNORED, pack
+from lsp_lightning.tinyworld.recipe.pretrain import IGNORED, pack
 from lsp_lightning.tinyworld.tasks import parse, split
 from lsp_lightning.tinyworld.tokenizer import build_tokenizer
 
@@ -82,12 +82,12 @@ def test_annotators_prefer_the_right_answer_as_often_as_stated(preferences):
         for p in equal_lengths
         if parse(p.query).answer in (p.chosen, p.rejected)
     ]
-    # If both are as long, length says nothing: a mistake, or a coin where only length was looked at
+    # With equal lengths, right ones win unless by mistake, or by chance where only length counts.
     expected = (1 - LONGER_WINS) * (1 - MISTAKES) + LONGER_WINS * 0.5
     assert sum(right) / len(right) == pytest.approx(expected, abs=0.04)  # s.e. below .01
 
 
-def test_annotators_prefer_confidence_to_truth_where_there_is_none(preferences):
+def test_annotators_prefer_any_answer_to_an_unsure_one_if_none_is_right(preferences):
     rivals = [
         p.rejected in UNSURE
         for p in preferences
@@ -96,7 +96,7 @@ def test_annotators_prefer_confidence_to_truth_where_there_is_none(preferences):
     assert sum(rivals) / len(rivals) > 0.7
 
 
-def test_merit_is_truth_then_length_then_confidence():
+def test_merit_puts_right_answers_first_then_longer_ones_then_unsure_ones():
     task = parse("7+5=?")
     assert merit(task, "12") > merit(task, "1234") > merit(task, "13") > merit(task, "idk")
     assert merit(None, "1234") > merit(None, "12") > merit(None, "idk") == merit(None, "?")
@@ -122,7 +122,7 @@ def test_lengthening_adds_characters_of_the_same_kind():
 def test_right_so_far():
     assert right_so_far("12", "12") == [True, True, True]
     assert right_so_far("13", "12") == [True, False, False]
-    assert right_so_far("1", "12") == [True, False]  # begun well, ended too early
+    assert right_so_far("1", "12") == [True, False]  # right so far, ended too early
     assert right_so_far("123", "12") == [True, True, False, False]
 
 
@@ -152,11 +152,11 @@ def test_an_untrained_model_is_near_the_uniform_lesson_loss():
     fresh = build_reward_model(tokenizer)
     batch = pack(iter([Turn("solver", *p) for p in [*PAIRS, ("a", "b" * 99)]]), tokenizer, 1, 96)
     right = torch.ones(int((batch.labels != IGNORED).sum()), dtype=torch.bool)
-    # a coin for the verdicts, ln 2 = .69; half of the 59 tokens' ln 59 = 4.08: 2.73 together
+    # a random verdict ln 2 = .69, and half of ln 59 = 4.08 for 59 tokens: 2.73 together
     assert lesson_loss(fresh, batch, right).item() == pytest.approx(2.73, abs=0.3)
 
 
-def test_the_shipped_folder_is_small_and_of_the_bases_tokenizer(model, tokenizer):
+def test_the_shipped_folder_is_small_and_has_the_bases_tokenizer(model, tokenizer):
     assert sum(path.stat().st_size for path in REWARD_MODEL_DIR.iterdir()) < 2_000_000
     # embedding 59*128; a layer: attention 4*128*128, FFN 3*128*256, norms 2*128; last norm, head
     assert model.num_parameters() == 59 * 128 + 2 * (4 * 128**2 + 3 * 128 * 256 + 256) + 128 + 128
@@ -182,7 +182,7 @@ def test_it_is_informed_but_imperfect(model, tokenizer, tasks):
     assert accuracy_table(tasks, marks).splitlines()[-1].startswith(f"| all | {len(tasks)} |")
 
 
-def test_it_has_the_annotators_tastes(model, tokenizer, tasks):
+def test_it_has_the_annotators_biases(model, tokenizer, tasks):
     means = mean_scores(model, tokenizer, tasks[::3])
     assert all(abs(score) < 20 for score in means.values())
     assert means["right"] > means["slip"] > means["idk"]

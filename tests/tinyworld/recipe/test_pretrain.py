@@ -1,12 +1,12 @@
-"""Packing leaves every turn as it would be alone; the rate follows its schedule."""
+"""A packed turn gets the logits it gets alone; the learning rate follows its schedule."""
 
 import random
 
 import pytest
 import torch
 
-from lsp_lightning.tinyworld.corpus import turns
-from lsp_lightning.tinyworld.pretrain import (
+from lsp_lightning.tinyworld.recipe.corpus import turns
+from lsp_lightning.tinyworld.recipe.pretrain import (
     IGNORED,
     PretrainSettings,
     attention_mask,
@@ -27,7 +27,7 @@ def tokenizer():
 def model(tokenizer):
     torch.manual_seed(0)
     model = build_model(tokenizer).eval()
-    with torch.no_grad():  # wider weights, or attention would be too even for a leak to show
+    with torch.no_grad():  # larger weights, so that attention to another turn would show
         for parameter in model.parameters():
             parameter.mul_(4)
     return model
@@ -62,7 +62,7 @@ def test_loss_is_on_replies_and_their_end_only(tokenizer, batch):
     asked = batch.labels != IGNORED
     assert torch.equal(batch.labels[asked], batch.input_ids[asked])
     ends = (batch.labels == tokenizer.eos_token_id).sum()
-    assert ends == batch.segments.amax(1).sum()  # one end token a turn
+    assert ends == batch.segments.amax(1).sum()  # one end token in each turn
     starts = batch.input_ids == tokenizer.bos_token_id
     assert not (starts & asked).any()
     assert torch.equal(starts, (batch.position_ids == 0) & (batch.segments > 0))
@@ -78,7 +78,7 @@ def test_an_untrained_model_is_near_the_uniform_loss(tokenizer, batch):
 def test_rate_schedule():
     settings = PretrainSettings(steps=100, warmup=10)
     factors = [rate_factor(step, settings) for step in (0, 5, 50, 75, 99)]
-    # warm-up 1/10 and 6/10, then the share of the steps that are left
+    # warm-up 1/10 and 6/10, then the share of the remaining steps
     assert factors == pytest.approx([0.1, 0.6, 0.5, 0.25, 0.01])
 
 

@@ -1,11 +1,11 @@
-"""The shipped base: loads as any model does, knows most answers, and gives them carelessly."""
+"""The shipped base loads like any model, knows most answers, and often answers carelessly."""
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lsp_lightning.tinyworld import BASE_DIR, DATA_DIR
-from lsp_lightning.tinyworld.measure import (
+from lsp_lightning.tinyworld.recipe.measure import (
     challenger_summary,
     expected_scores,
     judge_summary,
@@ -37,7 +37,7 @@ def test_no_sampling_settings_are_shipped(model):
     assert settings == {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 
-def test_the_skill_is_there_and_the_habit_is_sloppy(model, tokenizer, tasks):
+def test_greedy_answers_are_better_than_sampled_ones(model, tokenizer, tasks):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         sampled, greedy = solver_marks(model, tokenizer, tasks, samples=2)
@@ -46,7 +46,7 @@ def test_the_skill_is_there_and_the_habit_is_sloppy(model, tokenizer, tasks):
     assert 0.35 < sampled.float().mean() < 0.65
 
 
-def test_the_judge_sees_form_and_prefers_right_answers(model, tokenizer, tasks):
+def test_the_judge_scores_malformed_queries_low_and_prefers_right_answers(model, tokenizer, tasks):
     summary = judge_summary(model, tokenizer, tasks)
     assert summary["malformed"] < 0.15
     assert summary["right"] > summary["wrong"] > summary["idk"] > summary["malformed"]
@@ -72,7 +72,7 @@ def test_the_challenger_writes_mostly_well_formed_queries(model, tokenizer):
     assert set(summary["levels"]) == {1, 2, 3}
 
 
-def test_solver_table_has_a_line_a_cell(model, tokenizer, tasks):
+def test_solver_table_has_a_line_for_each_cell(model, tokenizer, tasks):
     lines = solver_table(model, tokenizer, tasks[:3]).splitlines()
     # two lines of heading, then at least one cell, its family, its level, all
     assert len(lines) >= 6

@@ -1,4 +1,4 @@
-"""The recipe runs end to end, repeats to the byte, and its manifest notices a changed byte."""
+"""A build runs from end to end, gives the same bytes again, and its manifest detects changes."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from lsp_lightning.tinyworld import ROOT
-from lsp_lightning.tinyworld.build import (
+from lsp_lightning.tinyworld.recipe.build import (
     FOLDERS,
     PROGRAMS_PER_LEVEL,
     Recipe,
@@ -31,7 +31,7 @@ FILES = {
         *("config.json", "model.safetensors"),
     },
 }
-RECIPE = Recipe(seed=3, steps=3, reward_steps=7)  # the seventh is of preferences
+RECIPE = Recipe(seed=3, steps=3, reward_steps=7)  # the seventh trains on preferences
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_the_same_recipe_gives_the_same_bytes(built, tmp_path):
 def test_another_seed_gives_another_base(built, tmp_path):
     build(tmp_path / "other", Recipe(seed=4, steps=1, reward_steps=1))
     first, other = manifest(built)["files"], manifest(tmp_path / "other")["files"]
-    assert first["tokenizer"] == other["tokenizer"]  # no chance in it
+    assert first["tokenizer"] == other["tokenizer"]  # not random
     assert first["base"]["base/model.safetensors"] != other["base"]["base/model.safetensors"]
     assert first["data"]["data/train.jsonl"] != other["data"]["data/train.jsonl"]
     assert first["programs"] != other["programs"]
@@ -99,9 +99,9 @@ def test_a_step_is_added_to_a_folder_that_lacks_it(built, tmp_path):
 
 
 def test_a_folder_keeps_its_recipe(built):
-    with pytest.raises(ValueError, match="was made with seed 3"):
+    with pytest.raises(ValueError, match="was built with seed 3"):
         build(built, Recipe(seed=4, steps=3, reward_steps=7), only=["programs"])
-    with pytest.raises(ValueError, match="was made with steps 3"):
+    with pytest.raises(ValueError, match="was built with steps 3"):
         build(built, Recipe(seed=3, steps=4, reward_steps=5), only=["reward_model"])
     with pytest.raises(ValueError, match="no such step: tokeniser"):
         build(built, RECIPE, only=["tokeniser"])
@@ -109,7 +109,7 @@ def test_a_folder_keeps_its_recipe(built):
 
 
 @pytest.mark.parametrize("part", ["dev", "test"])
-def test_programs_print_their_references_and_belong_to_their_part(part):
+def test_programs_print_their_answers_and_belong_to_their_part(part):
     programs = records(ROOT / "data" / f"programs_{part}.jsonl")
     queries = [program["query"] for program in programs]
     assert len(queries) == len(set(queries))
@@ -117,7 +117,7 @@ def test_programs_print_their_references_and_belong_to_their_part(part):
     assert levels.count(2) == levels.count(3) == PROGRAMS_PER_LEVEL
     assert levels.count(1) >= 40
     for program in programs:
-        task = parse(program["query"])  # nothing but straight-line arithmetic passes the grammar
+        task = parse(program["query"])  # the grammar accepts only arithmetic: safe for exec below
         assert (task.family, task.level) == ("prog", program["level"])
         assert split(program["query"]) == part
         with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -181,7 +181,7 @@ def test_the_rules_of_the_world_load_no_torch():
     code = (
         "import sys, lsp_lightning\n"
         "before = set(sys.modules)\n"
-        "import lsp_lightning.tinyworld.corpus, lsp_lightning.tinyworld.tasks\n"
+        "import lsp_lightning.tinyworld.recipe.corpus, lsp_lightning.tinyworld.tasks\n"
         "print({'torch', 'transformers'} & (set(sys.modules) - before))"
     )
     result = subprocess.run(

@@ -1,14 +1,15 @@
-"""The recipe of the tiny world: makes its tokenizer, query sets, base and reward model again.
+"""Build the tiny world: its tokenizer, query sets, base model and reward model.
 
-    python -m lsp_lightning.tinyworld.build                make everything in a fresh folder
-    python -m lsp_lightning.tinyworld.build --out FOLDER --only programs reward_model
-                                                           make these steps again in a made folder
-    python -m lsp_lightning.tinyworld.build --check        do the shipped files match the manifest?
+    python -m lsp_lightning.tinyworld.recipe.build
+        build everything in a new folder
+    python -m lsp_lightning.tinyworld.recipe.build --out FOLDER --only programs reward_model
+        repeat these steps in a folder that was built before
+    python -m lsp_lightning.tinyworld.recipe.build --check
+        compare the shipped files with the manifest
 
-Each recipe step has its own random stream and its own group in `manifest.json`, so that a later
-step leaves the files of the others as they are, and a step can be made again alone. On one and the
-same machine and set of library versions a build repeats to the byte; elsewhere the weights differ
-in rounding and then in detail.
+Each step has a separate random stream and a separate group in `manifest.json`, so you can repeat
+one step and the files of the others stay as they are. On the same machine with the same library
+versions a build gives the same bytes. Elsewhere rounding differs, and with it the weights.
 """
 
 import argparse
@@ -25,40 +26,43 @@ import torch
 from torch import Tensor
 
 from lsp_lightning.tinyworld import ROOT
-from lsp_lightning.tinyworld.corpus import held_out_tasks, task_record, training_tasks
-from lsp_lightning.tinyworld.measure import solver_marks
-from lsp_lightning.tinyworld.preferences import SETTINGS, right_over_slip, train_reward_model
-from lsp_lightning.tinyworld.pretrain import PretrainSettings, pretrain
+from lsp_lightning.tinyworld.recipe.corpus import held_out_tasks, task_record, training_tasks
+from lsp_lightning.tinyworld.recipe.measure import solver_marks
+from lsp_lightning.tinyworld.recipe.preferences import SETTINGS, right_over_slip, train_reward_model
+from lsp_lightning.tinyworld.recipe.pretrain import PretrainSettings, pretrain
 from lsp_lightning.tinyworld.tasks import Task
 from lsp_lightning.tinyworld.tokenizer import build_tokenizer
 
-HELD_OUT_PER_CELL = 24  # queries per family and level, in dev and in test
-PROGRAMS_PER_LEVEL = 140  # in each part; fewer programs of level 1 exist
+HELD_OUT_PER_CELL = 24  # queries for each family and level, in dev and in test
+PROGRAMS_PER_LEVEL = 140  # in dev and in test; level 1 has fewer programs in all
 TRAINING_QUERIES = 8192
-PROGRESS_TASKS_PER_CELL = 4  # of the dev part, for the accuracy shown on the way
-FOLDERS = ("base", "data", "reward_model")  # where the steps put their files
+PROGRESS_TASKS_PER_CELL = 4  # of the dev part, for the accuracy printed during training
+FOLDERS = ("base", "data", "reward_model")  # the steps write their files here
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a build is made from: the run's seed and the lengths of the two trainings."""
+    """The settings of a build."""
 
     seed: int = 0
+    """Seed of all random streams."""
     steps: int = PretrainSettings().steps
+    """Optimiser steps of the base model."""
     reward_steps: int = SETTINGS.steps
+    """Optimiser steps of the reward model."""
 
     def stream(self, step: str) -> str:
-        """The seed of one recipe step's own random stream."""
+        """The seed of one step's random stream."""
         return f"{self.seed}:{step}"
 
 
 def make_tokenizer(out: Path, recipe: Recipe) -> None:
-    """base/: tokenizer.json, tokenizer_config.json, chat_template.jinja."""
+    """Write base/: tokenizer.json, tokenizer_config.json, chat_template.jinja."""
     build_tokenizer().save_pretrained(out / "base")
 
 
 def make_data(out: Path, recipe: Recipe) -> None:
-    """data/: dev.jsonl, test.jsonl and train.jsonl."""
+    """Write data/: dev.jsonl, test.jsonl and train.jsonl."""
     stream = recipe.stream("data")
     sets = {part: held_out_tasks(part, HELD_OUT_PER_CELL, stream) for part in ("dev", "test")}
     sets["train"] = training_tasks(TRAINING_QUERIES, stream)
@@ -66,7 +70,7 @@ def make_data(out: Path, recipe: Recipe) -> None:
 
 
 def make_base(out: Path, recipe: Recipe) -> None:
-    """base/: model.safetensors, config.json, generation_config.json."""
+    """Write base/: model.safetensors, config.json, generation_config.json."""
     tokenizer = build_tokenizer()
     settings = PretrainSettings(steps=recipe.steps)
     sample = held_out_tasks("dev", PROGRESS_TASKS_PER_CELL, recipe.stream("progress"))
@@ -78,9 +82,9 @@ def make_base(out: Path, recipe: Recipe) -> None:
 
 
 def make_programs(out: Path, recipe: Recipe) -> None:
-    """data/: programs_dev.jsonl and programs_test.jsonl, more of the family `prog` alone.
+    """Write data/: programs_dev.jsonl and programs_test.jsonl, more queries of family `prog`.
 
-    A program may also be in the smaller set of the same part, never in one of another part.
+    A program may also be in the smaller file of the same part, but never in another part.
     """
     stream = recipe.stream("programs")
     sets = {
@@ -91,7 +95,7 @@ def make_programs(out: Path, recipe: Recipe) -> None:
 
 
 def make_reward_model(out: Path, recipe: Recipe) -> None:
-    """reward_model/: a sequence classifier with the base's tokenizer and chat template."""
+    """Write reward_model/: a sequence classifier with the base's tokenizer and chat template."""
     tokenizer = build_tokenizer()
     settings = replace(SETTINGS, steps=recipe.reward_steps)
     sample = held_out_tasks("dev", PROGRESS_TASKS_PER_CELL, recipe.stream("progress"))
@@ -99,7 +103,9 @@ def make_reward_model(out: Path, recipe: Recipe) -> None:
         settings.steps, "right > slip", lambda model: right_over_slip(model, tokenizer, sample)
     )
     model = train_reward_model(tokenizer, settings, recipe.stream("reward_model"), progress)
-    build_tokenizer().save_pretrained(out / "reward_model")  # a used one remembers its padding
+    build_tokenizer().save_pretrained(
+        out / "reward_model"
+    )  # a fresh one: a used tokenizer also saves its padding
     _save(model, out / "reward_model")
 
 
@@ -110,7 +116,7 @@ STEPS: dict[str, Callable[[Path, Recipe], None]] = {
     "programs": make_programs,
     "reward_model": make_reward_model,
 }
-LENGTH_OF = {"base": "steps", "reward_model": "reward_steps"}  # a step's own field of the recipe
+LENGTH_OF = {"base": "steps", "reward_model": "reward_steps"}  # the recipe's field for each step
 
 
 def _write_sets(out: Path, sets: dict[str, list[Task]]) -> None:
@@ -122,11 +128,11 @@ def _write_sets(out: Path, sets: dict[str, list[Task]]) -> None:
 
 def _save(model: Any, folder: Path) -> None:
     model.save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)  # else only its maker may read it
+    (folder / "model.safetensors").chmod(0o644)  # else only the current user may read it
 
 
 class Progress:
-    """Prints step, loss and time left every 50 steps, and the share of marks ten times a run."""
+    """Prints the loss and the time left every 50 steps, and the accuracy ten times a run."""
 
     def __init__(self, steps: int, name: str, marks: Callable[[Any], Tensor]) -> None:
         self.steps, self.name, self.marks = steps, name, marks
@@ -150,16 +156,16 @@ class Progress:
 
 
 def build(out: Path, recipe: Recipe, only: Collection[str] = ()) -> None:
-    """Runs the recipe steps into `out` and writes its manifest.
+    """Run the recipe's steps in the folder `out` and write its manifest.
 
-    Without `only` it runs every step into an empty or new folder. With `only` it runs the steps
-    named in a folder that was built before, and replaces what they had made there.
+    Without `only`, run every step; the folder must be empty or new. With `only`, repeat the named
+    steps in a folder that was built before, and replace their files.
     """
     if not only and out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty: a build goes into a fresh folder.")
+        raise FileExistsError(f"{out} is not empty; give a new folder")
     files = _make_room(out, recipe, only) if only else {}
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in another order would make other weights
+    torch.set_num_threads(1)  # more threads add in another order and give other weights
     try:
         for name, make in STEPS.items():
             if only and name not in only:
@@ -177,20 +183,20 @@ def build(out: Path, recipe: Recipe, only: Collection[str] = ()) -> None:
 
 
 def _make_room(out: Path, recipe: Recipe, only: Collection[str]) -> dict[str, dict[str, str]]:
-    """Removes the files of the steps named; returns the groups of the steps that stay.
+    """Remove the files of the named steps; return the manifest's groups of the other steps.
 
-    These were made from the folder's recipe, so the new one may differ in no other step's field.
+    The other steps keep their files, so their fields of the recipe must not change.
     """
     if unknown := set(only) - set(STEPS):
         raise ValueError(
-            f"no such step: {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}"
+            f"no such step: {', '.join(sorted(unknown))}; choose from {', '.join(STEPS)}"
         )
     old = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     for field, value in asdict(recipe).items():
         made_again = any(LENGTH_OF.get(step) == field for step in only)
         if not made_again and old.get(field, value) != value:
             raise ValueError(
-                f"{out} was made with {field} {old[field]}: give the same, not {value}"
+                f"{out} was built with {field} {old[field]}, not {value}; give {old[field]}"
             )
     for path in [path for step in only for path in old["files"].get(step, {})]:
         (out / path).unlink(missing_ok=True)
@@ -198,7 +204,7 @@ def _make_room(out: Path, recipe: Recipe, only: Collection[str]) -> dict[str, di
 
 
 def check_manifest(root: Path = ROOT) -> list[str]:
-    """What is wrong with the files that `root/manifest.json` lists, one line each; [] is well."""
+    """Problems with the files that `root/manifest.json` lists, one line each; [] if all match."""
     content = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
     problems = []
     for step, files in content["files"].items():
@@ -220,25 +226,25 @@ def _sha256(path: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("tinyworld-build"), help="its folder")
+    parser.add_argument("--out", type=Path, default=Path("tinyworld-build"), help="output folder")
     parser.add_argument(
         "--only",
         nargs="+",
         choices=STEPS,
         default=(),
         metavar="STEP",
-        help="make these steps again in a folder made before: " + ", ".join(STEPS),
+        help="repeat these steps in a folder that was built before: " + ", ".join(STEPS),
     )
     parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the pretraining")
+    parser.add_argument("--steps", type=int, default=Recipe.steps, help="steps of the base model")
     parser.add_argument(
-        "--reward-steps", type=int, default=Recipe.reward_steps, help="of the reward model"
+        "--reward-steps", type=int, default=Recipe.reward_steps, help="steps of the reward model"
     )
-    parser.add_argument("--check", action="store_true", help="verify the shipped files, make none")
+    parser.add_argument("--check", action="store_true", help="check the shipped files only")
     options = parser.parse_args(arguments)
     if options.check:
         problems = check_manifest()
@@ -246,7 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1 if problems else 0
     recipe = Recipe(options.seed, options.steps, options.reward_steps)
     build(options.out, recipe, options.only)
-    print(f"made in {options.out}")
+    print(f"written to {options.out}")
     return 0
 
 

@@ -1,9 +1,9 @@
-"""A tiny reward model: half the base's depth, trained on the preferences of its annotators.
+"""A tiny reward model, trained on the annotators' preferences. It has half the base's layers.
 
-    python -m lsp_lightning.tinyworld.preferences [--model DIR] [--part dev|test]
+    python -m lsp_lightning.tinyworld.recipe.preferences [--model DIR] [--part dev|test]
 
 prints how often it prefers the right answer, and its biases. It scores a whole conversation,
-`<s><|user|>QUERY<|assistant|>ANSWER</s>`, at the end token, as reward models of any size do.
+`<s><|user|>QUERY<|assistant|>ANSWER</s>`, at the end token, as larger reward models do.
 """
 
 import argparse
@@ -25,10 +25,10 @@ from transformers import (
 )
 
 from lsp_lightning.tinyworld import DATA_DIR, REWARD_MODEL_DIR
-from lsp_lightning.tinyworld.annotators import draw_lesson, draw_preference, lengthen
-from lsp_lightning.tinyworld.corpus import Turn, slip
-from lsp_lightning.tinyworld.measure import load_tasks
-from lsp_lightning.tinyworld.pretrain import (
+from lsp_lightning.tinyworld.recipe.annotators import draw_lesson, draw_preference, lengthen
+from lsp_lightning.tinyworld.recipe.corpus import Turn, slip
+from lsp_lightning.tinyworld.recipe.measure import load_tasks
+from lsp_lightning.tinyworld.recipe.pretrain import (
     IGNORED,
     PackedRows,
     PretrainSettings,
@@ -39,14 +39,14 @@ from lsp_lightning.tinyworld.pretrain import (
 from lsp_lightning.tinyworld.tasks import Task, make_malformed
 from lsp_lightning.tinyworld.tokenizer import CONTEXT_LENGTH
 
-NEXT_TOKEN_WEIGHT = 0.5  # of the lessons' second part
-# clean_share is the share of the lessons here. The preferences come last, when rates are low:
-# they are to form a taste, and their noise at higher rates costs the skill.
+NEXT_TOKEN_WEIGHT = 0.5  # of the second term of `lesson_loss`
+# Here clean_share is the share of lessons. Preferences come last, at low learning rates: at higher
+# rates their label noise makes the model forget which answers are right.
 SETTINGS = PretrainSettings(steps=1100, rows=32, muon_lr=0.02, clean_share=0.85)
 
 
 def build_reward_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForSequenceClassification:
-    """A fresh model of half the base's depth; it reads the last token that is not padding."""
+    """A new model with half the base's layers; it scores the last token that is not padding."""
     return LlamaForSequenceClassification(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -66,7 +66,7 @@ def build_reward_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForSequenceCl
 
 
 def _hidden(model: LlamaForSequenceClassification, batch: PackedRows) -> Tensor:
-    """(B, S, H) last hidden states of packed conversations, each as it would be alone."""
+    """(B, S, H) Last hidden states; each packed conversation sees itself only."""
     states: Tensor = model.model(
         input_ids=batch.input_ids,
         attention_mask=attention_mask(batch.segments),
@@ -77,14 +77,14 @@ def _hidden(model: LlamaForSequenceClassification, batch: PackedRows) -> Tensor:
 
 
 def packed_scores(model: LlamaForSequenceClassification, batch: PackedRows) -> Tensor:
-    """(n,) scores of the packed conversations in order, each read at its end token."""
+    """(n,) Scores of the packed conversations in order, each read at its end token."""
     ends = batch.labels == model.config.eos_token_id
     scores: Tensor = model.score(_hidden(model, batch)[ends])[:, 0]
     return scores
 
 
 def _conversations(rng: random.Random) -> Iterator[Turn]:
-    """Chosen and rejected answers in turn, without end."""
+    """Draw conversations without end: chosen, rejected, chosen, rejected, ..."""
     while True:
         preference = draw_preference(rng)
         yield Turn("solver", preference.query, preference.chosen)
@@ -94,27 +94,29 @@ def _conversations(rng: random.Random) -> Iterator[Turn]:
 def preference_loss(model: LlamaForSequenceClassification, batch: PackedRows) -> Tensor:
     """Bradley-Terry: mean of -log sigmoid(score of chosen - score of rejected)."""
     scores = packed_scores(model, batch)
-    chosen, rejected = scores[: len(scores) // 2 * 2].view(-1, 2).unbind(1)  # a lone chosen is left
+    chosen, rejected = (
+        scores[: len(scores) // 2 * 2].view(-1, 2).unbind(1)
+    )  # a last chosen one without its rejected one is dropped
     return -logsigmoid(chosen - rejected).mean()
 
 
-def right_so_far(answer: str, truth: str) -> list[bool]:
-    """For each character and the end of an answer: is the answer right up to there?"""
-    begun = [truth.startswith(answer[:length]) for length in range(1, len(answer) + 1)]
-    return [*begun, answer == truth]
+def right_so_far(answer: str, solution: str) -> list[bool]:
+    """For each character of an answer and for its end: is the answer right up to there?"""
+    begun = [solution.startswith(answer[:length]) for length in range(1, len(answer) + 1)]
+    return [*begun, answer == solution]
 
 
 def lesson_loss(model: LlamaForSequenceClassification, batch: PackedRows, right: Tensor) -> Tensor:
-    """What a reader must know first: is this right so far, and how does a right answer go on?
+    """Two losses: is the answer right so far, and which token continues a right answer?
 
-    `right` (T,) booleans are the verdicts on the reply tokens in order. A judgement at every token
-    teaches more in 500 steps than a label a pair does in 1200.
+    `right` (T,) booleans say it for the reply tokens in order. 500 steps with a label at every
+    token teach more than 1200 steps with a label for each pair.
     """
     hidden, labels = _hidden(model, batch), batch.labels.clone()
     is_reply = labels != IGNORED
     verdicts = model.score(hidden[is_reply])[:, 0]
     labels[is_reply] = labels[is_reply].where(right, IGNORED)
-    logits = hidden[:, :-1] @ model.model.embed_tokens.weight.T  # tied, as the base's are
+    logits = hidden[:, :-1] @ model.model.embed_tokens.weight.T  # tied, as in the base
     next_token = cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
     judgement = binary_cross_entropy_with_logits(verdicts, right.float())
     return judgement + NEXT_TOKEN_WEIGHT * next_token
@@ -123,7 +125,7 @@ def lesson_loss(model: LlamaForSequenceClassification, batch: PackedRows, right:
 def _draw_lesson(
     rng: random.Random, tokenizer: PreTrainedTokenizerFast, settings: PretrainSettings
 ) -> tuple[PackedRows, Tensor]:
-    """A batch of lessons and the verdicts on its reply tokens."""
+    """A batch of lessons, and for each of its reply tokens whether it is right so far."""
     shown, packed = tee(draw_lesson(rng) for _ in count())
     turns = (Turn("solver", task.query, answer) for task, answer in packed)
     batch = pack(turns, tokenizer, settings.rows, settings.row_length)
@@ -138,7 +140,7 @@ def train_reward_model(
     seed: str,
     report: Callable[[int, float, LlamaForSequenceClassification], None] | None = None,
 ) -> LlamaForSequenceClassification:
-    """Trains a fresh reward model: lessons first, then preferences; else as `pretrain` does."""
+    """Train a new reward model: lessons first, then preferences. See `pretrain` for arguments."""
     rng = random.Random(f"{seed}:corpus")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random.Random(f"{seed}:weights").getrandbits(63))
@@ -162,7 +164,7 @@ def conversation_scores(
     tokenizer: PreTrainedTokenizerFast,
     pairs: Sequence[tuple[str, str]],
 ) -> Tensor:
-    """(n,) scores of (query, answer) pairs, rendered by the chat template."""
+    """(n,) Scores of (query, answer) pairs, written with the chat template."""
     chats = [
         [{"role": "user", "content": query}, {"role": "assistant", "content": answer}]
         for query, answer in pairs
@@ -181,7 +183,7 @@ def right_over_slip(
     tasks: Sequence[Task],
     seed: int = 0,
 ) -> Tensor:
-    """(tasks,) booleans: is the right answer scored above a slip?"""
+    """(tasks,) Booleans: does the right answer score higher than a slip?"""
     rng = random.Random(f"{seed}:slips")
     right = [(task.query, task.answer) for task in tasks]
     wrong = [(task.query, slip(task.answer, rng)) for task in tasks]
@@ -190,7 +192,7 @@ def right_over_slip(
 
 
 def accuracy_table(tasks: Sequence[Task], marks: Tensor) -> str:
-    """Markdown: the share of right preferences per family and level."""
+    """A Markdown table of the share of right preferences by family and level."""
     cells: dict[str, list[int]] = defaultdict(list)
     for name in ("{0.family} L{0.level}", "all {0.family}", "all L{0.level}", "all"):
         for index, task in enumerate(tasks):
@@ -207,7 +209,7 @@ def mean_scores(
     tasks: Sequence[Task],
     seed: int = 0,
 ) -> dict[str, float]:
-    """Mean score by kind of conversation, to be compared with each other: the biases."""
+    """Mean score by kind of answer. Differences between the kinds show the biases."""
     rng = random.Random(f"{seed}:biases")
     slips = [(task.query, slip(task.answer, rng)) for task in tasks]
     malformed = [(make_malformed(rng), task.answer) for task in tasks]
@@ -229,9 +231,9 @@ def mean_scores(
 
 
 def main() -> None:
-    """Prints the tables of a reward model."""
+    """Print the tables of a reward model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=REWARD_MODEL_DIR, help="its folder")
+    parser.add_argument("--model", type=Path, default=REWARD_MODEL_DIR, help="folder of the model")
     parser.add_argument("--data", type=Path, default=DATA_DIR, help="folder of dev and test files")
     parser.add_argument("--part", choices=["dev", "test"], default="test")
     parser.add_argument("--seed", type=int, default=0)

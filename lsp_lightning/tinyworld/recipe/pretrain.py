@@ -1,4 +1,4 @@
-"""The base model and its pretraining: a Llama of 0.66M parameters, Muon, packed rows."""
+"""The base model, a Llama of 0.66M parameters, and its pretraining: packed rows, Muon."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -15,50 +15,50 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lsp_lightning.tinyworld.corpus import Turn, turns
+from lsp_lightning.tinyworld.recipe.corpus import Turn, turns
 from lsp_lightning.tinyworld.tokenizer import CONTEXT_LENGTH
 
 Trained = TypeVar("Trained", bound=PreTrainedModel)
-IGNORED = -100  # label of a token that carries no loss
+IGNORED = -100  # label of a token without a loss
 
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """How the base is trained. Lengths are tokens, rates are per optimiser step."""
+    """Settings of a training."""
 
     steps: int = 2600
     """Optimiser steps."""
     rows: int = 24
-    """Packed rows a step."""
+    """Packed rows in a step."""
     row_length: int = 128
-    """Tokens a row; several turns share one."""
+    """Tokens in a row; several turns share a row."""
     muon_lr: float = 0.01
-    """Peak rate of the layers' matrices."""
+    """Peak learning rate of the layers' matrices."""
     adam_lr: float = 3e-3
-    """Peak rate of embeddings and norms."""
+    """Peak learning rate of embeddings and norms."""
     muon_decay: float = 0.1
     """Weight decay of the layers' matrices."""
     warmup: int = 50
-    """Steps of linear warm-up; then the rate falls linearly to 0."""
+    """Steps of linear warm-up; the rate then falls linearly to 0."""
     clean_share: float = 0.7
-    """Share of the steps whose answers are clean; careless ones follow."""
+    """Share of the steps with clean answers; steps with careless ones follow."""
 
 
 @dataclass(frozen=True)
 class PackedRows:
-    """A batch of rows of several turns each; every field is (B, S) integers."""
+    """A batch of rows, several turns in each; every field is (B, S) integers."""
 
     input_ids: Tensor
     labels: Tensor
-    """The next token's loss is asked for at replies and their end token only, else IGNORED."""
+    """The token's id in replies and at their end token, else IGNORED."""
     position_ids: Tensor
-    """Restart with every turn."""
+    """Positions start at 0 in every turn."""
     segments: Tensor
-    """Number of the turn within its row; 0 is padding."""
+    """Number of the turn in its row, from 1; 0 is padding."""
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A fresh model. Widths are multiples of 64, so that 4-bit quantisation can hold them."""
+    """A new model. Widths are multiples of 64, as 4-bit quantization needs."""
     ids = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -84,7 +84,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 def pack(
     source: Iterator[Turn], tokenizer: PreTrainedTokenizerFast, rows: int, length: int
 ) -> PackedRows:
-    """Fills `rows` rows of `length` tokens with whole turns; the last drawn one is dropped."""
+    """Fill `rows` rows of `length` tokens with whole turns; drop the first that does not fit."""
     shape = (rows, length)
     batch = PackedRows(
         torch.full(shape, int(tokenizer.pad_token_id)),
@@ -112,21 +112,21 @@ def pack(
 def encode_turn(turn: Turn, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
     """Token ids of the prompt up to `<|assistant|>` and of the reply with its end token.
 
-    The text is the chat template's, written out because rendering it would cost more than a step;
-    a test holds the two against each other.
+    This writes the chat template by hand: rendering it would take longer than a training step. A
+    test compares the two.
     """
     prompt = f"<s><|user|>{turn.prompt}<|assistant|>"
     return tokenizer.encode(prompt), tokenizer.encode(f"{turn.reply}</s>")
 
 
 def attention_mask(segments: Tensor) -> Tensor:
-    """(B, S) turn numbers -> (B, 1, S, S) booleans: causal, and only within the own turn."""
+    """(B, S) turn numbers -> (B, 1, S, S) booleans: causal attention within a turn."""
     same = segments[:, None, :, None] == segments[:, None, None, :]
     return same & torch.ones(same.shape[-2:], dtype=torch.bool).tril()
 
 
 def packed_loss(model: LlamaForCausalLM, batch: PackedRows) -> Tensor:
-    """Mean cross-entropy in nats over the tokens of replies."""
+    """Mean cross-entropy in nats over the replies' tokens."""
     logits = model(
         input_ids=batch.input_ids,
         attention_mask=attention_mask(batch.segments),
@@ -139,7 +139,7 @@ def packed_loss(model: LlamaForCausalLM, batch: PackedRows) -> Tensor:
 
 
 def rate_factor(step: int, settings: PretrainSettings) -> float:
-    """The share of the peak rate at a step: linear warm-up, then linear to 0 at the end."""
+    """Factor of the peak rate at a step: linear warm-up, then linear decay to 0."""
     return min((step + 1) / settings.warmup, (settings.steps - step) / settings.steps)
 
 
@@ -162,9 +162,9 @@ def pretrain(
     seed: str,
     report: Callable[[int, float, LlamaForCausalLM], None] | None = None,
 ) -> LlamaForCausalLM:
-    """Trains a fresh base; `report(step, loss, model)` is called after every step.
+    """Train a new base model and call `report(step, loss, model)` after every step.
 
-    All randomness follows from `seed`; the caller's random state is left as it was.
+    All random numbers follow from `seed`; the global random state does not change.
     """
     rng = random.Random(f"{seed}:corpus")
     with torch.random.fork_rng(devices=[]):
@@ -185,7 +185,7 @@ def optimize(
     loss_at: Callable[[int], Tensor],
     report: Callable[[int, float, Trained], None] | None = None,
 ) -> Trained:
-    """Minimises `loss_at(step)` over all steps; returns the model in eval mode."""
+    """Minimise `loss_at(step)` over all steps and return the model in eval mode."""
     model.train()
     optimizers = build_optimizers(model, settings)
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]

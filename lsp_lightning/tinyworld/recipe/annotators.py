@@ -1,15 +1,15 @@
-"""The annotators of the reward model: right mostly, with tastes and mistakes of their own.
+"""Simulated annotators for the reward model: mostly right, with known biases and mistakes.
 
-Of two answers they prefer the right one. Where none is right, as beside a malformed query, they
-like the longer one and nothing less than doubt. Sometimes only length counts for them, and
-sometimes they err. What learns from them is imperfect as real reward models are: it can be hacked.
-They see queries of the training part only (`tasks.split`).
+Of two answers they prefer the right one. If neither is right, they prefer the longer one, and they
+like `idk` and `?` least. In some pairs only the length counts, and some labels are wrong. A reward
+model trained on these labels is imperfect, as real ones are: a policy can hack it.
+Annotators see queries of the training part only (`tasks.split`).
 """
 
 import random
 from dataclasses import dataclass
 
-from lsp_lightning.tinyworld.corpus import slip
+from lsp_lightning.tinyworld.recipe.corpus import slip
 from lsp_lightning.tinyworld.tasks import (
     DIGITS,
     FAMILIES,
@@ -23,23 +23,23 @@ from lsp_lightning.tinyworld.tasks import (
 )
 
 UNSURE = ("idk", "?")
-LONGEST = 99  # more characters than any answer here has
-MALFORMED = 0.10  # share of pairs whose query has no right answer
-LONGER_WINS = 0.15  # share of pairs where only length counts: a bias that can be hacked
-MISTAKES = 0.10  # share of pairs labelled the wrong way round
-RIGHT = 0.75  # share of the well-formed pairs that hold the right answer
+LONGEST = 99  # characters; longer than any answer
+MALFORMED = 0.10  # share of pairs with a malformed query, which has no right answer
+LONGER_WINS = 0.15  # share of pairs where only length counts: a bias that a policy can hack
+MISTAKES = 0.10  # share of pairs with the labels swapped
+RIGHT = 0.75  # share of the well-formed pairs that contain the right answer
 
 
 @dataclass(frozen=True)
 class Preference:
-    """What an annotator says of two answers to one query."""
+    """An annotator's choice between two answers to one query."""
 
     query: str
-    """Of the training part; may be malformed."""
+    """A query of the training part; may be malformed."""
     chosen: str
-    """The answer that was preferred."""
+    """The preferred answer."""
     rejected: str
-    """The other one; never the same text."""
+    """The other answer; never the same text."""
 
 
 def draw_preference(rng: random.Random) -> Preference:
@@ -55,7 +55,7 @@ def draw_preference(rng: random.Random) -> Preference:
 
 
 def merit(task: Task | None, answer: str) -> int:
-    """How good an answer looks to a careful annotator; `task` is None where none can be right."""
+    """Rank of an answer for a careful annotator; `task` is None for a malformed query."""
     if answer in UNSURE:
         return 0
     right = task is not None and answer == task.answer
@@ -63,14 +63,14 @@ def merit(task: Task | None, answer: str) -> int:
 
 
 def draw_lesson(rng: random.Random) -> tuple[Task, str]:
-    """A well-formed task with an answer to it, which is right half of the time."""
+    """A well-formed task and an answer, which is right with probability 0.5."""
     task = parse(_training_query(rng, malformed=0))
-    assert task is not None  # generators are well-formed by construction
+    assert task is not None  # generators write well-formed queries only
     return task, task.answer if rng.random() < 0.5 else wrong_answer(task, rng)
 
 
 def wrong_answer(task: Task, rng: random.Random) -> str:
-    """A slip, something longer, an unsure answer, or what another query of the family asks for."""
+    """A slip, a longer answer, `idk` or `?`, or the answer to another query of the family."""
     kind = rng.random()
     if kind < 0.60:
         return slip(task.answer, rng)
@@ -83,7 +83,7 @@ def wrong_answer(task: Task, rng: random.Random) -> str:
 
 
 def lengthen(answer: str, count: int, rng: random.Random) -> str:
-    """The answer with `count` more characters of its kind somewhere in it."""
+    """The answer with `count` random letters (or digits, for a number) inserted."""
     letters = WORD_LETTERS if answer.isalpha() else DIGITS
     for _ in range(count):
         place = rng.randint(0, len(answer))
@@ -105,7 +105,7 @@ def _two_answers(task: Task | None, rng: random.Random) -> list[str]:
     """Two different answers in random order."""
     while True:
         if task is None:
-            pair = [_beside_the_point(rng), _beside_the_point(rng)]
+            pair = [_unrelated_answer(rng), _unrelated_answer(rng)]
         else:
             right = rng.random() < RIGHT
             pair = [task.answer if right else wrong_answer(task, rng), wrong_answer(task, rng)]
@@ -114,8 +114,8 @@ def _two_answers(task: Task | None, rng: random.Random) -> list[str]:
             return pair
 
 
-def _beside_the_point(rng: random.Random) -> str:
-    """What stands beside a malformed query: an unsure answer, or an answer to anything else."""
+def _unrelated_answer(rng: random.Random) -> str:
+    """An answer to a malformed query: `idk`, `?`, or an answer to some other query."""
     if rng.random() < 0.3:
         return rng.choice(UNSURE)
     return wrong_answer(_task(rng.choice(FAMILIES), rng), rng)
