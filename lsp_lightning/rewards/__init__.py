@@ -12,6 +12,7 @@ from lsp_lightning.rewards.scoring import (
     in_unit_range,
     is_binary,
     judge_playout,
+    require_unit_range,
     score_all,
 )
 from lsp_lightning.rewards.self_reward import SelfReward
@@ -46,5 +47,6 @@ __all__ = [
     "in_unit_range",
     "is_binary",
     "judge_playout",
+    "require_unit_range",
     "score_all",
 ]

@@ -1,4 +1,4 @@
-"""A reward from any function of a query and its answers."""
+"""A reward that calls a function of a query and its answers."""
 
 import inspect
 import math
@@ -15,18 +15,25 @@ GroupFunction = Callable[[str, Sequence[str], object], Sequence[float | None]]
 
 
 class FunctionReward(Reward):
-    """Your own function as a reward: ``function: my_package.my_score`` in a config.
+    """Uses a function as a reward: ``function: my_package.my_score`` in a config.
 
-    It is called once for each query, ``my_score(query, answers, solution)``, and returns a number
-    for each answer, or None for one that it cannot judge.
+    The function is called once for each query, as ``my_score(query, answers, solution)``. It
+    returns a number for each answer, or None for an answer that it cannot judge. ``solution`` is
+    the known answer or tests from the file of queries, or None.
 
     Args:
         function: dotted path in a config, the function itself in Python.
-        weight: factor in the sum of its kind.
-        name: what it is called in metrics and transcripts; by default the function's name.
-        enters: where it enters, see :class:`lsp_lightning.rewards.base.Reward`.
-        span: the lowest and the highest score it can give, where it has such.
+        weight: see :class:`lsp_lightning.rewards.base.Reward`.
+        name: the name in metrics and transcripts; by default the function's name.
+        enters: see :class:`lsp_lightning.rewards.base.Reward`.
+        span: the lowest and the highest number that the function can return, if it has limits.
         standardize: see :class:`lsp_lightning.rewards.base.Reward`.
+        binary: whether the function returns only 0 and 1. Held-out scores are then the share of
+            tasks solved, and ``span`` is 0 to 1.
+        comparable: whether numbers of different calls can be compared: of two answers to one query,
+            the one with the higher number is better. Held-out scores are then win rates against
+            the reference. Leave it False if the function compares the answers of a call with each
+            other (a rank, say). Then held-out scores are the mean of the numbers.
     """
 
     def __init__(
@@ -37,6 +44,8 @@ class FunctionReward(Reward):
         enters: AnswerEnters = "task",
         span: tuple[float, float] | None = None,
         standardize: bool = False,
+        binary: bool = False,
+        comparable: bool = False,
     ) -> None:
         label: str = name or getattr(function, "__name__", "") or type(function).__name__
         super().__init__(weight, label, require_answers(enters, label), standardize)
@@ -46,18 +55,21 @@ class FunctionReward(Reward):
             raise ConfigError(
                 "model.rewards.FunctionReward.function",
                 f"{label!r} cannot be called with (query, answers, solution): {error}",
-                "give a function of these three",
+                "write a function with these three parameters",
             ) from error
         if span is not None and not span[0] < span[1]:
-            raise ConfigError("model.rewards.FunctionReward.span", f"is {span}", "give low, high")
+            key = "model.rewards.FunctionReward.span"
+            raise ConfigError(key, f"is {span}", "set the lowest and the highest number")
         self.function = function
-        self.span = span
+        self.span = (0.0, 1.0) if binary and span is None else span
+        self.binary = binary
+        self.comparable = comparable
 
     def score(self, playout: Playout) -> Tensor:
-        """The function's numbers, (N, G); NaN for a query at which it raised.
+        """The function's numbers, (N, G); NaN for the queries for which it raised.
 
         Raises:
-            RewardError: it raised at all of them.
+            RewardError: it raised for all queries.
         """
         groups = playout.spoken_groups()
 

@@ -1,4 +1,4 @@
-"""The running mean and variance that standardise a reward."""
+"""Running mean and variance, to standardise a reward."""
 
 from dataclasses import dataclass
 
@@ -8,20 +8,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RunningScale:
-    """Mean and variance of all scores seen so far, merged batch by batch.
+    """Mean and variance of all scores seen so far, updated batch by batch.
 
-    The update is that of Chan, Golub and LeVeque (1979), in Python's double precision.
+    The update is by Chan, Golub and LeVeque (1979), in double precision.
     """
 
     count: int = 0
-    """How many scores."""
+    """Number of scores."""
     mean: float = 0.0
     """Their mean."""
     squares: float = 0.0
     """Sum of their squared distances from the mean."""
 
     def with_scores(self, scores: Tensor) -> "RunningScale":
-        """The scale with more scores seen; NaN does not count."""
+        """The scale after more scores; NaN does not count."""
         known = scores[~scores.isnan()].double()
         if known.numel() == 0:
             return self
@@ -36,11 +36,11 @@ class RunningScale:
 
     @property
     def std(self) -> float:
-        """Standard deviation of the scores seen; 0 before there are two different ones."""
+        """Standard deviation of the scores; 0 unless two of them differ."""
         return float((self.squares / self.count) ** 0.5) if self.count else 0.0
 
     def apply(self, scores: Tensor) -> Tensor:
-        """Scores less the mean, over the standard deviation; 0 where they have none."""
+        """(scores - mean) / std, or 0 if the standard deviation is 0; NaN stays NaN."""
         if self.std == 0:
             return torch.where(scores.isnan(), scores, 0.0)
         return (scores - self.mean) / self.std

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.functional import UNIT_RANGE_OBJECTIVES, ChallengerObjective
 from lsp_lightning.rewards.base import Enters, Judgement, Reward, RewardError
 from lsp_lightning.types import Playout
 
@@ -113,7 +112,7 @@ def _checked_scores(reward: Reward, scores: object, shape: tuple[int, ...]) -> T
     if reward.binary and not ((scores == 0) | (scores == 1) | scores.isnan()).all():
         raise RewardError(
             f"reward {reward.name!r} has binary = True, but returned a score other than 0 and 1; "
-            "set binary to False"
+            "set binary = False in the reward or its verifier"
         )
     low, high = reward.span or (-math.inf, math.inf)
     if ((scores < low - _ROUNDING) | (scores > high + _ROUNDING)).any():
@@ -136,13 +135,8 @@ def fill_unjudged(scores: Tensor) -> Tensor:
     return torch.where(known, scores, means)
 
 
-def check_rewards(
-    rewards: Sequence[Reward], objective: ChallengerObjective = "learnability"
-) -> None:
-    """Raise ConfigError unless these rewards make a game for this objective.
-
-    It needs a task reward with a weight, names that differ, and the range that the objective takes.
-    """
+def check_rewards(rewards: Sequence[Reward]) -> None:
+    """Raise ConfigError unless there is a task reward with a weight and all names differ."""
     key = "model.rewards"
     if not _task(rewards):
         raise ConfigError(
@@ -154,11 +148,15 @@ def check_rewards(
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(key, f"two rewards are named {name!r}", "set init_args.name of one")
-    if objective in UNIT_RANGE_OBJECTIVES and not in_unit_range(rewards):
+
+
+def require_unit_range(rewards: Sequence[Reward], key: str) -> None:
+    """Raise ConfigError, naming ``key``, unless R always lies in [0, 1]."""
+    if not in_unit_range(rewards):
         raise ConfigError(
-            "model.challenger_objective",
-            f"{objective!r} needs task rewards in [0, 1]",
-            "use learnability or minimax, or rewards with that range",
+            key,
+            "needs task rewards in [0, 1]",
+            "use Learnability or Paper, or rewards with that range",
         )
 
 

@@ -1,10 +1,10 @@
-"""Rewards that a program decides."""
+"""Rewards that a program decides, and the base class of such programs."""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -20,91 +20,122 @@ from lsp_lightning.rewards.base import (
 )
 from lsp_lightning.types import Playout
 
+Info = Mapping[str, str | float]
+_NO_INFO: Info = {}
+
 
 @dataclass(frozen=True)
 class Group:
     """A query with its answers, as a verifier sees them."""
 
     query: str
-    """What was asked."""
+    """The query."""
     answers: tuple[str, ...]
     """G answers, without a model's thinking."""
     solution: object | None = None
-    """What is known of the query beforehand, or None."""
+    """The known answer or tests of the query, or None."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a verifier makes of a group."""
+    """What a verifier returns for a group. Use one of the four constructors below."""
 
-    scores: Sequence[float]
-    """G scores in [0, 1]; NaN where the verifier's own means failed."""
-    info: Mapping[str, str | float] | None = field(default_factory=dict)
-    """What is known of the query; None where it is malformed: then all scores are 0."""
-    undecided: bool = False
-    """NaN is what was found (no majority, say), and no failure."""
+    scores: tuple[float, ...]
+    """G scores in [0, 1]; NaN for an answer that could not be judged."""
+    info: Info
+    """What was found out about the query, to be logged."""
+    kind: Literal["scored", "malformed", "unjudged", "undecided"]
+    """Which constructor made it."""
+
+    @classmethod
+    def of(cls, scores: Sequence[float], info: Info = _NO_INFO) -> Self:
+        """A score in [0, 1] for each answer; NaN if the verifier failed at this one."""
+        return cls(tuple(scores), info, "scored")
+
+    @classmethod
+    def malformed(cls, count: int) -> Self:
+        """The query has no right answer, so all ``count`` answers get 0."""
+        return cls((0.0,) * count, _NO_INFO, "malformed")
+
+    @classmethod
+    def unjudged(cls, count: int, info: Info = _NO_INFO) -> Self:
+        """The verifier failed (a timeout, a crash), so all ``count`` scores are NaN."""
+        return cls((math.nan,) * count, info, "unjudged")
+
+    @classmethod
+    def undecided(cls, count: int, info: Info = _NO_INFO) -> Self:
+        """The verifier worked and found no result (no majority, say): NaN for all ``count``.
+
+        A round in which all groups are undecided or unjudged is no error if one is undecided.
+        """
+        return cls((math.nan,) * count, info, "undecided")
 
 
 class Verifier(ABC):
-    """A check of answers, as a pure function of texts."""
+    """Checks answers by a program. To write one, subclass it and override :meth:`check`.
 
-    #: Whether scores are 0 or 1 only.
+    Use it as ``VerifiableReward(MyVerifier())``. The same texts must always get the same scores.
+    """
+
+    #: Whether every score is 0 or 1. Set it to False if your scores lie between.
     binary: bool = True
-    #: Whether nothing can be told without a solution for each query.
+    #: Whether it can check nothing without a solution.
     needs_solution: bool = False
 
     @abstractmethod
     def check(self, query: str, answers: Sequence[str], solution: object | None) -> list[float]:
-        """A score in [0, 1] for each answer to one query; NaN where our own means failed.
+        """Return a score from 0 (wrong) to 1 (right) for each answer to one query.
 
-        A malformed query has no right answer: 0 for all.
+        Return 0 for all if the query is malformed: it has no right answer. Return NaN for an
+        answer if the verifier itself failed (timeout, crash). If it raises, the whole group counts
+        as not judged.
+
+        Args:
+            query: the query.
+            answers: G answers, without a model's thinking.
+            solution: the known answer or tests from the file of queries, or None.
         """
 
-    def describe(self, query: str) -> Mapping[str, str | float] | None:
-        """What is known of a query (its level, its family ...); None where it is malformed."""
-        return {}
+    def describe(self, query: str) -> Info | None:
+        """What to log about a query (its level, its family), or None if it is malformed."""
+        return _NO_INFO
 
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
-        """A verdict on each group of a round."""
+        """A verdict for each group of a round, by :meth:`check` and :meth:`describe`."""
 
-        def verdict(group: Group) -> Verdict:
+        def checked(group: Group) -> tuple[list[float], Info | None]:
             scores = self.check(group.query, group.answers, group.solution)
-            return Verdict(scores, self.describe(group.query))
+            return scores, self.describe(group.query)
 
-        def unknown(group: Group) -> Verdict:
-            return Verdict([math.nan] * len(group.answers))
+        def unknown(group: Group) -> tuple[list[float], Info | None]:
+            return [math.nan] * len(group.answers), _NO_INFO
 
-        return each(groups, verdict, unknown, lambda group: group.query)
+        return [_verdict(*c) for c in each(groups, checked, unknown, lambda group: group.query)]
 
     def prefetch(  # noqa: B027 - optional
         self, query: str, answer: str | None, solution: object | None
     ) -> None:
-        """Begin slow work on what will be judged soon, see :meth:`Reward.prefetch`."""
+        """Start slow work while the GPU still samples, see :meth:`Reward.prefetch`."""
 
     def prepare(self) -> None:  # noqa: B027 - optional
-        """Find out, before any model is loaded, whether what it needs is there.
-
-        Raises:
-            ConfigError: it is not.
-        """
+        """Raise ConfigError unless what it needs is installed; called before a model is loaded."""
 
     def require(self, solution: object | None) -> None:  # noqa: B027 - optional
-        """Whether a query's solution can be used; called for all that are known beforehand.
+        """Raise ValueError unless it can use this solution; called for each one that is known.
 
-        Raises:
-            ValueError: it cannot; the message goes on "the solution of this query ...".
+        The message continues "the solution of 'this query' ...".
         """
 
     def close(self) -> None:  # noqa: B027 - optional
-        """Give back what it holds (processes); it may be used again."""
+        """Stop what it has started (processes). It may be used again."""
 
 
 class RoundVerifier(Verifier):
-    """A verifier that does better with a whole round at once: it runs processes side by side."""
+    """A verifier that checks a whole round at once, to run processes side by side."""
 
     @abstractmethod
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
-        """A verdict on each group of a round."""
+        """A verdict for each group of a round."""
 
     def check(self, query: str, answers: Sequence[str], solution: object | None) -> list[float]:
         """The scores of one group."""
@@ -112,15 +143,13 @@ class RoundVerifier(Verifier):
 
 
 class VerifiableReward(Reward):
-    """R = 1 for an answer that the verifier proves right, 0 for a wrong one.
+    """R = 1 for an answer that the verifier finds right, 0 for a wrong one.
 
     Args:
-        verifier: what decides.
-        weight: factor in the sum of its kind; 0 only logs it.
-        name: what it is called in metrics and transcripts.
-        enters: where it enters, see :class:`lsp_lightning.rewards.base.Reward`.
-        binary: whether its scores are 0 or 1 only; None asks the verifier.
-        standardize: see :class:`lsp_lightning.rewards.base.Reward`.
+        verifier: decides which answers are right.
+        weight: see :class:`lsp_lightning.rewards.base.Reward`.
+        name: the name in metrics and transcripts.
+        enters: see :class:`lsp_lightning.rewards.base.Reward`.
     """
 
     span = (0.0, 1.0)
@@ -131,18 +160,16 @@ class VerifiableReward(Reward):
         weight: float = 1.0,
         name: str = "verifiable",
         enters: AnswerEnters = "task",
-        binary: bool | None = None,
-        standardize: bool = False,
     ) -> None:
-        super().__init__(weight, name, require_answers(enters, name), standardize)
+        super().__init__(weight, name, require_answers(enters, name))
         self.verifier = verifier
-        self.binary = verifier.binary if binary is None else binary
+        self.binary = verifier.binary
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Prepare the verifier and show it all solutions that are known, before a model is loaded.
+        """Prepare the verifier and check all known solutions, before any model is loaded.
 
         Raises:
-            ConfigError: something it needs is missing, or it cannot use one of the solutions.
+            ConfigError: something that it needs is missing, or it cannot use a solution.
         """
         super().setup(trainer, pl_module, stage)
         data: Any = getattr(trainer, "datamodule", None)
@@ -150,7 +177,7 @@ class VerifiableReward(Reward):
         if self.verifier.needs_solution and getattr(source, "selfplay", False):
             raise ConfigError(
                 "data.queries",
-                f"a Challenger writes no solutions, and {type(self.verifier).__name__} needs them",
+                f"{type(self.verifier).__name__} needs solutions, and a Challenger writes none",
                 "use a PromptFile",
             )
         self.verifier.prepare()
@@ -158,37 +185,49 @@ class VerifiableReward(Reward):
             data.check_solutions(self.verifier.require)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """End what the verifier has started."""
+        """Stop what the verifier has started."""
         self.verifier.close()
 
     def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:
-        """Let the verifier begin."""
+        """Let the verifier start its work."""
         self.verifier.prefetch(query, answer, solution)
 
     def score(self, playout: Playout) -> Judgement:
-        """The scores, ``malformed``, and whatever the verifier knows of each query."""
+        """The verifier's scores, (N, G), with ``malformed`` and what it tells about each query.
+
+        Raises:
+            RewardError: a verdict has not G scores.
+        """
+        groups = zip(playout.query_texts, playout.spoken_groups(), strict=True)
         verdicts = self.verifier.judge(
             [
                 Group(query, answers, playout.solution(i))
-                for i, (query, answers) in enumerate(
-                    zip(playout.query_texts, playout.spoken_groups(), strict=True)
-                )
+                for i, (query, answers) in enumerate(groups)
             ]
         )
         for verdict in verdicts:
-            if verdict.info is None and any(verdict.scores):
-                raise RewardError("a verifier pays for a query that it calls malformed")
             if len(verdict.scores) != playout.group_size:
                 raise RewardError(
                     f"a verdict has {len(verdict.scores)} scores for {playout.group_size} answers"
                 )
-        known = [verdict.info for verdict in verdicts]
-        names = sorted({name for info in known if info for name in info})
+        names = sorted({name for verdict in verdicts for name in verdict.info})
         return Judgement(
-            scores=torch.tensor([list(verdict.scores) for verdict in verdicts]),
-            undecided=any(verdict.undecided for verdict in verdicts),
+            scores=torch.tensor([verdict.scores for verdict in verdicts]),
+            undecided=any(verdict.kind == "undecided" for verdict in verdicts),
             query_info={
-                "malformed": tuple(info is None for info in known),
-                **{name: tuple((info or {}).get(name) for info in known) for name in names},
+                "malformed": tuple(verdict.kind == "malformed" for verdict in verdicts),
+                **{name: tuple(verdict.info.get(name) for verdict in verdicts) for name in names},
             },
         )
+
+
+def _verdict(scores: Sequence[float], info: Info | None) -> Verdict:
+    """The verdict by what :meth:`Verifier.check` and :meth:`Verifier.describe` have returned."""
+    if info is not None:
+        return Verdict.of(scores, info)
+    if any(scores):
+        raise RewardError(
+            "describe says that a query is malformed, but check gives an answer to it more than 0; "
+            "return 0 for all its answers"
+        )
+    return Verdict.malformed(len(scores))

@@ -1,4 +1,4 @@
-"""Verifiers: programs that prove answers right or wrong."""
+"""Verifiers: programs that decide whether answers are right."""
 
 from lsp_lightning.rewards.verifiers.code import CodeVerifier
 from lsp_lightning.rewards.verifiers.instructions import InstructionVerifier

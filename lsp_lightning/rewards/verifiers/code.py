@@ -1,7 +1,7 @@
-"""Code: does the answer's function do what the tests say?"""
+"""Code: does the function in the answer pass the tests?"""
 
+import math
 from collections.abc import Sequence
-from math import nan
 
 from lsp_lightning.checks.code import FunctionTests, code_block, read_tests, same_value
 from lsp_lightning.rewards.verifiable import Group, RoundVerifier, Verdict
@@ -9,13 +9,14 @@ from lsp_lightning.sandbox import MontySandbox, Outcome, Program, Sandbox
 
 
 class CodeVerifier(RoundVerifier):
-    """1 for code whose function returns what every test expects, 0 for all else.
+    """1 if the function in the answer returns the expected value in every test, else 0.
 
-    The code runs in a sandbox that never sees what is expected; what it returns is compared here,
-    as plain values of exact types. An exit, a crash, a time-out or a forged line is no pass.
+    The code runs in a sandbox that never sees the expected values. Its return values are compared
+    outside of it, as plain values of exact types. An exit, a crash, a timeout or a forged line
+    fails the test.
 
     Args:
-        sandbox: where it runs; by default Monty, which speaks a part of Python.
+        sandbox: where the code runs; by default Monty, which knows a subset of Python.
     """
 
     needs_solution = True
@@ -24,24 +25,24 @@ class CodeVerifier(RoundVerifier):
         self._sandbox = sandbox if sandbox is not None else MontySandbox()
 
     def prepare(self) -> None:
-        """Probe the sandbox."""
+        """Raise ConfigError unless the sandbox works."""
         self._sandbox.prepare()
 
     def close(self) -> None:
-        """End the sandbox's processes."""
+        """Stop the sandbox's processes."""
         self._sandbox.close()
 
     def require(self, solution: object | None) -> None:
-        """References are tests, see :func:`lsp_lightning.checks.code.read_tests`."""
+        """Raise ValueError unless it is tests, see :func:`lsp_lightning.checks.code.read_tests`."""
         read_tests(solution)
 
     def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:
-        """Run the answer's code."""
+        """Start to run the code in the answer."""
         if answer is not None:
             self._sandbox.prefetch(_program(answer, read_tests(solution)))
 
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
-        """All programs of the round, side by side."""
+        """Run all programs of the round, side by side."""
         tests = [read_tests(group.solution) for group in groups]
         programs = [
             _program(answer, test)
@@ -50,13 +51,13 @@ class CodeVerifier(RoundVerifier):
         ]
         outcomes = iter(self._sandbox.run_all(programs))
         return [
-            Verdict([_score(next(outcomes), test) for _ in group.answers])
+            Verdict.of([_score(next(outcomes), test) for _ in group.answers])
             for group, test in zip(groups, tests, strict=True)
         ]
 
 
 def _program(answer: str, tests: FunctionTests) -> Program:
-    """What is run of an answer."""
+    """The program that runs an answer's function on the tests' arguments."""
     return Program(
         code_block(answer, defines=tests.function),
         tests.function,
@@ -65,9 +66,9 @@ def _program(answer: str, tests: FunctionTests) -> Program:
 
 
 def _score(outcome: Outcome | None, tests: FunctionTests) -> float:
-    """1 where every call returned what its test expects; NaN where the sandbox itself failed."""
+    """1 if every call returned the expected value, else 0; NaN if the sandbox itself failed."""
     if outcome is None:
-        return nan
+        return math.nan
     return float(
         outcome.status == "ok"
         and len(outcome.values) == len(tests.cases)

@@ -1,4 +1,4 @@
-"""Instructions: does the answer keep the constraints that the query states?"""
+"""Instructions: does the answer satisfy the constraints that the query states?"""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,14 +7,14 @@ from lsp_lightning.rewards.verifiable import Verifier
 
 
 class InstructionVerifier(Verifier):
-    """1 for an answer that keeps every constraint in the query's ``Constraints:`` block.
+    """1 for an answer that satisfies every constraint in the query's ``Constraints:`` block.
 
-    A query without such a block, with a line that is not understood, or with constraints that
-    contradict each other is malformed. Whether the answer makes sense beside them is not seen:
-    add a SelfReward.
+    A query without this block, with an unknown constraint, or with constraints that contradict each
+    other is malformed. The constraints do not tell whether the answer makes sense: add a SelfReward
+    for that.
 
     Args:
-        partial: the share of constraints that hold, instead of all or nothing.
+        partial: score the share of satisfied constraints instead of all or nothing.
     """
 
     def __init__(self, partial: bool = False) -> None:
@@ -22,7 +22,7 @@ class InstructionVerifier(Verifier):
         self.binary = not partial
 
     def check(self, query: str, answers: Sequence[str], solution: object | None) -> list[float]:
-        """The answers' scores; 0 for all where the query is malformed."""
+        """The scores of the answers; 0 for all if the query is malformed."""
         constraints = parse_constraints(query)
         if constraints is None:
             return [0.0] * len(answers)
@@ -33,7 +33,7 @@ class InstructionVerifier(Verifier):
         return shares if self._partial else [float(share == 1) for share in shares]
 
     def describe(self, query: str) -> Mapping[str, str | float] | None:
-        """How many constraints there are and the first one's kind; None where malformed."""
+        """The number of constraints and the kind of the first one; None if malformed."""
         constraints = parse_constraints(query)
         if constraints is None:
             return None

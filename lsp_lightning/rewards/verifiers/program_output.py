@@ -1,8 +1,7 @@
-"""Program output: the query is a program, the answer is what it prints."""
+"""Program output: the query is a program, the right answer is what it prints."""
 
 import re
 from collections.abc import Sequence
-from math import nan
 
 from lsp_lightning.checks.code import code_block
 from lsp_lightning.errors import require_at_least
@@ -10,8 +9,8 @@ from lsp_lightning.rewards.verifiable import Group, RoundVerifier, Verdict
 from lsp_lightning.sandbox import MontySandbox, Outcome, Program, Sandbox
 
 _KEY = "model.rewards.VerifiableReward.verifier.ProgramOutputVerifier"
-#: Where chance, clocks and addresses come from. A net with holes (running again finds most of the
-#: rest) that also catches a few innocents: a program lost costs less than a coin that is paid.
+#: Sources of randomness, time and addresses. It misses some (running in several worlds finds most
+#: of these) and refuses a few harmless programs: paying for a random program would cost more.
 _CHANCE = re.compile(
     r"^[^\n#]*\b(?:import|from)\b[^\n]*\b(?:random|secrets|time|datetime|uuid|os|importlib)\b"
     r"|\b(?:__import__|id|hash)\s*\(|\burandom\b|\bobject\s*\(\s*\)",
@@ -20,42 +19,44 @@ _CHANCE = re.compile(
 
 
 class ProgramOutputVerifier(RoundVerifier):
-    """Verifiable self-play without data: the Challenger writes programs, the Solver runs them.
+    """Verifiable self-play without data: the Challenger writes programs, the Solver predicts them.
 
-    The truth is what the sandbox prints when it runs the query's last fenced block, or the whole
-    query if it has none. A query that does not run, prints nothing, asks for chance or the time, or
-    prints something else in another world (with other seeds) is malformed: a coin would be the best
-    query that ``learnability`` knows. An answer is right if it is what was printed, up to white
-    space at the ends of its lines; where it has a fenced block, that block counts.
+    The sandbox runs the last fenced block of the query, or the whole query if it has none. An
+    answer is right if it equals what the program printed, except for white space at the ends of
+    lines. If the answer has a fenced block, that block counts.
 
-    Monty prints some things otherwise than CPython (sets in order of insertion, rounded halves):
-    where that matters, use the BubblewrapSandbox.
+    A query is malformed if it does not run, prints nothing, uses randomness or the time, or prints
+    something else in another world (with other random seeds): otherwise a random program would
+    maximise ``learnability``.
+
+    Monty prints some things differently from CPython (sets in order of insertion, rounded halves).
+    If that matters, use the BubblewrapSandbox.
 
     Args:
-        sandbox: where programs run; by default Monty, which speaks a part of Python.
-        max_output: characters; programs that print more are malformed.
-        worlds: in how many worlds a program must print the same.
+        sandbox: where programs run; by default Monty, which knows a subset of Python.
+        max_output: most characters that a program may print; with more it is malformed.
+        worlds: number of worlds in which a program must print the same.
     """
 
     def __init__(
         self, sandbox: Sandbox | None = None, max_output: int = 1000, worlds: int = 5
     ) -> None:
-        require_at_least(worlds, 2, f"{_KEY}.worlds", "prints are compared")
+        require_at_least(worlds, 2, f"{_KEY}.worlds", "outputs are compared")
         require_at_least(max_output, 1, f"{_KEY}.max_output", "a program must print something")
         self._sandbox = sandbox if sandbox is not None else MontySandbox()
         self._max_output = max_output
         self._worlds = worlds
 
     def prepare(self) -> None:
-        """Probe the sandbox."""
+        """Raise ConfigError unless the sandbox works."""
         self._sandbox.prepare()
 
     def close(self) -> None:
-        """End the sandbox's processes."""
+        """Stop the sandbox's processes."""
         self._sandbox.close()
 
     def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:
-        """Run the query in its first world, and where it has printed something, in the others."""
+        """Start to run the query in one world; in the others once it has printed something."""
         source = code_block(query)
         if answer is None:
             self._sandbox.prefetch(Program(source))
@@ -64,7 +65,7 @@ class ProgramOutputVerifier(RoundVerifier):
                 self._sandbox.prefetch(Program(source, world=world))
 
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
-        """Each query's program is run, in several worlds; what it prints decides its answers."""
+        """Run each query in several worlds and compare the answers with its output."""
         sources = [code_block(group.query) for group in groups]
         firsts = self._sandbox.run_all([Program(source) for source in sources])
         sound = [i for i, first in enumerate(firsts) if self._printed(sources[i], first)]
@@ -81,7 +82,7 @@ class ProgramOutputVerifier(RoundVerifier):
         ]
 
     def _printed(self, source: str, outcome: Outcome | None) -> str:
-        """What a program has printed; nothing where it is malformed by what is seen already."""
+        """What a program has printed, or "" if that shows already that it is malformed."""
         if outcome is None or outcome.status != "ok" or _CHANCE.search(source):
             return ""
         printed = _lines(outcome.output)
@@ -95,15 +96,16 @@ class ProgramOutputVerifier(RoundVerifier):
         others: Sequence[Outcome | None] | None,
     ) -> Verdict:
         if first is None or (others is not None and None in others):
-            return Verdict([nan] * len(group.answers))
+            return Verdict.unjudged(len(group.answers))
         if others is None or any(other != first for other in others):
-            return Verdict([0.0] * len(group.answers), info=None)
+            return Verdict.malformed(len(group.answers))
         printed = _lines(first.output)
         scores = [float(_lines(code_block(answer)) == printed) for answer in group.answers]
         statements = re.split(r"[;\n]+", source.strip(" ;\n"))
-        return Verdict(scores, {"statements": len(statements), "output_characters": len(printed)})
+        info = {"statements": len(statements), "output_characters": len(printed)}
+        return Verdict.of(scores, info)
 
 
 def _lines(text: str) -> str:
-    """The text without white space at the ends of its lines and without empty ends."""
+    """The text without white space at the ends of lines and without empty lines at both ends."""
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
