@@ -1,7 +1,7 @@
 """Language Self-Play on PyTorch Lightning: data-free RL for language models on one consumer GPU.
 
-One language model plays Challenger (writes queries that the Solver does badly at) and Solver
-(answers them). Names load when they are first used, so that importing the package is fast.
+One language model plays two roles: the Challenger writes queries that the Solver finds hard, and
+the Solver answers them. Names load on first use, so importing the package is fast.
 """
 
 from importlib import import_module
@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Band": "game.objectives",
     "BubblewrapSandbox": "sandbox",
     "Challenger": "game.queries",
     "CodeVerifier": "rewards.verifiers",
     "ConfigError": "errors",
     "FormReward": "rewards",
+    "Frontier": "game.objectives",
     "FrozenPlayer": "game.player",
     "FunctionReward": "rewards",
     "InstructionVerifier": "rewards.verifiers",
     "JudgeReward": "rewards",
+    "Judgement": "rewards",
+    "Learnability": "game.objectives",
     "LengthReward": "rewards",
     "LocalEngine": "generation",
     "LocalRollouts": "generation",
@@ -26,12 +30,16 @@ _HOME = {
     "MathVerifier": "rewards.verifiers",
     "MontySandbox": "sandbox",
     "NoveltyReward": "rewards",
-    "PayoffSettings": "game.payoffs",
+    "Objective": "game.objectives",
+    "Paper": "game.objectives",
     "Player": "game.player",
     "Policy": "models.policy",
     "PreferenceReward": "rewards",
     "ProgramOutputVerifier": "rewards.verifiers",
     "PromptFile": "game.queries",
+    "Query": "game.queries",
+    "QueryBatch": "game.queries",
+    "QuerySource": "game.queries",
     "Reward": "rewards",
     "Sampling": "types",
     "SelfPlayDataModule": "datamodule",
@@ -40,8 +48,8 @@ _HOME = {
     "ServedRollouts": "generation",
     "VerifiableReward": "rewards",
     "Verifier": "rewards",
+    "Written": "types",
     "play_round": "game.round",
-    "round_advantages": "game.payoffs",
 }
 
 __all__ = sorted(_HOME)
@@ -49,12 +57,18 @@ __all__ = sorted(_HOME)
 if TYPE_CHECKING:
     from lsp_lightning.datamodule import SelfPlayDataModule as SelfPlayDataModule
     from lsp_lightning.errors import ConfigError as ConfigError
-    from lsp_lightning.game.payoffs import PayoffSettings as PayoffSettings
-    from lsp_lightning.game.payoffs import round_advantages as round_advantages
+    from lsp_lightning.game.objectives import Band as Band
+    from lsp_lightning.game.objectives import Frontier as Frontier
+    from lsp_lightning.game.objectives import Learnability as Learnability
+    from lsp_lightning.game.objectives import Objective as Objective
+    from lsp_lightning.game.objectives import Paper as Paper
     from lsp_lightning.game.player import FrozenPlayer as FrozenPlayer
     from lsp_lightning.game.player import Player as Player
     from lsp_lightning.game.queries import Challenger as Challenger
     from lsp_lightning.game.queries import PromptFile as PromptFile
+    from lsp_lightning.game.queries import Query as Query
+    from lsp_lightning.game.queries import QueryBatch as QueryBatch
+    from lsp_lightning.game.queries import QuerySource as QuerySource
     from lsp_lightning.game.round import play_round as play_round
     from lsp_lightning.generation import LocalEngine as LocalEngine
     from lsp_lightning.generation import LocalRollouts as LocalRollouts
@@ -64,6 +78,7 @@ if TYPE_CHECKING:
     from lsp_lightning.module import SelfPlayModule as SelfPlayModule
     from lsp_lightning.rewards import FormReward as FormReward
     from lsp_lightning.rewards import FunctionReward as FunctionReward
+    from lsp_lightning.rewards import Judgement as Judgement
     from lsp_lightning.rewards import JudgeReward as JudgeReward
     from lsp_lightning.rewards import LengthReward as LengthReward
     from lsp_lightning.rewards import NoveltyReward as NoveltyReward
@@ -79,6 +94,7 @@ if TYPE_CHECKING:
     from lsp_lightning.sandbox import BubblewrapSandbox as BubblewrapSandbox
     from lsp_lightning.sandbox import MontySandbox as MontySandbox
     from lsp_lightning.types import Sampling as Sampling
+    from lsp_lightning.types import Written as Written
 
 
 def __getattr__(name: str) -> Any:

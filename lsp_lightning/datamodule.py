@@ -1,6 +1,5 @@
-"""Batches that the model makes itself: a stream of rounds in place of a data set."""
+"""The data of self-play: a stream of rounds that the model plays, in place of a data set."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, Trainer
 
 from lsp_lightning.errors import ConfigError, require_at_least
+from lsp_lightning.evaluation.exam import HELDOUT_BATCH
 from lsp_lightning.game.queries import Challenger, Query, QuerySource, check_sampling, read_queries
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.prompts import SOLVER, read_template
@@ -15,14 +15,14 @@ from lsp_lightning.types import Sampling, SelfPlayRound
 
 
 class RoundStream:
-    """Rounds played when they are asked for, so that each one comes from the current weights.
+    """The rounds of a run, each played when Lightning asks for it, with the current weights.
 
-    Its length matters: Lightning reads loaders without one a batch ahead, and every round would
+    It has a length because Lightning reads loaders without one a batch ahead: every round would
     come from weights one update old.
 
     Args:
-        play: plays round number ``t``.
-        rounds: how many there are in all.
+        play: plays round ``t``.
+        rounds: how many rounds the run has.
     """
 
     def __init__(self, play: Callable[[int], SelfPlayRound], rounds: int) -> None:
@@ -41,53 +41,49 @@ class RoundStream:
 
     @property
     def next_round(self) -> int:
-        """The number of the round that comes next, which is how many were played."""
+        """The next round, which is also the number of rounds played so far."""
         return self._next
 
     def state_dict(self) -> dict[str, Any]:
-        """Which round comes next; all else follows from the seed."""
+        """The next round; everything else follows from the seed."""
         return {"next_round": self._next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state`` was taken."""
+        """Continue where ``state`` was saved."""
         self._next = int(state["next_round"])
 
 
 class HeldOutTasks:
-    """Batches of held-out queries.
+    """Batches of held-out tasks."""
 
-    Args:
-        queries: all of them.
-        batch_size: how many are answered together.
-    """
-
-    def __init__(self, queries: list[Query], batch_size: int) -> None:
-        self._queries = queries
-        self._batch_size = batch_size
+    def __init__(self, tasks: list[Query]) -> None:
+        self._tasks = tasks
 
     def __len__(self) -> int:
-        return -(-len(self._queries) // self._batch_size)
+        return -(-len(self._tasks) // HELDOUT_BATCH)
 
     def __iter__(self) -> Iterator[list[Query]]:
-        for start in range(0, len(self._queries), self._batch_size):
-            yield self._queries[start : start + self._batch_size]
+        for start in range(0, len(self._tasks), HELDOUT_BATCH):
+            yield self._tasks[start : start + HELDOUT_BATCH]
 
 
 class SelfPlayDataModule(LightningDataModule):
-    """Self-generated rounds to train on, and held-out tasks to check against.
+    """Rounds of self-play to train on, and held-out tasks to score.
 
     Args:
-        queries: who supplies the queries: the Challenger (self-play) or a prompt file (GRPO).
-        num_queries: N, queries of a round.
-        group_size: G, answers to each query; at least 2, as each is measured against its group.
+        queries: where the queries come from: the Challenger (self-play), a PromptFile (GRPO), or a
+            QuerySource of your own. null is the Challenger.
+        num_queries: N, queries per round.
+        group_size: G, answers per query; at least 2, because answers are compared within a group.
         solver: how answers are sampled.
-        solver_prompt: file with the Solver's prompt, slot {query}; None is the bare query.
+        solver_prompt: file with the Solver's prompt, with slot {query}; null is the query alone.
         heldout: JSONL file of held-out tasks for choosing settings; scored before, during and after
             a run, and by ``validate``.
-        test: JSONL file of held-out tasks for reporting, scored by ``test``.
-        heldout_draws: sampled answers to each held-out task.
-        heldout_batch: held-out tasks answered together.
-        seed: seed of all that is drawn; None takes the one of seed_everything.
+        test: JSONL file of held-out tasks for reporting; scored by ``test``.
+        heldout_draws: sampled answers per held-out task.
+        heldout_reward: name of the reward that scores held-out tasks. null takes the first task
+            reward of 0 or 1, or else the first that can compare two answers, or else the first.
+        seed: the seed of everything that is sampled; commands set it to seed_everything.
     """
 
     def __init__(
@@ -100,8 +96,8 @@ class SelfPlayDataModule(LightningDataModule):
         heldout: str | None = None,
         test: str | None = None,
         heldout_draws: int = 1,
-        heldout_batch: int = 128,
-        seed: int | None = None,
+        heldout_reward: str | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         require_at_least(num_queries, 1, "data.num_queries", "a round needs a query")
@@ -109,7 +105,6 @@ class SelfPlayDataModule(LightningDataModule):
             group_size, 2, "data.group_size", "answers are measured against each other"
         )
         require_at_least(heldout_draws, 1, "data.heldout_draws", "nothing would be sampled")
-        require_at_least(heldout_batch, 1, "data.heldout_batch", "nothing would be answered")
         check_sampling(solver, "data.solver", for_training=True)
         self.queries: QuerySource = queries if queries is not None else Challenger()
         if self.queries.selfplay:
@@ -123,10 +118,10 @@ class SelfPlayDataModule(LightningDataModule):
         self.heldout = read_queries(heldout, "data.heldout") if heldout else []
         self.test = read_queries(test, "data.test") if test else []
         self.heldout_draws = heldout_draws
-        self.heldout_batch = heldout_batch
+        self.heldout_reward = heldout_reward
+        self.seed = seed
         _warn_of_overlap(self.queries, [*self.heldout, *self.test])
         self.stream: RoundStream | None = None
-        self.seed = seed if seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
     def train_dataloader(self) -> RoundStream:
         """The stream of all rounds of the run, ``trainer.max_steps`` of them."""
@@ -136,22 +131,18 @@ class SelfPlayDataModule(LightningDataModule):
         return self.stream
 
     def check_rounds(self, trainer: Trainer) -> None:
-        """Whether the trainer knows how many rounds to play, in one process.
-
-        Raises:
-            ConfigError: it does not, or there are several.
-        """
+        """Raise ConfigError unless the number of rounds is set and there is one process."""
         if trainer.world_size > 1:
             raise ConfigError(
                 "trainer.devices",
-                f"makes {trainer.world_size} processes, which is not supported yet",
-                "leave it at 1",
+                f"asks for {trainer.world_size} processes; several are not supported yet",
+                "set 1",
             )
         if trainer.max_steps < 1:
             raise ConfigError("trainer.max_steps", "is not set", "set the number of rounds to play")
 
     def check_solutions(self, require: Callable[[object | None], None]) -> None:
-        """Show ``require`` what is known of each query that is known beforehand.
+        """Call ``require`` with the solution of every query that is known before the run.
 
         Raises:
             ConfigError: it raised a ValueError; names the key and the query.
@@ -169,7 +160,7 @@ class SelfPlayDataModule(LightningDataModule):
                     text = query.text if len(query.text) <= 40 else f"{query.text[:40]}..."
                     why = " ".join(str(error).split())
                     raise ConfigError(
-                        key, f"the solution of {text!r} {why}", "mend the file"
+                        key, f"the solution of {text!r} {why}", "fix the file"
                     ) from error
 
     def resume_settings(self) -> dict[str, Any]:
@@ -187,30 +178,27 @@ class SelfPlayDataModule(LightningDataModule):
 
     def val_dataloader(self) -> HeldOutTasks | list[Any]:
         """The held-out tasks for choosing settings."""
-        return HeldOutTasks(self.heldout, self.heldout_batch) if self.heldout else []
+        return HeldOutTasks(self.heldout) if self.heldout else []
 
     def test_dataloader(self) -> HeldOutTasks:
         """The held-out tasks for reporting."""
         if not self.test:
             raise ConfigError("data.test", "is not set", "give a JSONL file of tasks to report on")
-        return HeldOutTasks(self.test, self.heldout_batch)
+        return HeldOutTasks(self.test)
 
     def predict_dataloader(self) -> HeldOutTasks:
         """The tasks that ``predict`` answers: those for reporting, else those for choosing."""
         tasks = self.test or self.heldout
         if not tasks:
             raise ConfigError("data.test", "is not set", "give a JSONL file of queries to answer")
-        return HeldOutTasks(tasks, self.heldout_batch)
+        return HeldOutTasks(tasks)
 
 
 def check_precision(precision: object) -> None:
-    """Whether the Trainer leaves number formats to the policy.
+    """Raise ConfigError unless the Trainer leaves number formats to the policy.
 
-    Its autocast would train another function than the one that sampled, and its loss scale would
-    come on top of ours.
-
-    Raises:
-        ConfigError: it does not.
+    Its autocast would train another function than the one that samples, and its loss scale would
+    come on top of the policy's.
     """
     if precision not in (None, "32-true", 32, "32"):
         raise ConfigError(
@@ -219,17 +207,17 @@ def check_precision(precision: object) -> None:
 
 
 def rounds_played(trainer: Trainer) -> int:
-    """Rounds of this run so far, the skipped ones too (``global_step`` does not count those)."""
+    """Rounds of this run so far, including skipped ones, which ``global_step`` does not count."""
     stream = getattr(getattr(trainer, "datamodule", None), "stream", None)
     return 0 if stream is None else int(stream.next_round)
 
 
 def _warn_of_overlap(source: QuerySource, heldout: Sequence[Query]) -> None:
-    """Say so when a file that is trained on holds tasks that are scored as held out."""
+    """Warn if the queries to train on include held-out tasks."""
     shared = {query.text for query in heldout} & {query.text for query in source.known()}
     if shared:
         warnings.warn(
-            f"data.queries holds {len(shared)} of the tasks in data.heldout and data.test: their "
-            "scores will not be held-out scores",
+            f"data.queries contains {len(shared)} of the tasks in data.heldout and data.test; "
+            "scores of these are not held-out scores",
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""The LightningModule: the shared policy, its reference, and one optimiser step a round."""
+"""The LightningModule: the shared policy, its reference, and one optimiser step per round."""
 
 import time
 from collections.abc import Sequence
@@ -8,15 +8,14 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
 
 from lsp_lightning.callbacks.close_engine import ClosesEngine
 from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.evaluation.exam import Exam
 from lsp_lightning.evaluation.heldout import HeldOutBoard, answer_greedily, heldout_reward
-from lsp_lightning.functional import AdvantageScale, ChallengerObjective, KLForm, learnability
-from lsp_lightning.game.payoffs import Advantages, InvalidQuery, PayoffSettings, round_advantages
+from lsp_lightning.functional import KLForm
+from lsp_lightning.game.objectives import Learnability, Objective
 from lsp_lightning.game.player import FrozenPlayer, Player
 from lsp_lightning.game.queries import Query
 from lsp_lightning.game.round import play_round
@@ -26,13 +25,14 @@ from lsp_lightning.models.policy import Policy
 from lsp_lightning.models.quantization import Quantization
 from lsp_lightning.models.settings import Dtype, Lora, PolicySettings, ReferenceChoice
 from lsp_lightning.planning.lengths import check_model
-from lsp_lightning.rewards import Reward, check_rewards, is_binary
+from lsp_lightning.rewards import Reward, check_rewards
 from lsp_lightning.runtime.means import Means
 from lsp_lightning.runtime.memory import Budgets
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.training import resume
-from lsp_lightning.training.gradient import LossSettings, RoundUpdate, by_round
+from lsp_lightning.training.gradient import LossSettings
 from lsp_lightning.training.metrics import round_metrics
+from lsp_lightning.training.update import RoundUpdate, by_round
 from lsp_lightning.types import SelfPlayRound
 
 
@@ -40,36 +40,36 @@ class SelfPlayModule(LightningModule):
     """Language Self-Play as a LightningModule: one batch is one round, one round is one step.
 
     Args:
-        base: folder or hub id of any causal LM with safetensors weights; ``pkg:`` for a package's.
-        rewards: what judges the answers; at least one must enter for the task.
+        base: folder or hub id of any causal LM with safetensors weights; ``pkg:`` for a path inside
+            a Python package.
+        rewards: the rewards that judge a round; at least one must enter for the task.
         lora: low-rank adapters, or null to fine-tune all weights.
-        init_adapter: folder of an adapter to start from (its rank and alpha hold).
-        reference: what the policy is held near, and judged by: the model as this training found it
-            (start), or the bare base.
-        dtype: compute type; auto is bfloat16 where the GPU has it, float16 with a scaled loss on
-            older GPUs, float32 on a CPU.
+        init_adapter: folder of an adapter to start from; it brings its own rank and alpha.
+        reference: the frozen model that judges and that the KL term keeps the policy close to:
+            the model as it was when this training began (start), or the model without any adapter
+            (base).
+        dtype: compute type. auto is bfloat16 on GPUs that have it, float16 with a scaled loss on
+            older GPUs, and float32 on CPUs.
         quantization: nf4 keeps the base in 4 bits; null leaves it in the compute type.
         chat_template_kwargs: fixed arguments of the chat template, such as enable_thinking: false.
-        activation_checkpointing: compute activations again in the backward pass to save memory.
+        activation_checkpointing: recompute activations in the backward pass to save memory.
         beta: weight of the KL term, for both roles.
-        kl: form of the KL term; k1_loss is the printed one, whose pull is zero.
-        alpha_ch: weight of the Challenger's loss beside the Solver's.
-        challenger_objective: what the Challenger plays for; minimax is the paper's -V.
-        advantage_scale: none as in the paper, or std as in GRPO.
-        invalid_query: what a query that breaks the form rules earns its Challenger.
-        optimizer: of the trained weights.
-        lr_scheduler: stepped once a round, or null for a constant rate.
-        max_grad_norm: the gradient is clipped to this norm; null leaves it.
-        micro_batch_tokens: tokens of one forward and backward pass at most, padding included;
-            halved where memory runs out.
+        kl: form of the KL term; k1_loss is the form printed in the paper, which restrains nothing.
+        alpha_ch: weight of the Challenger's loss relative to the Solver's.
+        objective: what the Challenger is paid for, and how advantages are scaled; null is
+            Learnability. The paper's objective is Paper.
+        optimizer: the optimiser of the trained weights.
+        lr_scheduler: learning rate schedule, stepped once per round; null is a constant rate.
+        max_grad_norm: clip the gradient to this norm; null does not clip.
+        micro_batch_tokens: most tokens in one forward and backward pass, padding included; halved
+            if memory runs out.
         rollouts: where completions are sampled: in this process (LocalRollouts) or by a vLLM server
-            (ServedRollouts); and how many tokens at once.
+            (ServedRollouts).
     """
 
     #: Whether a resumed run scores other held-out tasks than before, or in another way.
     other_heldout = False
     _player: Player | None = None
-    max_variance: Tensor
 
     def __init__(
         self,
@@ -85,9 +85,7 @@ class SelfPlayModule(LightningModule):
         beta: float = 0.05,
         kl: KLForm = "k1_in_reward",
         alpha_ch: float = 1.0,
-        challenger_objective: ChallengerObjective = "learnability",
-        advantage_scale: AdvantageScale = "none",
-        invalid_query: InvalidQuery = "lowest",
+        objective: Objective | None = None,
         optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(
             params, lr=1e-5, betas=(0.9, 0.95), weight_decay=0.0
         ),
@@ -101,9 +99,10 @@ class SelfPlayModule(LightningModule):
         self.strict_loading = False  # a checkpoint holds what is trained, not the base
         self.rewards, self.rollouts = rewards, rollouts
         self.loss_settings = LossSettings(beta, kl, alpha_ch, max_grad_norm)
-        self.payoffs = PayoffSettings(challenger_objective, advantage_scale, invalid_query)
+        self.objective = objective if objective is not None else Learnability()
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        check_rewards(rewards, challenger_objective)
+        check_rewards(rewards)
+        self.objective.check(rewards)
         check_policy(base, lora is not None, init_adapter, quantization)
         rollouts.check(lora is not None or init_adapter is not None)
         self.budgets = Budgets(micro_batch_tokens, rollouts.tokens)
@@ -119,22 +118,20 @@ class SelfPlayModule(LightningModule):
             activation_checkpointing,
         )
         self.round_means, self.heldout = Means(), HeldOutBoard()
-        # learnability's scale: 1/4 is the largest variance in [0, 1]; others are found by looking
-        self.register_buffer("max_variance", torch.tensor(0.25 if is_binary(rewards) else 0.0))
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """The rewards: each is a callback and gets every hook."""
+        """The rewards, which are callbacks and so get every hook."""
         return [*self.rewards, ClosesEngine(lambda: self._player)]
 
     def setup(self, stage: str) -> None:
-        """Refuse what cannot work before the model is loaded."""
+        """Raise ConfigError for what cannot work, before the model is loaded."""
         check_precision(self.trainer.precision)
         if stage == "fit":
             check_model(self, self.data)
         self.rollouts.check_reachable()
 
     def configure_model(self) -> None:
-        """Load the policy, once, and show the rewards their judge."""
+        """Load the policy once, and give the rewards the reference."""
         if self.policy is not None:
             return
         device = self.trainer.strategy.root_device if self._trainer else "cpu"
@@ -147,7 +144,7 @@ class SelfPlayModule(LightningModule):
             reward.connect(self.reference_player)
 
     def configure_optimizers(self) -> Any:
-        """The user's optimiser over what is trained, and its schedule."""
+        """The optimiser of the trained parameters, and its schedule."""
         optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
         if self.lr_scheduler is None:
             return optimizer
@@ -174,22 +171,18 @@ class SelfPlayModule(LightningModule):
 
     @property
     def data(self) -> SelfPlayDataModule:
-        """The DataModule of this run.
-
-        Raises:
-            ConfigError: it is another kind of data.
-        """
+        """The DataModule of this run. Raise ConfigError if it is of another class."""
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, SelfPlayDataModule):
             raise ConfigError(
-                "data", "is not a SelfPlayDataModule", "give trainer.fit one as datamodule"
+                "data", "is not a SelfPlayDataModule", "pass one: trainer.fit(model, datamodule)"
             )
         return data
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Nothing moves: a round is text and small tensors; its micro-batches move one by one."""
+        """Move nothing: a round is text and small tensors; each micro-batch moves by itself."""
         return batch
 
     def play(self, index: int) -> SelfPlayRound:
@@ -211,9 +204,10 @@ class SelfPlayModule(LightningModule):
         return derive_seed(self.data.seed, self.global_rank, *purpose)
 
     def training_step(self, played: SelfPlayRound, batch_idx: int) -> None:
-        """Learn from one round: all its micro-batches, then one optimiser step."""
+        """Train on one round: the gradient of all its micro-batches, then one optimiser step."""
         start = time.perf_counter()
-        advantages = self._advantages(played)
+        advantages = self.objective.advantages(played)
+        self.objective.observe(played)
         optimizer, plain = self.optimizers(), self.optimizers(use_pl_optimizer=False)
         assert not isinstance(optimizer, list)
         assert isinstance(plain, torch.optim.Optimizer)
@@ -225,7 +219,7 @@ class SelfPlayModule(LightningModule):
         else:
             optimizer.zero_grad()
             rank_zero_warn(
-                f"round {played.index}: the gradient is not finite; the round is skipped"
+                f"round {played.index}: the gradient is not finite; this round is skipped"
             )
         scheduler: Any = self.lr_schedulers()
         if scheduler is not None:
@@ -233,24 +227,26 @@ class SelfPlayModule(LightningModule):
         seconds = {**played.seconds, "update": time.perf_counter() - start}
         self.round_means.update(round_metrics(played, advantages, stats, norm, seconds))
         self.log_dict(self.round_means.compute(), batch_size=1)
-        if played.index + 1 >= self.trainer.max_steps:  # also where rounds were skipped
+        if played.index + 1 >= self.trainer.max_steps:  # global_step does not count skipped rounds
             self.trainer.should_stop = True
 
-    def _advantages(self, played: SelfPlayRound) -> Advantages:
-        variance = learnability(played.rewards_NG, 1.0, played.judged_NG).max()
-        if torch.isfinite(variance):  # one overflow must not flatten the scale of all later rounds
-            variance = variance.to(self.max_variance)
-            self.max_variance.copy_(torch.maximum(self.max_variance, variance))
-        return round_advantages(played, self.payoffs, float(self.max_variance))
-
     def score_heldout(self, tasks: list[Query], batch_idx: int) -> None:
-        """Add the scores of some held-out tasks: solved, or won against the reference."""
-        found, data, player = heldout_reward(self.rewards), self.data, self.player
+        """Score some held-out tasks, if a reward can."""
+        data, player = self.data, self.player
+        found = heldout_reward(self.rewards, data.heldout_reward)
         if found is None:
             return
-        how = (data.solver, data.solver_prompt, data.heldout_draws)
-        exam = Exam.of(player.codec, tasks, found[0], *how, self._seed("heldout", batch_idx))
-        self.heldout.score(player, exam, found[1], self.reference_player)
+        reward, kind = found
+        exam = Exam.of(
+            player.codec,
+            tasks,
+            reward,
+            data.solver,
+            data.solver_prompt,
+            data.heldout_draws,
+            self._seed("heldout", batch_idx),
+        )
+        self.heldout.score(player, exam, kind, self.reference_player)
 
     def validation_step(self, tasks: list[Query], batch_idx: int) -> None:
         """Score some held-out tasks."""
@@ -269,15 +265,16 @@ class SelfPlayModule(LightningModule):
         return answer_greedily(self.player, tasks, self.data.solver, self.data.solver_prompt)
 
     def resume_settings(self) -> dict[str, Any]:
-        """The settings that a resumed run is compared by: plain values only."""
+        """The settings that a resumed run is compared with: plain values only."""
         data = self._trainer and getattr(self._trainer, "datamodule", None)
         return resume.run_settings(self, data if isinstance(data, SelfPlayDataModule) else None)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what is trained (every adapter by name), not the base."""
+        """Save what is trained (every adapter, by name), not the base."""
         resume.keep_trained(checkpoint, set(self.loaded_policy.trained_state()))
         resume.stay_open(checkpoint)
         checkpoint["lsp_lightning"] = self.resume_settings()
+        checkpoint["objective"] = [type(self.objective).__qualname__, self.objective.state_dict()]
         checkpoint["found_out"] = self._update.state_dict() | self.budgets.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -294,3 +291,6 @@ class SelfPlayModule(LightningModule):
         found_out = checkpoint.get("found_out", {})
         self.budgets.load_state_dict(found_out)
         self._update.load_state_dict(found_out)
+        name, state = checkpoint.get("objective", [None, {}])
+        if name == type(self.objective).__qualname__:  # another objective starts without a state
+            self.objective.load_state_dict(state)

@@ -1,14 +1,15 @@
-"""The nouns of the game, written once.
+"""The types of the game.
 
-Axes, and the suffix of a tensor's name is its shape:
+The suffix of a tensor's name is its shape. The axes are:
 
 ====  =======================================================
 N     queries of a round
 G     answers to each query
-R     completions of a round: N queries (if played) + N*G answers
+R     completions of a round: the C queries that were written, then the N*G answers
 n     completions of one batch of rollouts
 B, S  rows and places of a packed micro-batch
-C, T  completions of a micro-batch and their tokens
+C     rows that the Challenger wrote (C = N unless a gate or a pool parts them)
+K, T  completions of a micro-batch and their tokens
 P     prompt tokens
 V     vocabulary
 ====  =======================================================
@@ -26,6 +27,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+from lsp_lightning.functional.advantages import query_values
 from lsp_lightning.text.prompts import without_thinking
 
 
@@ -38,14 +40,14 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn.
+    """How completions are sampled.
 
     Args:
         temperature: softmax temperature; 0 is greedy (for evaluation only).
-        max_new_tokens: a completion without a stop token after so many tokens is cut off.
-        top_p: nucleus sampling; below 1 it biases training (the log-probs are the untruncated
-            ones).
-        top_k: keep the k likeliest tokens; 0 keeps all.
+        max_new_tokens: a completion is cut off after this many tokens.
+        top_p: nucleus sampling; a value below 1 biases training, because log-probs are those of
+            the full distribution.
+        top_k: keep the k most likely tokens; 0 keeps all.
     """
 
     temperature: float = 1.0
@@ -55,14 +57,13 @@ class Sampling:
 
     @property
     def truncates(self) -> bool:
-        """Whether top-p or top-k change what is sampled from."""
+        """Whether top-p or top-k change the distribution."""
         return self.top_p < 1 or self.top_k > 0
 
 
 @dataclass(frozen=True)
 class Completions:
-    """What an engine returns: tokens only. Rows follow the prompts, each prompt's draws
-    together."""
+    """What an engine returns: tokens only. The completions of one prompt are consecutive rows."""
 
     ids: Tensor
     """(n, T) int64, padded on the right."""
@@ -71,12 +72,12 @@ class Completions:
     logprobs: Tensor
     """(n, T) fp32, of the sampled tokens at the sampling temperature; 0 on padding."""
     truncated: Tensor
-    """(n,) bool, true where the length limit came before a stop token."""
+    """(n,) bool, true if the length limit came before a stop token."""
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Completions with the prompts they continue and the text they spell."""
+    """Completions with their prompts and their decoded text."""
 
     prompt_ids: Tensor
     """(n, P) int64, padded on the left."""
@@ -93,15 +94,46 @@ class Rollouts:
     texts: tuple[str, ...]
     """n texts without the stop token."""
     temperature: float
-    """The temperature they were sampled at: log-probs are compared at this one."""
+    """The sampling temperature; all log-probs are taken at it."""
 
     def __len__(self) -> int:
         return self.completion_ids.shape[0]
 
 
 @dataclass(frozen=True)
+class Written:
+    """The queries that the Challenger wrote in a round, C of them.
+
+    Often C = N and each one is answered. They differ where queries are drawn again, shut out, or
+    taken from an earlier round.
+    """
+
+    rollouts: Rollouts
+    """How they were written; C rows."""
+    valid_C: Tensor
+    """(C,) bool: the query follows the form rules."""
+    answered_C: Tensor
+    """(C,) int64: which of the round's N queries it became; -1 if it was not answered."""
+    baseline_C: Tensor
+    """(C,) int64: rows with the same number are compared with each other."""
+
+    @classmethod
+    def all_answered(cls, rollouts: Rollouts, valid: Sequence[bool]) -> Self:
+        """C = N: row ``i`` is query ``i``, and all rows are compared with each other."""
+        rows = torch.arange(len(rollouts))
+        return cls(rollouts, torch.tensor(valid, dtype=torch.bool), rows, torch.zeros_like(rows))
+
+    def to_queries(self, values_C: Tensor, num_queries: int, default: float) -> Tensor:
+        """Values of the rows as values of the queries. -> (N,), ``default`` if not written here."""
+        values_N = torch.full((num_queries,), default, dtype=values_C.dtype)
+        answered = self.answered_C >= 0
+        values_N[self.answered_C[answered]] = values_C[answered]
+        return values_N
+
+
+@dataclass(frozen=True)
 class Playout:
-    """A played round before anybody judged it: all that a reward sees."""
+    """A played round before it is judged: all that a reward sees."""
 
     query_texts: tuple[str, ...]
     """N queries."""
@@ -109,39 +141,48 @@ class Playout:
     """N*G answers, query-major."""
     group_size: int
     """G."""
-    queries: Rollouts | None = None
-    """How the Challenger wrote the queries; None when they come from a file."""
+    written: Written | None = None
+    """The queries that the Challenger wrote; None when all come from elsewhere."""
     solutions: tuple[object, ...] | None = None
-    """What is known of each query beforehand (an answer, tests), or None."""
-    valid_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
-    """(N,) bool: the query keeps the Challenger's form rules."""
+    """The known answer (or tests) of each query, or None."""
     seed: int = 0
-    """What rewards that draw (a judge that writes) draw from."""
+    """The seed of rewards that sample, such as a judge that writes."""
 
     def __post_init__(self) -> None:
         n = len(self.query_texts)
         if len(self.answers) != n * self.group_size:
             raise ValueError(f"{n} queries x {self.group_size} need {n * self.group_size} answers")
-        if self.valid_N.numel() == 0:
-            object.__setattr__(self, "valid_N", torch.ones(n, dtype=torch.bool))
+
+    @property
+    def rollouts(self) -> tuple[Rollouts, ...]:
+        """All completions of the round, R rows: the written queries, then the answers."""
+        return (self.answers,) if self.written is None else (self.written.rollouts, self.answers)
+
+    @property
+    def valid_N(self) -> Tensor:
+        """(N,) bool: false for queries of this round that break the Challenger's form rules."""
+        n = len(self.query_texts)
+        if self.written is None:
+            return torch.ones(n, dtype=torch.bool)
+        return self.written.to_queries(self.written.valid_C, n, True)
 
     def answer_groups(self) -> list[tuple[str, ...]]:
-        """The answers' texts, G for each of the N queries."""
+        """The texts of the answers, G for each of the N queries."""
         g = self.group_size
         return [self.answers.texts[i * g : (i + 1) * g] for i in range(len(self.query_texts))]
 
     def spoken_groups(self) -> list[tuple[str, ...]]:
-        """The answers as their reader sees them, without a model's thinking; G for each query."""
+        """The answers as a reader sees them, without a model's thinking; G for each query."""
         return [tuple(map(without_thinking, group)) for group in self.answer_groups()]
 
     def solution(self, i: int) -> object | None:
-        """What is known of query ``i``, or None."""
+        """The known answer of query ``i``, or None."""
         return None if self.solutions is None else self.solutions[i]
 
 
 @dataclass(frozen=True)
 class SelfPlayRound:
-    """A scored round, ready to be learned from."""
+    """A scored round, ready for learning."""
 
     index: int
     """Which round of the run, from 0."""
@@ -150,19 +191,28 @@ class SelfPlayRound:
     rewards_NG: Tensor
     """Weighted sum of the task rewards, R."""
     judged_NG: Tensor
-    """(N, G) bool: every reward could judge the answer. A group without one teaches nothing."""
+    """(N, G) bool: every reward could judge the answer. A group without a judged answer is
+    skipped."""
     quality_NG: Tensor | None = None
     """Weighted sum of the quality rewards, Q; None for LSP-Zero."""
     challenger_N: Tensor | None = None
     """Weighted sum of rewards for the Challenger alone, or None."""
     components: Mapping[str, Tensor] = field(default_factory=dict)
-    """Every reward by name, unweighted, (N, G) or (N,), NaN where it could not judge."""
+    """Every reward by name, unweighted, (N, G) or (N,); NaN if it could not judge."""
+    binary: bool = False
+    """Whether R is 0 or 1 only."""
     query_info: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
-    """What verifiers know of each query, by name (malformed, level, family ...), N values each."""
+    """What verifiers know of the queries, as ``reward/entry`` (malformed, level, family, ...); N
+    values each."""
     reward_metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
-    """What else the rewards log, as ``reward/metric``."""
+    """Other metrics of the rewards, as ``reward/metric``."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall time by phase."""
+
+    @property
+    def values_N(self) -> Tensor:
+        """(N,): the value of each query, its mean R (eq. 2)."""
+        return query_values(self.rewards_NG)
 
     @property
     def judged_N(self) -> Tensor:
@@ -171,35 +221,43 @@ class SelfPlayRound:
 
     @property
     def trains_challenger(self) -> bool:
-        """Whether the queries are the policy's own."""
-        return self.playout.queries is not None
+        """Whether the Challenger wrote queries in this round."""
+        return self.playout.written is not None
+
+
+class AttentionPattern(Protocol):
+    """Which tokens see which (:class:`lsp_lightning.prefix.attention.TreeAttention`)."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same pattern on another device."""
 
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """One forward pass over some completions of a round.
+    """One forward pass over K completions of a round.
 
-    How completions lie in rows is this type's secret: the model sees rows of ``input_ids``;
-    everybody else sees completions (C, T), found again through ``sources``. Rows that begin alike
-    may share what they begin with: then all tokens lie in one row, as a tree.
+    The model reads rows of ``input_ids``. All other code works with completions, (K, T), and finds
+    them in the model's output through ``sources``. With shared prefixes all tokens lie in one row
+    and form a tree.
     """
 
     input_ids: Tensor
     """(B, S) int64, padded on the right; (1, S) as a tree."""
     position_ids: Tensor | None
-    """(1, S) int64 of a tree; None where each row counts its places."""
-    attention: Any
-    """What the places of a tree attend to; None where rows are plain ones."""
+    """(1, S) int64 for a tree; None for plain rows, which count from 0."""
+    attention: AttentionPattern | None
+    """Which tokens of a tree see which; None for plain rows."""
     targets: Tensor
-    """(C, T) int64, the completions' tokens."""
+    """(K, T) int64, the completions' tokens."""
     mask: Tensor
-    """(C, T) bool."""
+    """(K, T) bool."""
     sources: Tensor
-    """(C, T) int64, the place (flat, in B*S) whose hidden state predicts each target."""
+    """(K, T) int64, the place (flat, in B*S) whose hidden state predicts each target."""
     temperature: Tensor
-    """(C,) fp32."""
+    """(K,) fp32."""
     rows: Tensor
-    """(C,) int64, which completion of the round it is: N queries (if played), then N*G answers."""
+    """(K,) int64, the place of each completion in the round: first the C queries that the
+    Challenger wrote, then the N*G answers."""
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""
@@ -210,15 +268,15 @@ class TrainBatch:
 
 
 class Reference(Protocol):
-    """The frozen reference as a judge sees it: a chat model that says what comes next."""
+    """The frozen reference as a judge uses it: a chat model."""
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """The device of its weights."""
 
     def encode(self, template: str, slots: Mapping[str, str], prefix: str = "") -> list[int]:
-        """A chat turn whose trusted template has its slots filled with plain text, plus a
-        prefix."""
+        """Tokens of a chat turn: a trusted template, its slots filled with plain text, and the
+        prefix of the reply."""
 
     def next_token_logprobs(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Log-probs of the token after each prompt at temperature 1. -> (n, V) fp32."""
@@ -226,7 +284,7 @@ class Reference(Protocol):
     def respond(
         self, prompts: Sequence[Sequence[int]], draws: int, sampling: Sampling, seed: int
     ) -> Rollouts:
-        """``draws`` completions of each prompt, prompt by prompt."""
+        """``draws`` completions of each prompt; those of one prompt are consecutive."""
 
     def parked(self) -> AbstractContextManager[None]:
-        """Its weights wait in CPU memory meanwhile, so that a judge of another kind has the GPU."""
+        """Keep its weights in CPU memory meanwhile, so that a reward model can use the GPU."""

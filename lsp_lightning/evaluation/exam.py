@@ -14,6 +14,9 @@ from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.types import Playout, Sampling
 
+#: Held-out tasks that are answered together.
+HELDOUT_BATCH = 128
+
 
 @dataclass(frozen=True)
 class Answered:

@@ -1,17 +1,13 @@
 """The maths of Language Self-Play: functions over tensors, each with its equation."""
 
 from lsp_lightning.functional.advantages import (
-    OBJECTIVES,
-    UNIT_RANGE_OBJECTIVES,
     AdvantageScale,
-    ChallengerObjective,
     band,
     challenger_advantages,
     challenger_rewards,
     dead_groups,
     frontier,
     learnability,
-    minimax,
     query_values,
     solver_advantages,
 )
@@ -29,10 +25,7 @@ from lsp_lightning.functional.losses import row_weights, selfplay_loss
 
 __all__ = [
     "LOGITS_AT_ONCE",
-    "OBJECTIVES",
-    "UNIT_RANGE_OBJECTIVES",
     "AdvantageScale",
-    "ChallengerObjective",
     "KLForm",
     "band",
     "challenger_advantages",
@@ -44,7 +37,6 @@ __all__ = [
     "k2_loss",
     "k3_loss",
     "learnability",
-    "minimax",
     "query_values",
     "row_weights",
     "selfplay_loss",

@@ -1,16 +1,14 @@
-"""Who is paid what: values, advantages and the Challenger's objectives (arXiv 2509.07414).
+"""Values, advantages, and what the Challenger is paid for (arXiv 2509.07414).
 
-Axes: ``N`` queries, ``G`` answers to each. Nothing here knows of models, configs or loggers.
+Axes: ``N`` queries, ``G`` answers to each, ``C`` queries that the Challenger wrote.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 AdvantageScale = Literal["none", "std"]
-ChallengerObjective = Literal["minimax", "learnability", "frontier", "band"]
 
 _STD_FLOOR = 1e-6
 
@@ -29,10 +27,10 @@ def solver_advantages(
 ) -> Tensor:
     """Solver's advantage: ``R + Q`` minus the mean of its group (Algorithm 1). (N, G) -> (N, G).
 
-    The own sample is inside the mean, as in the paper, so that the expected gradient is
+    The mean includes the sample itself, as in the paper, so the expected gradient is
     ``(G - 1) / G`` of the true one. ``scale="std"`` also divides by the group's standard
     deviation, as GRPO does; a group without spread keeps advantage 0. Answers that could not be
-    judged (``judged_NG`` false) get 0 and move no other.
+    judged (``judged_NG`` false) get 0 and do not change the mean.
     """
     _require_matrix(rewards_NG, "rewards_NG")
     total_NG = rewards_NG if quality_NG is None else rewards_NG + _like(quality_NG, rewards_NG)
@@ -42,11 +40,11 @@ def solver_advantages(
 def challenger_rewards(
     objective_N: Tensor, quality_NG: Tensor | None = None, extra_N: Tensor | None = None
 ) -> Tensor:
-    """What the Challenger is paid: its objective, ``+ VQ_i = mean_j Q_ij``, + rewards of its own.
+    """The Challenger's reward: its objective, ``+ VQ_i = mean_j Q_ij``, + its extra rewards. (N,).
 
     Args:
-        objective_N: one of the objectives below, (N,). In the paper ``-V``.
-        quality_NG: weighted quality self-reward, (N, G), or None for LSP-Zero.
+        objective_N: what its objective pays, (N,); in the paper ``-V``.
+        quality_NG: weighted quality rewards, (N, G), or None for LSP-Zero.
         extra_N: weighted rewards that enter for the Challenger alone, (N,), or None.
     """
     reward_N = objective_N
@@ -57,29 +55,24 @@ def challenger_rewards(
     return reward_N
 
 
-def challenger_advantages(rewards_N: Tensor, scale: AdvantageScale = "none") -> Tensor:
-    """Challenger's advantage: its reward minus the mean over the round's queries. (N,) -> (N,).
+def challenger_advantages(rewards_C: Tensor, scale: AdvantageScale = "none") -> Tensor:
+    """Challenger's advantage: its reward minus the mean of its baseline group. (C,) -> (C,).
 
-    With :func:`minimax` and without Q this is ``mean(V) - V_i`` (eq. 3).
+    With reward ``-V`` this is ``mean(V) - V_i`` (eq. 3).
     """
-    if rewards_N.dim() != 1:
-        raise ValueError(f"rewards_N must have shape (N,), got {tuple(rewards_N.shape)}")
-    return _centre(rewards_N.unsqueeze(0), scale).squeeze(0)
-
-
-def minimax(rewards_NG: Tensor) -> Tensor:
-    """The paper's objective ``-V_i``: the harder, the better. (N, G) -> (N,)."""
-    return -query_values(rewards_NG)
+    if rewards_C.dim() != 1:
+        raise ValueError(f"rewards_C must have shape (C,), got {tuple(rewards_C.shape)}")
+    return _centre(rewards_C.unsqueeze(0), scale).squeeze(0)
 
 
 def learnability(
     rewards_NG: Tensor, max_variance: Tensor | float = 0.25, judged_NG: Tensor | None = None
 ) -> Tensor:
-    """Highest where half of the answers are right. (N, G) -> (N,), in [0, 1].
+    """The variance within each group over the largest one. (N, G) -> (N,), in [0, 1].
 
-    The variance within the group over the largest possible one. For rewards in {0, 1} that is
-    ``4 V (1 - V)``; for others the caller passes the largest variance seen so far (its scale).
-    Answers that could not be judged (``judged_NG`` false) do not count.
+    For rewards in {0, 1} and ``max_variance=0.25`` it is ``4 V (1 - V)``, highest where half of the
+    answers are right. For other rewards pass the largest variance seen so far. Answers that could
+    not be judged (``judged_NG`` false) do not count.
     """
     _require_matrix(rewards_NG, "rewards_NG")
     centred_NG, count_N1 = _deviations(rewards_NG, judged_NG)
@@ -88,39 +81,28 @@ def learnability(
 
 
 def frontier(rewards_NG: Tensor) -> Tensor:
-    """``1 - V`` where somebody solved it, else 0: the impossible pays nothing. R in [0, 1]."""
+    """``1 - V`` where V > 0, else 0; R in [0, 1]. (N, G) -> (N,)."""
     values_N = query_values(rewards_NG)
     return torch.where(values_N > 0, 1 - values_N, torch.zeros_like(values_N))
 
 
 def band(rewards_NG: Tensor, low: float = 0.25, high: float = 0.75) -> Tensor:
-    """1 while V lies in [low, high], falling linearly to 0 at V = 0 and 1. R in [0, 1]."""
+    """1 while V lies in [low, high], falling linearly to 0 at V = 0 and 1. (N, G) -> (N,)."""
     if not 0 < low <= high < 1:
         raise ValueError(f"band needs 0 < low <= high < 1, got low={low}, high={high}")
     values_N = query_values(rewards_NG)
     return torch.minimum(values_N / low, (1 - values_N) / (1 - high)).clamp(0, 1)
 
 
-#: Objectives that are a plain function of the group's rewards; learnability also takes a scale.
-OBJECTIVES: dict[str, Callable[..., Tensor]] = {
-    "minimax": minimax,
-    "learnability": learnability,
-    "frontier": frontier,
-    "band": band,
-}
-#: Objectives whose meaning depends on rewards in [0, 1].
-UNIT_RANGE_OBJECTIVES = frozenset({"frontier", "band"})
-
-
 def dead_groups(rewards_NG: Tensor) -> Tensor:
-    """True for groups without spread, from which nothing can be learned. (N, G) -> (N,) bool."""
+    """True for groups without spread, which give no gradient. (N, G) -> (N,) bool."""
     _require_matrix(rewards_NG, "rewards_NG")
     floor_N = _STD_FLOOR * rewards_NG.abs().amax(dim=1).clamp_min(1.0)
     return rewards_NG.amax(dim=1) - rewards_NG.amin(dim=1) <= floor_N
 
 
 def _deviations(x: Tensor, judged: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Rows minus the mean of their judged cells (0 elsewhere); how many those are, at least 1."""
+    """Judged cells minus their row's mean, 0 elsewhere; and the number of judged cells, >= 1."""
     known = torch.ones_like(x) if judged is None else _like(judged, x).to(x.dtype)
     count = known.sum(dim=-1, keepdim=True).clamp_min(1)
     mean = (known * x).sum(dim=-1, keepdim=True) / count
@@ -128,11 +110,11 @@ def _deviations(x: Tensor, judged: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _centre(x: Tensor, scale: AdvantageScale, judged: Tensor | None = None) -> Tensor:
-    """Rows minus their mean, optionally over their standard deviation. (..., K) -> (..., K)."""
+    """Rows minus their mean, optionally over their standard deviation; the shape of ``x``."""
     centred, count = _deviations(x, judged)
     if scale == "std":
         std = (centred.square().sum(dim=-1, keepdim=True) / count).sqrt()
-        # equal rewards have a spread of rounding errors, which grows with their size
+        # rounding errors give equal rewards a spread, which grows with their size
         floor = _STD_FLOOR * x.abs().amax(dim=-1, keepdim=True).clamp_min(1.0)
         return torch.where(std > floor, centred / std.clamp_min(_STD_FLOOR), 0.0 * centred)
     return centred

@@ -9,7 +9,7 @@ from torch import Tensor
 def truncated_importance_weights(
     logprobs_CT: Tensor, sampled_CT: Tensor, mask_CT: Tensor, cap: float
 ) -> Tensor:
-    """``min(pi(token) / mu(token), cap)`` of each token; 0 on padding. -> (C, T) fp32, detached.
+    """``min(pi(token) / mu(token), cap)`` of each token; 0 on padding. -> (K, T) fp32, detached.
 
     ``pi`` is the policy as the trainer computes it, ``mu`` as the sampler did: the same weights,
     other kernels and number formats (truncated importance sampling: Yao et al. 2025, "On the
@@ -32,7 +32,7 @@ def truncated_importance_weights(
         ValueError: shapes differ, or a cap below 1, which would touch tokens that agree.
     """
     if not logprobs_CT.shape == sampled_CT.shape == mask_CT.shape:
-        raise ValueError("logprobs, sampled and mask must share one (C, T) shape")
+        raise ValueError("logprobs, sampled and mask must share one (K, T) shape")
     if not cap >= 1:
         raise ValueError(f"cap is {cap}, but weights of tokens that agree are 1")
     log_ratio_CT = logprobs_CT.detach().float() - sampled_CT.detach().float()

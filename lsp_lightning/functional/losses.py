@@ -6,13 +6,13 @@ from torch import Tensor
 from lsp_lightning.functional.kl import LOSS_FORMS, KLForm
 
 
-def row_weights(num_queries: int, group_size: int, alpha_ch: float) -> tuple[float, float]:
-    """Weight of one Challenger row and of one Solver row: ``alpha_ch / N`` and ``1 / (N G)``.
+def row_weights(num_written: int, num_answers: int, alpha_ch: float) -> tuple[float, float]:
+    """Weight of one Challenger row and of one Solver row: ``alpha_ch / C`` and ``1 / (N G)``.
 
     Weighted by these, the sum over micro-batches of any size is ``L_Sol + alpha_Ch L_Ch`` (step 5
     of Algorithm 1), each a mean over its own completions.
     """
-    return alpha_ch / num_queries, 1.0 / (num_queries * group_size)
+    return alpha_ch / max(num_written, 1), 1.0 / num_answers
 
 
 def selfplay_loss(

@@ -1,4 +1,4 @@
-"""Where a round's queries come from: the Challenger writes them, or a file holds them."""
+"""Where the queries of a round come from: the Challenger, a file, or a source of your own."""
 
 import json
 import warnings
@@ -7,16 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.game.player import Player
 from lsp_lightning.paths import require_file
 from lsp_lightning.seeding import derive_seed, permutation
-from lsp_lightning.text.chat import fill
+from lsp_lightning.text.chat import ChatCodec, fill
 from lsp_lightning.text.prompts import CHALLENGER, challenger_slots, is_valid_query, read_template
-from lsp_lightning.types import Rollouts, Sampling
+from lsp_lightning.types import Sampling, Written
 
 #: What a file may call the known answer of a query.
 SOLUTION_KEYS = ("solution", "answer", "reference", "ground_truth")
@@ -24,12 +21,12 @@ SOLUTION_KEYS = ("solution", "answer", "reference", "ground_truth")
 
 @dataclass(frozen=True)
 class Query:
-    """One line of a prompt file."""
+    """A query that is known before the run."""
 
     text: str
-    """What is asked."""
+    """The question or task."""
     solution: object | None = None
-    """What is known of it: an answer, tests, or None."""
+    """The known answer or tests; None if there are none."""
 
 
 @dataclass(frozen=True)
@@ -37,42 +34,72 @@ class QueryBatch:
     """The queries of one round."""
 
     texts: tuple[str, ...]
-    """N queries."""
-    valid_N: Tensor
-    """(N,) bool: keeps the form rules."""
-    rollouts: Rollouts | None = None
-    """How the Challenger wrote them; None from a file."""
+    """N queries, in the order in which they are answered."""
+    written: Written | None = None
+    """The rows that the Challenger wrote; None if it wrote none."""
     solutions: tuple[object, ...] | None = None
-    """What is known of each, or None."""
+    """The known answer of each query (or its tests), or None."""
 
 
 class QuerySource(ABC):
-    """Supplies the queries of any round; the same seed and round give the same ones."""
+    """Where the queries of a round come from. Subclass it for a source of your own.
 
-    #: Whether the policy writes the queries, and so is trained as Challenger.
-    selfplay: bool
+    Override :meth:`draw`. The other methods tell the planner and a resumed run what to expect;
+    their defaults are safe.
+    """
 
-    def known(self) -> Sequence[Query]:
-        """The queries that are known beforehand; none where they are written as they are needed."""
-        return ()
-
-    def describe(self) -> str:
-        """The source's settings in a line, by which a resumed run is compared."""
-        return type(self).__name__
+    #: Whether the policy writes the queries, and so is trained as Challenger too.
+    selfplay: bool = False
+    #: How the policy writes queries; None if it writes none.
+    sampling: Sampling | None = None
 
     @abstractmethod
     def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
-        """The queries of round ``index`` of the run with this seed."""
+        """The queries of one round.
+
+        Args:
+            player: the policy, to write queries with (``player.respond``) and to encode prompts
+                (``player.codec``).
+            num_queries: N, how many to return.
+            index: the round, from 0.
+            seed: the run's seed. The same seed and round must give the same queries, or resuming
+                is not exact: derive what you need from both (``lsp_lightning.seeding``).
+        """
+
+    def known(self) -> Sequence[Query]:
+        """All queries that are known before the run; none if they are written during it."""
+        return ()
+
+    def describe(self) -> str:
+        """The settings in one line; a resumed run warns if the line has changed."""
+        return type(self).__name__
+
+    def longest_prompt(self, codec: ChatCodec | None) -> int | None:
+        """Tokens of the longest prompt that the Challenger gets; None if unknown.
+
+        Args:
+            codec: the policy's tokenizer, or None if it could not be loaded.
+        """
+        return None
+
+    def longest_query(self, codec: ChatCodec | None) -> int | None:
+        """Tokens of the longest query; None if unknown.
+
+        By default the sampling limit, or the longest of the known queries.
+        """
+        if self.sampling is not None:
+            return self.sampling.max_new_tokens
+        return longest_text([query.text for query in self.known()], codec)
 
 
 class Challenger(QuerySource):
-    """Self-play: the policy itself, prompted, writes the queries. It sees nothing but the prompt.
+    """Self-play: the policy writes the queries. It sees its prompt and nothing else.
 
     Args:
-        task: what the queries should be about; None leaves it to the Challenger.
+        task: what the queries should be about; null leaves it to the Challenger.
         template: a form for the queries, with placeholders that the Challenger fills.
-        prompt: file that replaces the prompt; slots {task} and {template} are optional.
-        sampling: how queries are drawn.
+        prompt: file that replaces the prompt; the slots {task} and {template} are optional.
+        sampling: how queries are sampled.
     """
 
     selfplay = True
@@ -88,17 +115,21 @@ class Challenger(QuerySource):
         text = read_template(prompt, CHALLENGER, "data.queries.init_args.prompt", ())
         # task and template come from the config: trusted, and so part of the prompt's template
         self._prompt = fill(text, challenger_slots(task, template))
-        self.sampling = sampling
+        self.sampling: Sampling = sampling
+
+    def longest_prompt(self, codec: ChatCodec | None) -> int | None:
+        """Tokens of its one prompt; None without a tokenizer."""
+        return None if codec is None else len(codec.encode(self._prompt, {}))
 
     def describe(self) -> str:
-        """Its prompt and how it is sampled."""
+        """Its prompt and its sampling."""
         return f"Challenger with {self.sampling}, prompt {derive_seed(0, self._prompt):x}"
 
     def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
         """N queries, sampled from one prompt."""
-        ids = player.codec.encode(self._prompt, {})
+        prompt = player.codec.encode(self._prompt, {})
         rollouts = player.respond(
-            [ids], num_queries, self.sampling, derive_seed(seed, index, "queries")
+            [prompt], num_queries, self.sampling, derive_seed(seed, index, "queries")
         )
         valid = [
             is_valid_query(text, truncated)
@@ -106,20 +137,18 @@ class Challenger(QuerySource):
         ]
         return QueryBatch(
             texts=tuple(text.strip() for text in rollouts.texts),
-            valid_N=torch.tensor(valid),
-            rollouts=rollouts,
+            written=Written.all_answered(rollouts, valid),
         )
 
 
 class PromptFile(QuerySource):
-    """The data-driven baseline (GRPO): queries from a JSONL file, and no Challenger to train.
+    """Queries from a JSONL file, and no Challenger to train: the data-driven baseline (GRPO).
 
     Args:
-        path: file of lines ``{"query": ..., "solution": ...}``; the solution is optional. Each
-            pass over it is in a new order.
+        path: file of lines ``{"query": ..., "solution": ...}``; the solution is optional and may
+            also be called answer, reference or ground_truth. Each pass over the file has a new
+            order.
     """
-
-    selfplay = False
 
     def __init__(self, path: str) -> None:
         self._queries = read_queries(path, "data.queries.init_args.path")
@@ -142,9 +171,20 @@ class PromptFile(QuerySource):
         chosen = [self._queries[orders[place // size][place % size]] for place in places]
         return QueryBatch(
             texts=tuple(query.text for query in chosen),
-            valid_N=torch.ones(num_queries, dtype=torch.bool),
             solutions=tuple(query.solution for query in chosen),
         )
+
+
+def longest_text(texts: Sequence[str], codec: ChatCodec | None) -> int | None:
+    """Tokens of the longest text, or None without texts.
+
+    Without a tokenizer, a token counts as three characters.
+    """
+    if not texts:
+        return None
+    if codec is None:
+        return max(len(text) for text in texts) // 3
+    return max(len(codec.encode_plain(text)) for text in sorted(texts, key=len)[-8:])
 
 
 def read_queries(path: str, key: str) -> list[Query]:
@@ -176,7 +216,7 @@ def read_queries(path: str, key: str) -> list[Query]:
                 key, f"{where} has no 'query' text", 'write lines like {"query": "..."}'
             )
         if any("\ud800" <= char <= "\udfff" for char in query):
-            raise ConfigError(key, f"{where} holds half of a surrogate pair", "mend the text")
+            raise ConfigError(key, f"{where} holds half of a surrogate pair", "fix the text")
         queries.append(
             Query(query.strip(), next((entry[key] for key in SOLUTION_KEYS if key in entry), None))
         )
@@ -186,11 +226,7 @@ def read_queries(path: str, key: str) -> list[Query]:
 
 
 def check_sampling(sampling: Sampling, key: str, for_training: bool) -> None:
-    """Whether sampling settings make sense.
-
-    Raises:
-        ConfigError: a setting out of its range.
-    """
+    """Raise ConfigError unless every sampling setting is in its range."""
     if not sampling.temperature >= 0 or (for_training and sampling.temperature == 0):
         raise ConfigError(
             f"{key}.temperature", f"is {sampling.temperature}", "training needs one above 0"

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 
 from lsp_lightning.game.player import Player
 from lsp_lightning.game.queries import QueryBatch, QuerySource
-from lsp_lightning.rewards import Reward, score_all
+from lsp_lightning.rewards import Reward, is_binary, score_all
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.prompts import SOLVER, without_thinking
 from lsp_lightning.types import Playout, Sampling, SelfPlayRound
@@ -53,9 +53,8 @@ def play_round(
         query_texts=drawn.texts,
         answers=answers,
         group_size=group_size,
-        queries=drawn.rollouts,
+        written=drawn.written,
         solutions=drawn.solutions,
-        valid_N=drawn.valid_N,
         seed=derive_seed(seed, index, "rewards"),
     )
     with _timed(seconds, "rewards"):
@@ -68,6 +67,7 @@ def play_round(
         quality_NG=scored.quality_NG,
         challenger_N=scored.challenger_N,
         components=scored.components,
+        binary=is_binary(rewards),
         query_info=scored.query_info,
         reward_metrics=scored.metrics,
         seconds=seconds,

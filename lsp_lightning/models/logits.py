@@ -54,7 +54,7 @@ def head_logits(model: Any, hidden: Tensor) -> Tensor:
 def completion_logprobs(
     model: Any, batch: TrainBatch, logits_at_once: int, entropies: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Log-probs of the completions' tokens, differentiable; entropies, detached. (C, T) fp32 each.
+    """Log-probs of the completions' tokens, differentiable; entropies, detached. (K, T) fp32 each.
 
     Args:
         model: a causal LM.

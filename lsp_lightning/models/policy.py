@@ -110,14 +110,14 @@ class Policy(nn.Module):
     def completion_logprobs(
         self, batch: TrainBatch, logits_at_once: int = LOGITS_AT_ONCE
     ) -> tuple[Tensor, Tensor]:
-        """Log-probs of the completions' tokens, differentiable; entropies, detached. (C, T) each.
+        """Log-probs of the completions' tokens, differentiable; entropies, detached. (K, T) each.
 
         Both at each one's sampling temperature, in fp32; 0 on padding.
         """
         return completion_logprobs(self.causal_lm, batch, logits_at_once)
 
     def reference_logprobs(self, batch: TrainBatch, logits_at_once: int = LOGITS_AT_ONCE) -> Tensor:
-        """The reference's log-probs of the completions' tokens. (C, T), detached."""
+        """The reference's log-probs of the completions' tokens. (K, T), detached."""
         with self.reference() as model:
             return completion_logprobs(model, batch, logits_at_once, entropies=False)[0]
 

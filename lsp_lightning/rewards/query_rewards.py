@@ -1,4 +1,4 @@
-"""Rewards for the Challenger alone: what it writes should be new, and of a wanted form."""
+"""Rewards for the Challenger alone: novelty, length and form of its queries."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -15,22 +15,24 @@ from lsp_lightning.types import Playout, SelfPlayRound
 Unit = Literal["characters", "words", "tokens"]
 
 _PATTERN_SECONDS = 0.05
+#: Only the beginning of a query is compared, so that long queries stay cheap.
+_COMPARED_CHARACTERS = 500
 
 
 class NoveltyReward(Reward):
-    """How unlike a query is to those before it: 1 is new, 0 a repetition.
+    """How much a query differs from earlier ones: 1 is new, 0 a repetition.
 
-    It is compared with the queries before it in the round and with a memory of past rounds; the
-    most alike one counts. Likeness is the share of characters that need not be edited, as rapidfuzz
-    measures it, regardless of case, white space and invisible characters.
+    A query is compared with the queries before it in the round and with remembered queries of past
+    rounds; the most similar one counts. Similarity is the share of characters that need no edit, as
+    rapidfuzz measures it, over the first 500 characters. Case, white space and invisible characters
+    do not matter.
 
     Args:
         weight: factor among the rewards for the Challenger.
-        name: what it is called in metrics and transcripts.
-        near: a likeness above which a query counts as a near-duplicate; one less alike is wholly
-            new, and from there the score falls linearly to 0.
-        capacity: past queries that are remembered, the newest ones.
-        max_characters: of a query, its beginning is compared.
+        name: the name in metrics and transcripts.
+        near: up to this similarity a query scores 1; above, it counts as a near-duplicate and its
+            score falls linearly to 0 for a repetition.
+        capacity: how many past queries are remembered; the newest stay.
     """
 
     span = (0.0, 1.0)
@@ -41,63 +43,53 @@ class NoveltyReward(Reward):
         name: str = "novelty",
         near: float = 0.8,
         capacity: int = 4096,
-        max_characters: int = 500,
     ) -> None:
         super().__init__(weight, name, enters="challenger")
         key = "model.rewards.NoveltyReward"
         if not 0 <= near < 1:
-            raise ConfigError(f"{key}.near", f"is {near}", "set it from 0 to below 1")
+            raise ConfigError(f"{key}.near", f"is {near}", "set 0 or more, below 1")
         require_at_least(capacity, 0, f"{key}.capacity", "it counts queries")
-        require_at_least(max_characters, 1, f"{key}.max_characters", "nothing would be compared")
         self._near = near
         self._capacity = capacity
-        self._max_characters = max_characters
         self._memory: list[str] = []
 
-    def score(self, playout: Playout) -> Tensor:
-        """The novelty of each query, (N,)."""
-        return self.judge(playout).scores
-
-    def judge(self, playout: Playout) -> Judgement:
-        """The novelty of each query, and the share of near-duplicates."""
-        texts = [self._normal(text) for text in playout.query_texts]
-        past_N = _likeness(texts, self._memory, self._near)
-        present = [_likeness([text], texts[:i], self._near) for i, text in enumerate(texts)]
-        likeness_N = torch.maximum(past_N, torch.cat(present))
-        scores_N = ((1 - likeness_N) / (1 - self._near)).clamp(max=1.0)
-        near_N = (likeness_N > self._near).float()
+    def score(self, playout: Playout) -> Judgement:
+        """The novelty of each query, (N,), and the share of near-duplicates."""
+        texts = [_normal(text) for text in playout.query_texts]
+        past_N = _similarity(texts, self._memory, self._near)
+        present = [_similarity([text], texts[:i], self._near) for i, text in enumerate(texts)]
+        similarity_N = torch.maximum(past_N, torch.cat(present))
+        scores_N = ((1 - similarity_N) / (1 - self._near)).clamp(max=1.0)
+        near_N = (similarity_N > self._near).float()
         return Judgement(scores_N, metrics={"near_duplicates": near_N})
 
     def observe(self, played: SelfPlayRound) -> None:
-        """Remember the round's queries, each text once."""
+        """Remember the queries of the round, each text once."""
         super().observe(played)
-        texts = (self._normal(text) for text in played.playout.query_texts)
+        texts = (_normal(text) for text in played.playout.query_texts)
         kept = list(dict.fromkeys(reversed([*self._memory, *texts])))[::-1]
         self._memory = kept[max(0, len(kept) - self._capacity) :]
 
     def state_dict(self) -> dict[str, Any]:
-        """The memory."""
+        """The remembered queries."""
         return {**super().state_dict(), "memory": list(self._memory)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with a checkpoint's memory."""
+        """Restore the remembered queries."""
         super().load_state_dict(state_dict)
         self._memory = list(state_dict.get("memory", []))
-
-    def _normal(self, text: str) -> str:
-        return " ".join(fold(text[: self._max_characters]).casefold().split())
 
 
 class LengthReward(Reward):
     """Queries of a wanted length: 1 from ``low`` to ``high``, falling linearly to 0 over ``fade``.
 
     Args:
-        low: least length that is paid in full.
-        high: greatest length that is paid in full.
-        fade: so far outside nothing is paid.
-        unit: what is counted; tokens with the one that ends the query.
+        low: shortest length with score 1.
+        high: longest length with score 1.
+        fade: the score is 0 at this distance from ``low`` or ``high``.
+        unit: what is counted; tokens include the token that ends the query.
         weight: factor among the rewards for the Challenger.
-        name: what it is called in metrics and transcripts.
+        name: the name in metrics and transcripts.
     """
 
     span = (0.0, 1.0)
@@ -113,18 +105,20 @@ class LengthReward(Reward):
     ) -> None:
         super().__init__(weight, name, enters="challenger")
         key = "model.rewards.LengthReward"
-        require_at_least(high, low, f"{key}.high", f"the least length is {low}")
-        require_at_least(fade, 1, f"{key}.fade", "the score falls over some length")
+        require_at_least(high, low, f"{key}.high", f"low is {low}")
+        require_at_least(fade, 1, f"{key}.fade", "the score must fall over some length")
         require_one_of(unit, get_args(Unit), f"{key}.unit")
         self._low, self._high, self._fade = low, high, fade
         self._unit = unit
 
     def score(self, playout: Playout) -> Tensor:
-        """1 minus how far each query's length lies outside, in fades; 0 at least. (N,)."""
+        """1 - (distance of each query's length from the range) / ``fade``, at least 0. (N,)."""
         if self._unit == "tokens":
-            if playout.queries is None:
-                raise RuntimeError("only queries that the Challenger wrote have tokens")
-            lengths_N = playout.queries.completion_mask.sum(1).float()
+            if playout.written is None:
+                raise RuntimeError("only queries that the Challenger wrote have tokens; use words")
+            lengths_C = playout.written.rollouts.completion_mask.sum(1).float()
+            n = len(playout.query_texts)
+            lengths_N = playout.written.to_queries(lengths_C, n, float("nan"))
         else:
             words = self._unit == "words"
             counts = [len(text.split() if words else text) for text in playout.query_texts]
@@ -137,10 +131,10 @@ class FormReward(Reward):
     """Queries of a wanted form: 1 where a regular expression matches the whole query, else 0.
 
     Args:
-        pattern: the expression (of the regex package); a query that takes it longer than 50 ms does
-            not match, and is counted.
+        pattern: a regular expression of the regex package. If matching takes longer than 50 ms, the
+            query scores 0 and is counted in the metric ``slow``.
         weight: factor among the rewards for the Challenger.
-        name: what it is called in metrics and transcripts.
+        name: the name in metrics and transcripts.
     """
 
     span, binary = (0.0, 1.0), True
@@ -151,15 +145,11 @@ class FormReward(Reward):
             self._pattern = regex.compile(pattern, regex.DOTALL)
         except regex.error as error:
             raise ConfigError(
-                "model.rewards.FormReward.pattern", f"is no regular expression ({error})", "mend it"
+                "model.rewards.FormReward.pattern", f"is no regular expression ({error})", "fix it"
             ) from error
 
-    def score(self, playout: Playout) -> Tensor:
-        """1 or 0 for each query, (N,)."""
-        return self.judge(playout).scores
-
-    def judge(self, playout: Playout) -> Judgement:
-        """1 or 0 for each query, and the share that took too long."""
+    def score(self, playout: Playout) -> Judgement:
+        """1 or 0 for each query, (N,), and the share of queries that took too long."""
         matches = [self._matches(text) for text in playout.query_texts]
         too_long = torch.tensor([float(match is None) for match in matches])
         return Judgement(
@@ -167,15 +157,20 @@ class FormReward(Reward):
         )
 
     def _matches(self, text: str) -> bool | None:
-        # not NaN: the Challenger could write queries that stall the pattern instead of a 0
+        # a slow match scores 0, not NaN: or the Challenger could escape the 0 by stalling it
         try:
             return self._pattern.fullmatch(text, timeout=_PATTERN_SECONDS) is not None
         except TimeoutError:
             return None
 
 
-def _likeness(texts: Sequence[str], others: Sequence[str], least: float) -> Tensor:
-    """For each text, how alike the most alike of the others is; 0 where below ``least``. (n,)."""
+def _normal(text: str) -> str:
+    """The compared part of a query, without case, white space and invisible characters."""
+    return " ".join(fold(text[:_COMPARED_CHARACTERS]).casefold().split())
+
+
+def _similarity(texts: Sequence[str], others: Sequence[str], least: float) -> Tensor:
+    """Each text's similarity to the most similar of ``others``; 0 if below ``least``. (n,)."""
     from rapidfuzz.distance import Indel
     from rapidfuzz.process import cdist
 

@@ -46,7 +46,9 @@ def pack(
             for its completions. Else each row is for itself.
         chosen: (R,) bool, which completions are wanted; None is all.
     """
-    rows = [row for row in _rows(_rollouts(played)) if chosen is None or bool(chosen[row.index])]
+    rows = [
+        row for row in _rows(played.playout.rollouts) if chosen is None or bool(chosen[row.index])
+    ]
     if shared:
         found = trees_within([row.read for row in rows], token_budget)
         return [_tree_batch([rows[i] for i in part], tree, pad_id) for part, tree in found]
@@ -56,7 +58,7 @@ def pack(
 
 def longest_row(played: SelfPlayRound) -> int:
     """Tokens of the round's longest row: what one pass must hold at least."""
-    lengths = [r.prompt_mask.sum(1) + r.completion_mask.sum(1) for r in _rollouts(played)]
+    lengths = [r.prompt_mask.sum(1) + r.completion_mask.sum(1) for r in played.playout.rollouts]
     return int(torch.cat(lengths).max()) - 1
 
 
@@ -64,13 +66,13 @@ def sampled_logprobs(played: SelfPlayRound) -> list[Tensor]:
     """Log-probs as sampled of each completion's tokens, in the order of the round's rows."""
     return [
         row[mask]
-        for r in _rollouts(played)
+        for r in played.playout.rollouts
         for row, mask in zip(r.logprobs, r.completion_mask, strict=True)
     ]
 
 
 def by_row(batches: Sequence[TrainBatch], values: Sequence[Tensor]) -> dict[int, Tensor]:
-    """Values (C, T) of micro-batches by the completion they are of, (t,) each, on the CPU."""
+    """Values (K, T) of micro-batches by the completion they are of, (t,) each, on the CPU."""
     found = {}
     for batch, of_batch in zip(batches, values, strict=True):
         lengths = batch.mask.sum(1).tolist()
@@ -80,16 +82,10 @@ def by_row(batches: Sequence[TrainBatch], values: Sequence[Tensor]) -> dict[int,
 
 
 def in_batch(values: Mapping[int, Tensor], batch: TrainBatch) -> Tensor:
-    """Values of each completion as a micro-batch has them, (C, T), where it is."""
+    """Values of each completion as a micro-batch has them, (K, T), where it is."""
     chosen = [values[row] for row in batch.rows.tolist()]
     padded = torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True)
     return padded.to(batch.mask.device)
-
-
-def _rollouts(played: SelfPlayRound) -> list[Rollouts]:
-    """The queries, if they were played, then the answers."""
-    playout = played.playout
-    return [playout.answers] if playout.queries is None else [playout.queries, playout.answers]
 
 
 def _rows(all_rollouts: Sequence[Rollouts]) -> Iterator[_Row]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lsp_lightning.functional import dead_groups, query_values
-from lsp_lightning.game.payoffs import Advantages
+from lsp_lightning.game.objectives import Advantages
 from lsp_lightning.training.gradient import UpdateStats
 from lsp_lightning.types import SelfPlayRound
 
@@ -37,8 +37,8 @@ def round_metrics(
     }
     if played.quality_NG is not None:
         metrics["quality"] = played.quality_NG[judged_N]
-    if advantages.challenger_N is not None:
-        metrics["advantage_std/challenger"] = advantages.challenger_N.std(unbiased=False)
+    if advantages.challenger_C is not None:
+        metrics["advantage_std/challenger"] = advantages.challenger_C.std(unbiased=False)
     for role, rows in stats.roles.items():
         metrics[f"kl/{role}"] = stats.log_ratio_R[rows]
         metrics[f"entropy/{role}"] = stats.entropy_R[rows]
@@ -66,17 +66,17 @@ def info_metrics(name: str, values: Sequence[object]) -> dict[str, float]:
 
 def _text_metrics(played: SelfPlayRound) -> dict[str, Tensor | float]:
     playout = played.playout
-    texts = playout.query_texts
+    texts, written = playout.query_texts, playout.written
     metrics: dict[str, Tensor | float] = {
-        "queries/invalid": 1 - playout.valid_N.float(),
+        "queries/invalid": 1 - (written.valid_C if written else playout.valid_N).float(),
         "queries/duplicate": 1 - len(set(texts)) / len(texts),
         "queries/characters": torch.tensor([float(len(text)) for text in texts]),
         "answers/tokens": playout.answers.completion_mask.sum(1).float(),
         "answers/truncated": playout.answers.truncated.float(),
     }
-    if playout.queries is not None:
-        metrics["queries/tokens"] = playout.queries.completion_mask.sum(1).float()
-        metrics["queries/truncated"] = playout.queries.truncated.float()
+    if written is not None:
+        metrics["queries/tokens"] = written.rollouts.completion_mask.sum(1).float()
+        metrics["queries/truncated"] = written.rollouts.truncated.float()
     return metrics
 
 
@@ -88,6 +88,4 @@ def _solver_total(played: SelfPlayRound) -> Tensor:
 
 def _sampled_tokens(played: SelfPlayRound) -> int:
     """Tokens that the engine drew for this round."""
-    playout = played.playout
-    rollouts = [r for r in (playout.queries, playout.answers) if r is not None]
-    return sum(int(r.completion_mask.sum()) for r in rollouts)
+    return sum(int(r.completion_mask.sum()) for r in played.playout.rollouts)

@@ -20,12 +20,22 @@ def run_settings(module: Any, data: Any) -> dict[str, Any]:
         **policy,
         "lora": vars(lora) if lora else None,
         **vars(module.loss_settings),
-        **vars(module.payoffs),
+        "objective": plain_settings(module.objective),
         "rewards": [[r.name, r.enters, r.weight, r.scale is not None] for r in module.rewards],
         "optimizer": optimizer_defaults(module.optimizer),
         "rollouts": module.rollouts.resume_settings(),
         **(data.resume_settings() if data else {}),
     }
+
+
+def plain_settings(settings: object) -> dict[str, Any]:
+    """The class of an object and its public attributes that are plain values."""
+    plain = {
+        name: value
+        for name, value in vars(settings).items()
+        if not name.startswith("_") and isinstance(value, bool | int | float | str | None)
+    }
+    return {"class": type(settings).__qualname__, **plain}
 
 
 def keep_trained(checkpoint: dict[str, Any], trained: set[str]) -> None:

@@ -1,0 +1,115 @@
+"""What an objective is: the Challenger's pay, and how advantages are scaled."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lsp_lightning.errors import require_one_of
+from lsp_lightning.functional import (
+    AdvantageScale,
+    challenger_advantages,
+    challenger_rewards,
+    solver_advantages,
+)
+from lsp_lightning.rewards import Reward
+from lsp_lightning.types import SelfPlayRound, Written
+
+InvalidQuery = Literal["lowest", "as_scored"]
+
+
+@dataclass(frozen=True)
+class Advantages:
+    """What reinforces the completions of a round, before the KL term."""
+
+    solver_NG: Tensor
+    """(N, G)."""
+    challenger_C: Tensor | None
+    """(C,), or None if the Challenger wrote nothing."""
+
+    def rows(self) -> Tensor:
+        """All of them in the order of the round's rows. -> (R,)."""
+        flat = self.solver_NG.flatten()
+        return flat if self.challenger_C is None else torch.cat([self.challenger_C, flat])
+
+
+class Objective(ABC):
+    """What the Challenger is paid, and how the advantages of both players are scaled.
+
+    For an objective of your own, override :meth:`challenger_rewards`. Every objective also pays
+    ``+ VQ`` (the mean quality reward of the answers) and the rewards that enter for the Challenger.
+
+    Args:
+        advantage_scale: none as in the paper; std also divides by the standard deviation, as GRPO
+            does.
+        invalid_query: lowest pays a query that breaks the form rules the lowest reward of the
+            round; as_scored pays it like any other.
+    """
+
+    def __init__(
+        self, advantage_scale: AdvantageScale = "none", invalid_query: InvalidQuery = "lowest"
+    ) -> None:
+        key = "model.objective.init_args"
+        require_one_of(advantage_scale, get_args(AdvantageScale), f"{key}.advantage_scale")
+        require_one_of(invalid_query, get_args(InvalidQuery), f"{key}.invalid_query")
+        self.advantage_scale: AdvantageScale = advantage_scale
+        self.invalid_query: InvalidQuery = invalid_query
+
+    @abstractmethod
+    def challenger_rewards(self, played: SelfPlayRound) -> Tensor:
+        """What each answered query pays its Challenger, without VQ. -> (N,)."""
+
+    def check(self, rewards: Sequence[Reward]) -> None:  # noqa: B027 - optional
+        """Raise ConfigError unless the objective suits these rewards; before a model is loaded."""
+
+    def observe(self, played: SelfPlayRound) -> None:  # noqa: B027 - optional
+        """Remember a round; called once for each, after its advantages."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold: plain values only."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - optional
+        """Continue from a checkpoint's state."""
+
+    def advantages(self, played: SelfPlayRound) -> Advantages:
+        """The advantages of a round (steps 3 and 4 of Algorithm 1, arXiv 2509.07414)."""
+        written = played.playout.written
+        return Advantages(
+            self.solver_advantages(played),
+            None if written is None else self.challenger_advantages(played, written),
+        )
+
+    def solver_advantages(self, played: SelfPlayRound) -> Tensor:
+        """``R + Q`` minus its mean over the group; 0 for answers without a judgement. -> (N, G)."""
+        return solver_advantages(
+            played.rewards_NG, played.quality_NG, self.advantage_scale, played.judged_NG
+        )
+
+    def challenger_advantages(self, played: SelfPlayRound, written: Written) -> Tensor:
+        """The pay of each written query minus the mean of its baseline group. -> (C,).
+
+        A query that was not answered earns the lowest reward of the round. One whose answers could
+        not be judged gets 0 and moves no other.
+        """
+        rewards_N = challenger_rewards(
+            self.challenger_rewards(played), played.quality_NG, played.challenger_N
+        )
+        answered_C = written.answered_C >= 0
+        judged_C = answered_C & played.judged_N[written.answered_C]
+        advantages_C = torch.zeros(len(judged_C), dtype=rewards_N.dtype)
+        if not judged_C.any():
+            return advantages_C
+        rewards_C = rewards_N[written.answered_C]
+        lowest = ~answered_C
+        if self.invalid_query == "lowest":
+            lowest = lowest | ~written.valid_C
+        rewards_C = torch.where(lowest, rewards_C[judged_C].min(), rewards_C)
+        counted_C = judged_C | ~answered_C
+        for baseline in set(written.baseline_C[counted_C].tolist()):
+            rows = counted_C & (written.baseline_C == baseline)
+            advantages_C[rows] = challenger_advantages(rewards_C[rows], self.advantage_scale)
+        return advantages_C

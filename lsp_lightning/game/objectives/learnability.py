@@ -1,0 +1,51 @@
+"""Queries that the Solver sometimes solves."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsp_lightning.functional import AdvantageScale, learnability
+from lsp_lightning.game.objectives.base import InvalidQuery, Objective
+from lsp_lightning.types import SelfPlayRound
+
+#: The largest variance of rewards in {0, 1}.
+_BINARY = 0.25
+
+
+class Learnability(Objective):
+    """Pays the spread of a group's rewards: ``4 V (1 - V)`` for rewards of 0 or 1.
+
+    Most for queries that half of the answers solve, nothing for those that all or none solve: from
+    these the Solver learns nothing either. The idea is that of Sampling For Learnability, arXiv
+    2408.15099. For other rewards it is the variance within the group, divided by the largest one
+    seen so far in the run.
+    """
+
+    def __init__(
+        self, advantage_scale: AdvantageScale = "none", invalid_query: InvalidQuery = "lowest"
+    ) -> None:
+        super().__init__(advantage_scale, invalid_query)
+        self._largest = 0.0
+
+    def challenger_rewards(self, played: SelfPlayRound) -> Tensor:
+        """The variance within each group over the largest one. -> (N,), in [0, 1]."""
+        return learnability(played.rewards_NG, self._largest_with(played), played.judged_NG)
+
+    def observe(self, played: SelfPlayRound) -> None:
+        """Remember the largest variance."""
+        self._largest = self._largest_with(played)
+
+    def _largest_with(self, played: SelfPlayRound) -> float:
+        variance = learnability(played.rewards_NG, 1.0, played.judged_NG).max()
+        largest = max(self._largest, _BINARY if played.binary else 0.0)
+        # one overflow must not flatten the rewards of all later rounds
+        return max(largest, float(variance)) if torch.isfinite(variance) else largest
+
+    def state_dict(self) -> dict[str, Any]:
+        """The largest variance of the run."""
+        return {"largest_variance": self._largest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint's state."""
+        self._largest = float(state["largest_variance"])
