@@ -14,7 +14,14 @@ from statistics import mean
 from benchmarks.runs import cell
 
 HELDOUT = ("heldout/sampled", "heldout/greedy")
-MEANS = ("value", "queries/malformed", "queries/level", "queries/family_entropy", "kl/challenger")
+KNOWN = "queries/verifiable"
+MEANS = (
+    "value",
+    f"{KNOWN}/malformed",
+    f"{KNOWN}/level",
+    f"{KNOWN}/family_entropy",
+    "kl/challenger",
+)
 
 
 def main() -> None:

@@ -87,9 +87,9 @@ def measure(run: Path | None, seed: int, rounds: int) -> dict[str, float]:
         return figures
     last = (max(1, rounds - 24), rounds)
     return figures | {
-        "not a program, first 10 rounds": window(run, "queries/malformed", 1, 10),
-        "last 25": window(run, "queries/malformed", *last),
-        "statements, last 25": window(run, "queries/statements", *last),
+        "not a program, first 10 rounds": window(run, "queries/verifiable/malformed", 1, 10),
+        "last 25": window(run, "queries/verifiable/malformed", *last),
+        "statements, last 25": window(run, "queries/verifiable/statements", *last),
         "duplicates, last 25": window(run, "queries/duplicate", *last),
     }
 

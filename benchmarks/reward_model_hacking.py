@@ -17,8 +17,8 @@ ARMS: dict[str, Arm] = {
 METRICS = {
     "reward model": "reward/preference",
     "true score": "reward/true_score",
-    "malformed": "queries/malformed",
-    "family entropy": "queries/family_entropy",
+    "malformed": "queries/true_score/malformed",
+    "family entropy": "queries/true_score/family_entropy",
     "answer tokens": "answers/tokens",
 }
 

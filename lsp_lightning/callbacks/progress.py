@@ -1,5 +1,6 @@
 """One line that shows how the game goes."""
 
+import re
 import sys
 from typing import Any
 
@@ -16,8 +17,9 @@ _SHOWN = {
     "kl/solver": "kl",
     "kl/challenger": "challenger kl",
     "queries/invalid": "invalid",
-    "queries/malformed": "malformed",
 }
+#: The share of malformed queries by a reward; the part in brackets is the reward's name.
+_MALFORMED = re.compile(r"queries/(.+)/malformed")
 
 
 class RoundProgress(TQDMProgressBar):
@@ -59,7 +61,12 @@ class RoundProgress(TQDMProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The round's main figures, two digits each."""
         metrics = trainer.callback_metrics
-        return {label: f"{metrics[k]:.2f}" for k, label in _SHOWN.items() if k in metrics}
+        malformed = [found for found in map(_MALFORMED.fullmatch, sorted(metrics)) if found]
+        several = len(malformed) > 1
+        shown = _SHOWN | {
+            found[0]: f"malformed ({found[1]})" if several else "malformed" for found in malformed
+        }
+        return {label: f"{metrics[k]:.2f}" for k, label in shown.items() if k in metrics}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -176,6 +176,9 @@ def heldout_line(name: str, before: Scores, after: Scores, opponent: str) -> str
     change = f"{before[name]:.1%} -> {after[name]:.1%}"
     if after["kind"] == "solved":
         return f"held-out tasks solved by {name} answers: {change}  ({before['n']} tasks)"
+    if after["kind"] == "mean":
+        change = f"{before[name]:.3f} -> {after[name]:.3f}"
+        return f"mean held-out reward of {name} answers: {change}  ({before['n']} tasks)"
     return (
         f"win rate against the reference, {name} answers: {change}"
         f"  ({before['n']} prompts; the reference is {opponent})"

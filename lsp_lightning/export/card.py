@@ -112,17 +112,18 @@ def _heldout_rows(before: Any, after: Any) -> list[tuple[str, str]]:
     """Scores before and after, with what they mean; none where a run had none."""
     if not isinstance(before, Mapping) or not isinstance(after, Mapping):
         return []
-    wins = after.get("kind") == "win_rate"
-    meaning = (
-        "win rate of {} answers against the reference on {} held-out prompts, by the reward's "
-        "scores"
-        if wins
-        else "share of {} answers that solve one of {} held-out tasks"
-    )
+    meanings = {
+        "win_rate": "win rate of {} answers against the reference on {} held-out prompts, by the "
+        "reward's scores",
+        "mean": "mean reward of {} answers to {} held-out tasks",
+    }
+    kind = after.get("kind")
+    meaning = meanings.get(str(kind), "share of {} answers that solve one of {} held-out tasks")
+    digits = ".3f" if kind == "mean" else ".1%"
     return [
         (
             meaning.format(name, code(after.get("n"))),
-            f"{float(before[name]):.1%} before, {float(after[name]):.1%} after",
+            f"{float(before[name]):{digits}} before, {float(after[name]):{digits}} after",
         )
         for name in ("sampled", "greedy")
         if all(isinstance(scores.get(name), int | float) for scores in (before, after))
