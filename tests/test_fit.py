@@ -470,8 +470,8 @@ def test_a_run_that_runs_out_of_memory_is_the_run_with_micro_batches_that_fit(
 def test_each_halving_is_one_line_and_is_found_out_once(base, tmp_path, capsys):
     run(tmp_path, make_module(base), rounds=3, callbacks=[Cramped(100)])
     assert halvings(capsys) == [
-        "out of memory at model.micro_batch_tokens 400: going on with 200",
-        "out of memory at model.micro_batch_tokens 200: going on with 100",
+        "out of memory at model.micro_batch_tokens 400: trying again with 200",
+        "out of memory at model.micro_batch_tokens 200: trying again with 100",
     ]
 
 

@@ -1,1 +1,1 @@
-"""Pure checks of texts by programs. No tensor in sight."""
+"""Checks of texts by programs: maths, code and constraints. They need no torch."""

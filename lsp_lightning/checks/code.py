@@ -1,4 +1,4 @@
-"""Code in a text, tests written down as data, and the comparison of plain values."""
+"""Check code: find it in a text, read its tests from a file, compare returned values."""
 
 import ast
 import keyword
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from lsp_lightning.sandbox.base import MOST_INPUT_BYTES
+from lsp_lightning.sandbox.base import MAX_INPUT_BYTES
 from lsp_lightning.sandbox.plain import NotPlainError, plain
 
-# Possessive throughout: a hostile megabyte costs one pass.
+# All quantifiers are possessive (++), so that a hostile text of a megabyte takes one pass.
 _LEFT = re.compile(r"[ \t]*+(?:(?:[-*+]|\d{1,9}+[.)])[ \t]++)?+")
 _FENCE = re.compile(r"(`{3,}+|~{3,}+)[^`]*+\Z")
-#: A word at most follows, so that "end it with ``` on its own line" opens nothing.
+#: At most one word may follow, so that "end it with ``` on its own line" opens no block.
 _FENCE_AFTER_PROSE = re.compile(r"(?<!`)(`{3,}+)(?:[\w{][^\s`]*+)?+[ \t]*+\Z")
 _MAX_DEPTH = 100
 
@@ -24,40 +24,40 @@ class Case:
     """One test of a function."""
 
     arguments: tuple[object, ...]
-    """What it is called with."""
+    """Positional arguments of the call."""
     expected: object
-    """What it must return."""
+    """The value that the call must return."""
 
 
 @dataclass(frozen=True)
 class FunctionTests:
-    """What a function must do."""
+    """The tests of one function."""
 
     function: str
-    """Its name."""
+    """Name of the function."""
     cases: tuple[Case, ...]
-    """At least one."""
+    """At least one test."""
 
 
 class _Fence(NamedTuple):
-    """What opened a block, as far as it decides what closes it."""
+    """The opening fence of a block; it decides which fence closes the block."""
 
     run: str
     """Its backticks or tildes."""
     column: int
-    """Where its line's text starts, after the marker if it is an item of a list."""
+    """Column where the text of its line starts; in a list item, after the marker."""
 
 
 def code_block(text: str, defines: str | None = None) -> str:
     """The last fenced block of a text, or the whole text if it has none.
 
-    Blocks are those of CommonMark; besides, one may open at the end of a line of prose. A block
-    that is never closed, as in an answer that was cut off, goes to the end.
+    Blocks follow CommonMark; in addition, a block may open at the end of a line of prose. A block
+    that is never closed, as in an answer that was cut off, extends to the end.
 
     Args:
         text: prose with code in it, as a model wrote it.
-        defines: a name; the last block that defines it at the start of a line goes before later
-            ones, for answers like to end with an example of its use.
+        defines: a name. The last block that defines it at the start of a line is returned instead,
+            because answers often end with an example of its use.
     """
     text = text.replace("\r\n", "\n")
     blocks = _blocks(text)
@@ -81,7 +81,7 @@ def _blocks(text: str) -> list[list[str]]:
     """The lines of each block."""
     blocks: list[list[str]] = []
     fence: _Fence | None = None
-    for line in text.split("\n"):  # splitlines would cut literals at a form feed or U+2028
+    for line in text.split("\n"):  # not splitlines, which splits at form feeds and U+2028 too
         if fence is None:
             fence = _opened(line)
             if fence is not None:
@@ -97,13 +97,13 @@ def _opened(line: str) -> _Fence | None:
     if "```" not in line and "~~~" not in line:
         return None
     left = _LEFT.match(line)
-    assert left is not None  # it matches nothing at all, too
+    assert left is not None  # the pattern also matches the empty string
     column = len(left[0].expandtabs(4))
     if found := _FENCE.match(line, left.end()):
         return _Fence(found[1], column)
     if found := _FENCE_AFTER_PROSE.search(line):
         run, before = found[1], line[: found.start()]
-        # after an odd number of its like it is the end of inline code
+        # after an odd number of equal runs, this one closes inline code
         if run not in before or re.findall("`++", before).count(run) % 2 == 0:
             return _Fence(run, column)
     return None
@@ -113,7 +113,7 @@ def _closes(line: str, fence: _Fence) -> bool:
     bare = line.strip(" \t")
     if not bare.startswith(fence.run) or bare.strip(fence.run[0]):
         return False
-    # deeper, it is part of the code, such as an example in a docstring
+    # indented further, it is part of the code, such as an example in a docstring
     return len(_indent(line).expandtabs(4)) < fence.column + 4
 
 
@@ -122,11 +122,14 @@ def _indent(line: str) -> str:
 
 
 def _dedented(lines: list[str]) -> str:
-    """Like textwrap.dedent, which is slow on long margins and empties blank lines of literals."""
-    if not lines or lines[0][:1].strip():  # most blocks; it halves the cost of very many
+    """The lines without their common indent, joined.
+
+    Unlike textwrap.dedent it is fast on long indents and keeps blank lines inside of literals.
+    """
+    if not lines or lines[0][:1].strip():  # a shortcut for most blocks
         return "\n".join(lines)
     indents = [_indent(line) for line in lines if line.strip(" \t")]
-    first, last = min(indents, default=""), max(indents, default="")  # they differ most
+    first, last = min(indents, default=""), max(indents, default="")  # these two share the least
     margin = next(
         (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
     )
@@ -134,14 +137,14 @@ def _dedented(lines: list[str]) -> str:
 
 
 def read_tests(solution: object) -> FunctionTests:
-    """Tests as a prompt file holds them.
+    """Read a function's tests from the solution in a prompt file.
 
-    Two forms: ``{"function": "f", "tests": [{"args": [1], "output": 2}]}``, and
-    ``{"tests": ["assert f(1) == 2"]}`` of nothing but calls and literals. All values must be such
-    as pass a sandbox's wall, see :func:`lsp_lightning.sandbox.plain.plain`.
+    A solution has one of two forms: ``{"function": "f", "tests": [{"args": [1], "output": 2}]}`` or
+    ``{"tests": ["assert f(1) == 2"]}``, where the asserts hold calls and literals only. All values
+    must be plain (:func:`lsp_lightning.sandbox.plain.plain`).
 
     Raises:
-        ValueError: it has neither form, or a value that no sandbox carries; the message goes on
+        ValueError: the solution has neither form, or a value is not plain. The message continues
             "the solution of this query ...".
     """
     if not isinstance(solution, dict) or not isinstance(solution.get("tests"), list):
@@ -163,7 +166,7 @@ def read_tests(solution: object) -> FunctionTests:
 
 def _read_name(name: object) -> str:
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-        raise ValueError("names no function to test")
+        raise ValueError("does not name the function to test")
     return name
 
 
@@ -183,15 +186,15 @@ def _read_records(tests: list[object]) -> tuple[Case, ...]:
 def _require_plain(tests: list[object], cases: tuple[Case, ...]) -> None:
     for number, (test, case) in enumerate(zip(tests, cases, strict=True), start=1):
         try:
-            plain((case.arguments,), MOST_INPUT_BYTES)  # as deep as they stand in a Program
-            plain(case.expected, MOST_INPUT_BYTES)
+            plain((case.arguments,), MAX_INPUT_BYTES)  # nested as deeply as in a Program
+            plain(case.expected, MAX_INPUT_BYTES)
         except NotPlainError as error:
             shown = repr(test[:60]) if isinstance(test, str) else f"number {number}"
             raise ValueError(f"has a test whose values are not plain ({error}): {shown}") from None
     try:
-        plain(tuple(case.arguments for case in cases), MOST_INPUT_BYTES)
+        plain(tuple(case.arguments for case in cases), MAX_INPUT_BYTES)
     except NotPlainError as error:
-        raise ValueError(f"has tests whose arguments, all together, are {error}") from None
+        raise ValueError(f"has tests with arguments that are together {error}") from None
 
 
 def _read_assert(test: str) -> tuple[str, Case]:
@@ -214,10 +217,11 @@ def _read_assert(test: str) -> tuple[str, Case]:
 
 
 def same_value(got: object, expected: object, depth: int = 0) -> bool:
-    """Whether two plain values are the same one.
+    """Whether two plain values are equal.
 
-    Types are compared exactly, so nothing that answers to ``==`` by itself is taken for a value;
-    but a tuple is its list, an integer the float of its value, and floats agree to 1e-9.
+    Types must be equal too, so an object with its own ``==`` never counts as a value. Three
+    exceptions: a tuple equals the list of its items, an integer equals the float of its value, and
+    floats may differ by 1e-9 relative.
     """
     if depth > _MAX_DEPTH:
         return False
@@ -237,7 +241,7 @@ def _same_number(got: float, expected: float) -> bool:
         return got == expected
     try:
         return math.isclose(got, expected, rel_tol=1e-9, abs_tol=1e-12)
-    except OverflowError:  # an integer beyond all floats
+    except OverflowError:  # an integer too large for a float
         return False
 
 
@@ -248,7 +252,7 @@ def _same_rows(got: Sequence[object], expected: Sequence[object], depth: int) ->
 
 
 def _same_dict(got: dict[object, object], expected: dict[object, object], depth: int) -> bool:
-    # keys are exact too: one that answers to == could stand for any other
+    # keys must be exact strings: a key with its own == could equal any other
     return (
         all(type(key) is str for key in (*got, *expected))
         and got.keys() == expected.keys()

@@ -1,8 +1,9 @@
-"""What a constraint can ask of an answer: counts that it bounds, and forms that it demands.
+"""The kinds of constraints: a count must lie in a range, or an answer must have a form.
 
-One table each. Its phrasings are the grammar and its documentation at once, with slots in capitals:
-RANGE (at least N, at most N, exactly N, between N and M, no), WORD, TEXT, TEXTS and LETTER. All
-code here takes time linear in the answer's length, for answers are hostile.
+There is one table for each. The phrasings in the tables are the grammar of constraints and its
+documentation, with slots in capitals: RANGE (at least N, at most N, exactly N, between N and M,
+no), WORD, TEXT, TEXTS and LETTER. Answers may be hostile, so all code here takes time linear in the
+length of the answer.
 """
 
 import json
@@ -14,14 +15,14 @@ from typing import Any
 
 Arguments = tuple[str, ...]
 
-#: Letters and digits with their combining marks (Latin, then Indic to Thai and Lao); one
-#: apostrophe may join two of them. Underscores and hyphens part words, or they would hide many.
+#: Letters and digits with their combining marks (Latin, then Indic to Thai and Lao); one apostrophe
+#: may join two such parts. Underscores and hyphens separate words, or a text could hide its words.
 _LETTERS = "[^\\W_\u0300-\u036f][\\w\u0300-\u036f\u0900-\u0963\u0966-\u0eff]*"
 WORD = f"{_LETTERS}(?:'{_LETTERS})?"
 _WORD = re.compile(WORD)
-# a full stop inside of 3.14 ends nothing
+# the full stop in 3.14 ends no sentence
 _SENTENCE_END = re.compile(
-    # only at the start of a run of marks: looking on from each of them would be quadratic
+    # match only at the start of a run of marks: a search from each mark would be quadratic
     r"(?<![.!?\u2026])[.!?\u2026]++[\"')\]\u201d\u2019]*+(?=\s|$)|[\u3002\uff01\uff1f]+"
 )
 _BULLET = re.compile(r"[-*+\u2022]\s+\S")
@@ -32,33 +33,33 @@ _TITLE = re.compile(r"<<([^<>\n]+)>>")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, without regard to case."""
+    """The words of a text, case-folded."""
     plain = text.replace("_", " ").replace("\u2019", "'")
     return [word.casefold() for word in _WORD.findall(plain)]
 
 
 def sentences(text: str) -> list[str]:
-    """The parts between sentence ends and blank lines that have a word in them."""
+    """The parts between sentence ends and blank lines that contain a word."""
     parts = (part for block in paragraphs(text) for part in _SENTENCE_END.split(block))
     return [part for part in parts if _WORD.search(part)]
 
 
 def lines(text: str) -> list[str]:
-    """The lines that are not blank, without the spaces around them."""
+    """The lines that are not blank, stripped."""
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def paragraphs(text: str) -> list[str]:
-    """The runs of lines between blank lines."""
+    """The blocks of lines between blank lines."""
     runs = groupby(text.splitlines(), key=lambda line: bool(line.strip()))
     return ["\n".join(run) for filled, run in runs if filled]
 
 
 def document(text: str) -> Any:
-    """The JSON object or list that the text is; None for anything else.
+    """The text read as a JSON object or list; None if it is anything else.
 
-    NaN and Infinity are no JSON; neither, here, is what Python refuses to read: a number of
-    thousands of digits or nesting of thousands of levels.
+    NaN and Infinity are not JSON. Numbers of thousands of digits and thousands of nested levels
+    count as invalid too, because Python cannot read them.
     """
 
     def refuse(constant: str) -> None:
@@ -86,12 +87,13 @@ def _is_sorted(items: list[str]) -> bool:
 
 @dataclass(frozen=True)
 class Count:
-    """A number, or one number for each of several items, that a constraint keeps in a range.
+    """A kind that counts something in an answer; the count must lie in a range.
 
     Args:
-        phrasings: lines that ask for it; one without RANGE means at least 1, with "do not" none.
-        of: the numbers of an answer that is not blank; each must lie in the range.
-        least: what every answer has anyway.
+        phrasings: lines that ask for it. Without RANGE a line means at least 1; a line that starts
+            with "do not" means 0.
+        of: the counts of an answer that is not blank; every one must lie in the range.
+        least: the count that every answer reaches anyway.
     """
 
     phrasings: tuple[str, ...]
@@ -101,11 +103,11 @@ class Count:
 
 @dataclass(frozen=True)
 class Form:
-    """Something that an answer is or is not.
+    """A kind that asks for a form, which an answer has or has not.
 
     Args:
         phrasings: lines that ask for it.
-        holds: whether an answer that is not blank, without the space around it, has the form.
+        holds: whether an answer (stripped, not empty) has the form.
     """
 
     phrasings: tuple[str, ...]

@@ -1,12 +1,13 @@
-"""Verifiable instructions: a query ends with constraints that a program can check.
+"""Verifiable instructions: queries that end with constraints a program can check.
 
-A query says what to do and closes with a block::
+Such a query says what to do and ends with a block::
 
     Constraints:
     - at most 50 words
     - include the word "tiger"
 
-The grammar is closed: a block with an unknown line, or that visibly cannot be kept, is no block.
+The grammar is closed: a block is invalid if a line is unknown or if constraints visibly contradict
+each other.
 """
 
 import re
@@ -19,15 +20,15 @@ from lsp_lightning.checks.constraint_kinds import COUNTS, FORMS, WORD, words
 
 #: Names of all kinds, for logs.
 KINDS = (*COUNTS, *FORMS)
-#: A block with more constraints, larger numbers or longer lines is none.
+#: A block with more constraints, larger numbers or longer lines is invalid.
 _MOST_CONSTRAINTS = 10
 _LARGEST_NUMBER = 10_000
 _LONGEST_LINE = 400
-#: Characters; ten times what any constraint can ask for.
+#: In characters; ten times what any constraint can ask for.
 _LONGEST_ANSWER = 100_000
 
 _N = "([0-9]{1,6})"
-#: Ways to say a range, with the bounds that follow from its numbers.
+#: Phrases for a range, with the bounds that follow from their numbers.
 _RANGES: tuple[tuple[str, Callable[[int, int], tuple[int, float]]], ...] = (
     (f"(?:at least|no fewer than|no less than) {_N}", lambda n, m: (n, inf)),
     (f"(?:at most|no more than|up to) {_N}", lambda n, m: (0, n)),
@@ -38,7 +39,7 @@ _RANGES: tuple[tuple[str, Callable[[int, int], tuple[int, float]]], ...] = (
     ("no", lambda n, m: (0, 0)),
 )
 _QUOTED = '["\u201c][^"\u201c\u201d]+["\u201d]'
-#: What a word of a phrasing stands for: a slot, or the ways that people say it.
+#: The pattern for a slot or word of a phrasing: what fills the slot, or synonyms of the word.
 _SLOTS = {
     "RANGE": f"(?P<range>{'|'.join(way for way, _ in _RANGES).replace(_N, '[0-9]{1,6}')})",
     "WORD": f'["\u201c]?(?P<texts>{WORD})["\u201d]?',
@@ -58,7 +59,7 @@ _HEADER = re.compile(r"(?:\*\*)?constraints:(?:\*\*)?", re.IGNORECASE)
 
 
 def _pattern(phrasing: str) -> re.Pattern[str]:
-    """What matches the lines that a phrasing stands for."""
+    """The pattern of the lines that a phrasing allows."""
     pattern = re.escape(phrasing).replace("\\ ", " ")
     pattern = re.sub(r"\b([a-z]{4,}s)\b", r"\1?", pattern)  # 2 items, 1 item
     return re.compile(_VERB + _SLOT.sub(lambda match: _SLOTS[match[0]], pattern), re.IGNORECASE)
@@ -68,7 +69,7 @@ def _default_range(phrasing: str) -> tuple[int, float]:
     return (0, 0) if phrasing.startswith("do not") else (1, inf)
 
 
-#: Kind, pattern, and the bounds where the line gives none.
+#: Kind, pattern, and the bounds if the line has no range.
 _GRAMMAR = tuple(
     (kind, _pattern(phrasing), _default_range(phrasing))
     for kind in KINDS
@@ -78,14 +79,14 @@ _GRAMMAR = tuple(
 
 @dataclass(frozen=True)
 class Constraint:
-    """One thing that an answer must keep to.
+    """One constraint on an answer.
 
     Args:
-        kind: its name, one of :data:`KINDS`.
-        arguments: the words or texts it names.
-        low: smallest count that keeps it; counting kinds only.
-        high: largest count that keeps it.
-        text: the line as the query has it.
+        kind: one of :data:`KINDS`.
+        arguments: the words or texts that the constraint names.
+        low: smallest allowed count; only for kinds that count.
+        high: largest allowed count; only for kinds that count.
+        text: the line as it stands in the query.
     """
 
     kind: str
@@ -95,7 +96,7 @@ class Constraint:
     text: str
 
     def holds(self, answer: str) -> bool:
-        """Whether an answer keeps it; one without any text, or with a book of it, keeps nothing."""
+        """Whether an answer satisfies it; a blank or extremely long answer never does."""
         answer = answer.strip()
         if not 0 < len(answer) <= _LONGEST_ANSWER:
             return False
@@ -104,20 +105,20 @@ class Constraint:
         return all(self.low <= n <= self.high for n in self.counts(answer))
 
     def counts(self, text: str) -> list[int]:
-        """What is counted for it in a text."""
+        """The counts of this kind in a text."""
         return COUNTS[self.kind].of(text, self.arguments)
 
     @property
     def demands(self) -> bool:
-        """Whether it asks for something to be there, and not only for little of it."""
+        """Whether it requires something to be there, rather than only setting an upper limit."""
         return self.kind in FORMS or self.low > 0
 
 
 def parse_constraints(query: str) -> list[Constraint] | None:
-    """The constraints that a query ends with.
+    """The constraints at the end of a query.
 
-    None where there is no such block or nothing before it, where a line is not one of the known
-    ones or says nothing, and where two of them visibly contradict or repeat each other.
+    None if there is no block or no text before it, if a line is unknown or restricts nothing, or if
+    two constraints visibly contradict or repeat each other.
     """
     above = [line.strip() for line in query.splitlines() if line.strip()]
     headers = [i for i, line in enumerate(above) if _HEADER.fullmatch(line)]
@@ -136,7 +137,7 @@ def parse_constraints(query: str) -> list[Constraint] | None:
 
 
 def _read(line: str) -> Constraint | None:
-    """The constraint of one line of a block; None where it is none, or empty of meaning."""
+    """The constraint in one line of a block; None if the line is unknown or restricts nothing."""
     if len(line) > _LONGEST_LINE or line[:2] not in ("- ", "* ", "\u2022 "):
         return None
     text = line[2:].strip()
@@ -173,14 +174,14 @@ def _bounds(text: str) -> tuple[int, float]:
 
 
 def _bounds_something(kind: str, low: int, high: float) -> bool:
-    """Whether some answers, but not all, have such a count."""
+    """Whether some answers, but not all, have a count in this range."""
     numbers = [number for number in (low, high) if number != inf]
     possible = low <= high and high >= COUNTS[kind].least and max(numbers) <= _LARGEST_NUMBER
     return possible and (high < inf or low > COUNTS[kind].least)
 
 
 def _names_something(kind: str, arguments: tuple[str, ...]) -> bool:
-    """Whether texts are not blank, words are one word, letters one letter in any case."""
+    """Whether each argument is what the kind needs: one word, one letter, or distinct texts."""
     if kind in ("word", "acrostic"):
         return all(len(words(text)) == 1 for text in arguments)
     if kind in ("letter", "line initial"):
@@ -189,7 +190,7 @@ def _names_something(kind: str, arguments: tuple[str, ...]) -> bool:
 
 
 _JSON = {"JSON", "JSON object", "JSON list"}
-#: No answer has something of both.
+#: Pairs of sets: no answer can satisfy a kind of the first and a kind of the second.
 _APART = (
     ({"lower case"}, {"capitals", "capitalized words"}),
     ({"JSON object"}, {"JSON list"}),
@@ -197,26 +198,26 @@ _APART = (
     ({"line initial", "acrostic", "quoted"}, {"bullet points", "numbered items"}),
     ({"quoted"}, {"line initial", "acrostic", "start", "end"}),
 )
-#: No answer has more of these than of that.
+#: An answer never has more of the kinds on the right than of the kind on the left.
 _WITHIN = {
     "words": {"sentences", "word", "palindromes", "capitalized words", "words per sentence"},
     "lines": {"paragraphs", "bullet points", "numbered items"},
     "characters": {*COUNTS} - {"characters"},
 }
-#: What a demanded text has of these, the answer has too.
+#: An answer has at least as many of these as a text that it must contain.
 _ADDS_UP = {"words", "characters", "word", "phrase", "letter", "questions"}
 _ADDS_UP |= {"exclamation marks", "commas", "digits"}
 
 
 def _repeat(a: Constraint, b: Constraint) -> bool:
-    """Whether two constraints are one, or two that exclude each other, about the same thing."""
+    """Whether two constraints on the same thing are equal or contradict each other."""
     if a.kind != b.kind or _folded(a) != _folded(b):
         return False
     return (a.low, a.high) == (b.low, b.high) or max(a.low, b.low) > min(a.high, b.high)
 
 
 def _folded(constraint: Constraint) -> tuple[str, ...]:
-    """The arguments, in one case where case does not matter."""
+    """The arguments, case-folded unless case matters for the kind."""
     arguments = constraint.arguments
     if constraint.kind == "JSON object":
         return arguments
@@ -224,7 +225,7 @@ def _folded(constraint: Constraint) -> tuple[str, ...]:
 
 
 def _clash(a: Constraint, b: Constraint) -> bool:
-    """Whether what ``a`` demands visibly excludes ``b``."""
+    """Whether an answer that satisfies ``a`` visibly cannot satisfy ``b``."""
     if not a.demands:
         return False
     if b.demands and any(a.kind in these and b.kind in those for these, those in _APART):
@@ -241,7 +242,7 @@ def _clash(a: Constraint, b: Constraint) -> bool:
 
 
 def _brings(a: Constraint) -> dict[str, int]:
-    """What every answer that keeps a constraint has at least, by kinds of counts."""
+    """Least counts of every answer that satisfies a constraint, by kind."""
     size = len("".join(a.arguments))
     return {
         "no repeated lines": {"lines": 2},
@@ -255,7 +256,7 @@ def _brings(a: Constraint) -> dict[str, int]:
 
 
 def _edges_clash(a: Constraint, b: Constraint) -> bool:
-    """Whether an answer cannot start, or end, with what both demand."""
+    """Whether ``a`` and ``b`` require different starts, or different ends, of an answer."""
     if a.kind not in ("start", "end"):
         return False
     text = a.arguments[0].casefold()
@@ -276,7 +277,7 @@ _LEGEND = (
     "RANGE: at least N, at most N, exactly N, between N and M, or no. WORD, LETTER: in quotes. "
     "TEXT: a few words in quotes; TEXTS: several. For example: at most 60 words"
 )
-#: For the Challenger to fill: a query with constraints, and the lines that it may use.
+#: The template that the Challenger fills in: a query with constraints, and all allowed lines.
 CONSTRAINT_TEMPLATE = f"""\
 [what to write: a clear task of your choice for a short text]
 

@@ -1,1 +1,1 @@
-"""What everything leans on: memory, processes, HTTP, background work."""
+"""Services for the other rooms: memory, worker processes, HTTP, background work, metric means."""

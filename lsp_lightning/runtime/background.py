@@ -1,102 +1,105 @@
-"""Work that will be asked for soon, begun beside what has to come first."""
+"""Prefetching: start slow work in background threads and collect the results later.
+
+Rewards use it to overlap slow verifiers and judges with sampling.
+"""
 
 import threading
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
-Question = TypeVar("Question", bound=Hashable)
-Reply = TypeVar("Reply")
+Key = TypeVar("Key", bound=Hashable)
+Result = TypeVar("Result")
 
-#: Questions of one round; what is beyond them waits until it is asked.
-_MOST = 4096
+#: Calls accepted in one round; the caller makes any further ones itself after sampling.
+_MAX_CALLS = 4096
 
 
-class Prefetcher(Generic[Question, Reply]):
-    """Replies to questions that will be asked soon, found out by threads meanwhile.
+class Prefetcher(Generic[Key, Result]):
+    """Runs calls in background threads; a later :meth:`take` collects the results.
 
-    It answers nothing by itself: whoever asks takes over what is known by then and finds out the
-    rest as ever, failures too. So a reply must depend on its question alone.
+    The caller makes all calls itself whose results are missing, failed ones included. So a result
+    must depend on its key alone, and prefetching never changes what the caller gets.
 
-    What is begun belongs to one round. The first :meth:`take` ends it: nothing that still waits is
-    begun any more, and the next :meth:`begin` drops the replies that nobody has taken.
+    Calls belong to a round. The first :meth:`take` ends the round: waiting calls are dropped. The
+    first :meth:`begin` after it drops the results that nobody took.
 
-    Any thread may call any method. Copies and pickles begin empty.
+    Any thread may call any method. Copies and pickles start empty.
 
     Args:
-        threads: how many questions are worked on at once; a thread lives while there are any.
-        leave: what is under way is left alone at the interpreter's end and by :meth:`close` (a
-            request to a slow server), not waited for (a call of native code, which must return).
+        threads: calls that run at the same time. Threads end when no call is waiting.
+        daemon: whether :meth:`close` and the end of the program abandon running calls (right for
+            requests to a slow server) instead of waiting for them (needed for native code).
     """
 
-    def __init__(self, threads: int, leave: bool = False) -> None:
-        self._arguments = (threads, leave)
-        self._most_threads = threads
-        self._leave = leave
+    def __init__(self, threads: int, daemon: bool = False) -> None:
+        self._arguments = (threads, daemon)
+        self._max_threads = threads
+        self._daemon = daemon
         self._lock = threading.Lock()
-        self._waiting: dict[Question, Callable[[], Reply]] = {}
-        self._begun: dict[Question, Future[Reply]] = {}
+        self._waiting: dict[Key, Callable[[], Result]] = {}
+        self._begun: dict[Key, Future[Result]] = {}
         self._threads: set[threading.Thread] = set()
-        self._over = False
+        self._round_over = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._arguments
 
-    def begin(self, question: Question, find: Callable[[], Reply]) -> None:
-        """Have ``find`` called for a question, once; returns at once."""
+    def begin(self, key: Key, call: Callable[[], Result]) -> None:
+        """Queue a call unless its key is known already; returns at once."""
         with self._lock:
-            if self._over:
+            if self._round_over:
                 self._begun.clear()
-                self._over = False
-            if question in self._waiting or question in self._begun:
+                self._round_over = False
+            if key in self._waiting or key in self._begun:
                 return
-            if len(self._waiting) + len(self._begun) >= _MOST:
+            if len(self._waiting) + len(self._begun) >= _MAX_CALLS:
                 return
-            self._waiting[question] = find
-            if len(self._threads) < self._most_threads:
-                thread = threading.Thread(target=self._work, name="prefetch", daemon=self._leave)
+            self._waiting[key] = call
+            if len(self._threads) < self._max_threads:
+                thread = threading.Thread(target=self._work, name="prefetch", daemon=self._daemon)
                 self._threads.add(thread)
                 thread.start()
 
-    def peek(self, question: Question) -> Reply | None:
-        """The reply, if it is there already."""
+    def peek(self, key: Key) -> Result | None:
+        """The result of a call; None if it is not there yet or the call failed."""
         with self._lock:
-            future = self._begun.get(question)
+            future = self._begun.get(key)
         known = future is not None and future.done() and future.exception() is None
         return future.result() if future is not None and known else None
 
-    def take(self, questions: Iterable[Question]) -> dict[Question, Reply]:
-        """The replies to those of the questions that have been begun, waiting for their end.
+    def take(self, keys: Iterable[Key]) -> dict[Key, Result]:
+        """The results of these keys' calls, as far as they have begun; waits for running calls.
 
-        What failed is left out, like what was never begun.
+        Calls that failed or had not begun are missing from the result.
         """
         with self._lock:
-            self._over = True
+            self._round_over = True
             self._waiting.clear()
-            begun = {q: self._begun.pop(q) for q in dict.fromkeys(questions) if q in self._begun}
-        return {q: future.result() for q, future in begun.items() if future.exception() is None}
+            begun = {k: self._begun.pop(k) for k in dict.fromkeys(keys) if k in self._begun}
+        return {k: future.result() for k, future in begun.items() if future.exception() is None}
 
     def close(self) -> None:
-        """Drop everything; it can be used again."""
+        """Drop all calls and results. The object can be used again."""
         with self._lock:
             self._waiting.clear()
             self._begun.clear()
             threads = list(self._threads)
-        if not self._leave:
+        if not self._daemon:
             for thread in threads:
                 thread.join()
 
     def _work(self) -> None:
         while True:
             with self._lock:
-                # a program that has ended waits for what is under way, not for all that waits
+                # when the program ends, running calls finish but no waiting call begins
                 if not self._waiting or not threading.main_thread().is_alive():
                     self._threads.discard(threading.current_thread())
                     return
-                question = next(iter(self._waiting))
-                find = self._waiting.pop(question)
-                future = self._begun[question] = Future()
+                key = next(iter(self._waiting))
+                call = self._waiting.pop(key)
+                future = self._begun[key] = Future()
             try:
-                future.set_result(find())
-            except BaseException as error:  # whoever waits for it must be told
+                future.set_result(call())
+            except BaseException as error:  # pass every error on: take waits for this future
                 future.set_exception(error)

@@ -1,4 +1,8 @@
-"""Means of metrics by name, over processes."""
+"""Running means of logged metrics, over all processes, for names that are not known in advance.
+
+A reward may report any metric, and in distributed runs perhaps in one process only. Lightning's
+``log(sync_dist=True)`` would hang then: it needs every process to log the same names.
+"""
 
 import warnings
 from collections.abc import Mapping
@@ -10,46 +14,48 @@ from torchmetrics import MeanMetric
 
 
 class Means(nn.Module):
-    """Means by name, made when a name is first seen; NaN does not count."""
+    """A mean for each metric name. A name is added at its first value; NaN values are ignored."""
 
     def __init__(self) -> None:
         super().__init__()
         self._means = nn.ModuleDict()
-        # moves with the module, so that new metrics are made where processes can exchange them
-        self.register_buffer("_place", torch.zeros(()), persistent=False)
-        self._place: Tensor
+        # a buffer moves with the module: its device is where new means must be
+        self.register_buffer("_marker", torch.zeros(()), persistent=False)
+        self._marker: Tensor
 
     def update(self, values: Mapping[str, Tensor | float]) -> None:
-        """Take in one value, or a tensor of values, for each name."""
+        """Add one value, or a tensor of values, for each name."""
         for name, value in values.items():
             tensor = torch.as_tensor(value, dtype=torch.float32)
             if not tensor.isnan().all():
-                self._mean(name).update(tensor.to(self._place.device))
+                self._mean(name).update(tensor.to(self._marker.device))
 
     def compute(self) -> dict[str, Tensor]:
-        """The means over all processes of what was taken in since the last call."""
+        """The means, over all processes, of the values added since the last call."""
         result = {}
         for name in self._names():
             metric = self._mean(name)
-            with warnings.catch_warnings():  # a name that only other processes have seen
+            with (
+                warnings.catch_warnings()
+            ):  # torchmetrics warns if only other processes have values
                 warnings.filterwarnings("ignore", message=".*before the ``update`` method.*")
                 result[name] = metric.compute()
             metric.reset()
         return result
 
     def _mean(self, name: str) -> MeanMetric:
-        name = name.replace(".", "_")  # no module may have a dot in its name
+        name = name.replace(".", "_")  # torch allows no dot in the name of a submodule
         if name not in self._means:
-            self._means[name] = MeanMetric(nan_strategy="ignore").to(self._place.device)
+            self._means[name] = MeanMetric(nan_strategy="ignore").to(self._marker.device)
         metric = self._means[name]
         assert isinstance(metric, MeanMetric)
         return metric
 
     def _names(self) -> list[str]:
-        """Names that any process has seen since the last call, in one order for all of them."""
-        own = [name for name in self._means if self._mean(name).update_called]
+        """Names with a value in any process since the last call, in the same order everywhere."""
+        local = [name for name in self._means if self._mean(name).update_called]
         if not dist.is_available() or not dist.is_initialized():
-            return own
-        everybodys: list[list[str]] = [[] for _ in range(dist.get_world_size())]
-        dist.all_gather_object(everybodys, own)
-        return sorted({name for names in everybodys for name in names})
+            return local
+        gathered: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(gathered, local)
+        return sorted({name for names in gathered for name in names})

@@ -1,4 +1,4 @@
-"""What fits into memory: how much goes through a model at once, and what waits on the CPU."""
+"""Fit work into memory: halve batches after out-of-memory errors, move idle weights to the CPU."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -12,25 +12,25 @@ from lsp_lightning.errors import OutOfMemory, require_at_least
 
 Result = TypeVar("Result")
 
-#: What is said where memory ran out by those who raise no error class of their own.
-_REFUSALS = (
+#: Out-of-memory messages of libraries that raise a plain RuntimeError.
+_OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
     "CUDA error: out of memory",
     "CUDA driver error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_NOT_INITIALIZED",  # its workspace did not fit
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # raised if its workspace does not fit
 )
 
 
 class TokenBudget:
-    """Tokens that go through a model at once, padding included; halved where memory runs out.
+    """Largest number of tokens in one batch, padding included; halved when memory runs out.
 
-    What was found out holds for the rest of the run: a smaller budget is not forgotten.
+    A smaller budget stays for the rest of the run, and is saved in checkpoints.
 
     Args:
-        key: the config key whose value it starts from; named in what is printed.
-        tokens: to begin with.
+        key: the config key that sets the budget, for messages.
+        tokens: the budget to start with.
     """
 
     def __init__(self, key: str, tokens: int) -> None:
@@ -39,15 +39,15 @@ class TokenBudget:
         self.tokens = tokens
 
     def run(self, attempt: Callable[[int], Result], longest: int) -> Result:
-        """``attempt(tokens)``, again with half of the tokens as often as memory runs out.
+        """Return ``attempt(tokens)``; each time memory runs out, halve the budget and try again.
 
         Args:
-            attempt: does all of the work from its beginning, in batches of at most so many tokens;
-                a longer row is a batch of its own.
-            longest: tokens of the longest row, which cannot be parted.
+            attempt: does all of the work from the start, in batches of at most this many tokens; a
+                longer row is a batch by itself.
+            longest: tokens of the longest row, the smallest possible batch.
 
         Raises:
-            OutOfMemory: row by row it does not fit either.
+            OutOfMemory: a batch of a single row does not fit.
         """
         while True:
             try:
@@ -55,71 +55,72 @@ class TokenBudget:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-            # not inside of the handler: until it ends, the traceback keeps what is to be freed
+            # outside of the except block, where the traceback would keep the tensors alive
             self._halve(longest)
 
     def _halve(self, longest: int) -> None:
         if self.tokens <= longest:
             raise OutOfMemory(self.key, longest)
         fewer = max(self.tokens // 2, longest)
-        gc.collect()  # what failed may hold itself in a reference cycle
+        gc.collect()  # the failed attempt may be part of a reference cycle
         _empty_cache()
-        print(f"out of memory at {self.key} {self.tokens}: going on with {fewer}", flush=True)
+        print(f"out of memory at {self.key} {self.tokens}: trying again with {fewer}", flush=True)
         self.tokens = fewer
 
     def state_dict(self) -> dict[str, Any]:
-        """What was asked for and what was found to fit, plain numbers."""
+        """The budget at the start (``asked``) and now (``tokens``), as plain numbers."""
         return {"asked": self.asked, "tokens": self.tokens}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with what was found to fit, unless another size is asked for now."""
+        """Restore the budget, unless the config has changed its start value."""
         if state["asked"] == self.asked:
             self.tokens = state["tokens"]
 
 
 class Budgets:
-    """What goes through the policy at once in each phase of a round.
+    """The policy's token budget in each phase of a round.
 
     Args:
-        micro_batch_tokens: of a forward and backward pass.
-        rollout_tokens: of the completions that are sampled together in this process, prompts
-            included.
+        micro_batch_tokens: tokens of a forward and backward pass.
+        rollout_tokens: tokens of the completions that are sampled together in this process,
+            prompts included.
     """
 
     def __init__(self, micro_batch_tokens: int, rollout_tokens: int) -> None:
         key, rollout_key = "model.micro_batch_tokens", "model.rollouts.tokens"
-        require_at_least(micro_batch_tokens, 1, key, "nothing would fit")
-        require_at_least(rollout_tokens, 1, rollout_key, "nothing would fit")
+        require_at_least(micro_batch_tokens, 1, key, "a batch holds at least one token")
+        require_at_least(rollout_tokens, 1, rollout_key, "a batch holds at least one token")
         self.micro_batches = TokenBudget(key, micro_batch_tokens)
-        # without gradients a token takes less than half of the memory
+        # twice as many: without gradients a token takes less than half of the memory
         self.passes = TokenBudget(f"{key} x 2 (judging)", 2 * micro_batch_tokens)
         self.rollouts = TokenBudget(rollout_key, rollout_tokens)
 
     def state_dict(self) -> dict[str, Any]:
-        """Each budget's state by its name."""
+        """The state of each budget, by name."""
         return {name: budget.state_dict() for name, budget in vars(self).items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with what was found to fit; budgets that ``state`` does not know stay."""
+        """Restore the budgets; one without an entry in ``state`` keeps its value."""
         for name, budget in vars(self).items():
             if name in state:
                 budget.load_state_dict(state[name])
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    """Whether an error means that GPU or CPU memory ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in _REFUSALS)
+    message = str(error)
+    return isinstance(error, RuntimeError) and any(text in message for text in _OUT_OF_MEMORY)
 
 
 def move_frozen(model: nn.Module, device: torch.device) -> None:
-    """Move the weights of a model that are not trained, one by one.
+    """Move the frozen weights of a model to a device, one by one.
 
-    Trained weights stay where they are, and no parameter is replaced: the optimiser knows them.
-    The scales of 4-bit weights go with them; buffers, which are small, stay.
+    Trained weights stay, and no parameter object is replaced, as the optimiser holds them. 4-bit
+    weights take their scales along. Buffers are small and stay.
     """
-    # validate, test and predict run in inference mode; training could not use what is made there
+    # training cannot use tensors made in inference mode, in which validate, test and predict run
     with torch.inference_mode(False), torch.no_grad():
         for parameter in _frozen(model):
             if parameter.device != device:
@@ -132,13 +133,13 @@ def move_frozen(model: nn.Module, device: torch.device) -> None:
 
 @contextmanager
 def moved(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """The frozen weights of a model are on ``device`` for a while; then they go back, always.
+    """Move the frozen weights of a model to ``device``; on leaving the context, move them back.
 
-    No copy stays behind in CPU memory, though frozen weights would then travel one way only: it
-    would save a second or two a round and take as much CPU memory as both models, on machines that
-    often have less of it than their GPU. Nor is memory pinned, which not every machine allows.
+    It keeps no copy in CPU memory. A copy would save the way back, a second or two a round, but
+    needs as much CPU memory as the models' weights, which many machines do not have. Memory is not
+    pinned, which not every machine allows.
 
-    Tested with a pretended second device; not yet run on a GPU.
+    Tested with a simulated second device, not yet on a GPU.
     """
     home = next((p.device for p in _frozen(model)), device)
     try:
@@ -153,6 +154,6 @@ def _frozen(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _empty_cache() -> None:
-    """Give back the blocks of GPU memory that are kept for reuse."""
+    """Release the GPU memory that torch keeps for reuse."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

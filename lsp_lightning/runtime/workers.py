@@ -1,7 +1,8 @@
-"""Worker processes for computations that may hang, crash or eat memory: they can be killed.
+"""Worker processes for computations that may hang, crash or use too much memory.
 
-Parent and workers speak JSON lines over pipes. It is not multiprocessing: that would run the user's
-script again (spawn) or copy a process that holds threads and a GPU (fork).
+Parent and workers exchange JSON lines over pipes, and the parent kills a worker at the time limit.
+Python's multiprocessing would not do: it would run the user's script again (spawn) or copy a
+process that has threads and a GPU (fork).
 """
 
 import json
@@ -21,34 +22,34 @@ from typing import Any
 from lsp_lightning.runtime.background import Prefetcher
 
 _READY = b'"ready"\n'
-#: Seconds that a worker has to come up, on a busy machine too.
+#: Seconds for a worker to start, also on a busy machine.
 _START_SECONDS = 60.0
 _START_ATTEMPTS = 3
-#: Seconds after which a worker ends itself if the parent, which should have done it, is gone.
+#: Seconds after the time limit at which a worker ends itself, in case the parent has died.
 _GRACE_SECONDS = 2.0
 
 
 class WorkersError(RuntimeError):
-    """The worker processes do not start; the message ends with what they said last."""
+    """The worker processes do not start; the message ends with the last line of their output."""
 
 
 class LineWorkers:
-    """A pool of processes ``python -m module``, each of which calls :func:`serve`.
+    """A pool of processes, each running ``python -m module``, which must call :func:`serve`.
 
-    Processes start when they are first needed and are replaced when they end. Every method may be
-    called from any thread. Copies and pickles hold the settings only.
+    Processes start when they are first needed and are replaced when they end. Any thread may call
+    any method. Copies and pickles hold the settings only.
 
     Args:
         module: full name of the module that the workers run.
-        processes: how many work at the same time.
-        memory: address space of each worker in bytes, where the system can limit it.
+        processes: workers that run at the same time.
+        memory: largest address space of each worker in bytes, where the system can limit it.
     """
 
     def __init__(self, module: str, processes: int = 2, memory: int = 2 * 2**30) -> None:
         self.module = module
         self.processes = processes
         self.memory = memory
-        # last in, first out: a warm worker is taken before an empty place
+        # last in, first out: use a running worker before starting another
         self._places: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         for _ in range(processes):
             self._places.put(None)
@@ -59,30 +60,30 @@ class LineWorkers:
         return type(self), (self.module, self.processes, self.memory)
 
     def prefetch(self, request: object, seconds: float) -> None:
-        """Begin a request that :meth:`map` will soon be asked for; returns at once."""
+        """Send a request in the background, for a later :meth:`map`; returns at once."""
         line = _line(request, seconds)
         self._prefetch.begin(line, partial(self._ask, line, seconds))
 
     def map(self, requests: Sequence[object], seconds: float) -> list[Any]:
-        """The reply to each request (anything that JSON knows), in order.
+        """The reply to each request, in order. Requests and replies are JSON values.
 
-        None stands for a request that took more than ``seconds``, ended its worker or raised an
-        error in it; it does not disturb the others.
+        A reply is None if the request took more than ``seconds``, ended its worker or raised an
+        error there; the other requests are not affected.
 
         Raises:
             WorkersError: no worker starts.
         """
         lines = [_line(request, seconds) for request in requests]
-        # time is short beside the sampling: what took too long then gets its time now
-        begun = self._prefetch.take(lines)
-        known = {line: reply for line, reply in begun.items() if reply is not None}
+        # sampling slows prefetched requests down, so one that timed out is sent again
+        prefetched = self._prefetch.take(lines)
+        known = {line: reply for line, reply in prefetched.items() if reply is not None}
         unknown = [line for line in lines if line not in known]
         with ThreadPoolExecutor(self.processes) as threads:
             replies = threads.map(lambda line: self._ask(line, seconds), unknown)
             return [known[line] if line in known else next(replies) for line in lines]
 
     def close(self) -> None:
-        """End all idle workers. The pool can be used again: it starts new ones."""
+        """End all idle workers. The pool can be used again; it then starts new ones."""
         self._prefetch.close()
         for _ in range(_stop_all(self._places)):
             self._places.put(None)
@@ -92,7 +93,7 @@ class LineWorkers:
         try:
             if worker is not None and not worker.alive:
                 worker.stop()
-                worker = None  # if no new one starts, the place stays empty
+                worker = None  # if no new worker starts, the place stays empty
             if worker is None:
                 worker = self._start()
             return worker.ask(line, seconds)
@@ -102,10 +103,10 @@ class LineWorkers:
     def _start(self) -> "_Worker":
         for _ in range(_START_ATTEMPTS):
             worker = _Worker([sys.executable, "-m", self.module, str(self.memory)])
-            said = worker.exchange(b"", _START_SECONDS)
-            if said == _READY:
+            first_line = worker.exchange(b"", _START_SECONDS)
+            if first_line == _READY:
                 return worker
-            cause = worker.stop() or f"it said {said!r}"
+            cause = worker.stop() or f"its first line was {first_line!r}"
         raise WorkersError(f"'python -m {self.module}' does not start: {cause}")
 
 
@@ -114,7 +115,7 @@ def _line(request: object, seconds: float) -> bytes:
 
 
 class _Worker:
-    """One process, used by one thread at a time."""
+    """One worker process, used by one thread at a time."""
 
     def __init__(self, command: list[str]) -> None:
         self._killed = False
@@ -125,8 +126,8 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
-                start_new_session=True,  # Ctrl-C is for the parent, which decides
-                # the same order of sets in every worker and every run
+                start_new_session=True,  # Ctrl-C reaches the parent only, which ends the workers
+                # a fixed hash seed: sets have the same order in every worker and every run
                 env={**os.environ, "PYTHONHASHSEED": "0"},
             )
         except OSError as error:
@@ -138,19 +139,19 @@ class _Worker:
         return not self._killed and self._process.poll() is None
 
     def ask(self, line: bytes, seconds: float) -> Any:
-        """The reply; None, and the process ends, where there is none in time."""
+        """The reply; without a valid one in time, kill the process and return None."""
         reply = self.exchange(line, seconds)
         try:
-            # half a line may be JSON too: "12" of "123"
+            # an incomplete line may be valid JSON: "12" of "123"
             return json.loads(reply) if reply.endswith(b"\n") else self._kill()
         except ValueError:
             return self._kill()
 
     def exchange(self, line: bytes, seconds: float) -> bytes:
-        """The process's next line after it got this one; what there is of it at the time limit."""
+        """Send a line and return the process's next line, or its part that came in time."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        # a kill ends a blocked write and a blocked read alike, on every system
+        # killing the process ends a blocked write and a blocked read, on every system
         killer = threading.Timer(seconds, self._kill)
         killer.daemon = True
         killer.start()
@@ -162,18 +163,18 @@ class _Worker:
             return b""
         finally:
             killer.cancel()
-            killer.join()  # from here on the kill has happened or never will
+            killer.join()  # afterwards the process has been killed by it or never will be
 
     def _kill(self) -> None:
         self._killed = True
         self._process.kill()
 
     def stop(self) -> str:
-        """End the process; the last line that it wrote to stderr before it was ready."""
+        """End the process. -> the last line that it wrote to stderr before it was ready."""
         self._kill()
         try:
             self._process.communicate()
-        except OSError:  # a request that was not written yet
+        except OSError:  # part of a request was still unwritten
             self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").split("\n")
@@ -182,7 +183,7 @@ class _Worker:
 
 
 def _stop_all(places: "queue.LifoQueue[_Worker | None]") -> int:
-    """Empty the places that no thread is using and end their workers; how many places it was."""
+    """Take all places that no thread is using and end their workers. -> number of places taken."""
     count = 0
     while True:
         try:
@@ -195,14 +196,14 @@ def _stop_all(places: "queue.LifoQueue[_Worker | None]") -> int:
 
 
 def serve(handle: Callable[[Any], object]) -> None:
-    """Be a worker: reply to each request on stdin with ``handle(request)`` until stdin closes.
+    """Run as a worker: reply to each request on stdin with ``handle(request)`` until stdin closes.
 
-    An error in ``handle`` is answered by null. What it prints is lost.
+    If ``handle`` raises an exception, the reply is null. Whatever it prints is discarded.
     """
     _limit_memory(int(sys.argv[1]))
     with os.fdopen(os.dup(1), "wb", buffering=0) as replies:
         with open(os.devnull, "wb") as nowhere:
-            # a stray print is no reply, and a chatty library must not fill the parent's file
+            # discard prints: they must neither look like replies nor fill the parent's stderr file
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
         replies.write(_READY)
@@ -222,12 +223,12 @@ def _limit_memory(limit: int) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    except (ImportError, ValueError, OSError):  # Windows; macOS refuses
+    except (ImportError, ValueError, OSError):  # not possible on Windows and macOS
         return
 
 
 def _end_after(seconds: float) -> None:
-    """Have the system end this process then, even inside of one long C call; 0 takes it back."""
+    """Set a timer with which the system ends this process, even in a long C call; 0 cancels it."""
     if hasattr(signal, "setitimer"):  # not on Windows
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, seconds)

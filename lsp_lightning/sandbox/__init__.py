@@ -1,4 +1,4 @@
-"""Runs Python that a model wrote, behind a boundary, and brings back plain values only."""
+"""Sandboxes: run Python that a model wrote, in isolation, and return plain values only."""
 
 from lsp_lightning.sandbox.base import Limits, Outcome, Program, Sandbox, SandboxError, Status
 from lsp_lightning.sandbox.bubblewrap import BubblewrapSandbox

@@ -1,4 +1,4 @@
-"""What every sandbox promises: a program and its limits in, an outcome out, whatever it does."""
+"""The interface of every sandbox: it takes a program and limits, and always returns an outcome."""
 
 import keyword
 import math
@@ -14,10 +14,12 @@ from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.runtime.background import Prefetcher
 from lsp_lightning.sandbox.plain import plain
 
-#: The config key under which a sandbox stands.
+#: The config key of a sandbox, for error messages.
 KEY = "model.rewards.sandbox"
-#: Bytes of JSON that the arguments of one program may take.
-MOST_INPUT_BYTES = 16 * 2**20
+#: Programs that a sandbox runs at once, by ``run_all`` and by ``prefetch`` each.
+PROCESSES = 2
+#: Largest size of one program's arguments, in bytes of JSON.
+MAX_INPUT_BYTES = 16 * 2**20
 #: Characters of an outcome's ``detail``.
 DETAIL_CHARS = 200
 
@@ -29,12 +31,12 @@ class Limits:
     """What one program may use.
 
     Args:
-        seconds: wall time of one program, all its calls together.
-        memory_mib: memory in MiB; 64 is the least with which an interpreter starts.
-        output_bytes: bytes of what it prints, and of the results it gives back.
+        seconds: wall time of the program with all its calls.
+        memory_mib: memory in MiB, at least 64: with less the interpreter does not start.
+        output_bytes: largest size of the printed output, and of the returned values, in bytes.
 
     Raises:
-        ConfigError: a limit that no program could keep.
+        ConfigError: no program could run within a limit.
     """
 
     seconds: float = 2.0
@@ -47,9 +49,9 @@ class Limits:
                 f"{KEY}.limits.seconds", f"is {self.seconds}", "set a finite number above 0"
             )
         key = f"{KEY}.limits.memory_mib"
-        require_at_least(self.memory_mib, 64, key, "an interpreter takes some 40 MiB to start")
+        require_at_least(self.memory_mib, 64, key, "the interpreter needs about 40 MiB to start")
         key = f"{KEY}.limits.output_bytes"
-        require_at_least(self.output_bytes, 1, key, "a program must be able to answer")
+        require_at_least(self.output_bytes, 1, key, "a program needs room for its output")
 
 
 DEFAULT_LIMITS = Limits()
@@ -57,20 +59,20 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Program:
-    """Hostile source and what to do with it.
+    """Python source to run, which may be hostile.
 
     Args:
         source: Python text, as the model wrote it.
-        function: None runs the source and reports what it prints; a name calls that function, once
-            per case, after the source has run.
-        cases: the positional arguments of each call: plain values, in which tuples stay tuples. The
-            program can read them all, so expected answers never belong here.
-        world: in which of many worlds it runs: what a program should not depend on (seeds of random
-            numbers and of hashes, Monty's clock) differs between them, and repeats within one as
-            far as the sandbox rules it.
+        function: None runs the source and captures what it prints. A name runs the source, then
+            calls that function once per case.
+        cases: the positional arguments of each call, plain values; tuples stay tuples. The program
+            can read all of them, so never put expected answers here.
+        world: seed of everything that a program should not depend on (random numbers, string
+            hashes, Monty's clock). Runs in different worlds differ in these; runs in the same world
+            repeat them, as far as the sandbox controls them.
 
     Raises:
-        ValueError: the caller's mistake: cases without a function, or arguments that are not plain.
+        ValueError: there are cases but no function, or arguments are not plain values.
     """
 
     source: str
@@ -80,20 +82,21 @@ class Program:
 
     def __post_init__(self) -> None:
         if self.cases and self.function is None:
-            raise ValueError("cases need the name of a function to call")
-        plain(self.cases, MOST_INPUT_BYTES)
+            raise ValueError("cases are given without a function; name the function to call")
+        plain(self.cases, MAX_INPUT_BYTES)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a program. Never a verdict: whoever knows the answers compares.
+    """How a program ended. It holds no verdict: the caller compares the values with the answers.
 
     Args:
-        status: "ok" only when it ran to its end and, with a function, gave a plain value per case;
-            "error" when it does not parse, raised, crashed, left early or gave back anything else.
-        output: what it printed, cut at the limit; empty when a function was called.
-        values: what the calls returned, in order; complete only when the status is "ok".
-        detail: one line for people. Written by the program in part: show it, never act on it.
+        status: "ok" if the program ran to its end and, with a function, returned a plain value for
+            every case; "timeout", "memory" or "output" if it exceeded that limit; "error" if it
+            does not parse, raised, crashed, exited early or returned anything else.
+        output: what it printed, cut at the limit; empty if a function was called.
+        values: what the calls returned, in order; complete only if the status is "ok".
+        detail: one line for people. The program wrote part of it: show it, never act on it.
     """
 
     status: Status
@@ -103,45 +106,39 @@ class Outcome:
 
 
 class SandboxError(RuntimeError):
-    """The sandbox itself cannot run: our failure, never the program's."""
+    """The sandbox itself failed. Nothing is known about the program."""
 
 
 def one_line(text: str) -> str:
-    """Text for a log: control, format and bidirectional characters become spaces, cut to length."""
+    """Text for a log: at most 200 characters; control and format characters become spaces."""
     return "".join(c if c.isprintable() else " " for c in text[:DETAIL_CHARS])
 
 
 class Sandbox(ABC):
-    """Runs programs, each in a fresh interpreter behind a wall.
+    """Runs each program in a fresh, isolated interpreter.
 
-    Usable from any thread. Holds nothing until first used and after ``close``; a copy or a pickle
-    carries the settings only.
+    Any thread may call any method. Processes start at the first use and end with :meth:`close`.
+    Copies and pickles hold the settings only.
 
     Args:
-        limits: of each program.
-        processes: programs that run at once, those of ``run_all`` and those prefetched.
-
-    Raises:
-        ConfigError: ``processes`` is below 1.
+        limits: what each program may use.
     """
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS, processes: int = 2) -> None:
-        require_at_least(processes, 1, f"{KEY}.processes", "something must run the programs")
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self.limits = limits
-        self.processes = processes
         self._lock = threading.Lock()
         self._ready = False
-        # by what they look like: a program's arguments need have no hash, and True is not 1
-        self._prefetch: Prefetcher[str, Outcome] = Prefetcher(processes)
+        # keyed by repr: a program's arguments may have no hash, and True equals 1
+        self._prefetch: Prefetcher[str, Outcome] = Prefetcher(PROCESSES)
 
-    def __reduce__(self) -> tuple[type["Sandbox"], tuple[Limits, int]]:
-        return type(self), (self.limits, self.processes)
+    def __reduce__(self) -> tuple[type["Sandbox"], tuple[Limits]]:
+        return type(self), (self.limits,)
 
     def prepare(self) -> None:
-        """Probe once whether this sandbox holds here.
+        """Check once that this sandbox works and isolates on this machine.
 
         Raises:
-            ConfigError: it does not, with the reason and what to use instead.
+            ConfigError: it does not; the message says why and what to use instead.
         """
         with self._lock:
             if not self._ready:
@@ -149,11 +146,11 @@ class Sandbox(ABC):
                 self._ready = True
 
     def run(self, program: Program) -> Outcome:
-        """Run one program, in little more than its limit of seconds whatever it does.
+        """Run one program; takes little longer than the time limit, whatever the program does.
 
         Raises:
-            SandboxError: the sandbox failed, so nothing is known of the program.
-            ConfigError: at the first run, if the sandbox does not hold here.
+            SandboxError: the sandbox itself failed.
+            ConfigError: at the first run, if :meth:`prepare` finds a problem.
         """
         self.prepare()
         try:
@@ -162,33 +159,33 @@ class Sandbox(ABC):
             return Outcome("error", detail="SyntaxError: the source has lone surrogates")
         name = program.function
         if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
-            return Outcome("error", detail="SyntaxError: the function's name is no identifier")
+            return Outcome("error", detail="SyntaxError: the function name is no identifier")
         return self._run(program)
 
     def prefetch(self, program: Program) -> None:
-        """Begin a program that :meth:`run_all` will soon be asked for; returns at once.
+        """Start a program in the background, for a later :meth:`run_all`; returns at once.
 
-        A sandbox that takes no time worth mentioning may leave it all to then.
+        A fast sandbox may ignore this call and run everything in :meth:`run_all`.
         """
         self._prefetch.begin(repr(program), partial(self.run, program))
 
     def prefetched(self, program: Program) -> Outcome | None:
-        """What became of a program that was prefetched, if that is known by now."""
+        """The outcome of a prefetched program; None if there is none yet."""
         return self._prefetch.peek(repr(program))
 
     def run_all(self, programs: Sequence[Program]) -> list[Outcome | None]:
-        """Outcomes in the order of the programs, ``processes`` of them at once.
+        """Run programs, several at once. -> outcomes in the order of the programs.
 
-        None stands where the sandbox itself failed.
+        An outcome is None if the sandbox itself failed for that program.
 
         Raises:
-            SandboxError: it failed at every one of them.
+            SandboxError: the sandbox failed for every program.
         """
         failures: list[SandboxError] = []
         keys = [repr(program) for program in programs]
-        # time is short beside the sampling: what took too long then gets its time now
-        begun = self._prefetch.take(keys)
-        known = {key: outcome for key, outcome in begun.items() if outcome.status != "timeout"}
+        # sampling slows prefetched programs down, so one that timed out is run again
+        prefetched = self._prefetch.take(keys)
+        known = {key: outcome for key, outcome in prefetched.items() if outcome.status != "timeout"}
 
         def outcome(program: Program, key: str) -> Outcome | None:
             try:
@@ -197,22 +194,22 @@ class Sandbox(ABC):
                 failures.append(failure)
                 return None
 
-        with ThreadPoolExecutor(self.processes, thread_name_prefix="sandbox") as pool:
+        with ThreadPoolExecutor(PROCESSES, thread_name_prefix="sandbox") as pool:
             outcomes = list(pool.map(outcome, programs, keys))
         if failures and len(failures) == len(programs):
             raise failures[0]
         return outcomes
 
     def close(self) -> None:
-        """Give back what is held; the next run prepares again. No run may be under way."""
+        """End the processes; the next run prepares again. Call it while no program runs."""
         self._prefetch.close()
         with self._lock:
             self._ready = False
 
     @abstractmethod
     def _probe(self) -> None:
-        """Find out whether the sandbox holds here, or raise ConfigError."""
+        """Raise ConfigError unless the sandbox works and isolates on this machine."""
 
     @abstractmethod
     def _run(self, program: Program) -> Outcome:
-        """Run a program whose text is valid Unicode and whose function is a name."""
+        """Run a program; its source is valid Unicode and its function name an identifier."""

@@ -1,4 +1,4 @@
-"""A sandbox for all of Python: CPython behind bubblewrap, hard limits and a seccomp filter."""
+"""A sandbox for all of Python: CPython in bubblewrap, with hard limits and a seccomp filter."""
 
 import json
 import math
@@ -31,15 +31,15 @@ from lsp_lightning.sandbox.seccomp import seccomp_filter, supported
 
 RUNNER = Path(__file__).with_name("runner.py")
 REMEDY = "install bubblewrap, or use the default lsp_lightning.sandbox.MontySandbox"
-#: Bytes of the scratch folder, the only place where a program can write.
+#: Size of the scratch folder, the only place where a program can write, in bytes.
 SCRATCH_BYTES = 16 * 2**20
-#: Bytes that a line of the report may take beside its value.
+#: Largest size of a report line without its value, in bytes.
 LINE_BYTES = 64
-#: Bytes of the report beside the values: the start, the end, and an exception's message.
+#: Largest size of the report without its values (start, end, an exception's message), in bytes.
 REPORT_BYTES = 8192
 PROBE_LIMITS = Limits(seconds=10.0)
 
-#: Tries everything that the box must stop; prints what worked, then that it tried.
+#: Tries everything that the sandbox must stop; prints what worked, then "tried".
 PROBE = """
 import os, socket
 def attempt(name, attack):
@@ -61,14 +61,17 @@ print("tried")
 
 
 class BubblewrapSandbox(Sandbox):
-    """Runs each program in a CPython process of its own that sees nothing of the host.
+    """Runs each program in a new CPython process that cannot see the host.
 
-    The box has the standard library, read-only, and a scratch folder of 16 MiB in memory; no
-    network, no ``/proc``, no environment, no second process or thread. Needs the package
-    ``bubblewrap`` (0.8 or later) and a kernel that allows user namespaces, which default Docker and
-    some distributions do not. Only the limit of time bounds how much memory the kernel itself
-    spends on a program, on empty files for instance: some 100 MiB a second. A hole in the kernel is
-    a hole in the box.
+    A program has the standard library, read-only, and a scratch folder of 16 MiB in memory. It has
+    no network, no ``/proc``, no environment variables, no second process or thread.
+
+    Needs the system package ``bubblewrap`` (0.8 or later) and a kernel that allows user namespaces;
+    Docker's default settings and some distributions do not.
+
+    Two weaknesses remain. Memory that the kernel itself spends on a program (on empty files, for
+    example) is bounded by the time limit only: about 100 MiB a second. And a bug in the kernel can
+    be a way out.
     """
 
     def _probe(self) -> None:
@@ -93,7 +96,7 @@ class BubblewrapSandbox(Sandbox):
             raise ConfigError(KEY, f"bubblewrap fails here ({outcome.detail})", REMEDY)
         if outcome.output != "tried\n":
             worked = ", ".join(outcome.output.split("\n")[:-2])
-            raise ConfigError(KEY, f"bubblewrap does not hold here: it allows {worked}", REMEDY)
+            raise ConfigError(KEY, f"bubblewrap does not isolate here: it allows {worked}", REMEDY)
 
     def _run(self, program: Program) -> Outcome:
         return self._execute(program, self.limits)
@@ -101,8 +104,8 @@ class BubblewrapSandbox(Sandbox):
     def _execute(self, program: Program, limits: Limits) -> Outcome:
         try:
             return self._box_up(program, limits)
-        except OSError as error:  # no file, pipe or process left: the host's trouble
-            raise SandboxError(f"no box can be set up: {error}") from error
+        except OSError as error:  # the host has no file, pipe or process left
+            raise SandboxError(f"bubblewrap could not be started: {error}") from error
 
     def _box_up(self, program: Program, limits: Limits) -> Outcome:
         nonce = secrets.token_hex(16)
@@ -130,23 +133,23 @@ class BubblewrapSandbox(Sandbox):
                 pass_fds=(writer, rules.fileno()),
                 env={},
             )
-            written.close()  # else the end of the report would never come
+            written.close()  # else the reader would never see the end of the report
             with process:
                 try:
                     room = REPORT_BYTES + LINE_BYTES * len(program.cases)
                     room += limits.output_bytes if program.cases else 0
                     reading = read(process, report, limits.seconds, limits.output_bytes, room)
                 finally:
-                    process.kill()  # and the kernel kills the whole box with it: --die-with-parent
+                    process.kill()  # --die-with-parent: the kernel kills everything inside as well
             if not reading.started:
                 stderr.seek(0)
-                said = one_line(stderr.read(4096).decode(errors="replace").strip())
-                raise SandboxError(said or f"bubblewrap ended with status {process.returncode}")
+                message = one_line(stderr.read(4096).decode(errors="replace").strip())
+                raise SandboxError(message or f"bubblewrap ended with status {process.returncode}")
         return _outcome(program, limits, reading, nonce, process.returncode)
 
 
 def _memory_file(content: bytes) -> Any:
-    """An open file without a name, read from its start."""
+    """An open file in memory with this content, positioned at its start."""
     file = os.fdopen(os.memfd_create("sandbox"), "w+b", buffering=0)
     file.write(content)
     file.seek(0)
@@ -154,16 +157,16 @@ def _memory_file(content: bytes) -> Any:
 
 
 def _box(rules: int, world: int) -> list[str]:
-    """The command that builds the box; ``rules`` is the open file with the seccomp filter."""
+    """The bubblewrap command; ``rules`` is the open file with the seccomp filter."""
     command = [
-        shutil.which("bwrap") or "bwrap",  # from the host's path, which the box does not get
+        shutil.which("bwrap") or "bwrap",  # found by the host's PATH, which the program cannot see
         *("--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
         *("--uid", "65534", "--gid", "65534", "--hostname", "sandbox"),
         *("--die-with-parent", "--new-session", "--clearenv"),
         *_libraries(),
         *_python(),
     ]
-    # not bubblewrap's own /dev, which is a file system in memory without a bound
+    # not --dev: its file system in memory has no size limit
     command += ["--dev-bind", "/dev/null", "/dev/null"]
     command += ["--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp", "--remount-ro", "/"]
     command += ["--chdir", "/tmp", "--setenv", "HOME", "/tmp", "--setenv", "MALLOC_ARENA_MAX", "1"]
@@ -173,12 +176,12 @@ def _box(rules: int, world: int) -> list[str]:
 
 
 def _libraries() -> list[str]:
-    """The system's shared libraries and their loader, but not the programs that also live there.
+    """Bind the system's shared libraries and their loader, but no programs.
 
-    For root, the box's user owns root's files outside: what is not bound cannot be read.
+    If root runs this, the program's user owns root's files on the host: bind nothing secret.
     """
     libraries = Path("/usr/lib", sysconfig.get_config_var("MULTIARCH") or "")
-    if not libraries.is_dir():  # a distribution without folders for each architecture
+    if not libraries.is_dir():  # this distribution has no folder per architecture
         libraries = Path("/usr/lib")
     arguments = ["--ro-bind", str(libraries), str(libraries)]
     for name in ("/usr/lib64", "/usr/lib/ld-linux-aarch64.so.1", "/etc/ld.so.cache"):
@@ -192,12 +195,12 @@ def _libraries() -> list[str]:
 
 
 def _python() -> list[str]:
-    """The interpreter and its standard library at a neutral path, without installed packages."""
+    """Bind the interpreter and its standard library to ``/python``, without installed packages."""
     executable = os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
     arguments = ["--ro-bind", executable, "/python/bin/python"]
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     for name in sorted({"lib", sys.platlibdir}):
-        # a Python of the system shares its lib with everything else
+        # the system's Python shares its lib folder with other programs
         folder = f"{name}/{version}" if sys.base_prefix == "/usr" else name
         arguments += ["--ro-bind-try", f"{sys.base_prefix}/{folder}", f"/python/{folder}"]
         packages = f"{name}/{version}/site-packages"
@@ -207,21 +210,21 @@ def _python() -> list[str]:
 
 
 def _interpreter() -> list[str]:
-    """Python without the user's site, environment, caches or packages, on the runner's text."""
+    """The command that runs ``runner.py``, without user site, bytecode caches or packages."""
     text = RUNNER.read_text(encoding="utf-8")
-    # not -I, which would also hide the hash seed; the box's environment is ours alone
+    # not -I, which would ignore PYTHONHASHSEED; --clearenv already empties the environment
     return ["--", "/python/bin/python", "-P", "-s", "-S", "-B", "-X", "utf8", "-c", text]
 
 
 def _outcome(program: Program, limits: Limits, reading: Reading, nonce: str, code: int) -> Outcome:
-    """What the report, the output and the way it ended say; any doubt is an error."""
+    """The outcome, from the report, the output and the exit status; any doubt is an error."""
     output = reading.output[: limits.output_bytes].decode(errors="replace")
     if reading.stopped == "timeout":
         return Outcome("timeout", output, detail=f"not done after {limits.seconds} s")
     if reading.stopped == "output":
         return Outcome("output", output, detail="printed more than the limit")
     if reading.stopped == "report":
-        return Outcome("error", output, detail="gave back more than the limit")
+        return Outcome("error", output, detail="returned more than the limit")
     try:
         lines = [_line(line, nonce) for line in reading.report.split(b"\n")[1:-1]]
         last = lines.pop() if lines else []
@@ -230,22 +233,23 @@ def _outcome(program: Program, limits: Limits, reading: Reading, nonce: str, cod
             detail = one_line(f"{kind}: {text}" if text else kind)
             return Outcome("memory" if kind == "MemoryError" else "error", output, detail=detail)
         if last != ["end"] or code != 0:
-            return Outcome("error", output, detail=f"left early, status {code}")
+            return Outcome("error", output, detail=f"exited early, status {code}")
         values = [value for word, value in lines if word == "value"]
         if len(lines) != len(program.cases) or len(values) != len(lines):
-            return Outcome("error", output, detail=f"{len(lines)} results, not one per case")
+            detail = f"{len(lines)} results for {len(program.cases)} cases"
+            return Outcome("error", output, detail=detail)
         answers = plain(values, limits.output_bytes)
     except (ValueError, IndexError, RecursionError) as error:
-        return Outcome("error", output, detail=one_line(f"no plain report: {error}"))
+        return Outcome("error", output, detail=one_line(f"invalid report: {error}"))
     return Outcome("ok", output, tuple(answers) if isinstance(answers, list) else ())
 
 
 def _line(line: bytes | bytearray, nonce: str) -> list[Any]:
-    """The words of one line of report.
+    """One line of the report, decoded.
 
     Raises:
-        ValueError: a line that the runner did not write, or that is no JSON list.
-        RecursionError: one that is nested too deep to read.
+        ValueError: the runner did not write this line, or it is no JSON list.
+        RecursionError: it is nested too deeply.
     """
     mark, _, text = line.decode().partition(" ")
     words = json.loads(text)

@@ -1,4 +1,4 @@
-"""The default sandbox: Monty, an interpreter of a part of Python that has no way to the outside."""
+"""The default sandbox: Monty, an interpreter for a subset of Python without access to the host."""
 
 import ast
 import json
@@ -8,23 +8,31 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.sandbox.base import KEY, Outcome, Program, Sandbox, SandboxError, one_line
+from lsp_lightning.sandbox.base import (
+    KEY,
+    PROCESSES,
+    Outcome,
+    Program,
+    Sandbox,
+    SandboxError,
+    one_line,
+)
 from lsp_lightning.sandbox.plain import NotPlainError, plain
 
 if TYPE_CHECKING:
     from pydantic_monty import Monty, MontyError
 
-#: Seconds past the limit after which the worker is killed, should it not stop by itself.
+#: Seconds after the time limit at which a worker that did not stop is killed.
 GRACE_SECONDS = 0.5
-#: The clock's time in world 0, and how far it is from one world to the next.
-FIRST_DAY = datetime(2025, 3, 14, 9, 26, 53, 589_793, UTC)
-A_WHILE = timedelta(days=37, hours=5, seconds=41, microseconds=271_829)
-#: Seconds to wait for a free worker, far more than those ahead in the queue may take.
+#: Time of the clock in world 0, and the time from one world to the next.
+FIRST_WORLD_TIME = datetime(2025, 3, 14, 9, 26, 53, 589_793, UTC)
+WORLD_STEP = timedelta(days=37, hours=5, seconds=41, microseconds=271_829)
+#: Seconds to wait for a free worker; far more than the programs ahead in the queue can take.
 QUEUE_SECONDS = 600.0
 
 
 class _Printed:
-    """Takes what a program prints, up to a limit; a raise from here stops the program for good."""
+    """Collects what a program prints; at the limit it raises, which stops the program."""
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
@@ -42,11 +50,11 @@ class _Printed:
 
 
 class MontySandbox(Sandbox):
-    """Runs programs in worker processes of ``pydantic-monty``; needs no package of the system.
+    """Runs programs in worker processes of ``pydantic-monty``; needs no system package.
 
     Monty interprets a subset of Python (no class inheritance, no generators, few modules), so some
-    honest programs end as "error". Its workers have no files, network, environment or processes to
-    give away; ``time.sleep`` returns at once. The limits of time and memory cannot be caught.
+    correct programs end with status "error". A program has no files, network, environment or
+    processes, and cannot catch the time and memory limits. ``time.sleep`` returns at once.
     """
 
     _pool: "Monty | None" = None
@@ -60,8 +68,8 @@ class MontySandbox(Sandbox):
             ) from error
         try:
             self._pool = Monty(
-                min_processes=self.processes,
-                max_processes=self.processes,
+                min_processes=PROCESSES,
+                max_processes=PROCESSES,
                 checkout_timeout=QUEUE_SECONDS,
                 request_timeout=self.limits.seconds + GRACE_SECONDS,
                 feed_duration_limit_grace=GRACE_SECONDS,
@@ -77,10 +85,10 @@ class MontySandbox(Sandbox):
             raise ConfigError(KEY, f"Monty fails: {hello.detail}", "reinstall pydantic-monty")
 
     def prefetch(self, program: Program) -> None:
-        """Nothing: a program takes less time here than the sampling loses beside it."""
+        """Do nothing: running a program beside the sampling costs more time than it saves."""
 
     def close(self) -> None:
-        """Stop the workers; the next run starts others."""
+        """End the workers; the next run starts new ones."""
         super().close()
         pool, self._pool = self._pool, None
         if pool is not None:
@@ -105,7 +113,7 @@ class MontySandbox(Sandbox):
         except MontyError as error:
             return _stopped(error, printed)
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            # what it gave back does not even convert: a named tuple with hostile fields, say
+            # a returned value could not be converted, such as a named tuple with hostile fields
             return Outcome("error", detail=one_line(f"{type(error).__name__}: {error}"))
         return Outcome("ok", printed.text, values)
 
@@ -113,7 +121,7 @@ class MontySandbox(Sandbox):
         from pydantic_monty import MontyError
 
         if self._pool is None:
-            raise SandboxError("the sandbox was closed while a program was to run")
+            raise SandboxError("the sandbox was closed before the program could run")
         try:
             session = self._pool.checkout(
                 limits={
@@ -121,10 +129,10 @@ class MontySandbox(Sandbox):
                     "max_memory": self.limits.memory_mib * 2**20,
                 },
                 os_policy={
-                    # waiting would only hold a worker: the limits' clock does not run meanwhile
+                    # a real sleep would block a worker, and the time limit does not count it
                     "sleep": "zero",
-                    # the same program prints the same again, in a resumed run too
-                    "datetime": FIRST_DAY + world * A_WHILE,
+                    # a fixed time: the same program prints the same in every run
+                    "datetime": FIRST_WORLD_TIME + world * WORLD_STEP,
                     "random_start": {"seed": world},
                 },
             )
@@ -138,12 +146,12 @@ class MontySandbox(Sandbox):
 
 
 def _with_calls(program: Program) -> tuple[str, dict[str, object]]:
-    """The source with all calls behind it, and their arguments under a name nobody can guess.
+    """The source followed by all calls, and their arguments under an unguessable name.
 
-    One feed, because each feed has a clock of its own. A source that leaves a bracket or a string
-    open takes the calls with it and does not parse, as it would not alone. The values come as
-    objects and as JSON: where Monty has no object for the host (a range, a function), it hands out
-    text, which only the JSON tells from text that was returned.
+    It is one feed, because the time limit is per feed. A source with an open bracket or string
+    fails to parse with the calls appended, as it would alone. The values come back as objects and
+    as JSON: Monty converts what has no host type (a range, a function) to text, and only the JSON
+    tells it from a returned text.
     """
     if program.function is None:
         return program.source, {}
@@ -153,26 +161,26 @@ def _with_calls(program: Program) -> tuple[str, dict[str, object]]:
         f"{name} = [{program.function}(*a) for a in {name}]\n"
         f"({name}, {name}_json.dumps({name}))"
     )
-    # written out: within one feed, a list that two cases share would be one object
+    # copied by repr: otherwise a list that two cases share would be one object for the program
     return f"{program.source}\n\n{calls}", {name: ast.literal_eval(repr(program.cases))}
 
 
-def _values(result: object, most_bytes: int) -> tuple[object, ...]:
-    """The values of all calls, checked.
+def _values(result: object, max_bytes: int) -> tuple[object, ...]:
+    """The checked values of all calls.
 
     Raises:
-        NotPlainError: a value is not plain, or all are too large together.
+        NotPlainError: a value is not plain, or the values together are too large.
     """
     if type(result) is not tuple or len(result) != 2 or type(result[1]) is not str:
-        raise NotPlainError("the calls gave back no list of values")
-    values = plain(result[0], most_bytes)
+        raise NotPlainError("the calls returned no list of values")
+    values = plain(result[0], max_bytes)
     if type(values) is not list or json.loads(result[1]) != values:
-        raise NotPlainError("an object that only looks like text")
+        raise NotPlainError("a value of a type that Monty can only show as text")
     return tuple(values)
 
 
 def _stopped(error: "MontyError", printed: _Printed) -> Outcome:
-    """The outcome of a program that Monty stopped, or that stopped by an exception of its own."""
+    """The outcome of a program that Monty stopped or that raised an exception."""
     detail = one_line(str(error))
     if printed.full:
         return Outcome("output", printed.text, detail="printed more than the limit")

@@ -1,40 +1,40 @@
-"""The only values that pass a sandbox's wall: what JSON holds, of exact builtin types."""
+"""Plain values, the only ones that enter or leave a sandbox: JSON's, of exact built-in types."""
 
 import math
 
-#: Levels of lists and dicts; far more than an answer needs, far less than the interpreter's stack.
+#: Nesting of lists and dicts; more than any answer needs, less than the interpreter's stack allows.
 MAX_DEPTH = 100
-#: About 4,300 digits, the most that Python prints: a longer integer would raise wherever shown.
+#: About 4,300 digits: Python refuses to print a longer integer.
 MAX_INT_BITS = 14_000
-#: Bytes that one node costs at least, so that a small but much shared structure is bounded too.
+#: Least size counted for each item, in bytes; bounds structures that repeat their parts.
 NODE_BYTES = 2
 
 
 class NotPlainError(ValueError):
-    """A value that may not pass: of another type, not finite, too deep, too long or too large."""
+    """A value is not plain: wrong type, not finite, nested too deeply, or too large."""
 
 
-def plain(value: object, most_bytes: int) -> object:
+def plain(value: object, max_bytes: int) -> object:
     """A copy made of None, bool, int, float, str, list and dict with str keys; tuples become lists.
 
-    Types must be exact: a subclass could lie about equality. Text must be valid Unicode, numbers
-    finite and printable. The walk stops at the limit, so a structure that shares its parts (and is
-    astronomical when written out) costs no more than an honest one.
+    Types must be exact, because a subclass could lie about equality. Text must be valid Unicode,
+    numbers must be finite and printable. The walk stops at the limit, so a small structure that
+    repeats its parts, and would be astronomically large as text, takes no longer than others.
 
     Args:
-        value: what a program gave back, or gets.
-        most_bytes: about the length of its JSON text, in bytes.
+        value: an argument for a program, or a value that it returned.
+        max_bytes: largest size, about the length of its JSON text in bytes.
 
     Raises:
-        NotPlainError: the value is not plain, or is larger than that.
+        NotPlainError: the value is not plain, or is too large.
     """
-    room = most_bytes
+    room = max_bytes
 
     def spend(cost: int) -> None:
         nonlocal room
         room -= cost
         if room < 0:
-            raise NotPlainError(f"larger than {most_bytes} bytes")
+            raise NotPlainError(f"larger than {max_bytes} bytes")
 
     def copy(value: object, depth: int) -> object:
         spend(NODE_BYTES)
@@ -60,7 +60,7 @@ def plain(value: object, most_bytes: int) -> object:
         return text(key)
 
     def text(value: str) -> str:
-        spend(len(value))  # before encoding: it may be far too long
+        spend(len(value))  # check before encoding: it may be far too long
         try:
             spend(len(value.encode()) - len(value))
         except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Reads what a hostile process writes: never more than a limit, never longer than a deadline."""
+"""Read what a hostile process writes, up to a size limit and a deadline."""
 
 import os
 import selectors
@@ -7,14 +7,14 @@ import time
 from dataclasses import dataclass, field
 from typing import IO, Literal
 
-#: Seconds that a box may take to stand; only a machine in trouble needs more.
+#: Seconds for the sandbox to start; a healthy machine needs far less.
 START_SECONDS = 20.0
 CHUNK = 65_536
 
 
 @dataclass
 class Reading:
-    """What a process wrote, and why reading stopped before its end, if it did."""
+    """What a process wrote, and why reading stopped early ("" if it did not)."""
 
     output: bytearray = field(default_factory=bytearray)
     report: bytearray = field(default_factory=bytearray)
@@ -22,7 +22,7 @@ class Reading:
 
     @property
     def started(self) -> bool:
-        """Whether the first line of the report is there: the program's time runs from then on."""
+        """Whether the report's first line has arrived, which starts the program's clock."""
         return b"\n" in self.report
 
 
@@ -30,19 +30,19 @@ def read(
     process: "subprocess.Popen[bytes]",
     report: IO[bytes],
     seconds: float,
-    most_output: int,
-    most_report: int,
+    max_output: int,
+    max_report: int,
 ) -> Reading:
-    """Read until the process has ended and both its pipes are closed, or a limit is reached.
+    """Read until the process has ended and both pipes are closed, or a limit is reached.
 
-    The caller kills the process, whatever the result.
+    The caller must kill the process afterwards.
 
     Args:
         process: its standard output is read if it is a pipe.
         report: the second pipe.
-        seconds: wall time from the first line of the report on.
-        most_output: bytes of standard output.
-        most_report: bytes of the report.
+        seconds: wall time, counted from the first line of the report.
+        max_output: largest size of the standard output, in bytes.
+        max_report: largest size of the report, in bytes.
     """
     reading = Reading()
     deadline = time.monotonic() + START_SECONDS
@@ -51,10 +51,10 @@ def read(
     try:
         with selectors.DefaultSelector() as selector:
             selector.register(ended, selectors.EVENT_READ, None)
-            selector.register(report, selectors.EVENT_READ, (reading.report, most_report))
+            selector.register(report, selectors.EVENT_READ, (reading.report, max_report))
             if process.stdout is not None:
                 selector.register(
-                    process.stdout, selectors.EVENT_READ, (reading.output, most_output)
+                    process.stdout, selectors.EVENT_READ, (reading.output, max_output)
                 )
             while selector.get_map():
                 if waiting and reading.started:
@@ -72,7 +72,7 @@ def read(
                     buffer += chunk
                     if len(buffer) > most:
                         reading.stopped = "report" if buffer is reading.report else "output"
-                if reading.stopped:  # only now: what came before the flood is read as well
+                if reading.stopped:  # checked here, so that both pipes are read once more
                     break
     finally:
         os.close(ended)

@@ -1,8 +1,9 @@
-"""Runs inside the box: one program, all its calls, one line of report for each.
+"""Runs inside the bubblewrap sandbox: one program with all its calls, one report line per call.
 
-Nothing here is trusted once the program has started, for the program shares this process. It may
-forge a report; but the report holds no verdict, only values, so a forged value is a returned one.
-Imports nothing of this package, which does not exist in the box: its text is passed on.
+Do not trust this process once the program has started, because the program shares it and can forge
+the report. That gains it nothing: the report holds values, no verdict, and a program may return any
+value it likes. This file imports nothing from the package, which does not exist in the sandbox: the
+interpreter gets the file's text.
 """
 
 import json
@@ -12,13 +13,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-#: Largest file, in bytes; the scratch folder as a whole is bounded by its file system.
+#: Largest file, in bytes; the size of the scratch folder is limited by its file system.
 MAX_FILE = 16 * 2**20
 MAX_FILES_OPEN = 64
 
 
 def restrict(seconds: int, memory: int) -> None:
-    """Hard limits of this process, which is the only one: CPU seconds, memory in bytes."""
+    """Set hard limits for this process, the only one: CPU time in seconds, memory in bytes."""
     most = {
         resource.RLIMIT_CPU: seconds,
         resource.RLIMIT_AS: memory,
@@ -38,7 +39,7 @@ def restrict(seconds: int, memory: int) -> None:
 
 
 def check(value: object) -> None:
-    """Refuse what JSON would bend into something else: subclasses, sets, keys that are not str."""
+    """Raise TypeError for what JSON would convert: subclasses, sets, keys that are not str."""
     kind = type(value)
     if kind is list or kind is tuple:
         for item in value:  # type: ignore[attr-defined]
@@ -53,10 +54,10 @@ def check(value: object) -> None:
 
 
 def play(job: dict[str, Any], tell: Callable[..., None]) -> None:
-    """Run the source, make the calls, and report each value."""
+    """Run the source, call the function for each case, and report each value."""
     out = sys.stdout
     namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": __builtins__}
-    # literals, because JSON has no tuples
+    # the cases are Python literals, because JSON has no tuples
     cases = [eval(case, {"__builtins__": {}}) for case in job["cases"]]
     try:
         exec(compile(job["source"], "<program>", "exec", dont_inherit=True), namespace)
@@ -68,12 +69,12 @@ def play(job: dict[str, Any], tell: Callable[..., None]) -> None:
             out.flush()
     except MemoryError as error:
         error.__traceback__ = None
-        namespace.clear()  # the report needs some memory too
+        namespace.clear()  # writing the report needs some memory
         raise
 
 
 def main() -> None:
-    """Take the job from standard input, report to the pipe it names, and leave at once."""
+    """Read the job from standard input, run it, and write the report to the pipe it names."""
     job = json.loads(sys.stdin.buffer.read())
     restrict(job["cpu_seconds"], job["memory"])
     report, null = os.dup(job["report"]), os.open(os.devnull, os.O_RDWR)
@@ -88,7 +89,7 @@ def main() -> None:
         while line:
             line = line[write(report, line) :]
 
-    leave = os._exit  # without atexit, threads and destructors of the program
+    leave = os._exit  # skips the program's atexit functions, threads and destructors
     try:
         tell("started")
         play(job, tell)

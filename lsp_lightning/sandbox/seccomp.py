@@ -1,35 +1,34 @@
-"""A seccomp filter, assembled by hand: the calls to the kernel that a boxed program may not make.
+"""A seccomp filter: the system calls that a sandboxed program may not make.
 
-Classic BPF as the kernel takes it: 8 bytes an instruction. Everything that the box leaves open and
-that can cost the host something is refused here: new processes and threads, kernel memory that no
-limit counts, sockets, the modes of the host's files, and the calls that most kernel exploits start
-from.
+The filter is classic BPF, 8 bytes an instruction. It refuses what bubblewrap leaves open and what
+could harm the host: new processes and threads, kernel memory that no limit counts, sockets, changes
+to the modes of the host's files, and the calls that most kernel exploits start from.
 """
 
 import platform
 import struct
 
-#: Data of a call as the filter sees it (``struct seccomp_data``), offsets in bytes.
+#: Offsets of a call's number and architecture in ``struct seccomp_data``, in bytes.
 NUMBER, ARCHITECTURE = 0, 4
 LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
 KILL, ALLOW = 0x8000_0000, 0x7FFF_0000
 EPERM, ENOSYS = 0x0005_0001, 0x0005_0026
-#: Calls of the x32 interface carry this bit: a second set of numbers beside the one checked here.
+#: Calls of the x32 interface carry this bit. They have other numbers than the table below.
 X32 = 0x4000_0000
-#: The audit number of each architecture, and its column in the tables below.
+#: The audit number of each architecture, and its column in the table below.
 ARCHITECTURES = {"x86_64": (0xC000_003E, 0), "aarch64": (0xC000_00B7, 1)}
-#: From here on calls are newer than this list (and one of them, ``statmount``, names host paths).
+#: First number of the calls that are newer than this table; one, ``statmount``, shows host paths.
 UNKNOWN = 457
 
-#: Refused calls, number on x86_64 and on aarch64 (None: it does not exist there).
+#: Refused calls: number on x86_64 and on aarch64 (None: the call does not exist there).
 DENIED: dict[str, tuple[int | None, int | None]] = {
-    # processes: limits hold for one process each, so there must be no second one; threads too, for
-    # root is free of the limit of their number and could take every process number of the host
+    # new processes: each would have its limits anew; threads too: their number is not limited for
+    # root, so they could use up all process numbers of the host
     "fork": (57, None),
     "vfork": (58, None),
     "clone": (56, 220),
     "clone3": (435, 435),
-    # other processes, and this one seen from outside
+    # access to other processes
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),
@@ -56,7 +55,7 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "mount_setattr": (442, 442),
     "name_to_handle_at": (303, 264),
     "open_by_handle_at": (304, 265),
-    # the kernel itself, and what it tells
+    # the kernel itself and its log
     "init_module": (175, 105),
     "finit_module": (313, 273),
     "delete_module": (176, 106),
@@ -72,11 +71,11 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "iopl": (172, None),
     "ioperm": (173, None),
     "modify_ldt": (154, None),
-    # keys belong to the user, not to the namespace: root's would be in reach
+    # keys belong to the user, not to the namespace: the program could read root's
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
-    # wide and often exploited; io_uring also makes calls that no filter sees
+    # large and often exploited; calls made through io_uring also bypass this filter
     "bpf": (321, 280),
     "perf_event_open": (298, 241),
     "userfaultfd": (323, 282),
@@ -84,11 +83,11 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
     "fanotify_init": (300, 262),
-    # not all families keep to the network namespace (vsock reaches a virtual machine's host)
+    # some families ignore the network namespace (vsock reaches a virtual machine's host)
     "socket": (41, 198),
-    # a pair of sockets holds little memory unless its buffers are set to hold much
+    # socketpair stays allowed; its buffers stay small as long as nobody can enlarge them
     "setsockopt": (54, 208),
-    # memory that no limit of the process counts
+    # memory that no process limit counts
     "memfd_create": (319, 279),
     "memfd_secret": (447, 447),
     "shmget": (29, 194),
@@ -98,7 +97,7 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "setxattr": (188, 5),
     "lsetxattr": (189, 6),
     "fsetxattr": (190, 7),
-    # for root, the box's user owns the host's /dev/null: its mode, owner and times must stay
+    # if root runs the sandbox, its user owns the host's /dev/null: protect mode, owner and times
     "chmod": (90, None),
     "fchmod": (91, 52),
     "fchmodat": (268, 53),
@@ -122,7 +121,7 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
 
 
 def supported() -> bool:
-    """Whether the filter knows this machine's numbers."""
+    """Whether the table has the call numbers of this machine."""
     return platform.machine() in ARCHITECTURES
 
 
@@ -130,11 +129,11 @@ def seccomp_filter(machine: str) -> bytes:
     """The filter for ``platform.machine()``, as ``bwrap --seccomp`` reads it.
 
     Raises:
-        KeyError: an architecture whose numbers are not known here.
+        KeyError: the table does not have this architecture.
     """
     architecture, column = ARCHITECTURES[machine]
     program = [
-        # numbers mean nothing before the architecture is known: 32-bit calls have others
+        # check the architecture first: 32-bit calls have other numbers
         _instruction(LOAD, ARCHITECTURE),
         _instruction(EQUAL, architecture, if_true=1),
         _instruction(RETURN, KILL),

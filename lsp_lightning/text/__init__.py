@@ -1,1 +1,1 @@
-"""From words to token ids: prompts, chat turns, padding."""
+"""Text and token ids: the prompts, chat turns as token ids, padded batches."""

@@ -1,4 +1,10 @@
-"""Chat turns as token ids. What a player wrote is encoded as plain text, whatever it spells."""
+"""Encode chat turns as token ids, and decode completions.
+
+A chat template marks turns by control tokens such as ``<|im_end|>``. A model may write the same
+characters, and a plain tokenizer call would turn them into the control token: a query could then
+end its turn and start another. :class:`ChatCodec` prevents this. Text in templates is trusted; text
+in slots, which a player wrote, is encoded as plain text, whatever it spells.
+"""
 
 import re
 from collections import Counter
@@ -7,17 +13,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-#: For models without a chat template: the text, then a new line.
+#: The chat template for models that have none: each turn's text, then a line break.
 PLAIN_TEMPLATE = (
     "{{ bos_token or '' }}{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 )
 
-#: The day it is in every template that asks: Llama 3's own default. The real day in a prompt would
-#: make the same seed another run tomorrow.
+#: The date for templates that ask for today's, the default in Llama 3's template. With the real
+#: date, a run with the same seed would differ from day to day.
 TODAY = datetime(2024, 7, 26)
 
-# Template arguments reach a template as plain data, so a function has to be a macro. The line break
-# behind it keeps the template's first line the start of a line, and is itself trimmed.
+# A macro, because a function cannot be passed to a template as an argument. Jinja removes the line
+# break after the macro, so that the template's first line still starts a line.
 _DIRECTIVES = ("-d", "-m", *"aAbBdHIjmMpSuUwWyY")
 _PINNED_TODAY = (
     "{%- macro strftime_now(format) -%}{{ format"
@@ -25,19 +31,21 @@ _PINNED_TODAY = (
     + " }}{%- endmacro %}\n"
 )
 
+#: Marks the place of a slot in a rendered template.
 _SENTINEL = "\ue000{}\ue001"
-_UNKNOWN = "\ue0ff\U00013000"  # in no vocabulary: for private use, which some drop, and a letter
+#: In no vocabulary: a private-use character, which some tokenizers drop, and a hieroglyph.
+_UNKNOWN = "\ue0ff\U00013000"
 
 
 def pinned(chat_template: str) -> str:
-    """The chat template with ``strftime_now`` at a fixed date."""
+    """The chat template with ``strftime_now`` fixed to :data:`TODAY`."""
     if "strftime_now" not in chat_template:
         return chat_template
     return _PINNED_TODAY + chat_template
 
 
 def fill(template: str, slots: Mapping[str, str]) -> str:
-    """The template with each ``{slot}`` replaced in one pass: no slot's text is filled again."""
+    """Replace each ``{slot}`` of a template, in one pass: slots inside of a slot's text stay."""
     if not slots:
         return template
     names = "|".join(map(re.escape, slots))
@@ -45,9 +53,10 @@ def fill(template: str, slots: Mapping[str, str]) -> str:
 
 
 def cut_pair(query_ids: list[int], answer_ids: list[int], room: int) -> tuple[list[int], list[int]]:
-    """Query and answer in ``room`` tokens: the query's middle goes first, then the answer's.
+    """Shorten a query and its answer to ``room`` tokens together, each by cutting its middle.
 
-    A quarter of the room is the query's, if it needs it: an answer alone cannot be judged.
+    The answer keeps all tokens if possible, but a quarter of the room stays for the query (or less,
+    if the query is shorter): an answer cannot be judged alone.
     """
     answer_ids = _cut_middle(answer_ids, room - min(len(query_ids), max(0, room) // 4))
     return _cut_middle(query_ids, room - len(answer_ids)), answer_ids
@@ -61,34 +70,37 @@ def _cut_middle(ids: list[int], room: int) -> list[int]:
 
 
 def turn_end_ids(tokenizer: Any, template_kwargs: Mapping[str, Any]) -> list[int]:
-    """The control token that the chat template sets right behind what an assistant said.
+    """The control token that follows an assistant's text in the chat template.
 
-    A model learned to end its turns with it, whether or not its settings name it as a stop token.
-    -> one id, or none where the template sets no control token there.
+    The model was trained to end its turns with it, even if its generation config does not list it
+    as a stop token. -> a list of one id; empty if no control token follows there.
     """
     return ChatCodec(tokenizer, template_kwargs, ()).turn_end_ids()
 
 
 @dataclass(frozen=True)
 class _Turns:
-    """A trusted conversation with places for slots."""
+    """A conversation of trusted templates."""
 
     templates: tuple[tuple[str, str], ...]
-    """Role and text of each turn."""
+    """Role of each turn and its text, with slots in braces."""
     prefix: str
-    """What the reply is made to begin with."""
+    """Start of the assistant's reply, if it is given."""
     reply: bool
-    """Whether the assistant's header follows."""
+    """Whether the header of an assistant's turn follows."""
 
 
 class ChatCodec:
-    """A tokenizer's chat turns, in which what we wrote and what a player wrote stay apart.
+    """Encodes chat turns with a tokenizer's chat template, and decodes completions.
+
+    Slots may hold text that spells control tokens; it is encoded as plain text. Slots without such
+    text give exactly the ids of the tokenizer's ``apply_chat_template``.
 
     Args:
-        tokenizer: any Hugging Face tokenizer.
+        tokenizer: any Hugging Face tokenizer. Without a chat template, :data:`PLAIN_TEMPLATE`.
         template_kwargs: fixed arguments of the chat template (``date_string``,
-            ``enable_thinking: false``). Templates that ask for today's date are told a fixed one.
-        stop_ids: tokens that end a completion.
+            ``enable_thinking: false``). Templates that ask for today's date get :data:`TODAY`.
+        stop_ids: ids of the tokens that end a completion.
     """
 
     def __init__(
@@ -102,9 +114,9 @@ class ChatCodec:
         )
         special = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
         controls = {**tokenizer.get_added_vocab(), **dict(special)}
-        # runs of white space (written as such or as U+2581) are tokens of some vocabularies
+        # runs of white space (some written with U+2581) are added tokens, but no control tokens
         controls = {t: i for t, i in controls.items() if t.replace("\u2581", " ").strip()}
-        # where plain text can be unknown, the token for that is no control token
+        # the unknown token is no control token if plain text can contain it
         if tokenizer.unk_token_id in self._tokenize(_UNKNOWN):
             controls.pop(tokenizer.unk_token, None)
         self._control_ids = frozenset(controls.values())
@@ -112,22 +124,22 @@ class ChatCodec:
         self._expected: dict[_Turns, Counter[int]] = {}
 
     def encode(self, template: str, slots: Mapping[str, str], prefix: str = "") -> list[int]:
-        """Ids of ``template``, filled, as the user's turn, then the reply's header and ``prefix``.
+        """Encode a prompt: a user's turn, then the header of the assistant's turn.
 
         Args:
-            template: trusted text with ``{name}`` places for the slots.
-            slots: player's text by name; white space at its ends does not count.
-            prefix: trusted; what the assistant's reply is made to begin with.
+            template: the user's turn, trusted text with slots such as ``{query}``.
+            slots: text for each slot by name, written by a player; stripped of white space.
+            prefix: trusted start of the assistant's reply, appended to the prompt.
         """
         return self._encode(_Turns((("user", template),), prefix, True), slots)
 
     def encode_dialogue(
         self, query: str, answer: str, max_tokens: int | None = None
     ) -> tuple[list[int], bool]:
-        """Ids of a finished exchange, and whether it had to be cut to ``max_tokens``.
+        """Encode a query (the user's turn) and its answer (the assistant's turn).
 
-        The query is the user's turn, the answer the assistant's. What is cut out is the middle of
-        the query, and of the answer too where that alone is too long.
+        -> ids, and whether the dialogue was cut to ``max_tokens``. A cut removes the middle of the
+        query, and of the answer too if that is not enough (:func:`cut_pair`).
         """
         turns = _Turns((("user", "{query}"), ("assistant", "{answer}")), "", False)
         ids = self._encode(turns, {"query": query, "answer": answer})
@@ -142,18 +154,18 @@ class ChatCodec:
         return self._fill_apart(turns, {"query": query_ids, "answer": answer_ids}), True
 
     def encode_chat(self, messages: Sequence[tuple[str, str]]) -> list[int]:
-        """Ids of a conversation, then the reply's header.
+        """Encode a conversation, then the header of the assistant's next turn.
 
         Args:
-            messages: (role, text) turns; "user" and "assistant" take turns, and the user has the
-                first and the last word. White space at a text's ends does not count.
+            messages: (role, text) turns; "user" and "assistant" alternate, the first and the last
+                turn are the user's. Texts are stripped of white space.
 
         Raises:
-            ValueError: other roles, or in another order.
+            ValueError: the roles are others or in another order.
         """
         roles = [role for role, _ in messages]
         if roles != [("user", "assistant")[i % 2] for i in range(len(roles))] or not len(roles) % 2:
-            raise ValueError(f"turns of user, assistant, ..., user are wanted, not of {roles}")
+            raise ValueError(f"roles are {roles}; give user, assistant, ..., user")
         slots = {f"{role[0]}{i}": text for i, (role, text) in enumerate(messages)}
         turns = tuple((role, f"{{{name}}}") for role, name in zip(roles, slots, strict=True))
         return self._encode(_Turns(turns, "", True), slots, may_hide=True)
@@ -168,15 +180,15 @@ class ChatCodec:
     def _encode(
         self, turns: "_Turns", slots: Mapping[str, str], may_hide: bool = False
     ) -> list[int]:
-        """Harmless text gets exactly the ids of ``apply_chat_template``.
+        """Encode the filled conversation as ``apply_chat_template`` does, if that is safe.
 
-        Where a slot would bring in a control token, the slots are encoded apart from the template,
-        as plain text. So they are where the template would hide a part of one, unless it may.
+        Otherwise encode each slot by itself, as plain text. It is not safe if a slot adds a control
+        token, or if the template hides part of a slot and ``may_hide`` is false.
         """
         slots = {name: text.strip() for name, text in slots.items()}
         rendered = self._render(turns, slots)
         ids = self._tokenize(rendered)
-        # some templates cut up what they show, which would hide text from whoever judges it
+        # some templates drop parts of a text (past thinking), which would hide them from a judge
         whole = may_hide or all(text in rendered for text in slots.values())
         if whole and self._controls(ids) == self._expected_controls(turns, slots):
             return ids
@@ -185,19 +197,19 @@ class ChatCodec:
         return self._encode_apart(turns, slots)
 
     def encode_plain(self, text: str) -> list[int]:
-        """Ids of a text in which no control token occurs, even if it spells one."""
+        """Encode a text as plain text: the ids contain no control token, even if it spells one."""
         ids: list[int] = []
         for piece in self._broken_spellings(text):
             piece_ids = self._tokenize(piece, split_special_tokens=True)
             if self._control_ids.isdisjoint(piece_ids):
                 ids += piece_ids
-            else:  # a normalised look-alike: character by character, dropping what still is a token
+            else:  # normalised to a control token: encode single characters, drop control tokens
                 by_char = [self._tokenize(char, split_special_tokens=True) for char in piece]
                 ids += [i for char_ids in by_char for i in char_ids if i not in self._control_ids]
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of a completion without its stop token; other control tokens are spelled out."""
+        """Decode a completion without its stop token; other control tokens stay, spelled out."""
         ids = list(ids)
         if ids and ids[-1] in self.stop_ids:
             ids.pop()
@@ -224,14 +236,14 @@ class ChatCodec:
         return Counter(i for i in ids if i in self._control_ids)
 
     def _expected_controls(self, turns: "_Turns", slots: Mapping[str, str]) -> Counter[int]:
-        """The control tokens that the template brings by itself, found with harmless slots."""
+        """Count the template's control tokens, by rendering it with harmless slots."""
         if turns not in self._expected:
             rendered = self._render(turns, dict.fromkeys(slots, "x"))
             self._expected[turns] = self._controls(self._tokenize(rendered))
         return self._expected[turns]
 
     def _shown(self, turns: "_Turns", slots: Mapping[str, str]) -> dict[str, str]:
-        """What the template shows of each slot: some leave out what was thought in past turns."""
+        """The part of each slot that the template shows; some drop the thinking of past turns."""
         marks = {name: _SENTINEL.format(k) for k, name in enumerate(slots)}
         frame, shown = self._render(turns, marks), dict(slots)
         for name, text in slots.items():
@@ -256,11 +268,11 @@ class ChatCodec:
         return ids
 
     def _broken_spellings(self, text: str) -> list[str]:
-        """The text cut after the first character of everything that spells a control token."""
+        """Split the text after the first character of every spelled control token."""
         if self._spelling is None:
             return [text] if text else []
         pieces, start = [], 0
-        # overlapping matches count, so the search goes on one character after each match's start
+        # matches may overlap, so search again from one character after each match's start
         match = self._spelling.search(text)
         while match:
             pieces.append(text[start : match.start() + 1])

@@ -1,4 +1,4 @@
-"""Rows of token ids as padded batches."""
+"""Group rows of token ids into batches, and pad them to rectangular tensors."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def by_token_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of rows of like length in batches of at most ``budget`` padded tokens.
+    """Group rows of similar length into batches of at most ``budget`` tokens, padding included.
 
-    Longest first, so that what does not fit into memory is found out at once. A row longer than the
-    budget is a batch of its own.
+    -> row indices of each batch, longest rows first, so that running out of memory shows at once. A
+    row longer than the budget is a batch by itself.
     """
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -23,7 +23,7 @@ def by_token_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Prompts as ids (n, P) int64 and mask (n, P) bool, padded on the left."""
+    """Pad prompts on the left. -> ids (n, P) int64 and mask (n, P) bool, false on padding."""
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), longest), pad_id)
     mask = torch.zeros((len(prompts), longest), dtype=torch.bool)
@@ -34,6 +34,6 @@ def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Ten
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Rows as ids (n, S) int64 and mask (n, S) bool, padded on the right."""
+    """Pad rows on the right. -> ids (n, S) int64 and mask (n, S) bool, false on padding."""
     ids, mask = pad_left([row[::-1] for row in rows], pad_id)
     return ids.flip(1), mask.flip(1)

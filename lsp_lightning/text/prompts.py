@@ -1,7 +1,18 @@
-"""What the players and the judge are told, and the strict rules for what they reply.
+"""The prompts of the Challenger, the Solver and the judges, and the parsers of judges' replies.
 
-Every template is a text with slots in braces and can be replaced by a file. Templates are trusted;
-what fills their slots is plain text.
+A prompt is a template: text with slots in braces, such as ``{query}``. Users can replace each
+template by a file (:func:`read_template`). Templates are trusted, but a model wrote what fills
+their slots: :class:`lsp_lightning.text.chat.ChatCodec` encodes it as plain text, and :func:`fence`
+keeps it from imitating the tags of a judge's prompt.
+
+===================  ============================================  ======================
+template             slots                                         reply checked by
+===================  ============================================  ======================
+:data:`CHALLENGER`   ``{task}``, ``{template}``                    :func:`is_valid_query`
+:data:`SOLVER`       ``{query}``                                   the rewards
+:data:`JUDGE`        ``{instruction}``, ``{response}``             :func:`parse_grade`
+:data:`COMPARE`      ``{instruction}``, ``{first}``, ``{second}``  :func:`parse_winner`
+===================  ============================================  ======================
 """
 
 import re
@@ -13,7 +24,7 @@ from enum import StrEnum
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.paths import require_file
 
-#: Around the template that the Challenger is to fill; a query must not contain them.
+#: They enclose the template that the Challenger fills in; a query must not contain them.
 TEMPLATE_TAGS = ("<query_template>", "</query_template>")
 
 CHALLENGER = """\
@@ -62,23 +73,27 @@ Reply with a justification of at most 100 words, then the sum of the points insi
 tags (such as <Calculation>1+1+0+1+0+0+1</Calculation>), then the total inside <Score> tags (such \
 as <Score>4</Score>)."""
 
-#: What the judge's reply is made to begin with when its score is read from the next token.
+#: The start of the judge's reply, if its score is read from the probabilities of the next token.
 SCORE_PREFIX = "<Score>"
-#: Points that the judge can give at most.
+#: Largest score that the judge can give.
 MAX_SCORE = 7
-
-
-#: Criteria of :data:`JUDGE`, each worth a point.
+#: Number of criteria in :data:`JUDGE`, each worth one point.
 CRITERIA = 7
-#: What closes a model's thinking; what it says follows.
+#: Tags around a model's thinking; its reply follows.
 _THINKING = ("<think>", "</think>")
 
 
 def read_template(path: str | None, default: str, key: str, slots: Sequence[str]) -> str:
-    """The template in the file ``path``, or ``default``; one line break at its end does not count.
+    """The template in the file ``path``, without its last line break; ``default`` without a path.
+
+    Args:
+        path: the file, or None.
+        default: the template to use if there is no file.
+        key: the config key of the path, for error messages.
+        slots: names of the slots that the template must contain.
 
     Raises:
-        ConfigError: no such file, or a slot that must be there is missing.
+        ConfigError: the file does not exist, or lacks a slot.
     """
     if path is None:
         return default
@@ -90,7 +105,12 @@ def read_template(path: str | None, default: str, key: str, slots: Sequence[str]
 
 
 def challenger_slots(task: str | None, template: str | None) -> dict[str, str]:
-    """What fills ``{task}`` and ``{template}`` of the Challenger's prompt: whole sections."""
+    """The texts for the slots ``{task}`` and ``{template}`` of :data:`CHALLENGER`.
+
+    Args:
+        task: what kind of query to write; None leaves the choice to the Challenger.
+        template: a form that the query must follow, with placeholders to fill in; None for any.
+    """
     return {
         "task": TASK_SECTION.replace("{task}", task) if task else NO_TASK_SECTION,
         "template": TEMPLATE_SECTION.replace("{template}", template) if template else "",
@@ -98,21 +118,22 @@ def challenger_slots(task: str | None, template: str | None) -> dict[str, str]:
 
 
 def is_valid_query(text: str, truncated: bool) -> bool:
-    """Whether a query keeps the Challenger's form rules: not empty, cut off or with a marker."""
+    """Whether a query follows the form rules: not empty, not cut off, without a template tag."""
     return bool(text.strip()) and not truncated and not any(tag in text for tag in TEMPLATE_TAGS)
 
 
-#: Tags of the judge's prompt and reply.
+#: Tags in :data:`JUDGE` and in the judge's reply.
 JUDGE_TAGS = ("instruction", "response", "Calculation", "Score")
 
 
 def fence(text: str, tags: Iterable[str] = JUDGE_TAGS) -> str:
-    """A judged text that cannot close the tags it stands between, nor write the judge's own.
+    """Disarm the tags of a judge's prompt in a text to be judged.
 
-    The opening bracket of each such tag, in any case and spacing, becomes a single angle quotation
-    mark. A comparison such as ``x <score`` stays: where no bracket closes after it there is no
-    opening tag. A tag in characters that some tokenizers fold into a tag's (full-width ones, or
-    with invisible ones between) is one too: such a text is folded first.
+    Such a text could otherwise end its section of the prompt, or contain a forged score. The
+    opening bracket of each tag, in any case and spacing, becomes a single angle quotation mark. A
+    comparison such as ``x <score`` stays, as long as no closing bracket follows. Some tokenizers
+    fold full-width characters and drop invisible ones; if that reveals tags, the text is folded
+    first (:func:`fold`).
     """
     names = "|".join(map(re.escape, tags))
     opening = re.compile(rf"<(?=\s*(?:{names})\b)", re.IGNORECASE)
@@ -125,13 +146,13 @@ def fence(text: str, tags: Iterable[str] = JUDGE_TAGS) -> str:
 
 
 def fold(text: str) -> str:
-    """The text in its compatibility form (NFKC) and without invisible format characters."""
+    """The text without invisible format characters, in its compatibility form (NFKC)."""
     visible = (char for char in text if unicodedata.category(char) != "Cf")
     return unicodedata.normalize("NFKC", "".join(visible))
 
 
 def without_thinking(text: str) -> str:
-    """What a model says, without what it thought before; nothing if it never ceased to think."""
+    """A model's reply without the thinking before it; "" if the thinking never ends."""
     opening, closing = _THINKING
     _, mark, said = text.rpartition(closing)
     if mark:
@@ -141,12 +162,12 @@ def without_thinking(text: str) -> str:
 
 @dataclass(frozen=True)
 class Grade:
-    """A judge's points for a query and its answer."""
+    """A judge's grade of an answer."""
 
     score: int
     """0 to :data:`MAX_SCORE`."""
     criteria: tuple[int, ...] | None
-    """A point or none for each criterion, where the sum has one term for each."""
+    """0 or 1 for each criterion; None if the judge's sum does not have one term per criterion."""
 
 
 _SUM = r"\d{1,2}(?:\s*\+\s*\d{1,2})*"
@@ -158,10 +179,10 @@ _GRADE = re.compile(
 
 
 def parse_grade(reply: str) -> Grade | None:
-    """The grade at the very end of a judge's reply; None where there is no such or it is unsound.
+    """The grade at the very end of a judge's reply to :data:`JUDGE`; None if it is not valid.
 
-    The sum and the score must agree. A tag anywhere else, such as one that the judge quotes from
-    what it judges, makes the whole reply unreadable.
+    The sum must equal the score. A tag anywhere else makes the whole reply invalid, because the
+    judge may have quoted it from the text that it grades.
     """
     match = _GRADE.fullmatch(reply)
     if match is None or re.search(r"</?(?:Calculation|Score)>", match["justification"]):
@@ -198,12 +219,12 @@ Reply with a justification of at most 100 words, then the better reply inside <W
 <Winner>1</Winner> for the first, <Winner>2</Winner> for the second, <Winner>tie</Winner> if \
 neither is better."""
 
-#: Tags of the comparing judge's prompt and reply.
+#: Tags in :data:`COMPARE` and in the judge's reply.
 COMPARE_TAGS = ("instruction", "first", "second", "Winner")
 
 
 class Winner(StrEnum):
-    """Which of two replies a judge finds better."""
+    """Which of two answers a judge finds better."""
 
     FIRST = "1"
     SECOND = "2"
@@ -216,10 +237,10 @@ _WINNER = re.compile(
 
 
 def parse_winner(reply: str) -> Winner | None:
-    """The winner at the very end of a judge's reply; None where there is no such.
+    """The winner at the very end of a judge's reply to :data:`COMPARE`; None if it is not valid.
 
-    A tag anywhere else, such as one that the judge quotes from what it judges, makes the whole
-    reply unreadable.
+    A tag anywhere else makes the whole reply invalid, because the judge may have quoted it from the
+    answers that it compares.
     """
     match = _WINNER.fullmatch(reply)
     if match is None or re.search(r"<\s*(?:/\s*)?Winner\b", match["justification"], re.IGNORECASE):
@@ -227,8 +248,8 @@ def parse_winner(reply: str) -> Winner | None:
     return Winner(match["winner"])
 
 
-#: How the control tokens of the common families of chat models are spelled: <|im_end|>, <|turn>,
-#: <turn|>, DeepSeek's with full-width bars, </s>, <end_of_turn>, [INST].
+#: The opening bracket of control tokens of common chat models: <|im_end|>, <|turn>, <turn|>,
+#: DeepSeek's with full-width bars, </s>, <end_of_turn>, [INST].
 _CONTROL = re.compile(
     r"<(?=[|\uff5c][^<>]*>|[^\s<>]*[|\uff5c]>|<?/?SYS>"
     r"|/?(?:s|bos|eos|pad|unk|mask|think|tool_call|tool_response|unused\d+|\w+_of_\w+)>)"
@@ -237,9 +258,9 @@ _CONTROL = re.compile(
 
 
 def without_controls(text: str) -> str:
-    """A text that spells no control token of a common chat model, for judges behind a server.
+    """Disarm the control tokens of common chat models in a text for a judge behind a server.
 
-    The server's tokenizer is out of reach and takes a spelled token for the token itself. The
-    opening bracket becomes a single angle quotation mark.
+    The server's tokenizer would read a spelled control token as the token itself. The opening
+    bracket becomes a single angle quotation mark.
     """
     return _CONTROL.sub("\u2039", text)

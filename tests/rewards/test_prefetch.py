@@ -1,14 +1,9 @@
 """Judging beside the sampling: it begins as soon as an answer is there, and changes no score."""
 
-import pickle
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 
 import pytest
@@ -22,8 +17,6 @@ from lsp_lightning import JudgeReward, Reward, VerifiableReward, play_round
 from lsp_lightning.game.queries import QueryBatch, QuerySource
 from lsp_lightning.rewards import Group, RoundVerifier, Verdict, score_all
 from lsp_lightning.rewards.verifiers import CodeVerifier, MathVerifier, ProgramOutputVerifier
-from lsp_lightning.runtime import background as prefetch
-from lsp_lightning.runtime.background import Prefetcher
 from lsp_lightning.runtime.workers import LineWorkers
 from lsp_lightning.sandbox import Limits, MontySandbox, Outcome, Program, Sandbox
 
@@ -88,107 +81,6 @@ def idle() -> None:
     """Wait until nothing is worked on any more."""
     while any(thread.name == "prefetch" for thread in threading.enumerate()):
         time.sleep(0.005)
-
-
-# The table of what is prefetched.
-
-
-def test_what_is_taken_is_what_was_found_and_the_rest_is_left_to_whoever_asks():
-    table: Prefetcher[str, int] = Prefetcher(threads=2)
-    calls = []
-    for question in ("a", "bb", "a", "bb"):
-        table.begin(question, lambda question=question: calls.append(question) or len(question))
-    table.begin("zero", lambda: 1 // 0)
-    idle()
-    assert (table.peek("bb"), table.peek("zero"), table.peek("c")) == (2, None, None)
-    assert table.take(["bb", "a", "bb", "zero", "c"]) == {"bb": 2, "a": 1}
-    assert sorted(calls) == ["a", "bb"]
-    assert table.take(["a"]) == {}  # taken is taken
-
-
-def test_taking_waits_for_what_is_under_way_and_drops_what_waits():
-    table: Prefetcher[int, int] = Prefetcher(threads=1)
-    gate: Future[int] = Future()
-    calls = []
-    table.begin(0, gate.result)
-    while table.peek(0) is None and not table._begun:
-        time.sleep(0.001)
-    for k in (1, 2):
-        table.begin(k, lambda k=k: calls.append(k) or k)
-    threading.Timer(0.05, gate.set_result, [7]).start()
-    assert table.take([2, 0]) == {0: 7}
-    idle()
-    assert calls == []
-
-
-def test_a_round_leaves_nothing_to_the_next():
-    table: Prefetcher[int, int] = Prefetcher(threads=1)
-    for k in range(3):
-        table.begin(k, lambda: 1)
-        idle()
-    assert table.take([0]) == {0: 1}
-    assert table.take([1]) == {1: 1}  # judging may ask more than once
-    table.begin(9, lambda: 9)
-    idle()
-    assert table.take([2, 9]) == {9: 9}
-
-
-def test_it_is_bounded_and_its_copies_begin_empty(monkeypatch):
-    monkeypatch.setattr(prefetch, "_MOST", 2)
-    table: Prefetcher[int, int] = Prefetcher(threads=1, leave=True)
-    for k in range(5):
-        table.begin(k, lambda k=k: k)
-    idle()
-    twin = pickle.loads(pickle.dumps(table))
-    assert twin._leave
-    assert twin.take(range(5)) == {}
-    assert table.take(range(5)) == {0: 0, 1: 1}
-
-
-def test_closing_waits_for_what_is_under_way_unless_it_may_be_left():
-    for leave in (False, True):
-        table: Prefetcher[int, None] = Prefetcher(threads=1, leave=leave)
-        begun, gate, ended = threading.Event(), threading.Event(), []
-
-        def work(begun=begun, gate=gate, ended=ended) -> None:
-            begun.set()
-            gate.wait(20)
-            ended.append(0)
-
-        table.begin(0, work)
-        table.begin(1, lambda ended=ended: ended.append(1))
-        begun.wait(20)
-        timer = threading.Timer(0.1, gate.set)
-        timer.start()
-        table.close()
-        assert ended == ([] if leave else [0])
-        timer.join()
-        idle()
-        assert ended == [0]
-
-
-def test_a_program_that_is_broken_off_does_not_work_off_what_waits():
-    script = textwrap.dedent(
-        """
-        import threading, time
-        from lsp_lightning.prefetch import Prefetcher
-        kept, left = Prefetcher(1), Prefetcher(1, leave=True)
-        for k in range(100):
-            kept.begin(k, lambda: time.sleep(0.5))
-            left.begin(k, lambda: time.sleep(60))
-        time.sleep(0.1)
-        print("sampling", flush=True)
-        raise KeyboardInterrupt
-        """
-    )
-    program = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert program.stdout.readline() == "sampling\n"
-    start = time.monotonic()
-    _, said = program.communicate(timeout=60)  # all that waits would take 50 s, and what is left 60
-    assert time.monotonic() - start < 15
-    assert said.rstrip().endswith("KeyboardInterrupt")
 
 
 # The same scores, whatever was prefetched.
