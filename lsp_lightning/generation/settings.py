@@ -4,21 +4,19 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from lsp_lightning.errors import ConfigError, require_at_least, require_one_of
+from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.generation.base import Engine
 from lsp_lightning.generation.local import LocalEngine
 from lsp_lightning.generation.served.adapters import AdapterPublisher, TrainedPolicy
 from lsp_lightning.generation.served.client import ServerClient
 from lsp_lightning.generation.served.engine import ServedEngine
 from lsp_lightning.generation.served.errors import EngineError
-from lsp_lightning.generation.served.fallback import FallbackEngine
-from lsp_lightning.runtime.http import check_reachable
+from lsp_lightning.runtime.http import Client, check_reachable
 from lsp_lightning.runtime.memory import TokenBudget
 
 _KEY = "model.rollouts"
-_START = "start the server, or sample in this process"
+_START = "start it, or sample in this process (LocalRollouts)"
 
 
 class RolloutSettings(ABC):
@@ -87,73 +85,65 @@ class LocalRollouts(RolloutSettings):
 
     def build(self, policy: TrainedPolicy, budget: TokenBudget) -> Engine:
         """See :meth:`RolloutSettings.build`."""
-        return _local(policy, budget)
+        return LocalEngine(policy.causal_lm, policy.codec.stop_ids, policy.pad_id, budget=budget)
 
 
 @dataclass(frozen=True)
 class ServedRollouts(RolloutSettings):
-    """Rollouts are drawn by a vLLM server, to which each round's adapter is published.
+    """Rollouts are sampled by a vLLM server; the adapter is published there before each round.
 
-    The server is started by its user, with the same base and in an environment of its own::
+    Start the server yourself, with the same base model and in an environment of its own::
 
         VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve BASE --enable-lora --max-lora-rank RANK
 
-    and may give processed log-probs (``--logprobs-mode processed_logprobs``) where the sampling
-    temperature is not 1. Who can reach such a server can make it load files: keep it on loopback.
+    If the sampling temperature is not 1, add ``--logprobs-mode processed_logprobs``. Anyone who can
+    reach this server can make it load files, so keep it on the loopback interface.
+
+    If the server stops answering, the run ends with one line. Its last checkpoint is complete:
+    start the server again and resume.
 
     Args:
-        url: where its paths begin, such as ``http://127.0.0.1:8000/v1``.
-        model: the base's name on the server.
-        adapter_folder: where adapters are written for it; this process and the server see it under
-            the same path.
-        api_key_env: name of the environment variable that holds its key; null where it asks for
-            none.
-        concurrency: prompts that are asked at once.
-        timeout: seconds for one try of one prompt, all of its draws.
-        retries: further tries after a failure that may pass.
-        on_loss: where the server is lost in the middle of a run, stop ends it with one line, the
-            last checkpoint whole; local draws in this process until the server is back.
-        importance_cap: tokens are weighted by how likely the trainer finds them against the server,
-            at most by so much.
-        tokens: as for LocalRollouts, for what is drawn in this process: the judge's words, and
-            rollouts where on_loss is local.
+        url: base URL of the protocol, such as ``http://127.0.0.1:8000/v1``.
+        model: the name of the base model on the server.
+        adapter_folder: folder for adapters; this process and the server see it under the same path.
+        client: the server's key, seconds for one try of one prompt (all its completions), and
+            prompts at once.
+        importance_cap: largest importance weight of a token: its probability under the trainer over
+            that under the server.
+        tokens: as for LocalRollouts, for what is still sampled in this process: the replies of
+            judges.
     """
 
     url: str
     model: str
     adapter_folder: str
-    api_key_env: str | None = None
-    concurrency: int = 64
-    timeout: float = 600.0
-    retries: int = 2
-    on_loss: Literal["stop", "local"] = "stop"
+    client: Client = Client(timeout=600.0, concurrency=64)  # noqa: RUF009 - frozen
     importance_cap: float = 2.0
     tokens: int = 65_536
 
     def __post_init__(self) -> None:
-        self._client()
+        self._server()
         require_at_least(self.tokens, 1, f"{_KEY}.tokens", "nothing would fit")
-        require_one_of(self.on_loss, ("stop", "local"), f"{_KEY}.on_loss")
         if not self.model.strip():
-            raise ConfigError(f"{_KEY}.model", "is empty", "give the name the server knows")
+            raise ConfigError(f"{_KEY}.model", "is empty", "give the model's name on the server")
         if not 1 <= self.importance_cap <= math.inf:
             raise ConfigError(
                 f"{_KEY}.importance_cap",
-                f"is {self.importance_cap}, but weights of tokens that agree are 1",
+                f"is {self.importance_cap}, but a token on which both agree has the weight 1",
                 "set 1 or more",
             )
 
     @property
     def elsewhere(self) -> bool:
         """See :meth:`RolloutSettings.elsewhere`."""
-        return self.on_loss == "stop"
+        return True
 
     def check(self, has_adapter: bool) -> None:
         """See :meth:`RolloutSettings.check`."""
         if not has_adapter:
             raise ConfigError(
                 _KEY,
-                "is a server, which can be given a new adapter between rounds but no whole weights",
+                "a server can load a new adapter between rounds, but not a whole model",
                 "set model.lora, or sample in this process (LocalRollouts)",
             )
 
@@ -163,38 +153,30 @@ class ServedRollouts(RolloutSettings):
 
     def resume_settings(self) -> dict[str, object]:
         """See :meth:`RolloutSettings.resume_settings`."""
-        told = ("url", "model", "on_loss", "importance_cap")
-        return {**super().resume_settings(), **{name: getattr(self, name) for name in told}}
+        names = ("url", "model", "importance_cap")
+        return {**super().resume_settings(), **{name: getattr(self, name) for name in names}}
 
     def build(self, policy: TrainedPolicy, budget: TokenBudget) -> Engine:
-        """See :meth:`RolloutSettings.build`. The server is asked whether it fits.
+        """See :meth:`RolloutSettings.build`. The server is checked first.
 
         Raises:
-            ConfigError: the policy has no adapter, or the server is not there or another.
+            ConfigError: the policy has no adapter, there is no server, or it has another model.
         """
         self.check(policy.has_adapter)
-        client = self._client()
-        publisher = AdapterPublisher(client, Path(self.adapter_folder).expanduser(), policy)
-        served = ServedEngine(client, self.model, policy, publisher)
+        server = self._server()
+        publisher = AdapterPublisher(server, Path(self.adapter_folder).expanduser(), policy)
+        engine = ServedEngine(server, self.model, policy, publisher)
         try:
-            served.check()
+            engine.check()
         except EngineError as error:
             raise ConfigError(f"{_KEY}.url", error.cause, _START) from error
-        if self.on_loss == "stop":
-            return served
-        return FallbackEngine(served, _local(policy, budget), policy)
+        return engine
 
-    def _client(self) -> ServerClient:
-        return ServerClient(
-            self.url, self.api_key_env, self.concurrency, self.timeout, self.retries, _KEY
-        )
+    def _server(self) -> ServerClient:
+        return ServerClient(self.url, self.client, _KEY)
 
 
 def close_engine(engine: Engine) -> None:
-    """Let go of what an engine holds outside of this process; it can draw again afterwards."""
-    if isinstance(engine, ServedEngine | FallbackEngine):
+    """Release what an engine holds outside this process. The engine can still be used after it."""
+    if isinstance(engine, ServedEngine):
         engine.close()
-
-
-def _local(policy: TrainedPolicy, budget: TokenBudget) -> LocalEngine:
-    return LocalEngine(policy.causal_lm, policy.codec.stop_ids, policy.pad_id, budget=budget)

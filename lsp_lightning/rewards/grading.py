@@ -1,4 +1,4 @@
-"""What judges that write their grades have in common: the prompt, and the reading of replies."""
+"""Shared by judges that write grades: the prompt, and grades as scores."""
 
 import re
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ from lsp_lightning.types import Playout
 
 
 class JudgeTemplate:
-    """The judge's template, and the fence around what fills its slots.
+    """The judge's template. Texts that fill its slots cannot contain its tags.
 
     Args:
         path: file with the template, or None for the default.
         key: config key to name in errors.
         default: the template if there is no file.
-        slots: places that must be there.
-        tags: those of the judge's reply, and any others that judged texts must not spell.
+        slots: slots that the template must have.
+        tags: tags of the judge's reply, and other tags that judged texts must not contain.
     """
 
     def __init__(
@@ -40,20 +40,20 @@ class JudgeTemplate:
         tags: Sequence[str] = JUDGE_TAGS,
     ) -> None:
         self.text = read_template(path, default, key, slots)
-        # a template of the user's own may have other tags, and lack those of the reply
+        # a user's template may have other tags, and may lack those of the reply
         self._tags = {*re.findall(r"</?(\w+)>", self.text), *tags}
 
     def fenced(self, texts: dict[str, str]) -> dict[str, str]:
-        """Players' texts by slot, unable to close the tags they will stand between."""
+        """Players' texts by slot, unable to close the tags around them."""
         return {slot: fence(text, self._tags) for slot, text in texts.items()}
 
     def filled(self, texts: dict[str, str]) -> str:
-        """The whole prompt as text."""
+        """The whole prompt as text, with these texts in its slots."""
         return fill(self.text, self.fenced(texts))
 
 
 def judged_texts(playout: Playout) -> list[dict[str, str]]:
-    """Instruction and response of each of the N*G answers, query-major."""
+    """Instruction and response for each of the N*G answers, query-major."""
     return [
         {"instruction": query, "response": answer}
         for query, answers in zip(playout.query_texts, playout.spoken_groups(), strict=True)
@@ -62,9 +62,9 @@ def judged_texts(playout: Playout) -> list[dict[str, str]]:
 
 
 def grade_scores(grades: Sequence[Grade | None], playout: Playout) -> Judgement:
-    """Grades of the N*G answers as scores in [0, 1]; what could not be read is NaN, and counted.
+    """Grades of the N*G answers as scores in [0, 1]; NaN where the grade could not be read (None).
 
-    Logs the share of replies that could not be read, and each criterion's share of points.
+    The metrics are the share of unreadable grades, and the mean points of each criterion.
     """
     shape = (len(playout.query_texts), playout.group_size)
     scores = torch.tensor([float("nan") if g is None else g.score / MAX_SCORE for g in grades])

@@ -1,4 +1,4 @@
-"""A query and an answer as the token ids that a reward model was trained on."""
+"""A query and an answer as a reward model's input: token ids in the form it was trained on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ class Pair:
     ids: list[int]
     """Token ids."""
     types: list[int]
-    """For each token the segment it belongs to, 0 or 1 (all 0 in a chat)."""
+    """Segment of each token, 0 or 1; all 0 in a chat."""
     cut: bool
-    """Whether something had to be left out."""
+    """Whether the pair was too long and lost tokens."""
 
 
 class PairEncoder(Protocol):
-    """Makes pairs of at most ``max_tokens`` tokens."""
+    """Encodes pairs of at most ``max_tokens`` tokens."""
 
     def encode(self, query: str, answer: str, max_tokens: int) -> Pair:
-        """The pair; what does not fit is cut out of the query's middle, then of the answer's."""
+        """The pair. If it is too long, the query loses its middle, then the answer."""
 
 
 class ChatPairs:
-    """A finished exchange in the model's chat template.
+    """Query and answer as two turns of the model's chat template.
 
     Args:
-        tokenizer: one with a chat template.
-        template_kwargs: fixed arguments of the template.
+        tokenizer: a tokenizer with a chat template.
+        template_kwargs: fixed arguments of the chat template.
     """
 
     def __init__(self, tokenizer: Any, template_kwargs: Mapping[str, Any]) -> None:
@@ -47,11 +47,13 @@ class SegmentPairs:
     """Query and answer as the two segments of an encoder's input: ``[CLS] query [SEP] answer``.
 
     Args:
-        tokenizer: a fast one; where its special tokens stand is read off an example.
+        tokenizer: a fast tokenizer; the places of its special tokens are read from an example.
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        self._codec = ChatCodec(tokenizer, {}, stop_ids=())  # keeps control tokens out of the text
+        self._codec = ChatCodec(
+            tokenizer, {}, stop_ids=()
+        )  # so that no text becomes a control token
         example = tokenizer("x", "x")
         ids, segments = example["input_ids"], example.sequence_ids(0)
         types = example.get("token_type_ids") or [0] * len(ids)

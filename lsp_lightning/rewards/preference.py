@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 from lsp_lightning.errors import ConfigError, require_at_least, require_one_of
 from lsp_lightning.models.loading import check_base, load_classifier, load_tokenizer
 from lsp_lightning.models.modes import inference_state
+from lsp_lightning.models.policy import PASS_TOKENS
 from lsp_lightning.models.quantization import Quantization
-from lsp_lightning.rewards.base import AnswerEnters, Judgement, Reward, require_answers
+from lsp_lightning.rewards.base import AnswerEnters, Judgement, LoadedModel, Reward, require_answers
 from lsp_lightning.rewards.pairs import ChatPairs, Pair, PairEncoder, SegmentPairs
 from lsp_lightning.runtime.memory import TokenBudget, is_out_of_memory, move_frozen, moved
 from lsp_lightning.text.padding import by_token_budget, pad_right
@@ -27,28 +28,26 @@ _CPU = torch.device("cpu")
 class PreferenceReward(Reward):
     """R from a reward model that was trained on human or model preferences.
 
-    Its raw logit is the score: it has no fixed range, so objectives that need one are refused. An
-    answer is judged without the thinking before it.
+    The score is the model's raw logit. It has no fixed range, so objectives that need one refuse
+    this reward. An answer is judged without the thinking before it.
 
     Args:
-        model: folder or hub id of a sequence classifier with one label: one with a chat template,
-            such as Skywork/Skywork-Reward-V2-Llama-3.2-3B, or an encoder of question and answer,
-            such as OpenAssistant/reward-model-deberta-v3-large-v2.
+        model: folder or hub id of a sequence classifier with one label. Either it has a chat
+            template, such as Skywork/Skywork-Reward-V2-Llama-3.2-3B, or it encodes question and
+            answer as two segments, such as OpenAssistant/reward-model-deberta-v3-large-v2.
         weight: factor in the sum of its kind.
-        name: what it is called in metrics and transcripts.
+        name: the name in metrics and transcripts.
         enters: where it enters, see :class:`lsp_lightning.rewards.base.Reward`.
         standardize: see :class:`lsp_lightning.rewards.base.Reward`.
-        form: "chat" shows it the chat template, "segments" query and answer as two segments;
-            "auto" is chat where its tokenizer has a template.
-        max_tokens: longer pairs lose the middle of the query, and are counted.
-        batch_tokens: tokens judged together at most, padding included; halved where memory runs
-            out.
-        chat_template_kwargs: fixed arguments of its chat template (a pinned date_string for Llama).
-        quantization: nf4 keeps its linear layers in 4 bits; null in the type they were saved in.
-        placement: where its weights are between two judgings: "resident" on the policy's GPU,
-            "offload" in CPU memory, so that the policy has the GPU for playing and learning;
-            "exclusive" is offload, and while it judges the policy's frozen weights wait in CPU
-            memory too, so that the GPU need not hold both. On a CPU all three are the same.
+        form: the model's input: "chat" is its chat template, "segments" is query and answer as two
+            segments, "auto" is chat if its tokenizer has a template.
+        max_tokens: longer pairs lose the middle of the query; they are counted in the metric
+            ``cut``.
+        chat_template_kwargs: fixed arguments of its chat template (a date_string for Llama).
+        quantization: nf4 stores its linear layers in 4 bits; null keeps the type of the files.
+        placement: where its weights wait while it does not judge. "resident": on the policy's GPU.
+            "offload": in CPU memory; they move to the GPU to judge. "exclusive": like offload, and
+            the policy's frozen weights move to CPU memory while it judges. On a CPU nothing moves.
     """
 
     comparable = True
@@ -62,38 +61,47 @@ class PreferenceReward(Reward):
         standardize: bool = False,
         form: PairForm = "auto",
         max_tokens: int = 2048,
-        batch_tokens: int = 8192,
         chat_template_kwargs: dict[str, Any] | None = None,
         quantization: Quantization | None = None,
         placement: Placement = "resident",
     ) -> None:
         super().__init__(weight, name, require_answers(enters, name), standardize)
         check_base(model, f"{_KEY}.model")
-        require_at_least(max_tokens, 16, f"{_KEY}.max_tokens", "a pair and its frame need room")
-        require_at_least(batch_tokens, 1, f"{_KEY}.batch_tokens", "nothing would be judged")
+        require_one_of(form, get_args(PairForm), f"{_KEY}.form")
+        require_at_least(max_tokens, 16, f"{_KEY}.max_tokens", "a pair needs room")
         require_one_of(placement, get_args(Placement), f"{_KEY}.placement")
-        self.source = model
-        self.quantization = quantization
-        self.placement = placement
-        self.max_tokens = max_tokens
-        self.batch_tokens = batch_tokens
-        self._budget = TokenBudget(f"{_KEY}.batch_tokens", batch_tokens)
-        self._form = form
-        self._template_kwargs = chat_template_kwargs or {}
+        self.source: str = model
+        self.form: PairForm = form
+        self.max_tokens: int = max_tokens
+        self.chat_template_kwargs: dict[str, Any] = chat_template_kwargs or {}
+        self.quantization: Quantization | None = quantization
+        self.placement: Placement = placement
+        self.budget = TokenBudget(f"{_KEY} (tokens per pass)", PASS_TOKENS)
         self._model: Any = None
         self._reference: Reference
-        self._pad_id: int | None = None
         self._pairs: PairEncoder
+        self._pad_id: int | None = None
+        self._takes_types = False
+
+    def loads(self) -> LoadedModel:
+        """The reward model."""
+        return LoadedModel(
+            source=self.source,
+            quantization=self.quantization,
+            placement=self.placement,
+            max_tokens=self.max_tokens,
+            batch_tokens=self.budget.tokens,
+        )
 
     def connect(self, reference: Reference) -> None:
-        """Load the reward model beside the policy, for its device.
+        """Load the reward model beside the policy, on its device.
 
         Raises:
-            ConfigError: it cannot be had, or does not fit into memory beside the policy.
+            ConfigError: it could not be loaded, or does not fit into memory beside the policy.
         """
         self._reference = reference
         try:
-            with self._room():
+            with self._policy_parked():
                 self._load(reference.device)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -101,7 +109,7 @@ class PreferenceReward(Reward):
             raise ConfigError(
                 f"{_KEY}.model",
                 f"{self.source!r} does not fit into memory beside the policy",
-                "set its placement to exclusive, its quantization to nf4, or take a smaller one",
+                "set placement: exclusive or quantization: nf4, or use a smaller model",
             ) from error
 
     def _load(self, device: torch.device) -> None:
@@ -112,10 +120,10 @@ class PreferenceReward(Reward):
             tokenizer = load_tokenizer(self.source, key)
             self._takes_types = "token_type_ids" in tokenizer.model_input_names
             longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-            if longest:  # two places are kept free: some models count positions from the padding id
+            if longest:  # minus 2, because some models count positions from the padding id
                 self.max_tokens = min(self.max_tokens, longest - 2)
-            if self._form == "chat" or (self._form == "auto" and tokenizer.chat_template):
-                self._pairs = ChatPairs(tokenizer, self._template_kwargs)
+            if self.form == "chat" or (self.form == "auto" and tokenizer.chat_template):
+                self._pairs = ChatPairs(tokenizer, self.chat_template_kwargs)
             else:
                 self._pairs = SegmentPairs(tokenizer)
                 self._pad_id = getattr(model.config.get_text_config(), "pad_token_id", None)
@@ -125,26 +133,23 @@ class PreferenceReward(Reward):
             move_frozen(self._model, _CPU)
 
     def _require_room(self) -> None:
+        """Raise ConfigError unless ``max_tokens`` has room for a query and an answer."""
         frame = len(self._pairs.encode("", "", 2**31).ids)
         if self.max_tokens < frame + 2:
             raise ConfigError(
                 f"{_KEY}.max_tokens",
-                f"leaves {self.max_tokens}, but an empty pair takes {frame}",
-                "set more, or use a model with a longer context",
+                f"is {self.max_tokens} for this model, but an empty pair takes {frame}",
+                "increase it, or use a model with a longer context",
             )
 
-    def score(self, playout: Playout) -> Tensor:
-        """The model's logits, (N, G)."""
-        return self.judge(playout).scores
-
-    def judge(self, playout: Playout) -> Judgement:
-        """The model's logits, and the share of pairs that had to be cut.
+    def score(self, playout: Playout) -> Judgement:
+        """The model's logits, (N, G), and the share of pairs that were too long.
 
         Raises:
             OutOfMemory: not even a single pair fits.
         """
         if self._model is None:
-            raise RuntimeError("call connect(reference) first: the reward model is loaded there")
+            raise RuntimeError("call connect(reference) first: it loads the reward model")
         pairs = [
             self._pairs.encode(query, answer, self.max_tokens)
             for query, answers in zip(playout.query_texts, playout.spoken_groups(), strict=True)
@@ -158,23 +163,23 @@ class PreferenceReward(Reward):
                 scores[rows] = self._logits([pairs[i] for i in rows])
             return scores
 
-        with self._at_work():
-            scores = self._budget.run(scored, max(lengths))
+        with self._on_device():
+            scores = self.budget.run(scored, max(lengths))
         return Judgement(
             scores.view(len(playout.query_texts), playout.group_size),
             metrics={"cut": torch.tensor([float(pair.cut) for pair in pairs])},
         )
 
     @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """Weights that wait in CPU memory are on the GPU meanwhile."""
-        with self._room(), ExitStack() as stack:
-            if self.placement != "resident":
-                stack.enter_context(moved(self._model, self._reference.device))
+    def _on_device(self) -> Iterator[None]:
+        """The weights are on the policy's device inside this context."""
+        resident = self.placement == "resident"
+        device = self._reference.device
+        with self._policy_parked(), nullcontext() if resident else moved(self._model, device):
             yield
 
-    def _room(self) -> AbstractContextManager[None]:
-        """What of the policy has to make room on the GPU does."""
+    def _policy_parked(self) -> AbstractContextManager[None]:
+        """The policy's frozen weights wait in CPU memory inside this context, if "exclusive"."""
         return self._reference.parked() if self.placement == "exclusive" else nullcontext()
 
     def _logits(self, pairs: Sequence[Pair]) -> Tensor:
@@ -189,10 +194,10 @@ class PreferenceReward(Reward):
         return logits[:, 0].float().cpu()  # type: ignore[no-any-return]
 
     def _padding(self, pairs: Sequence[Pair]) -> int:
-        """What fills up shorter rows.
+        """The token that fills up shorter rows.
 
-        A decoder's head reads the last token that is not padding, so no conversation may end with
-        that token: one is chosen that none ends with.
+        A decoder's head reads the last token that is not padding. So the padding token must not be
+        the last token of any pair: the smallest id that is not is used.
         """
         if self._pad_id is not None:
             return self._pad_id
@@ -202,11 +207,11 @@ class PreferenceReward(Reward):
         return pad_id
 
     def state_dict(self) -> dict[str, Any]:
-        """See :class:`lsp_lightning.rewards.base.Reward`; and how much was found to fit."""
-        return {**super().state_dict(), "batch_tokens": self._budget.state_dict()}
+        """The state of the base class, and how many tokens were found to fit into memory."""
+        return {**super().state_dict(), "budget": self.budget.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint's state."""
+        """Restore a checkpoint's state."""
         super().load_state_dict(state_dict)
-        if "batch_tokens" in state_dict:
-            self._budget.load_state_dict(state_dict["batch_tokens"])
+        if "budget" in state_dict:
+            self.budget.load_state_dict(state_dict["budget"])

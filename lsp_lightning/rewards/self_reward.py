@@ -1,4 +1,4 @@
-"""The quality self-reward: the frozen reference, prompted, judges the round."""
+"""The self-reward: the frozen reference policy, prompted as a judge, scores the answers."""
 
 import warnings
 from typing import Literal, get_args
@@ -16,28 +16,27 @@ from lsp_lightning.types import Playout, Reference, Sampling
 Reading = Literal["expected", "sampled"]
 
 _KEY = "model.rewards.SelfReward"
-_UNKNOWN = "\U0010fffd"  # a character for private use, in no vocabulary
+_UNKNOWN = "\U0010fffd"  # a private-use character, in no vocabulary
 _LITTLE_MASS = 0.5
 
 
 class SelfReward(Reward):
     """Q of full LSP: the reference's points for query and answer, scaled to [0, 1].
 
-    The *expected* reading: the judge's reply is made to begin with the score tag, and the score is
-    the probability-weighted mean over the numbers that may follow. One forward pass, no rationale,
-    no reply to parse, so nothing that the judged text spells can be taken for a score.
+    *expected* reading: the judge's reply is forced to start with the score tag. The score is the
+    mean of the numbers that may follow, weighted by their probabilities. This takes one forward
+    pass. No reply is parsed, so judged text that looks like a score cannot be read as one.
 
-    The *sampled* reading is the paper's: the judge writes its justification, the sum and the score.
-    A reply whose sum and score are not at its end, or do not agree, is counted and judges nothing.
+    *sampled* reading, as in the paper: the judge writes a justification, the sum and the score. A
+    reply is unreadable unless it ends with a sum and a score that agree; it is counted and gives
+    no score.
 
     Args:
-        weight: factor of Q; the paper adds its 0 to 7 points to R as they are, which is weight 7.
-        name: what it is called in metrics and transcripts.
-        prompt: file with the judge's template; slots {instruction} and {response}.
+        weight: factor of Q; the paper adds 0 to 7 points to R unscaled, which is weight 7.
+        name: the name in metrics and transcripts.
+        prompt: file with the judge's template; it needs the slots {instruction} and {response}.
         reading: how the score is read, see above.
-        reply_prefix: what a sampled reply is made to begin with.
-        sampling: how replies are drawn; they need room for the justification.
-        standardize: see :class:`lsp_lightning.rewards.base.Reward`.
+        sampling: how replies are sampled (only for *sampled*); leave room for the justification.
     """
 
     span = (0.0, 1.0)
@@ -48,24 +47,21 @@ class SelfReward(Reward):
         name: str = "self_reward",
         prompt: str | None = None,
         reading: Reading = "expected",
-        reply_prefix: str = "",
         sampling: Sampling = Sampling(max_new_tokens=320),  # noqa: B008 - frozen
-        standardize: bool = False,
     ) -> None:
-        super().__init__(weight, name, enters="quality", standardize=standardize)
+        super().__init__(weight, name, enters="quality")
         self.template = JudgeTemplate(prompt, f"{_KEY}.prompt")
         require_one_of(reading, get_args(Reading), f"{_KEY}.reading")
         key = f"{_KEY}.sampling.max_new_tokens"
         require_at_least(sampling.max_new_tokens, 1, key, "a reply needs room")
-        self.reading = reading
-        self._reply_prefix = reply_prefix
+        self.reading: Reading = reading
         self.sampling = sampling
         self._reference: Reference | None = None
         self._score_ids: list[int] = []
         self._warned = False
 
     def connect(self, reference: Reference) -> None:
-        """Keep the reference as the judge and find the tokens of its scores.
+        """Keep the reference as the judge, and find the tokens of its scores.
 
         Raises:
             ConfigError: the tokenizer has no single token for one of the scores.
@@ -74,17 +70,13 @@ class SelfReward(Reward):
             self._score_ids = _score_tokens(reference, self.template.text)
         self._reference = reference
 
-    def score(self, playout: Playout) -> Tensor:
-        """The reference's points over the most there are, (N, G)."""
-        return self.judge(playout).scores
-
-    def judge(self, playout: Playout) -> Judgement:
-        """The points, and how well they could be read."""
+    def score(self, playout: Playout) -> Judgement:
+        """The reference's points over 7, (N, G), and how well they could be read."""
         if self._reference is None:
             raise RuntimeError(
                 "call connect(reference) first: the self-reward judges with the reference"
             )
-        prefix = SCORE_PREFIX if self.reading == "expected" else self._reply_prefix
+        prefix = SCORE_PREFIX if self.reading == "expected" else ""
         prompts = [
             self._reference.encode(self.template.text, self.template.fenced(texts), prefix)
             for texts in judged_texts(playout)
@@ -92,27 +84,26 @@ class SelfReward(Reward):
         if self.reading == "sampled":
             seed = derive_seed(playout.seed, self.name)
             replies = self._reference.respond(prompts, 1, self.sampling, seed)
-            grades = [parse_grade(self._reply_prefix + text) for text in replies.texts]
-            return grade_scores(grades, playout)
+            return grade_scores([parse_grade(text) for text in replies.texts], playout)
         scores, mass = self._read(prompts)
-        self._warn_of_little(float(mass.mean()))
+        self._warn_if_little(float(mass.mean()))
         shape = (len(playout.query_texts), playout.group_size)
         return Judgement(scores.view(shape), metrics={"score_mass": mass})
 
     def _read(self, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """Expected score in [0, 1] after each prompt, and the score tokens' probability. (n,)."""
+        """Expected score in [0, 1] and total probability of the score tokens, (n,) each."""
         assert self._reference is not None
         logprobs = self._reference.next_token_logprobs(prompts)[:, self._score_ids].float().cpu()
         points = torch.arange(MAX_SCORE + 1, dtype=torch.float32)
         return logprobs.softmax(dim=-1) @ points / MAX_SCORE, logprobs.exp().sum(dim=-1)
 
-    def _warn_of_little(self, mass: float) -> None:
+    def _warn_if_little(self, mass: float) -> None:
         if mass < _LITTLE_MASS and not self._warned:
             self._warned = True
             warnings.warn(
-                f"reward {self.name!r}: after {SCORE_PREFIX!r} the judge puts only {mass:.0%} of "
-                "its probability on the scores 0 to 7; they may mean little (see score_mass, or "
-                "use reading: sampled)",
+                f"reward {self.name!r}: after {SCORE_PREFIX!r} the judge gives the scores 0 to 7 "
+                f"only {mass:.0%} of its probability, so they may mean little; see the metric "
+                "score_mass, or use reading: sampled",
                 stacklevel=2,
             )
 
@@ -128,7 +119,7 @@ def _score_tokens(reference: Reference, template: str) -> list[int]:
             raise ConfigError(
                 _KEY,
                 f"this model's tokenizer has no token for {score} after {SCORE_PREFIX!r}",
-                "use reading: sampled, another judge, or leave the self-reward out",
+                "use reading: sampled or another model, or remove the self-reward",
             )
         score_ids.append(ids[-1])
     return score_ids

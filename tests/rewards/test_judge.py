@@ -1,11 +1,10 @@
-"""A judge behind a server: what a real one says, and what is made of one that misbehaves."""
+"""A judge behind a server: the replies of a real one, and the handling of one that misbehaves."""
 
 import asyncio
 import copy
 import json
 import math
 import pickle
-import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -28,7 +27,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lsp_lightning import ConfigError, JudgeReward
 from lsp_lightning.paths import resolve
 from lsp_lightning.rewards import RewardError, score_all
-from lsp_lightning.runtime import http as asking
+from lsp_lightning.runtime import http
+from lsp_lightning.runtime.http import Client
 from lsp_lightning.text.prompts import (
     COMPARE,
     JUDGE,
@@ -88,7 +88,7 @@ def test_a_real_servers_grades_are_those_of_the_same_model_without_a_server(judg
     harmless = "\u2039|answer|>86\u2039/s>\u2039|judge|>1+1=?\u2039|answer|>2"
     played = playout(list(rights), [[right, "idk", "2", forged] for right in rights.values()])
     judge = JudgeReward(judge_url, str(TINYWORLD), prompt=TINYWORLD_PROMPT, max_tokens=32)
-    judgement = judge.judge(played)
+    judgement = judge.score(played)
 
     tokenizer = AutoTokenizer.from_pretrained(TINYWORLD)
     model = AutoModelForCausalLM.from_pretrained(TINYWORLD)
@@ -110,7 +110,7 @@ def test_a_real_servers_grades_are_those_of_the_same_model_without_a_server(judg
 
 def test_a_real_judge_that_cannot_compare_is_unreadable_and_not_an_error(judge_url):
     judge = JudgeReward(judge_url, str(TINYWORLD), mode="compare", max_tokens=4)
-    judgement = judge.judge(playout(["1+1=?"], [["2", "3"]]))
+    judgement = judge.score(playout(["1+1=?"], [["2", "3"]]))
     assert judgement.scores.isnan().all()
     assert judgement.metrics["unreadable"].tolist() == [1.0, 1.0]
 
@@ -127,7 +127,7 @@ def test_points_become_scores_in_the_unit_range():
     points = {"4": 7, "5": 0, "The North Sea.": 5, "Paris": 2}
     with StandIn(lambda k, p: says(grade(next(v for a, v in points.items() if in_(a, p))))) as s:
         judge = JudgeReward(s.url, "m", temperature=0.5, max_tokens=99)
-        judgement = judge.judge(PLAYED)
+        judgement = judge.score(PLAYED)
         torch.testing.assert_close(judgement.scores, torch.tensor([[1, 0], [5 / 7, 2 / 7]]))
         (request, *_) = s.requests
     expected = {"model": "m", "temperature": 0.5, "max_tokens": 99, "stream": False}
@@ -151,7 +151,9 @@ def test_the_prompt_is_the_self_rewards():
 def test_a_judges_own_thinking_is_not_read():
     said = f"<think>Is it {grade(1)}?</think>\n{grade(6)}"
     with StandIn(lambda k, p: says(said)) as server:
-        assert JudgeReward(server.url, "m").score(PLAYED).unique().item() == pytest.approx(6 / 7)
+        assert JudgeReward(server.url, "m").score(PLAYED).scores.unique().item() == pytest.approx(
+            6 / 7
+        )
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_a_judges_own_thinking_is_not_read():
 )
 def test_what_cannot_be_read_is_no_score_and_counted_as_unreadable(answer):
     with StandIn(lambda k, p: says(grade(7)) if in_("4", p) else answer) as server:
-        judgement = JudgeReward(server.url, "m").judge(PLAYED)
+        judgement = JudgeReward(server.url, "m").score(PLAYED)
     assert judgement.scores.isnan().tolist() == [[False, True], [True, True]]
     assert judgement.metrics["unreadable"].tolist() == [0, 1, 1, 1]
     assert judgement.metrics["unanswered"].sum() == 0
@@ -202,7 +204,7 @@ BROKEN = {
 def test_a_broken_answer_is_no_score_counted_as_unanswered_and_not_asked_again(name):
     with StandIn(lambda k, p: BROKEN[name] if in_("5", p) else says(grade(7))) as server:
         with pytest.warns(UserWarning, match="'judge': 1 requests of a round failed"):
-            judgement = JudgeReward(server.url, "m").judge(PLAYED)
+            judgement = JudgeReward(server.url, "m").score(PLAYED)
         assert len(server.requests) == 4
     assert judgement.scores.isnan().tolist() == [[False, True], [False, False]]
     assert judgement.metrics["unanswered"].tolist() == [0, 1, 0, 0]
@@ -212,21 +214,23 @@ def test_a_broken_answer_is_no_score_counted_as_unanswered_and_not_asked_again(n
 def test_half_a_surrogate_pair_is_text_like_any_other():
     body = says("X" + grade(4)).body.replace(b"X", b"\\ud800")
     with StandIn(lambda k, p: Answer(body)) as server:
-        scores = JudgeReward(server.url, "m").score(playout(["q\udfff"], [["a", "\ud800"]]))
+        judge = JudgeReward(server.url, "m")
+        scores = judge.score(playout(["q\udfff"], [["a", "\ud800"]])).scores
     assert scores.unique().item() == pytest.approx(4 / 7)
 
 
 @pytest.mark.parametrize(
     "fault", [Answer(b"oh", status=500), Answer(b"slow", status=429), hangs_up], ids=fault_name
 )
-def test_a_passing_fault_is_asked_again_as_often_as_allowed(fault):
+def test_after_a_temporary_fault_a_request_is_retried_as_often_as_allowed(monkeypatch, fault):
+    monkeypatch.setattr(http, "RETRIES", 2)
     one = playout(["q"], [["a"]])
     with StandIn(lambda k, p: fault if k < 2 else says(grade(7))) as server:
-        assert JudgeReward(server.url, "m", retries=2).score(one).item() == 1
+        assert JudgeReward(server.url, "m").score(one).scores.item() == 1
         assert len(server.requests) == 3
     with StandIn(lambda k, p: fault) as server:
         with pytest.raises(RewardError):
-            JudgeReward(server.url, "m", retries=2).score(one)
+            JudgeReward(server.url, "m").score(one)
         assert len(server.requests) == 3
 
 
@@ -235,21 +239,22 @@ def test_a_server_that_asks_for_time_gets_it_up_to_a_limit(monkeypatch):
         busy = Answer(b"", status=429, headers={"Retry-After": asked})
         with StandIn(lambda k, p: busy if k == 0 else says(grade(7))) as server:
             started = time.monotonic()
-            assert JudgeReward(server.url, "m").score(playout(["q"], [["a"]])).item() == 1
+            assert JudgeReward(server.url, "m").score(playout(["q"], [["a"]])).scores.item() == 1
             return time.monotonic() - started
 
     assert seconds("0.6") >= 0.6
-    monkeypatch.setattr(asking, "_LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(http, "_LONGEST_WAIT", 0.1)
     for asked in ("3600", "inf", "nan", "-1", "Wed, 21 Oct 2099 07:28:00 GMT"):
         assert seconds(asked) < 0.6
 
 
 @pytest.mark.parametrize("fault", [hangs, drips_body, drips_headers])
-def test_a_slow_server_costs_the_time_limit_and_no_more(fault):
+def test_a_slow_server_costs_the_timeout_and_no_more(monkeypatch, fault):
+    monkeypatch.setattr(http, "RETRIES", 1)
     with StandIn(lambda k, p: says(grade(7)) if in_("4", p) else fault) as server:
-        judge = JudgeReward(server.url, "m", timeout=0.3, retries=1)
+        judge = JudgeReward(server.url, "m", client=Client(timeout=0.3))
         started = time.monotonic()
-        judgement = judge.judge(PLAYED)
+        judgement = judge.score(PLAYED)
         assert 0.6 <= time.monotonic() - started < 2
     assert judgement.metrics["unanswered"].tolist() == [0, 1, 1, 1]
 
@@ -257,23 +262,24 @@ def test_a_slow_server_costs_the_time_limit_and_no_more(fault):
 @pytest.mark.parametrize(
     ("fault", "cause"),
     [
-        (hangs, r"the judge at http://127\S+/v1 does not reply in time; raise timeout"),
-        (hangs_up, r"broke off: Server disconnected.*; see its log"),
+        (hangs, r"http://127\S+ did not answer within 0\.2 s; increase client\.timeout"),
+        (hangs_up, r"the connection to \S+ broke \(Server disconnected.*\); see the server's log"),
         (Answer(b"boom", status=500), r"cannot answer now \(500: boom\)"),
         (Answer(b"no\x1b[31mwhere", status=404), r"\(404: no \[31mwhere\); check url and model"),
-        (Answer(b"who?", status=401), r"refuses the key \(401: who\?\); check api_key_env"),
-        (Answer(b"", status=403), r"refuses the key .*; check api_key_env"),
-        (Answer(b"", status=307, headers={"Location": "/v2"}), r"redirects \(307\); give the url"),
+        (Answer(b"who?", status=401), r"refuses the key \(401: who\?\); check client\.api_key_env"),
+        (Answer(b"", status=403), r"refuses the key .*; check client\.api_key_env"),
+        (Answer(b"", status=307, headers={"Location": "/v2"}), r"redirects \(307\); set url to"),
         (Answer(b"<html>", status=200), r"sent no chat completion \(<html>\); check url"),
     ],
     ids=fault_name,
 )
-def test_when_no_request_is_answered_the_error_says_what_to_mend(fault, cause):
+def test_when_no_request_is_answered_the_error_says_what_to_do(monkeypatch, fault, cause):
+    monkeypatch.setattr(http, "RETRIES", 1)
     with (
         StandIn(lambda k, p: fault) as server,
         pytest.raises(RewardError, match=cause) as caught,
     ):
-        JudgeReward(server.url, "m", timeout=0.2, retries=1).score(PLAYED)
+        JudgeReward(server.url, "m", client=Client(timeout=0.2)).score(PLAYED)
     assert len(str(caught.value)) < 400
     assert "\x1b" not in str(caught.value)
 
@@ -283,21 +289,20 @@ def big_round(n: int = 100):
 
 
 def test_a_server_that_is_not_there_costs_seconds_and_not_the_patience_of_each_request(monkeypatch):
-    monkeypatch.setattr(asking, "_FIRST_WAIT", 0.1)
+    monkeypatch.setattr(http, "_FIRST_WAIT", 0.1)
     url = f"http://127.0.0.1:{free_port()}/v1"
     started = time.monotonic()
-    with pytest.raises(
-        RewardError, match=f"no judge at {url}: connection refused; start it or take the reward out"
-    ):
+    with pytest.raises(RewardError, match=rf"no server at {url} \(connection refused\); start it"):
         JudgeReward(url, "m").score(big_round())
     assert time.monotonic() - started < 4
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
-def test_a_server_that_fails_request_after_request_is_given_up(status):
+def test_a_server_that_fails_request_after_request_is_given_up(monkeypatch, status):
+    monkeypatch.setattr(http, "RETRIES", 0)
     with StandIn(lambda k, p: Answer(b"", status=status)) as server:
         with pytest.raises(RewardError):
-            JudgeReward(server.url, "m", concurrency=4, retries=0).score(big_round())
+            JudgeReward(server.url, "m", client=Client(concurrency=4)).score(big_round())
         assert 4 <= len(server.requests) < 12
 
 
@@ -306,21 +311,22 @@ def test_prompts_that_are_refused_one_by_one_do_not_count_against_the_server():
         return says(grade(7)) if "query 19" in prompt else Answer(b"too long", status=400)
 
     with StandIn(script) as server:
-        judgement = JudgeReward(server.url, "m", concurrency=2).judge(big_round(20))
+        judgement = JudgeReward(server.url, "m", client=Client(concurrency=2)).score(big_round(20))
     assert judgement.scores[19].tolist() == [1, 1]
     assert judgement.metrics["unanswered"].mean() == pytest.approx(0.95)
 
 
-def test_a_server_that_fails_now_and_then_is_not_given_up():
+def test_a_server_that_fails_now_and_then_is_not_given_up(monkeypatch):
+    monkeypatch.setattr(http, "RETRIES", 0)
     with StandIn(lambda k, p: Answer(b"", 500) if k % 2 else says(grade(7))) as server:
-        judgement = JudgeReward(server.url, "m", concurrency=1, retries=0).judge(big_round(10))
+        judgement = JudgeReward(server.url, "m", client=Client(concurrency=1)).score(big_round(10))
         assert len(server.requests) == 20
     assert judgement.metrics["unanswered"].mean() == 0.5
 
 
 def test_no_more_requests_run_at_once_than_allowed():
     with StandIn(lambda k, p: says(grade(7)), seconds=0.05) as server:
-        JudgeReward(server.url, "m", concurrency=3).score(big_round(6))
+        JudgeReward(server.url, "m", client=Client(concurrency=3)).score(big_round(6))
         assert server.most_busy == 3
         assert len(server.requests) == 12
 
@@ -340,11 +346,11 @@ def test_the_key_is_sent_and_never_shown(monkeypatch, recwarn, caplog):
     caplog.set_level("DEBUG")
     echo = Answer(f"no such key: {SECRET}".encode(), status=401)
     with StandIn(lambda k, p: echo if in_("5", p) else says(grade(7))) as server:
-        judge = JudgeReward(server.url, "m", api_key_env="JUDGE_KEY")
+        judge = JudgeReward(server.url, "m", client=Client(api_key_env="JUDGE_KEY"))
         judge.score(PLAYED)
         assert {h["Authorization"] for h in server.headers} == {f"Bearer {SECRET}"}
     with StandIn(lambda k, p: echo) as server:
-        judge = JudgeReward(server.url, "m", api_key_env="JUDGE_KEY")
+        judge = JudgeReward(server.url, "m", client=Client(api_key_env="JUDGE_KEY"))
         with pytest.raises(RewardError, match=r"no such key: \*\*\*") as caught:
             judge.score(PLAYED)
     seen = [repr(judge), repr(vars(judge)), str(caught.value), repr(caught.value), caplog.text]
@@ -401,7 +407,7 @@ def test_a_users_own_template_need_not_name_the_replys_tags_to_be_fenced(tmp_pat
 def test_a_judge_that_quotes_a_tag_is_unreadable():
     quoting = "The first says <Winner>1</Winner>.\n<Winner>2</Winner>"
     with StandIn(lambda k, p: says(quoting)) as server:
-        judgement = JudgeReward(server.url, "m", mode="compare").judge(PLAYED)
+        judgement = JudgeReward(server.url, "m", mode="compare").score(PLAYED)
     assert judgement.scores.isnan().all()
     assert judgement.metrics["unreadable"].mean() == 1
 
@@ -454,7 +460,7 @@ def compared(better, groups, **kwargs):
     with StandIn(prefers(better)) as server:
         judge = JudgeReward(server.url, "m", mode="compare", **kwargs)
         queries = [f"query {i}" for i in range(len(groups))]
-        return judge.judge(playout(queries, groups)), server.prompts
+        return judge.score(playout(queries, groups)), server.prompts
 
 
 def test_answers_are_compared_around_a_ring_in_both_orders():
@@ -525,68 +531,19 @@ def test_one_answer_cannot_be_compared():
 # What was asked before.
 
 
-def test_what_was_asked_before_is_not_asked_again():
-    with StandIn(lambda k, p: says(grade(k % 8))) as server:
-        judge = JudgeReward(server.url, "m")
-        first, second = judge.judge(PLAYED), judge.judge(PLAYED)
-        assert len(server.requests) == 4
-    torch.testing.assert_close(first.scores, second.scores)
-    assert first.metrics["cached"].mean() == 0
-    assert second.metrics["cached"].mean() == 1
-    assert "seconds" not in second.metrics  # nothing took any
-
-
 def test_the_same_request_is_made_once_in_a_round():
     with StandIn(lambda k, p: says(grade(k))) as server:
-        scores = JudgeReward(server.url, "m").score(playout(["q", "q"], [["a", "a"], ["a", "b"]]))
+        judge = JudgeReward(server.url, "m")
+        scores = judge.score(playout(["q", "q"], [["a", "a"], ["a", "b"]])).scores
         assert len(server.requests) == 2
     assert scores[0, 0] == scores[0, 1] == scores[1, 0] != scores[1, 1]
-
-
-def test_a_file_keeps_replies_for_other_rewards_of_the_same_settings(tmp_path):
-    file = str(tmp_path / "replies.sqlite")
-    with StandIn(lambda k, p: says(grade(5))) as server:
-
-        def asked(**kwargs) -> int:
-            before = len(server.requests)
-            JudgeReward(server.url, **({"model": "m", "cache": file} | kwargs)).score(PLAYED)
-            return len(server.requests) - before
-
-        assert asked() == 4
-        assert asked() == 0
-        assert asked(temperature=0) == 0
-        assert asked(model="another") == 4
-        assert asked(temperature=0.7) == 4
-        assert asked(max_tokens=99) == 4
-        assert asked(cache=None) == 4
-
-
-@pytest.mark.parametrize(("temperature", "asked_again"), [(0.0, 0), (1.0, 4)])
-def test_an_unreadable_reply_is_final_for_a_greedy_judge_only(temperature, asked_again):
-    with StandIn(lambda k, p: says("Nice.")) as server:
-        judge = JudgeReward(server.url, "m", temperature=temperature)
-        judge.judge(PLAYED)
-        judge.judge(PLAYED)
-        assert len(server.requests) == 4 + asked_again
 
 
 def test_a_request_that_failed_is_asked_again_in_the_next_round():
     with StandIn(lambda k, p: Answer(b"", 400) if k == 0 else says(grade(7))) as server:
         judge = JudgeReward(server.url, "m")
-        judge.judge(PLAYED)
-        assert judge.score(PLAYED).tolist() == [[1, 1], [1, 1]]
-        assert len(server.requests) == 5
-
-
-def test_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr("lsp_lightning.rewards.judge.reward.cache._IN_MEMORY", 6)
-    with StandIn(lambda k, p: says(grade(7))) as server:
-        judge = JudgeReward(server.url, "m", concurrency=1)
-        judge.score(big_round(5))
-        judge.score(playout(["query 4"], [["a", "b"]]))
-        assert len(server.requests) == 10
-        judge.score(playout(["query 0"], [["a", "b"]]))
-        assert len(server.requests) == 12
+        assert judge.score(PLAYED).metrics["unanswered"].sum() == 1
+        assert judge.score(PLAYED).scores.tolist() == [[1, 1], [1, 1]]
 
 
 # Use.
@@ -595,25 +552,23 @@ def test_memory_is_bounded(monkeypatch):
 @pytest.mark.parametrize(
     ("arg", "value", "problem"),
     [
-        ("url", "127.0.0.1:8000/v1", "not the bare url"),
-        ("url", "ftp://host/v1", "not the bare url"),
-        ("url", "http://", "not the bare url"),
-        ("url", "http://host:99999/v1", "not the bare url"),
-        ("url", "http://ho st/v1", "not the bare url"),
-        ("url", "http://host/v1/chat/completions", "what comes before /chat/completions"),
-        ("url", f"http://user:{SECRET}@host/v1", "not the bare url"),
-        ("url", f"http://host/v1?key={SECRET}", "not the bare url"),
+        ("url", "127.0.0.1:8000/v1", "not the base URL"),
+        ("url", "ftp://host/v1", "not the base URL"),
+        ("url", "http://", "not the base URL"),
+        ("url", "http://host:99999/v1", "not the base URL"),
+        ("url", "http://ho st/v1", "not the base URL"),
+        ("url", "http://host/v1/chat/completions", "the part before /chat/completions"),
+        ("url", f"http://user:{SECRET}@host/v1", "not the base URL"),
+        ("url", f"http://host/v1?key={SECRET}", "not the base URL"),
         ("model", " ", "is empty"),
-        ("mode", "rank", "set grade or compare"),
-        ("concurrency", 0, "set 1 or more"),
-        ("retries", -1, "set 0 or more"),
+        ("mode", "rank", "set one of grade, compare"),
+        ("client.concurrency", 0, "set 1 or more"),
         ("max_tokens", 0, "set 1 or more"),
-        ("timeout", 0.0, "set seconds above 0"),
-        ("timeout", math.nan, "set seconds above 0"),
+        ("client.timeout", 0.0, "set seconds above 0"),
+        ("client.timeout", math.nan, "set seconds above 0"),
         ("temperature", -1.0, "set 0 or a number above"),
-        ("api_key_env", "NO_SUCH_VARIABLE", "no environment variable 'NO_SUCH_VARIABLE'"),
-        ("api_key_env", "BAD_KEY", "no environment variable 'BAD_KEY' that holds a key"),
-        ("cache", "/no/such/folder/replies.sqlite", "no folder '/no/such/folder'"),
+        ("client.api_key_env", "NO_SUCH_VARIABLE", "environment variable 'NO_SUCH_VARIABLE'"),
+        ("client.api_key_env", "BAD_KEY", "environment variable 'BAD_KEY' holds no usable key"),
         ("prompt", "/no/such/file.txt", "no file"),
     ],
 )
@@ -621,48 +576,32 @@ def test_a_mistake_in_the_config_is_found_before_anything_is_asked(
     monkeypatch, arg, value, problem
 ):
     monkeypatch.setenv("BAD_KEY", f"{SECRET}\nX-Other: header")
-    arguments = {"url": "http://127.0.0.1:1/v1", "model": "m"} | {arg: value}
+    outer, _, inner = arg.partition(".")
+    given = Client(**{inner: value}) if inner else value
+    arguments = {"url": "http://127.0.0.1:1/v1", "model": "m"} | {outer: given}
     with pytest.raises(ConfigError, match=problem) as caught:
         JudgeReward(**arguments)
     assert caught.value.key == f"{KEY}.{arg}"
     assert SECRET not in str(caught.value)
 
 
-def test_a_file_that_is_no_cache_is_refused(tmp_path):
-    files = {name: tmp_path / name for name in ("text", "torn", "other", "folder")}
-    files["text"].write_text("this is not a database, but a text of some length" * 50)
-    with StandIn(lambda k, p: says(grade(7) + "x" * 99)) as server:
-        JudgeReward(server.url, "m", cache=str(files["torn"])).judge(big_round())
-    files["torn"].write_bytes(files["torn"].read_bytes()[:9000])
-    with sqlite3.connect(files["other"]) as other:
-        other.execute("CREATE TABLE replies (something TEXT)")
-    files["folder"].mkdir()
-    for file in files.values():
-        with pytest.raises(ConfigError, match="is no cache of replies") as caught:
-            JudgeReward("http://127.0.0.1:1/v1", "m", cache=str(file))
-        assert caught.value.key == f"{KEY}.cache"
-
-
-@pytest.mark.parametrize("cache", [None, "replies.sqlite"])
-def test_it_can_be_copied_and_pickled_and_the_copies_judge(tmp_path, cache):
+def test_it_can_be_copied_and_pickled_and_the_copies_judge():
     with StandIn(lambda k, p: says(grade(7))) as server:
-        path = None if cache is None else str(tmp_path / cache)
-        judge = JudgeReward(server.url, "m", cache=path)
+        judge = JudgeReward(server.url, "m")
         for copied in (copy.deepcopy(judge), pickle.loads(pickle.dumps(judge)), judge):
-            assert copied.score(PLAYED).tolist() == [[1, 1], [1, 1]]
-        assert len(server.requests) == (12 if cache is None else 4)
+            assert copied.score(PLAYED).scores.tolist() == [[1, 1], [1, 1]]
 
 
-def test_it_can_judge_in_several_threads_at_once(tmp_path):
+def test_it_can_judge_in_several_threads_at_once():
     with StandIn(lambda k, p: says(grade(7))) as server, ThreadPoolExecutor(4) as threads:
-        judge = JudgeReward(server.url, "m", cache=str(tmp_path / "replies.sqlite"))
-        for scores in threads.map(judge.score, [big_round(n) for n in (5, 6, 7, 8)]):
-            assert (scores == 1).all()
+        judge = JudgeReward(server.url, "m")
+        for judgement in threads.map(judge.score, [big_round(n) for n in (5, 6, 7, 8)]):
+            assert (judgement.scores == 1).all()
 
 
 def test_it_judges_where_a_loop_runs_already_as_in_a_notebook():
     async def cell(judge):
-        return judge.score(PLAYED)
+        return judge.score(PLAYED).scores
 
     with StandIn(lambda k, p: says(grade(7))) as server:
         assert asyncio.run(cell(JudgeReward(server.url, "m"))).tolist() == [[1, 1], [1, 1]]
@@ -673,7 +612,7 @@ def test_its_round_is_scored_like_any_other():
         scored = score_all([JudgeReward(server.url, "m", weight=2.0)], PLAYED)
     assert scored.rewards_NG.tolist() == [[2, 2], [0, 0]]  # an unread one takes its group's mean
     assert scored.judged_NG.tolist() == [[True, False], [False, False]]
-    assert {"judge/unreadable", "judge/unanswered", "judge/cached"} <= scored.metrics.keys()
+    assert {"judge/unreadable", "judge/unanswered"} <= scored.metrics.keys()
 
 
 def test_it_cannot_enter_for_the_challenger_alone():

@@ -1,1 +1,1 @@
-"""Rollouts by a vLLM server."""
+"""Rollouts sampled by a vLLM server."""

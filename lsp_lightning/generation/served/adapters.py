@@ -1,7 +1,7 @@
-"""The policy's adapter on a rollout server: written, loaded under its version's name, taken away.
+"""Publishes the policy's adapter on a rollout server: write it, load it, unload the old one.
 
-Written for vLLM's hot loading (``--enable-lora`` and ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=1``);
-**not yet run against a real vLLM**, which needs a GPU.
+It uses vLLM's hot loading (``--enable-lora`` and ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=1``). It has
+**not been run against a real vLLM yet**, which needs a GPU.
 """
 
 import hashlib
@@ -23,62 +23,61 @@ from lsp_lightning.text.chat import ChatCodec
 
 
 class TrainedPolicy(Protocol):
-    """What engines need to know of a policy."""
+    """The part of a policy that an engine needs."""
 
     @property
     def causal_lm(self) -> Any:
-        """The model with its adapters in place."""
+        """The model with its adapters."""
 
     @property
     def codec(self) -> ChatCodec:
-        """Its chat turns."""
+        """Turns chat turns into tokens and back."""
 
     @property
     def pad_id(self) -> int:
-        """Fills up shorter rows."""
+        """The token that fills up shorter rows."""
 
     @property
     def has_adapter(self) -> bool:
-        """Whether adapters are trained, and not all weights."""
+        """Whether adapters are trained, not all weights."""
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Every adapter, by name."""
+        """The weights of every adapter, by name."""
 
     def save(self, folder: Path) -> None:
-        """Write the trained adapter in peft's layout."""
+        """Write the trained adapter to ``folder``, in peft's layout."""
 
 
 def fingerprint(policy: TrainedPolicy) -> str:
-    """A digest of what is trained: equal where nothing changed.
+    """A digest of the trained weights: it changes if and only if they do.
 
-    Of the values themselves, for some optimisers write past torch's own counters of changes.
+    It is computed from the values: some optimisers bypass torch's version counters.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for tensor in policy.trained_state().values():  # a policy's names and their order stay
+    for tensor in policy.trained_state().values():  # names and order never change
         values = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(values.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 class AdapterPublisher:
-    """Keeps the server's adapter that of the policy.
+    """Keeps the adapter on the server equal to the policy's.
 
-    Each version has a name of its own. Loading new weights under an old name would be shorter, but
-    then no answer could show which weights it is by, and a server may keep what it has computed of
-    a prompt by the adapter's name. The old one goes before the new one comes, so that a server with
-    room for one adapter is enough.
+    Each version of the weights gets a new name. So an answer shows which weights it comes from, and
+    a server that caches prompts by adapter name never uses stale entries. The old version is
+    unloaded before the new one is loaded: the server needs room for one adapter only.
 
     Args:
         client: the server.
-        folder: which this process and the server see under the same path; each run makes and takes
-            away a folder of its own in it.
-        policy: whose adapter it is.
+        folder: a folder that this process and the server see under the same path; each run creates
+            a subfolder and removes it at its end.
+        policy: the policy with the adapter.
     """
 
     def __init__(self, client: ServerClient, folder: Path, policy: TrainedPolicy) -> None:
         self._client = client
         self._policy = policy
-        # a run that was resumed, or another beside it, must not meet adapters of the same name
+        # a random name: a resumed or a second run must not reuse the names of another run
         self._run = f"lsp-{uuid.uuid4().hex[:8]}"
         self._folder = folder.absolute() / self._run
         self._version = 0
@@ -87,14 +86,14 @@ class AdapterPublisher:
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def publish(self, before: Callable[[], None]) -> str:
-        """The name on the server of the adapter as it is now, loaded if it is not there yet.
+        """Load the adapter on the server unless this version is loaded. Returns its name there.
 
         Args:
-            before: is called first where it is not there yet; what it raises ends the attempt.
+            before: called before a new version is loaded; its exceptions stop the loading.
 
         Raises:
             ConfigError: the folder cannot be written.
-            EngineError: the server does not load it.
+            EngineError: the server does not load the adapter.
         """
         now = fingerprint(self._policy)
         if self._loaded is not None and now == self._published:
@@ -106,38 +105,37 @@ class AdapterPublisher:
         written = self._write(name)
         try:
             request = {"lora_name": name, "lora_path": str(written)}
-            self._client.ask(f"{self._client.url.rstrip('/')}/load_lora_adapter", request)
+            self._client.ask(f"{self._client.base}/load_lora_adapter", request)
         except Refused as error:
             raise self._not_loaded(error, written) from error
         self._loaded, self._published = name, now
         return name
 
     def withdraw(self, patiently: bool = True) -> None:
-        """Take the adapter off the server, and its folder away.
+        """Unload the adapter from the server and delete its folder.
 
         Args:
-            patiently: with all tries and the time that completions may take; else one short try,
-                where a run ends and perhaps because the server hangs.
+            patiently: with the usual timeout and retries. Otherwise one short try: at the end of a
+                run, which may have ended because the server hangs.
         """
         name, self._loaded = self._loaded, None
         if name is None:
             return
         client = self._client if patiently else self._client.hurried()
         try:
-            url = f"{client.url.rstrip('/')}/unload_lora_adapter"
-            client.ask(url, {"lora_name": name})
+            client.ask(f"{client.base}/unload_lora_adapter", {"lora_name": name})
         except EngineError as error:
             gone = isinstance(error, Refused) and error.status == 404
-            if not gone:  # only memory is lost by it: the name is never asked again
-                warnings.warn(f"{name} stays on the rollout server: {error}", stacklevel=2)
+            if not gone:  # it only wastes the server's memory, because the name is never used again
+                warnings.warn(f"adapter {name} is still loaded: {error}", stacklevel=2)
         shutil.rmtree(self._folder / name, ignore_errors=True)
 
     def forget(self) -> None:
-        """Take nothing for granted that the server knew: the next call publishes anew."""
-        self._published = None  # but what it may still hold is yet to be withdrawn
+        """Publish again in the next call, because the server may have lost the adapter."""
+        self._published = None  # `_loaded` stays, so that the old adapter is still unloaded
 
     def _write(self, name: str) -> Path:
-        """The adapter in a folder that appears whole."""
+        """Write the adapter; the final folder name appears only when all files are complete."""
         written, begun = self._folder / name, self._folder / f".{name}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +150,7 @@ class AdapterPublisher:
         return written
 
     def _not_loaded(self, error: Refused, written: Path) -> EngineError:
-        if error.status == 404 and written.name not in error.said:  # no such path on the server
+        if error.status == 404 and written.name not in error.said:  # the server has no such path
             return EngineError(
                 f"{self._client.url} cannot load adapters ({error.status}: {error.said})",
                 "start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1",
@@ -160,5 +158,5 @@ class AdapterPublisher:
         return EngineError(
             f"{self._client.url} does not load the adapter at {written} ({error.status}: "
             f"{error.said})",
-            "it must see that folder, and its --max-lora-rank reach model.lora.rank",
+            "the server must see that folder, and needs --max-lora-rank of model.lora.rank or more",
         )

@@ -1,86 +1,58 @@
-"""Asks a rollout server: many requests at once, each within bounds, or one clear error."""
+"""Sends requests to a rollout server: many at once, all answered or one clear error."""
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
 from lsp_lightning.generation.served.errors import BadReply, EngineLost, Refused
-from lsp_lightning.runtime.http import (
-    api_key,
-    cause_of,
-    check_bounds,
-    check_url,
-    open_client,
-    pause,
-    quoted,
-    retry_after,
-)
+from lsp_lightning.runtime.http import Client, Connection, Unanswered, check_url, run
 
-if TYPE_CHECKING:
-    import httpx2
-
-#: Bytes of an answer that is no completion.
+#: Most bytes of an answer that is no completion.
 SMALL_BODY = 1_000_000
-_SECONDS_IN_A_HURRY = 5.0
-
-
-class _Passing(Exception):
-    """A failure that may pass by itself; ``wait`` seconds are asked for before the next try."""
-
-    def __init__(self, cause: str, wait: float = 0.0) -> None:
-        super().__init__(cause)
-        self.wait = wait
+_HURRIED_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class ServerClient:
-    """A rollout server, and the bounds within which it is asked.
-
-    Proxies of the environment are not used, and redirects not followed: what is asked goes to
-    ``url`` and nowhere else.
-    """
+    """A rollout server."""
 
     url: str
-    """Where the protocol's paths begin, such as ``http://127.0.0.1:8000/v1``."""
-    api_key_env: str | None
-    """Name of the environment variable that holds the key; read for each call, never kept."""
-    concurrency: int
-    """Requests at once."""
-    timeout: float
-    """Seconds for one try in all, however slowly the server drips."""
-    retries: int
-    """Further tries after a failure that may pass."""
+    """Base URL of the protocol, such as ``http://127.0.0.1:8000/v1``."""
+    client: Client
+    """How the server is asked."""
     key: str
     """Config key to name in errors."""
+    retries: int | None = None
+    """Retries of a request; None for the usual number."""
 
     def __post_init__(self) -> None:
         check_url(self.url, f"{self.key}.url", "/completions")
-        check_bounds(self.key, self.concurrency, self.timeout, self.retries)
-        self.api_key()
+        self.client.check(f"{self.key}.client")
+
+    @property
+    def base(self) -> str:
+        """The URL without a slash at its end."""
+        return self.url.rstrip("/")
 
     @property
     def root(self) -> str:
-        """Where paths begin that are not OpenAI's."""
-        return self.url.rstrip("/").removesuffix("/v1")
-
-    def api_key(self) -> str | None:
-        """The key, from the environment; see :func:`lsp_lightning.runtime.http.api_key`."""
-        return api_key(self.api_key_env, self.key)
+        """The URL of paths that are not OpenAI's."""
+        return self.base.removesuffix("/v1")
 
     def hurried(self) -> Self:
-        """One short try, and no more."""
-        return replace(self, timeout=min(self.timeout, _SECONDS_IN_A_HURRY), retries=0)
+        """The same server, asked with a short timeout and without retries."""
+        timeout = min(self.client.timeout, _HURRIED_SECONDS)
+        return replace(self, client=replace(self.client, timeout=timeout), retries=0)
 
     def ask(self, url: str, request: Mapping[str, object] | None = None) -> bytes:
-        """The body of the answer to one request; without a request, to GET.
+        """The body of the answer to one request: POST, or GET if ``request`` is None.
 
         Raises:
-            EngineLost: no answer in all tries.
-            Refused: an answer with another status than 200.
-            BadReply: a body larger than such an answer can be.
+            EngineLost: no try was answered.
+            Refused: the answer has another status than 200.
+            BadReply: the body is too large for an answer of this kind.
         """
         bodies: list[bytes] = []
         self.ask_all(url, [request], lambda _, body: bodies.append(body), SMALL_BODY)
@@ -93,26 +65,19 @@ class ServerClient:
         take: Callable[[int, bytes], None],
         largest: int,
     ) -> None:
-        """All requests side by side; the first that fails ends the others.
+        """Send all requests side by side. The first that fails cancels the others.
 
         Args:
-            url: of each.
-            requests: what is posted as JSON; None is GET.
-            take: is given each answer's body as it comes, with the index of its request; one at a
-                time. What it raises ends the others too.
-            largest: bytes of a body at most.
+            url: of all requests.
+            requests: JSON to POST; None for GET.
+            take: called with the index of a request and the body of its answer, as answers arrive,
+                one at a time. An exception in it cancels the other requests too.
+            largest: most bytes of a body.
 
         Raises:
             EngineError: see :meth:`ask`.
         """
-        work = self._ask_all(url, requests, take, largest)
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return _run(work)
-        # a notebook's thread runs a loop already
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(_run, work).result()
+        run(self._ask_all(url, requests, take, largest))
 
     async def _ask_all(
         self,
@@ -121,13 +86,12 @@ class ServerClient:
         take: Callable[[int, bytes], None],
         largest: int,
     ) -> None:
-        slots = asyncio.Semaphore(self.concurrency)
-        secret = self.api_key()
-        async with open_client(self.url, secret, self.concurrency, self.timeout) as http:
+        slots = asyncio.Semaphore(self.client.concurrency)
+        async with Connection(self.url, self.client, f"{self.key}.client", self.retries) as server:
 
             async def one(i: int) -> None:
                 async with slots:
-                    take(i, await self._persist(http, url, requests[i], largest))
+                    take(i, await _body(server, url, requests[i], largest))
 
             try:
                 async with asyncio.TaskGroup() as group:
@@ -136,70 +100,19 @@ class ServerClient:
             except BaseExceptionGroup as errors:
                 raise errors.exceptions[0] from None
 
-    async def _persist(
-        self,
-        http: "httpx2.AsyncClient",
-        url: str,
-        request: Mapping[str, object] | None,
-        largest: int,
-    ) -> bytes:
-        k = 0
-        while True:
-            try:
-                return await self._try(http, url, request, largest)
-            except _Passing as failure:
-                if k == self.retries:
-                    raise EngineLost(str(failure)) from None
-                await asyncio.sleep(pause(k, failure.wait))
-            k += 1
 
-    async def _try(
-        self,
-        http: "httpx2.AsyncClient",
-        url: str,
-        request: Mapping[str, object] | None,
-        largest: int,
-    ) -> bytes:
-        import httpx2
-
-        method, content = ("GET", None) if request is None else ("POST", json.dumps(request))
-        try:
-            async with (
-                asyncio.timeout(self.timeout),
-                http.stream(method, url, content=content) as response,
-            ):
-                body = bytearray()
-                async for chunk in response.aiter_raw():
-                    body += chunk
-                    if len(body) > largest:
-                        raise BadReply(
-                            f"{url} answers with more than the {largest} bytes that an answer "
-                            "to this request can have"
-                        )
-        except httpx2.ConnectError as error:
-            raise _Passing(f"nobody listens at {self.url} ({cause_of(error)})") from None
-        except (TimeoutError, httpx2.TimeoutException):
-            raise _Passing(f"{url} does not answer in {self.timeout:g} s") from None
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            why = quoted(str(error)) or type(error).__name__
-            raise _Passing(f"{url} broke off ({why})") from None
-        return _accepted(url, response, bytes(body), self.api_key())
-
-
-def _accepted(url: str, response: "httpx2.Response", body: bytes, secret: str | None) -> bytes:
-    """The body, where the status says that it is an answer."""
-    status = response.status_code
-    if status == 200:
-        return body
-    if secret is not None:
-        # some servers quote the key that they refuse
-        body = body.replace(secret.encode(), b"***")
-    if status == 429 or status >= 500:
-        wait = retry_after(response.headers.get("retry-after"))
-        raise _Passing(f"{url} cannot answer now ({status}: {quoted(body)})", wait)
-    raise Refused(status, quoted(body), url)
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        runner.run(work)
+async def _body(
+    server: Connection, url: str, request: Mapping[str, object] | None, largest: int
+) -> bytes:
+    content = None if request is None else json.dumps(request).encode()
+    try:
+        answer = await server.request(url, content, largest)
+    except Unanswered as error:
+        raise EngineLost(error.problem) from None
+    if answer.busy:
+        raise EngineLost(f"{url} cannot answer now ({answer.status}: {answer.said})")
+    if answer.status != 200:
+        raise Refused(answer.status, answer.said, url)
+    if answer.too_large:
+        raise BadReply(f"{url} sent more than {largest} bytes, too much for this request")
+    return answer.body

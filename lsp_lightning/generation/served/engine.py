@@ -1,9 +1,9 @@
-"""Rollouts by a server that speaks OpenAI's completions as vLLM does.
+"""Rollouts from a server with vLLM's form of OpenAI's completions.
 
-What is tested: the whole exchange against a stand-in with a real small model, and against
-``transformers serve`` as far as that goes. **What only vLLM on a GPU can show, and has not been
-shown yet**: that it loads our adapters, its speed, how far its log-probs are from the trainer's,
-and how alike two runs of one seed are where its batches form differently.
+Tested: the whole protocol against a test server with a real small model, and against
+``transformers serve`` as far as that supports it. **Not tested yet, because it needs vLLM on a
+GPU**: that vLLM loads these adapters, its speed, how far its log-probs are from the trainer's, and
+how similar two runs of one seed are.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,26 +23,27 @@ from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.padding import pad_right
 from lsp_lightning.types import Completions, Sampling
 
-#: Tokenizers that agree on this are taken for the same: digits, spaces, code, accents, signs.
+#: Two tokenizers count as equal if they agree on this: digits, spaces, code, accents, emoji.
 _SAMPLE = (
     "In 2024, 1234.5 km:\n\tdef f(x):  return x**2 + 10 # caf\u00e9 \u2014 \u4f60\u597d \U0001f600"
 )
-#: The two temperatures of a probe, and how far apart the same token's log-prob must be.
+#: Two temperatures of a test request. If log-probs depend on the temperature, those of the most
+#: likely token differ by more than _APART.
 _PROBES, _APART = (1.0, 8.0), 0.1
 
 
 class ServedEngine:
-    """Draws from the policy's adapter on a server; see :class:`lsp_lightning.generation.Engine`.
+    """Samples from the policy's adapter on a server; an :class:`lsp_lightning.generation.Engine`.
 
-    The adapter is published when the weights have changed since, and every answer must bear its
-    name. Log-probs are the server's where they are those of the contract (at the sampling
-    temperature, before top-p and top-k), and NaN where they are not: the trainer computes these.
+    The adapter is published again whenever its weights have changed, and every answer must carry
+    its name. The server's log-probs are used if they are at the sampling temperature, before top-p
+    and top-k. Otherwise they are NaN, and the trainer computes them.
 
     Args:
         client: the server.
-        model: the base's name there.
-        policy: whose rollouts these are.
-        publisher: puts its adapter on the server.
+        model: the name of the base model on the server.
+        policy: the policy to sample from.
+        publisher: publishes the policy's adapter on the server.
     """
 
     def __init__(
@@ -62,23 +63,25 @@ class ServedEngine:
         self._processed: bool | None = None
 
     def check(self) -> None:
-        """Whether the server has the base, and the same tokenizer.
+        """Check that the server has the base model and the same tokenizer.
 
         Raises:
-            ConfigError: it has not.
-            EngineLost: there is no answer.
+            ConfigError: the model or the tokenizer differs, or this is no vLLM server.
+            EngineLost: the server does not answer.
         """
         url, key = self._client.url, self._client.key
         try:
-            listed = _cards(self._client.ask(f"{url.rstrip('/')}/models"))
+            listed = _cards(self._client.ask(f"{self._client.base}/models"))
         except Refused as error:
-            raise ConfigError(key, str(error), "check url and api_key_env") from error
+            raise ConfigError(key, error.cause, "check url and client.api_key_env") from error
         if listed is None:
-            raise ConfigError(f"{key}.url", f"{url} lists no models", "give a vLLM server's url")
+            raise ConfigError(f"{key}.url", f"{url} lists no models", "give a vLLM server's URL")
         if self._model not in listed:
-            names = quoted(", ".join(list(listed)[:5])) or "none"
+            names = quoted(", ".join(list(listed)[:5])) or "nothing"
             raise ConfigError(
-                f"{key}.model", f"{self._model!r} is not served ({names} are)", "name the base"
+                f"{key}.model",
+                f"the server has no model {self._model!r} (it has {names})",
+                "set it to the server's name of the base model",
             )
         self._check_tokenizer()
         self._context, self._processed = listed[self._model], None
@@ -93,23 +96,23 @@ class ServedEngine:
     ) -> Completions:
         """See :class:`lsp_lightning.generation.base.Engine`.
 
-        ``finished`` is called as answers come, one prompt's rows together.
+        ``finished`` is called as answers arrive, for all rows of a prompt at once.
 
         Raises:
-            EngineLost: the server is gone, or knows the adapter no longer.
-            EngineError: it is of no use otherwise.
-            ConfigError: a prompt and its completion do not fit into the server's context, or
-                another server is there than before.
+            EngineLost: the server does not answer, or has lost the adapter.
+            EngineError: the server cannot be used for another reason.
+            ConfigError: a prompt and its completion do not fit into the server's context, or a
+                different server has taken its place.
         """
         try:
             return self._generate(prompts, draws, sampling, seed, finished)
         except EngineError:
-            # what it knew of the run is not to be relied on
+            # the server may have lost the adapter
             self._publisher.forget()
             raise
 
     def close(self) -> None:
-        """Take the adapter off the server."""
+        """Unload the adapter from the server."""
         self._publisher.withdraw(patiently=False)
 
     def _generate(
@@ -120,25 +123,25 @@ class ServedEngine:
         seed: int,
         finished: Finished | None,
     ) -> Completions:
-        # asked anew with each version: a server may have been restarted as another meanwhile
+        # check before each version: a different server may have taken its place
         name = self._publisher.publish(before=self.check)
         self._check_room(max(map(len, prompts)) + sampling.max_new_tokens)
         top = 0 if self._gives_logprobs(sampling, name, prompts[0]) else None
-        # vLLM refuses several draws of a greedy completion, which are all the same
+        # vLLM refuses several greedy completions of one prompt, because they are all equal
         asked = 1 if sampling.temperature == 0 else draws
         requests = [
-            # below what fits: the server adds to it
+            # >> 1 leaves room, because the server adds the number of the draw
             self._request(name, prompt, asked, sampling, derive_seed(seed, "served", i) >> 1, top)
             for i, prompt in enumerate(prompts)
         ]
         rows: dict[int, ServedCompletion] = {}
 
         def take(i: int, body: bytes) -> None:
-            drawn = requests[i].read(body) * (draws // asked)
-            for row, one in enumerate(drawn, start=i * draws):
-                rows[row] = one
+            completions = requests[i].read(body) * (draws // asked)
+            for row, completion in enumerate(completions, start=i * draws):
+                rows[row] = completion
                 if finished is not None:
-                    finished(row, one.ids)
+                    finished(row, completion.ids)
 
         self._complete(requests, take)
         return _completions([rows[row] for row in range(len(rows))], self._policy.pad_id)
@@ -168,18 +171,19 @@ class ServedEngine:
         url, largest = self._client.url, max(request.largest_answer for request in requests)
         payloads = [request.payload() for request in requests]
         try:
-            self._client.ask_all(f"{url.rstrip('/')}/completions", payloads, take, largest)
+            self._client.ask_all(f"{self._client.base}/completions", payloads, take, largest)
         except Refused as error:
             if error.status != 404:
                 raise
-            why = f"{url} no longer knows {requests[0].model} ({error.said}): was it restarted?"
-            raise EngineLost(why) from error
+            model = requests[0].model
+            cause = f"{url} has lost the adapter {model}, perhaps by a restart ({error.said})"
+            raise EngineLost(cause) from error
 
     def _gives_logprobs(self, sampling: Sampling, name: str, prompt: Sequence[int]) -> bool:
         """Whether the server's log-probs are at the sampling temperature and before truncation.
 
-        A server gives them either raw, at temperature 1 (vLLM's default), or processed, at the
-        sampling temperature and behind top-p and top-k (``--logprobs-mode processed_logprobs``).
+        A server gives log-probs raw, at temperature 1 (vLLM's default), or processed, at the
+        sampling temperature and after top-p and top-k (``--logprobs-mode processed_logprobs``).
         """
         raw_fits = sampling.temperature in (0, 1)
         if raw_fits and not sampling.truncates:
@@ -191,7 +195,7 @@ class ServedEngine:
         return self._processed != raw_fits
 
     def _probe(self, name: str, prompt: Sequence[int]) -> bool:
-        """Whether log-probs change with the temperature; where it cannot be told, they do not."""
+        """Whether the server's log-probs change with the temperature."""
         requests = [
             self._request(name, prompt, 1, Sampling(temperature, max_new_tokens=1), seed=0, top=1)
             for temperature in _PROBES
@@ -208,26 +212,28 @@ class ServedEngine:
         if self._context is not None and longest > self._context:
             raise ConfigError(
                 self._client.key,
-                f"the server's context is {self._context} tokens, and {longest} are needed",
+                f"the server's context is {self._context} tokens, but {longest} are needed",
                 "start it with a larger --max-model-len, or lower max_new_tokens",
             )
 
     def _check_tokenizer(self) -> None:
         tokenizer = self._policy.codec.tokenizer
-        # stop tokens are what must not be another's
+        # the stop tokens are in the text, because they must be the same
         text = _SAMPLE + "".join(tokenizer.convert_ids_to_tokens(self._stop_ids[:8]))
         request = {"model": self._model, "prompt": text, "add_special_tokens": False}
         key = f"{self._client.key}.url"
         try:
             reply = parsed(self._client.ask(f"{self._client.root}/tokenize", request))
         except Refused as error:
-            raise ConfigError(key, f"no rollout server: {error}", "start vLLM there") from error
+            raise ConfigError(
+                key, f"no rollout server: {error.cause}", "start vLLM there"
+            ) from error
         tokens = reply.get("tokens") if isinstance(reply, dict) else None
         if tokens != tokenizer.encode(text, add_special_tokens=False):
             raise ConfigError(
                 f"{self._client.key}.model",
-                f"{self._model!r} has another tokenizer on the server than model.base has here",
-                "serve the same base",
+                f"the tokenizer of {self._model!r} on the server differs from that of model.base",
+                "serve the same base model",
             )
 
 
@@ -245,7 +251,7 @@ def _completions(rows: Sequence[ServedCompletion], pad_id: int) -> Completions:
 
 
 def _cards(body: bytes) -> dict[str, int | None] | None:
-    """What a server lists: names, and how many tokens of context each has, if it says."""
+    """The models of a server, each with its context length if the server tells it."""
     reply: Any = parsed(body)
     try:
         found = {str(card["id"]): card.get("max_model_len") for card in reply["data"]}

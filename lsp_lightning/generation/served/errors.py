@@ -1,8 +1,8 @@
-"""What can be wrong with a rollout server, in one line each."""
+"""Errors of a rollout server, one line each."""
 
 
 class EngineError(Exception):
-    """The rollout server is of no use to this run.
+    """The rollout server cannot be used for this run.
 
     Args:
         cause: what is wrong and where.
@@ -15,33 +15,29 @@ class EngineError(Exception):
 
 
 class EngineLost(EngineError):
-    """It is gone, or does not answer in time: what it knew of the run is lost too."""
+    """The server does not answer, or has lost the adapter of the run."""
 
     def __init__(self, cause: str) -> None:
-        super().__init__(
-            cause,
-            "the last checkpoint is whole: start the server and resume from it, or set "
-            "model.rollouts.on_loss to local",
-        )
+        super().__init__(cause, "start the server and resume from the last checkpoint")
 
 
 class BadReply(EngineError):
-    """It answers, but with something that must not be trained on."""
+    """The server sent an answer that must not be trained on."""
 
     def __init__(self, cause: str) -> None:
-        super().__init__(cause, "nothing of it is used; check which server listens there")
+        super().__init__(cause, "the answer was not used; check which server runs at this url")
 
 
 class Refused(EngineError):
-    """It says no to a request.
+    """The server refused a request.
 
     Args:
-        status: of HTTP.
-        said: its reason, short.
-        where: the url that was asked.
+        status: HTTP status code.
+        said: the server's reason, one short line.
+        url: of the request.
     """
 
-    def __init__(self, status: int, said: str, where: str) -> None:
-        super().__init__(f"{where} refuses a request ({status}: {said})", "see the server's log")
+    def __init__(self, status: int, said: str, url: str) -> None:
+        super().__init__(f"{url} refuses a request ({status}: {said})", "see the server's log")
         self.status = status
         self.said = said

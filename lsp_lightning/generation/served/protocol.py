@@ -1,7 +1,7 @@
-"""vLLM's form of OpenAI's completions: what is sent, and what may be believed of what comes back.
+"""vLLM's form of OpenAI's completions: the request, and the checks of each answer.
 
-Written from vLLM's published source (0.10.2 and later, read up to 0.33). **Not yet run against a
-real vLLM**, which needs a GPU: what is tested is a stand-in that speaks the same.
+Written from vLLM's published source (0.10.2 to 0.33). **Not run against a real vLLM yet**, which
+needs a GPU; the tests use a server with the same protocol.
 """
 
 import json
@@ -14,57 +14,58 @@ from lsp_lightning.generation.served.errors import BadReply
 from lsp_lightning.runtime.http import quoted
 from lsp_lightning.types import Sampling
 
-#: A log-prob this far above 0 is the rounding of a number format; further up it is none.
+#: Log-probs up to this far above 0 are rounding errors; larger ones are refused.
 _ROUNDING = 1e-3
-#: No sampled token is down here: float32 has no probability below e**-104 but 0. vLLM's -9999 for
-#: minus infinity is further down, and other kernels than the sampler's may differ by some.
+#: No sampled token has a log-prob this low: the smallest float32 probability is e**-104. The limit
+#: is lower because log-probs may come from another kernel. vLLM writes minus infinity as -9999.
 _IMPOSSIBLE = -200.0
-#: A token's number, text, place and log-prob in an answer, generously; and what does not grow.
+#: Bytes of an answer: an upper bound for each token, and for everything else.
 _BYTES_A_TOKEN, _BYTES_BESIDE = 512, 1_000_000
 
 
 @dataclass(frozen=True)
 class ServedCompletion:
-    """One completion."""
+    """One completion of a rollout server."""
 
     ids: list[int]
-    """Its tokens, the stop token included."""
+    """Token ids, including the stop token."""
     logprobs: list[float] | None
-    """As the server gives them, or None where it gives none."""
+    """The server's log-probs of the tokens, or None if it gives none."""
     truncated: bool
-    """The length limit came before a stop token."""
+    """Whether it was cut off by the length limit."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Some completions of one prompt.
+    """A request for completions of one prompt.
 
-    A prompt is token ids, never text: what a player wrote could spell control tokens.
+    The prompt is sent as token ids, not as text: text of a player could contain control tokens.
     """
 
     url: str
-    """Of the server, named in errors."""
+    """URL of the server, for errors."""
     model: str
-    """The adapter's name on the server, which its answer must bear."""
+    """Name of the adapter on the server; the answer must carry it."""
     prompt: Sequence[int]
     """Token ids."""
     draws: int
-    """How many completions."""
+    """Number of completions."""
     sampling: Sampling
-    """How they are drawn."""
+    """How they are sampled."""
     seed: int
-    """Of the first draw: vLLM gives draw j the seed plus j."""
+    """Seed of the first completion; vLLM uses seed + j for completion j."""
     stop_ids: Sequence[int]
-    """Tokens that end a completion: these and no others."""
+    """The only tokens that end a completion."""
     vocabulary: int
-    """How many tokens there are."""
+    """Number of tokens in the vocabulary."""
     top: int | None
-    """Log-probs of so many likeliest tokens beside the sampled one's; None is no log-probs."""
+    """How many most likely tokens to get log-probs for, besides the sampled one; None: no
+    log-probs."""
 
     def payload(self) -> dict[str, object]:
-        """The request as the server reads it.
+        """The request as JSON.
 
-        Everything that a model's ``generation_config.json`` could change on the server is said.
+        It sets everything that the model's ``generation_config.json`` could change on the server.
         """
         greedy = self.sampling.temperature == 0
         payload: dict[str, object] = {
@@ -80,7 +81,7 @@ class Request:
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
             "seed": self.seed,
-            # not the model's own stop tokens beside ours: a completion ends where ours says
+            # only stop_token_ids end a completion, not the model's default stop tokens
             "ignore_eos": True,
             "stop_token_ids": list(self.stop_ids),
             "return_token_ids": True,
@@ -90,23 +91,23 @@ class Request:
 
     @property
     def largest_answer(self) -> int:
-        """Bytes of an answer at most."""
+        """Most bytes of an answer."""
         tokens = self.draws * (self.sampling.max_new_tokens + len(self.prompt))
         return _BYTES_BESIDE + _BYTES_A_TOKEN * tokens
 
     def read(self, body: bytes) -> list[ServedCompletion]:
-        """The completions of an answer, each checked for what training relies on.
+        """The completions in an answer, after checking everything that training relies on.
 
         Raises:
-            BadReply: it is not an answer to this request.
+            BadReply: the body is no valid answer to this request.
         """
-        return [self._drawn(choice) for choice in self._choices(body)]
+        return [self._completion(choice) for choice in self._choices(body)]
 
     def likeliest(self, body: bytes) -> float:
-        """Log-prob of the likeliest first token, of an answer with ``top`` above 0.
+        """Log-prob of the most likely first token, in an answer with ``top`` above 0.
 
         Raises:
-            BadReply: it has none.
+            BadReply: the answer has no log-probs.
         """
         try:
             (choice,) = self._choices(body)
@@ -119,35 +120,39 @@ class Request:
         if not isinstance(reply, dict) or not isinstance(reply.get("choices"), list):
             raise self._bad(f"is no completion ({quoted(body)})")
         if reply.get("model") != self.model:
-            raise self._bad(f"is by {quoted(repr(reply.get('model')))}: stale or foreign weights")
+            name = quoted(repr(reply.get("model")))
+            raise self._bad(f"comes from the model {name}, whose weights are stale or foreign")
         choices: list[Any] = reply["choices"]
         if not all(isinstance(c, dict) and type(c.get("index")) is int for c in choices):
-            raise self._bad("has choices that are none")
+            raise self._bad("has malformed choices")
         by_index = sorted(choices, key=lambda choice: choice["index"])
         if [choice["index"] for choice in by_index] != list(range(self.draws)):
-            raise self._bad(f"has {len(choices)} choices where {self.draws} are asked for")
+            raise self._bad(f"has {len(choices)} choices instead of {self.draws}")
         if any(c.get("prompt_token_ids") not in (None, list(self.prompt)) for c in choices):
-            raise self._bad("continues another prompt than was sent")
+            raise self._bad("continues a different prompt")
         return by_index
 
-    def _drawn(self, choice: Mapping[str, Any]) -> ServedCompletion:
+    def _completion(self, choice: Mapping[str, Any]) -> ServedCompletion:
         ids, limit = choice.get("token_ids"), self.sampling.max_new_tokens
         if ids is None:
-            raise self._bad("has no token ids: vLLM 0.10.2 or newer is needed")
+            raise self._bad("has no token ids, which need vLLM 0.10.2 or newer")
         if not isinstance(ids, list) or not all(type(i) is int for i in ids):
-            raise self._bad("has token ids that are no numbers")
+            raise self._bad("has token ids that are not integers")
         if not 0 < len(ids) <= limit:
-            raise self._bad(f"has {len(ids)} tokens where 1 to {limit} are asked for")
+            raise self._bad(f"has {len(ids)} tokens instead of 1 to {limit}")
         outside = [i for i in ids if not 0 <= i < self.vocabulary]
         if outside:
-            what = f"has token {quoted(str(outside[0]))} of {self.vocabulary}"
-            raise self._bad(f"{what}: another model, or another tokenizer")
+            token = quoted(str(outside[0]))
+            raise self._bad(
+                f"has the token {token}, but the vocabulary has {self.vocabulary}, so it comes "
+                "from another model or tokenizer"
+            )
         stops = set(self.stop_ids)
         if not stops.isdisjoint(ids[:-1]):
-            raise self._bad("goes on behind a stop token")
+            raise self._bad("continues after a stop token")
         truncated = ids[-1] not in stops
         if truncated and len(ids) < limit:
-            raise self._bad(f"ends after {len(ids)} tokens, without a stop token")
+            raise self._bad(f"ends after {len(ids)} tokens without a stop token")
         return ServedCompletion(ids, self._logprobs(choice.get("logprobs"), len(ids)), truncated)
 
     def _logprobs(self, found: Any, count: int) -> list[float] | None:
@@ -156,20 +161,20 @@ class Request:
         try:
             logprobs = [float(value) for value in found["token_logprobs"]]
         except (LookupError, TypeError, ValueError, OverflowError):
-            raise self._bad("has log-probs that are no numbers") from None
+            raise self._bad("has log-probs that are not numbers") from None
         if len(logprobs) != count:
             raise self._bad(f"has {len(logprobs)} log-probs for {count} tokens")
         for value in logprobs:
             if not (math.isfinite(value) and _IMPOSSIBLE < value <= _ROUNDING):
-                raise self._bad(f"has a sampled token of log-prob {value:g}")
+                raise self._bad(f"has a sampled token with the log-prob {value:g}")
         return [min(value, 0.0) for value in logprobs]
 
-    def _bad(self, what: str) -> BadReply:
-        return BadReply(f"{self.url}: an answer for {self.model} {what}")
+    def _bad(self, problem: str) -> BadReply:
+        return BadReply(f"{self.url}: an answer for {self.model} {problem}")
 
 
 def parsed(body: bytes) -> Any:
-    """The JSON of an answer, or None where it is none."""
+    """The JSON of an answer, or None if it is not JSON."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

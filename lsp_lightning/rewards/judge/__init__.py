@@ -1,1 +1,1 @@
-"""A judge behind an OpenAI-compatible server."""
+"""A judge behind a server with OpenAI's chat protocol."""

@@ -1,41 +1,36 @@
-"""OpenAI's chat protocol: what is sent, and what becomes of what comes back."""
+"""OpenAI's chat protocol: the request, and the meaning of each answer."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lsp_lightning.runtime.http import quoted, retry_after
+from lsp_lightning.runtime.http import Answer
 
-#: Bytes of an answer that are looked at; a reply that needs more is none.
+#: Most bytes of an answer; a larger one is not read.
 LARGEST_BODY = 1_000_000
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model said."""
+    """The model's reply to a prompt."""
 
     text: str
-    """Its words; none where the length limit cut it off, for half a reply is not to be read."""
+    """The text; empty if the length limit cut it off, because half a reply must not be read."""
     seconds: float
-    """How long it took."""
+    """How long the reply took."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no reply."""
+    """A prompt without a reply."""
 
     cause: str
-    """What is wrong and what to do about it, in one line."""
-    passing: bool = False
-    """It may pass by itself: another try is worth it."""
-    of_prompt: bool = False
-    """It is about this prompt; others may fare better."""
-    wait: float = 0.0
-    """Seconds that the server asks to be left alone."""
+    """What is wrong, where, and what to do about it, in one line."""
+    only_this_prompt: bool = False
+    """Other prompts may still get a reply."""
 
 
 def payload(model: str, prompt: str, temperature: float, max_tokens: int) -> bytes:
-    """A request for one reply to one turn of the user's."""
+    """A request for one reply to one user turn."""
     request = {
         "model": model,
         "messages": [{"role": "user", "content": prompt}],
@@ -46,45 +41,39 @@ def payload(model: str, prompt: str, temperature: float, max_tokens: int) -> byt
     return json.dumps(request).encode()
 
 
-def read_answer(
-    url: str, status: int, headers: Mapping[str, str], body: bytes, seconds: float
-) -> Reply | Failure:
-    """What the server's answer means."""
-    if status != 200:
-        return _refusal(url, status, headers, quoted(body))
-    text = _text_of(body)
+def read_answer(url: str, answer: Answer) -> Reply | Failure:
+    """The reply in a server's answer, or why there is none."""
+    if answer.status != 200:
+        return _refusal(url, answer)
+    text = _text_of(answer.body)
     if text is None:
-        cause = f"the judge at {url} sent no chat completion ({quoted(body)}); check url"
-        return Failure(cause, of_prompt=True)
-    return Reply(text, seconds)
+        cause = f"the judge at {url} sent no chat completion ({answer.said}); check url"
+        return Failure(cause, only_this_prompt=True)
+    return Reply(text, answer.seconds)
 
 
-def _refusal(url: str, status: int, headers: Mapping[str, str], said: str) -> Failure:
-    """What another status than 200 means."""
-    said = f"({status}: {said})"
+def _refusal(url: str, answer: Answer) -> Failure:
+    status, said = answer.status, f"({answer.status}: {answer.said})"
     if status in (401, 403):
-        return Failure(f"the judge at {url} refuses the key {said}; check api_key_env")
+        return Failure(f"the judge at {url} refuses the key {said}; check client.api_key_env")
     if status == 404:
-        return Failure(f"{url} has no chat, or not this model {said}; check url and model")
+        return Failure(f"{url} has no chat or not this model {said}; check url and model")
     if 300 <= status < 400:
-        return Failure(f"{url} redirects ({status}); give the url that it leads to")
-    if status == 429 or status >= 500:
-        return Failure(
-            f"the judge at {url} cannot answer now {said}; lower concurrency or see its log",
-            passing=True,
-            wait=retry_after(headers.get("retry-after")),
-        )
+        return Failure(f"{url} redirects ({status}); set url to the address it redirects to")
+    if answer.busy:
+        cause = f"the judge at {url} cannot answer now {said}"
+        return Failure(f"{cause}; lower client.concurrency or see its log")
     cause = f"the judge at {url} refuses a request {said}; check model and max_tokens"
-    return Failure(cause, of_prompt=True)
+    return Failure(cause, only_this_prompt=True)
 
 
 def _text_of(body: bytes) -> str | None:
-    """What a chat completion says, or None where it is no such."""
+    """The text of a chat completion, or None if the body is none."""
     try:
         choice = json.loads(body)["choices"][0]
         cut_off = choice.get("finish_reason") == "length"
         text = "" if cut_off else choice["message"]["content"]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    # half a surrogate pair is JSON, and no text that can be stored
+    # JSON may contain half a surrogate pair, which cannot be stored as text
     return text.encode(errors="replace").decode() if isinstance(text, str) else None
