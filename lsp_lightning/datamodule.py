@@ -173,6 +173,7 @@ class SelfPlayDataModule(LightningDataModule):
             "solver": dict(vars(self.solver)),
             "solver_prompt": self.solver_prompt,
             "heldout": f"{len(self.heldout)} tasks, {derive_seed(0, heldout):x}",
+            "heldout_reward": self.heldout_reward,
             "seed": self.seed,
         }
 

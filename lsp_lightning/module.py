@@ -67,8 +67,6 @@ class SelfPlayModule(LightningModule):
             (ServedRollouts).
     """
 
-    #: Whether a resumed run scores other held-out tasks than before, or in another way.
-    other_heldout = False
     _player: Player | None = None
 
     def __init__(
@@ -128,6 +126,8 @@ class SelfPlayModule(LightningModule):
         check_precision(self.trainer.precision)
         if stage == "fit":
             check_model(self, self.data)
+            # a step is a round; Lightning's default would log one of 50 (0 logs nothing)
+            self.trainer.log_every_n_steps = min(self.trainer.log_every_n_steps, 1)
         self.rollouts.check_reachable()
 
     def configure_model(self) -> None:
@@ -283,10 +283,7 @@ class SelfPlayModule(LightningModule):
         Raises:
             ConfigError: it is of another base, adapter or reference.
         """
-        changed = resume.compare_settings(checkpoint, self.resume_settings())
-        decided = heldout_reward(self.rewards)
-        judges = {"rewards"} if decided and decided[1] == "win_rate" else set()
-        self.other_heldout = bool(changed & {"heldout", "solver", "solver_prompt", *judges})
+        resume.compare_settings(checkpoint, self.resume_settings())
         resume.require_trained(checkpoint, set(self.loaded_policy.trained_state()))
         found_out = checkpoint.get("found_out", {})
         self.budgets.load_state_dict(found_out)

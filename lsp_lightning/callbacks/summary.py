@@ -27,6 +27,7 @@ class RunSummary(Callback):
     def __init__(self) -> None:
         self._before: Scores | None = None
         self._after: Scores | None = None
+        self._scored_with: dict[str, Any] = {}
         self._after_round = -1
         self._seconds_before_resume = 0.0
         self._trained = False
@@ -49,10 +50,13 @@ class RunSummary(Callback):
             print(memory_line(module, data, device), flush=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget scores of other tasks, so that before and after are of the same ones."""
+        """Drop the first scores if the resumed run scores otherwise: they would not compare."""
         self._trained = True
-        if getattr(pl_module, "other_heldout", False):
-            self._before = None
+        if self._before is not None:
+            now = _scored_with(pl_module, self._before["kind"])
+            if self._scored_with not in ({}, now):
+                self._before = None
+            self._scored_with = now
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the newest held-out scores; those before the first round apart."""
@@ -110,12 +114,16 @@ class RunSummary(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know of its beginning."""
-        return {"before": self._before, "seconds": self._seconds()}
+        return {
+            "before": self._before,
+            "seconds": self._seconds(),
+            "scored_with": self._scored_with,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from ``state_dict``."""
-        before = state_dict["before"]
-        self._before = before and {"kind": "solved", **before}  # older ones knew no other
+        self._before = state_dict["before"]
+        self._scored_with = state_dict["scored_with"]
         self._seconds_before_resume = float(state_dict["seconds"])
         self._start = time.perf_counter()
 
@@ -132,6 +140,15 @@ def heldout_scores(pl_module: LightningModule) -> Scores | None:
     scores = {name.removeprefix("heldout/"): float(value) for name, value in means.items()}
     n = int(scores.pop("tasks"))
     return {**scores, "n": n, "kind": module.heldout.kind}
+
+
+def _scored_with(pl_module: LightningModule, kind: str) -> dict[str, Any]:
+    """The settings that held-out scores of a kind depend on; two scores compare if they agree."""
+    module: Any = pl_module
+    names = {"heldout", "heldout_reward", "solver", "solver_prompt"}
+    if kind != "solved":
+        names.add("rewards")
+    return {name: value for name, value in module.resume_settings().items() if name in names}
 
 
 def parameter_counts(module: nn.Module) -> tuple[int, int]:

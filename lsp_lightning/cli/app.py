@@ -10,7 +10,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -26,7 +26,8 @@ from lsp_lightning.callbacks import (
     Transcripts,
 )
 from lsp_lightning.cli.commands import SelfPlayTrainer
-from lsp_lightning.cli.messages import hidden_config_error, located, one_line
+from lsp_lightning.cli.messages import hidden_config_error
+from lsp_lightning.cli.parser import Parser
 from lsp_lightning.cli.threads import default_threads
 from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
 from lsp_lightning.errors import ConfigError, OutOfMemory
@@ -55,18 +56,6 @@ _OPTIMIZER: dict[str, Any] = {
     "class_path": "torch.optim.AdamW",
     "init_args": {"lr": 1e-5, "betas": [0.9, 0.95], "weight_decay": 0.0},
 }
-
-
-class Parser(LightningArgumentParser):
-    """The parser whose errors are one line: the key, what is wrong, the nearest valid key."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise instead of printing the usage listing."""
-        # an error about a key of a sub-command may be told to the parser above it
-        below = getattr(self._subcommands_action, "choices", None) or {}
-        raise one_line(
-            message, [a.dest for p in (self, *below.values()) for a in p._actions]
-        ) from ex
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -108,7 +97,7 @@ class SelfPlayCLI(LightningCLI):
             trainer_defaults=dict(_DEFAULTS),
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={"prog": "lsp-lightning", "allow_abbrev": False},
+            parser_kwargs={"prog": "lsp-lightning"},
             args=list(args),
         )
 
@@ -232,7 +221,7 @@ def run_command(args: Sequence[str]) -> int:
             told = " ".join(str(error).split())
             print(f"error: out of memory ({told}); ask `plan` what to change", file=sys.stderr)
             return 1
-        raise (located(hidden) if hidden else error) from None
+        raise (hidden or error) from None
     return 0
 
 

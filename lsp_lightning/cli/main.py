@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lsp_lightning import __version__
-from lsp_lightning.cli.messages import RENAMED, renamed
 from lsp_lightning.cli.threads import wait_asleep
 from lsp_lightning.errors import ConfigError
 
@@ -91,9 +90,10 @@ def check_config_files(args: Sequence[str]) -> None:
             raise ConfigError(
                 "config", f"{str(path)!r} is not YAML ({place})", "mend it"
             ) from error
-        for section, key in (old.split(".") for old in RENAMED):
-            if isinstance(content, dict) and key in (content.get(section) or ()):
-                raise renamed(f"{section}.{key}", f" in {path}")
+        if not isinstance(content, dict | None):
+            raise ConfigError(
+                "config", f"{str(path)!r} is not a mapping of keys", "write key: value lines"
+            )
 
 
 def with_run_config(args: Sequence[str]) -> list[str]:

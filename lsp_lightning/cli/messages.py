@@ -1,125 +1,160 @@
-"""A parser's many-lined errors as one line: the key, what is wrong, what to do."""
+"""The parser's errors in one line: which key, what is wrong, what to do.
+
+All that this package knows of jsonargparse's English is in this file. Each message has a test that
+provokes it (``tests/cli/test_messages.py``), so that a version that words it differently fails it.
+"""
 
 import argparse
 import difflib
 import re
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 
 from lsp_lightning.errors import ConfigError
 
-_UNKNOWN = (
-    r"(?:Key|key|option|Option) ['\"]([\w.]+)['\"] is not (?:expected|accepted)",
-    r"does not accept option ['\"]([\w.]+)['\"]",
-    r"[Uu]nrecognized arguments: --([\w.]+)",
-)
 _LONGEST = 300
+_SEE_VALUES = "see --help for each key's values"
 
-#: Keys of earlier versions, and what they are now.
-RENAMED = {"model.rollout_tokens": "model.rollouts.tokens"}
+_KEY = re.compile(r"Parser key \"([\w.]+)\"")
+_UNKNOWN_FLAG = re.compile(r"unrecognized arguments: --([\w.]+)")
+_UNKNOWN_WORD = re.compile(r"unrecognized arguments: (\S+)")
+_UNKNOWN_OPTION = re.compile(r"Option '([\w.]+)' is not accepted")
+_UNKNOWN_IN_FILE = re.compile(r"(Group|Subcommand) '([\w.]+)' does not accept option '([\w.]+)'")
+_NOT_SET = re.compile(r"arguments are required: ([\w.]+)|Key '([\w.]+)' is required")
+_NO_VALUE = re.compile(r"argument --([\w.]+): expected one argument")
+_NO_GROUP = re.compile(r"Unable to load config '(.*?)'")
+
+_VALUE = re.compile(r"(?:Given value|Got value): (.*)")
+_UNION = "Does not validate against any of the Union subtypes"
+_WANTED = re.compile(r"Expected an? (?:typing\.Literal\[(.*?)\]|<class '([\w.]+)'>)")
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "dict": "a mapping of keys to values",
+    "list": "a list",
+    "NoneType": "null",
+}
+_NO_IMPORT = re.compile(r"(No module named '[\w.]+'|module '[\w.]+' has no attribute '\w+')")
+_IMPORTED = (
+    re.compile(r"(?:given class_path |class_path=)'([\w.]+)'"),
+    re.compile(r"(?:Got|Given) value: ([\w.]+)"),
+)
+_OTHER_CLASS = re.compile(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)")
+_NO_CLASS = re.compile(r"Not a valid subclass of (\w+)\. Got value: (.*)")
+_NO_FUNCTION = re.compile(r"expects a function or a callable class: (.*?)\. Got value: ")
 
 
-def one_line(message: str, keys: Sequence[str]) -> ConfigError:
+class ClassError(argparse.ArgumentError):
+    """An error in the arguments of a class, on its way up to the command's parser.
+
+    jsonargparse has one parser for each class that a config names. Each of them raises this error,
+    and each parser above puts its key in front.
+
+    Args:
+        found: the error, with its key as seen from the class.
+        below: what stands between the key of the class and ``found.key``: ``init_args.`` or
+            nothing.
+    """
+
+    def __init__(self, found: ConfigError, below: str) -> None:
+        super().__init__(None, str(found))
+        self.found = ConfigError(f"{below}{found.key}", found.problem, found.remedy)
+
+
+def one_line(
+    message: str, keys: Sequence[str], cause: BaseException | None = None, of_class: bool = False
+) -> ConfigError:
     """The error that a user reads.
 
     Args:
-        message: the parser's own, of any number of lines.
-        keys: the keys there are, to suggest the nearest.
+        message: the parser's message, of any number of lines.
+        keys: all keys of the parser, to suggest the nearest.
+        cause: the exception that the message is of; brings an error of a parser below this one.
+        of_class: whether the parser is that of a class, and not of a command.
     """
-    text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip(" -"))
-    inside = re.findall(r"Parser key \"([\w.]+)\":", text)
-    for pattern in _UNKNOWN:
-        unknown = re.search(pattern, text)
-        if unknown:
-            return _unknown_key(unknown.group(1), inside[:1], keys)
-    required = re.search(r"arguments are required: (.*)", text)
-    if required:
-        missing = re.sub(r"\b(fit|validate|test|predict|plan|export|chat)\.", "", required.group(1))
-        if _of_a_class(keys):
-            return ConfigError(f"init_args.{missing}", "not set", "set it in the config")
-        return ConfigError(missing, "not set", "give --config FILE, such as configs/tiny_lsp.yaml")
-    nested = re.search(r"(\w+): there is no such key; (did you mean '\w+'\?)?", text)
-    if nested and inside:
-        remedy = nested.group(2) or "see --help for the keys"
-        return ConfigError(f"{inside[0]}.{nested.group(1)}", "there is no such key", remedy)
-    key = inside[0] if inside else "config"
-    if inside and _of_a_class(keys):
-        key = f"init_args.{key}"
-    problem = _plain(re.sub(r"^(config: )?(Parser key \"[\w.]+\":\s*)+", "", text))
-    return ConfigError(key, problem, "see --help for each key's values")
-
-
-def renamed(key: str, where: str = "") -> ConfigError:
-    """What is said of a key of an earlier version, found in a file or on the command line."""
-    return ConfigError(key, f"is {RENAMED[key]} now", f"rename it{where}")
-
-
-def located(error: ConfigError) -> ConfigError:
-    """The error of a class's parser, which does not know where it stands, with its whole key.
-
-    The keys that lead there are those whose values were being looked at when it was raised.
-    """
-    above = list(_keys_on_the_way(error.__traceback__))
-    if not above or not error.key.startswith("init_args."):
-        return error
-    key = ".init_args.".join([*above, error.key.removeprefix("init_args.")])
-    return ConfigError(key, error.problem, error.remedy)
-
-
-def _keys_on_the_way(trace: TracebackType | None) -> Iterator[str]:
-    last = None
-    while trace is not None:
-        action = trace.tb_frame.f_locals.get("self")
-        if isinstance(action, argparse.Action) and hasattr(action, "_typehint"):
-            if action is not last:
-                yield action.dest
-            last = action
-        trace = trace.tb_next
-
-
-def _of_a_class(keys: Sequence[str]) -> bool:
-    """Whether a parser with these keys is that of a class, and not of a command."""
-    return "config" not in keys
+    key = _KEY.search(message)
+    below = next((e.found for e in _causes(cause) if isinstance(e, ClassError)), None)
+    if below and key:
+        return ConfigError(f"{key[1]}.{below.key}", below.problem, below.remedy)
+    unknown = _unknown(message)
+    if unknown:
+        return ConfigError(unknown, "there is no such key", _nearest(unknown, keys, of_class))
+    not_set = _NOT_SET.search(message)
+    if not_set:
+        name = not_set[1] or not_set[2]
+        name = name if name in keys else name.partition(".")[2]  # the command stands before it
+        config = "set it in the config" if of_class else "give --config FILE"
+        return ConfigError(name, "not set", config)
+    no_value = _NO_VALUE.search(message)
+    if no_value:
+        return ConfigError(no_value[1], "has no value", f"write --{no_value[1]} VALUE")
+    word = _UNKNOWN_WORD.search(message)
+    if word:
+        return ConfigError("command", f"{word[1]!r} is not a flag", "write flags as --key value")
+    return ConfigError(key[1] if key else "config", _problem(message), _SEE_VALUES)
 
 
 def hidden_config_error(error: BaseException) -> ConfigError | None:
     """The ConfigError that a parser wrapped while it tried one type after another, if any."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ConfigError):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return None
+    return next((e for e in _causes(error) if isinstance(e, ConfigError)), None)
 
 
-def _unknown_key(key: str, inside: Sequence[str], keys: Sequence[str]) -> ConfigError:
-    full = key if not inside or key.startswith(inside[0]) else f"{inside[0]}.{key}"
-    if full in RENAMED:
-        return renamed(full)
-    near = difflib.get_close_matches(full, keys, n=1, cutoff=0.6)
-    remedy = f"did you mean {near[0]!r}?" if near else "see --help for the keys"
-    if _of_a_class(keys):
-        full = f"init_args.{full}"
-        if not near:
-            remedy = f"the keys here are {', '.join(key for key in keys if key != 'help')}"
-    return ConfigError(full, "there is no such key", remedy)
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that led to it, from the last to the first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
-def _plain(text: str) -> str:
-    """A parser's way of naming types and values in words."""
-    text = re.sub(r"Does not validate against any of the Union subtypes.*?Errors:\s*", "", text)
-    text = re.sub(r"Expected a <class 'NoneType'>\.?", "", text)
-    text = re.sub(r"Expected a path but .*? either not accessible or invalid\s*", "", text)
-    text = re.sub(r"Given value type: .*", "", text)
-    text = re.sub(r"Namespace\(class_path='([\w.]+)'[^)]*\)", r"\1", text)
-    text = re.sub(r"Expected a typing\.Literal\[(.*?)\]", r"must be one of \1", text)
-    text = re.sub(r"Expected an? <class '(\w+)'>", r"must be \1", text)
-    text = re.sub(
-        r"Type \S*Callable\[.*?\] expects a function or a callable class: (.*?)\. Got value: (\S+)",
-        r"cannot import \2 (\1)",
-        text,
-    )
-    text = re.sub(r"Problem with given class_path (\S+):\s*", r"cannot use \1: ", text)
-    text = re.sub(r"\. Got value: (\S+)", r", is \1", text)
-    text = re.sub(r"\s+", " ", text).strip(" ;")
+def _unknown(message: str) -> str | None:
+    """The whole key that the parser does not know; None for another message."""
+    flag, option = _UNKNOWN_FLAG.search(message), _UNKNOWN_OPTION.search(message)
+    in_file = _UNKNOWN_IN_FILE.search(message)
+    if in_file:
+        return f"{in_file[2]}.{in_file[3]}" if in_file[1] == "Group" else in_file[3]
+    found = flag or option
+    return found[1] if found else None
+
+
+def _nearest(key: str, keys: Sequence[str], of_class: bool) -> str:
+    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    names = sorted(name for name in keys if name != "help" and not name.endswith(".help"))
+    return f"the keys here are {', '.join(names)}" if of_class else "see --help for the keys"
+
+
+def _problem(message: str) -> str:
+    """What is wrong with a value, in words that do not name Python's types."""
+    text = " ".join(line.strip(" -") for line in message.splitlines() if line.strip(" -"))
+    value = _VALUE.search(message)
+    other, no_class = _OTHER_CLASS.search(text), _NO_CLASS.search(message)
+    if _NO_IMPORT.search(text):
+        paths = [path for pattern in _IMPORTED for path in pattern.findall(text)]
+        name = paths[0] if paths else "it"
+        return _short(f"cannot import {name} ({_NO_IMPORT.findall(text)[-1]})")
+    if other:
+        return f"{other[1]} is not a {other[2]}"
+    if no_class:
+        return _short(f"must name a {no_class[1]} by its class_path, is {no_class[2]}")
+    if _NO_FUNCTION.search(text):
+        return _short(f"cannot be called ({_NO_FUNCTION.findall(text)[-1]})")
+    wanted = _WANTED.findall(text)
+    if wanted and value:
+        words = [f"one of {literal}" if literal else _word(kind) for literal, kind in wanted]
+        return _short(f"must be {' or '.join(dict.fromkeys(words))}, is {value[1]}")
+    group = _NO_GROUP.search(text)
+    if group:
+        return _short(f"must be a mapping of keys to values, is {group[1]}")
+    return _short(re.sub(rf"^(config: )?({_KEY.pattern}:\s*)+", "", text).replace(_UNION, ""))
+
+
+def _word(kind: str) -> str:
+    name = kind.rpartition(".")[2]
+    return _WORDS.get(name, f"a {name}")
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."

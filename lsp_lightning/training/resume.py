@@ -66,15 +66,14 @@ def require_trained(checkpoint: dict[str, Any], trained: set[str]) -> None:
         )
 
 
-def compare_settings(checkpoint: dict[str, Any], now: dict[str, Any]) -> set[str]:
-    """Say which settings differ from the checkpoint's; those typed now hold. -> their names.
+def compare_settings(checkpoint: dict[str, Any], now: dict[str, Any]) -> None:
+    """Say which settings differ from the checkpoint's; the ones given now hold.
 
     Raises:
         ConfigError: the checkpoint is of another base, adapter or reference.
     """
     before = checkpoint.get("lsp_lightning", {})
-    changed = {k for k, value in before.items() if k in now and now[k] != value}
-    for key in sorted(changed):
+    for key in sorted(k for k, value in before.items() if k in now and now[k] != value):
         was = _difference(before[key], now.get(key))
         if key in _DECISIVE:
             raise ConfigError(f"model.{key}", was, "resume with the setting of the checkpoint")
@@ -83,7 +82,6 @@ def compare_settings(checkpoint: dict[str, Any], now: dict[str, Any]) -> set[str
         rank_zero_only(print)(f"resuming with another {key}: {was}")
         if key == "optimizer":
             retype_optimizer(checkpoint, before[key], now[key])
-    return changed
 
 
 def _difference(before: Any, now: Any) -> str:

@@ -1,0 +1,41 @@
+"""The command line's parser: an error is one line instead of a listing of all flags."""
+
+import dataclasses
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lsp_lightning.cli.messages import ClassError, one_line
+
+
+class Parser(LightningArgumentParser):
+    """A parser whose errors name the whole key, what is wrong, and the nearest valid key.
+
+    jsonargparse makes one of the same class for each class that the config names.
+    """
+
+    _for_class: Any = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.allow_abbrev = False  # a key typed in part is a mistake, in classes too
+
+    def add_class_arguments(self, class_type: Any, *args: Any, **kwargs: Any) -> Any:
+        """Add a class's arguments, and note the class if the parser is for it alone."""
+        if not args and "nested_key" not in kwargs:
+            self._for_class = class_type
+        return super().add_class_arguments(class_type, *args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise ClassError in the parser of a class, else ConfigError."""
+        if isinstance(ex, ClassError):  # this parser's error, caught and reported again
+            raise ex
+        # the parser above may report an unknown key of a command
+        below = getattr(self._subcommands_action, "choices", None) or {}
+        keys = [action.dest for parser in (self, *below.values()) for action in parser._actions]
+        if "config" in keys:  # a command's
+            raise one_line(message, keys, ex) from ex
+        kind = self._for_class
+        plain = dataclasses.is_dataclass(kind) and kind.__bases__ == (object,)
+        found = one_line(message, keys, ex, of_class=True)
+        raise ClassError(found, "" if plain else "init_args.") from ex
