@@ -200,7 +200,7 @@ def test_padding_counts_for_nothing_whatever_it_holds(form, rubbish):
 
 
 def test_shapes_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"\(n, T\) shape, got \(2, 3\), \(2, 2\), \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"shape \(n, T\), got \(2, 3\), \(2, 2\), \(2, 3\)"):
         F.sequence_log_ratio(torch.zeros(2, 3), torch.zeros(2, 2), torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"\(n,\), got \(2, 3\)"):
         F.k1_in_reward(torch.zeros(2, 3))

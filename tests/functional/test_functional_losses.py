@@ -77,9 +77,13 @@ def test_each_token_of_a_completion_is_pushed_by_weight_times_advantage():
 def test_row_weights_sum_to_one_for_the_solver_and_alpha_for_the_challenger(
     num_queries, group_size, alpha_ch
 ):
-    challenger, solver = F.row_weights(num_queries, group_size, alpha_ch)
+    challenger, solver = F.row_weights(num_queries, num_queries * group_size, alpha_ch)
     assert num_queries * challenger == pytest.approx(alpha_ch)
     assert num_queries * group_size * solver == pytest.approx(1.0)
+
+
+def test_without_written_queries_the_solver_keeps_its_weight():
+    assert F.row_weights(0, 4, 1.0)[1] == 0.25
 
 
 def test_the_loss_of_a_round_is_the_solvers_mean_plus_alpha_times_the_challengers(policy):
@@ -87,7 +91,7 @@ def test_the_loss_of_a_round_is_the_solvers_mean_plus_alpha_times_the_challenger
     n, g, alpha = 2, 2, 0.25
     logprobs, rows = policy.logprobs(), torch.tensor([0, 4, 1, 2, 7, 8])
     advantages = torch.tensor([0.5, -0.5, 1.0, -1.0, 0.25, -0.25], dtype=torch.float64)
-    challenger, solver = F.row_weights(n, g, alpha)
+    challenger, solver = F.row_weights(n, n * g, alpha)
     weights = torch.tensor([challenger] * n + [solver] * n * g, dtype=torch.float64)
     loss = F.selfplay_loss(
         logprobs[rows], logprobs[rows].detach(), MASK[rows], advantages, weights, beta=0.0
@@ -167,7 +171,7 @@ def test_padding_counts_for_nothing_whatever_it_holds(kl, rubbish):
 
 def test_shapes_that_do_not_fit_are_refused():
     x, one = torch.zeros(2, 3), torch.ones(2)
-    with pytest.raises(ValueError, match=r"\(B, T\) shape"):
+    with pytest.raises(ValueError, match=r"shape \(B, T\)"):
         F.selfplay_loss(x, x[:, :2], x.bool(), one, one, 0.0)
     with pytest.raises(ValueError, match=r"shape \(B,\)"):
         F.selfplay_loss(x, x, x.bool(), one[:1], one, 0.0)

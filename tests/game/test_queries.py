@@ -59,8 +59,7 @@ def test_another_seed_gives_another_order(prompt_file):
 def test_a_round_from_a_file_carries_references_and_no_rollouts(prompt_file):
     drawn = prompt_file.draw(None, 4, 0, seed=0)
     assert drawn.solutions == tuple(text.replace("q", "r") for text in drawn.texts)
-    assert drawn.rollouts is None
-    assert drawn.valid_N.tolist() == [True] * 4
+    assert drawn.written is None
     assert not prompt_file.selfplay
 
 
@@ -189,24 +188,26 @@ def draw(player, index=0, seed=0, **kwargs):
 
 def test_the_challenger_writes_n_queries_that_all_continue_its_one_prompt(player):
     drawn = draw(player, task="sums")
-    (prompt,) = {tuple(row.tolist()) for row in drawn.rollouts.prompt_ids}
+    (prompt,) = {tuple(row.tolist()) for row in drawn.written.rollouts.prompt_ids}
     text = player.codec.tokenizer.decode(prompt)
     assert "Task: sums\n" in text
-    assert len(drawn.texts) == len(drawn.rollouts) == 16
+    assert len(drawn.texts) == len(drawn.written.rollouts) == 16
     assert len(set(drawn.texts)) > 1
 
 
 def test_the_whole_reply_is_the_query_but_for_white_space_at_its_ends(player):
     drawn = draw(player)
-    assert drawn.texts == tuple(text.strip() for text in drawn.rollouts.texts)
+    assert drawn.texts == tuple(text.strip() for text in drawn.written.rollouts.texts)
     assert drawn.solutions is None
 
 
 def test_a_query_that_was_cut_off_is_invalid_and_still_there(player):
     drawn = draw(player)
-    truncated = drawn.rollouts.truncated.tolist()
+    truncated = drawn.written.rollouts.truncated.tolist()
     assert Counter(truncated).keys() == {True, False}  # this model gives both
-    for text, cut, valid in zip(drawn.texts, truncated, drawn.valid_N.tolist(), strict=True):
+    for text, cut, valid in zip(
+        drawn.texts, truncated, drawn.written.valid_C.tolist(), strict=True
+    ):
         assert valid == is_valid_query(text, cut)
         if cut:
             assert not valid
@@ -222,5 +223,5 @@ def test_the_challengers_prompt_can_come_from_a_file(player, tmp_path):
     file = tmp_path / "prompt.txt"
     file.write_text("Ask about {task}")
     drawn = draw(player, task="the sea", prompt=str(file))
-    prompt = player.codec.tokenizer.decode(drawn.rollouts.prompt_ids[0])
+    prompt = player.codec.tokenizer.decode(drawn.written.rollouts.prompt_ids[0])
     assert "<|user|>Ask about Task: the sea" in prompt

@@ -353,7 +353,7 @@ def test_completion_logprobs_are_the_plain_formula(folder):
     policy = make_policy(folder)
     stir(policy)
     played = tiny_round(policy, n=2, g=3)
-    rollouts = [played.playout.queries, played.playout.answers]
+    rollouts = played.playout.rollouts
     rows = [
         (r.prompt_ids[i][r.prompt_mask[i]], r.completion_ids[i][r.completion_mask[i]], r)
         for r in rollouts

@@ -11,18 +11,19 @@ from lsp_lightning import (
     Challenger,
     ConfigError,
     Lora,
+    Paper,
     Sampling,
     SelfPlayDataModule,
     SelfPlayModule,
     VerifiableReward,
-    round_advantages,
 )
 from lsp_lightning.callbacks import RoundCheckpoint
-from lsp_lightning.game.payoffs import Advantages
+from lsp_lightning.game.objectives import Advantages
 from lsp_lightning.models.policy import compute_type
 from lsp_lightning.prefix.decoders import TreeDecoder
 from lsp_lightning.runtime.memory import TokenBudget
-from lsp_lightning.training.gradient import LossSettings, RoundUpdate
+from lsp_lightning.training.gradient import LossSettings
+from lsp_lightning.training.update import RoundUpdate
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 SETTINGS = LossSettings(beta=0.0, kl="k1_in_reward", alpha_ch=1.0)
@@ -121,7 +122,7 @@ def test_a_first_round_that_teaches_nothing_has_a_gradient_of_zero(half, played)
 
 def small(advantages, factor):
     """Advantages that make for a small loss, and so for small gradients."""
-    return Advantages(advantages.solver_NG * factor, advantages.challenger_N * factor)
+    return Advantages(advantages.solver_NG * factor, advantages.challenger_C * factor)
 
 
 class Update:
@@ -147,7 +148,7 @@ class Update:
 
         facts, norm = self.update.gradient(
             played,
-            small(round_advantages(played), factor),
+            small(Paper().advantages(played), factor),
             torch.optim.SGD(self.trained, lr=1.0),
             backward,
             seed=0,
@@ -240,7 +241,7 @@ def test_a_gradient_that_no_scale_mends_leaves_the_scale_as_it_was(half, played)
 
 
 def test_the_scale_grows_after_rounds_without_an_overflow(half, played, monkeypatch):
-    monkeypatch.setattr("lsp_lightning.training.gradient._ROUNDS_TO_GROW", 2)
+    monkeypatch.setattr("lsp_lightning.training.update._ROUNDS_TO_GROW", 2)
     update = Update(half, scale=4.0)
     scales = []
     for _ in range(4):
@@ -291,7 +292,7 @@ def run(folder, base, rounds, dtype="float16", ckpt_path=None):
 def test_float16_runs_skip_no_round_and_resume_exactly_with_their_scale(
     base, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("lsp_lightning.training.gradient._ROUNDS_TO_GROW", 2)
+    monkeypatch.setattr("lsp_lightning.training.update._ROUNDS_TO_GROW", 2)
     whole, weights, module = run(tmp_path / "whole", base, 4)
     assert [m["skipped"] for m in whole.metrics.values()] == [0] * 4
     assert all(math.isfinite(v) for m in whole.metrics.values() for v in m.values())

@@ -14,12 +14,14 @@ from test_preference import build
 from tiny_models import build_llama
 from torch.overrides import TorchFunctionMode
 
-from lsp_lightning import ConfigError, PreferenceReward, round_advantages
+from lsp_lightning import ConfigError, PreferenceReward, Paper
 from lsp_lightning.game.player import FrozenPlayer
-from lsp_lightning.models.policy import Policy
+from lsp_lightning.models.policy import PASS_TOKENS, Policy
 from lsp_lightning.rewards import score_all
+from lsp_lightning.rewards.base import LoadedModel
 from lsp_lightning.runtime.memory import TokenBudget, move_frozen, moved
-from lsp_lightning.training.gradient import LossSettings, RoundUpdate
+from lsp_lightning.training.gradient import LossSettings
+from lsp_lightning.training.update import RoundUpdate
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda", 0)
 PLAYED = playout(["ab", "a longer query"], [["x", "a long answer"], ["yes", "no"]])
@@ -97,7 +99,7 @@ def step(policy, played):
     before = torch.cat([p.detach().flatten() for p in trained])
     update = RoundUpdate(policy, LossSettings(0.1, "k1_in_reward", 1.0), TokenBudget("m", 10**6))
     optimizer = torch.optim.SGD(trained, lr=0.1)
-    update.gradient(played, round_advantages(played), optimizer, lambda x: x.backward(), seed=0)
+    update.gradient(played, Paper().advantages(played), optimizer, lambda x: x.backward(), seed=0)
     optimizer.step()
     return torch.cat([p.detach().flatten() for p in trained]) - before
 
@@ -219,7 +221,7 @@ def test_where_the_reward_model_waits_and_works(
     policy = make_policy(base)
     plain = PreferenceReward(str(reward_folder), quantization=quantization)
     plain.connect(FrozenPlayer(policy))
-    expected = plain.score(PLAYED)
+    expected = plain.score(PLAYED).scores
     # loaded on the CPU, for the library that quantises looks for a real card, then sent there
     reward = PreferenceReward(str(reward_folder), quantization=quantization, placement=placement)
     reward.connect(FrozenPlayer(policy))
@@ -228,7 +230,7 @@ def test_where_the_reward_model_waits_and_works(
         reward.connect(FrozenPlayer(policy))
         assert places(reward._model) == {idle}
         with watched(reward, policy) as seen:
-            scores = reward.score(PLAYED)
+            scores = reward.score(PLAYED).scores
         assert seen == [({CARD}, {policy_meanwhile})]
         assert places(reward._model) == {idle}
         assert places(policy) == {CARD}
@@ -303,11 +305,9 @@ def test_four_bits_change_a_reward_models_scores_little_and_leave_its_head(base,
 
 def test_what_planning_reads_is_there_before_anything_is_loaded(reward_folder):
     reward = PreferenceReward(
-        str(reward_folder), max_tokens=99, batch_tokens=77, quantization="nf4", placement="offload"
+        str(reward_folder), max_tokens=99, quantization="nf4", placement="offload"
     )
-    found = [reward.source, reward.quantization, reward.placement]
-    assert found == [str(reward_folder), "nf4", "offload"]
-    assert (reward.max_tokens, reward.batch_tokens) == (99, 77)
+    assert reward.loads() == LoadedModel(str(reward_folder), "nf4", "offload", 99, PASS_TOKENS)
 
 
 def test_an_unknown_placement_is_refused_in_one_line(reward_folder):

@@ -578,7 +578,7 @@ def test_a_verifier_cannot_reward_answers_to_what_it_calls_malformed():
         def describe(self, query):
             return None
 
-    with pytest.raises(RewardError, match="describe says that a query is malformed, but check gives"):
+    with pytest.raises(RewardError, match="describe says that a query is malformed"):
         score_all([VerifiableReward(Generous())], PLAYED)
 
 

@@ -10,14 +10,15 @@ import pytest
 import torch
 from small_game import make_policy, stir, tiny_round
 
-from lsp_lightning import round_advantages
+from lsp_lightning import Paper
 from lsp_lightning.cli.main import main
 from lsp_lightning.errors import OutOfMemory
 from lsp_lightning.game.player import FrozenPlayer
 from lsp_lightning.models.policy import Policy
 from lsp_lightning.runtime.memory import Budgets, TokenBudget, is_out_of_memory
 from lsp_lightning.training.batches import longest_row, pack
-from lsp_lightning.training.gradient import LossSettings, RoundUpdate
+from lsp_lightning.training.gradient import LossSettings
+from lsp_lightning.training.update import RoundUpdate
 
 SMALL_RUN = [
     "fit",
@@ -166,7 +167,7 @@ def gradient(policy, played, tokens, budget=None):
     update = RoundUpdate(policy, SETTINGS, budget or TokenBudget("model.tokens", tokens))
     update.gradient(
         played,
-        round_advantages(played),
+        Paper().advantages(played),
         torch.optim.SGD(trained, lr=1.0),
         lambda loss: loss.backward(),
         seed=0,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lsp_lightning.rewards import Reward
-from lsp_lightning.types import Playout, Rollouts, SelfPlayRound
+from lsp_lightning.types import Playout, Rollouts, SelfPlayRound, Written
 
 
 def rollouts(
@@ -41,9 +41,10 @@ def playout(
         query_texts=tuple(queries),
         answers=rollouts([text for group in answers for text in group]),
         group_size=len(answers[0]),
-        queries=None if from_file else rollouts(queries),
+        written=None
+        if from_file
+        else Written.all_answered(rollouts(queries), valid or [True] * len(queries)),
         solutions=None if solutions is None else tuple(solutions),
-        valid_N=torch.tensor(valid or [True] * len(queries)),
     )
 
 
@@ -55,6 +56,7 @@ def scored_round(
     judged: Sequence[bool] | Sequence[Sequence[bool]] | None = None,
     valid: Sequence[bool] | None = None,
     from_file: bool = False,
+    binary: bool = False,
 ) -> SelfPlayRound:
     """A scored round with these rewards; ``judged`` is told for each query or for each answer."""
     n, g = len(rewards), len(rewards[0])
@@ -71,6 +73,7 @@ def scored_round(
         judged_NG=judged_NG if judged_NG.dim() == 2 else judged_NG.unsqueeze(1).expand(n, g),
         quality_NG=None if quality is None else torch.tensor(quality),
         challenger_N=None if challenger is None else torch.tensor(challenger),
+        binary=binary,
     )
 
 

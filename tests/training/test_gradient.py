@@ -8,17 +8,18 @@ import pytest
 import torch
 from small_game import Checksum, make_policy, stir, tiny_round
 
-from lsp_lightning import PromptFile, SelfReward, VerifiableReward, round_advantages
-from lsp_lightning.game.payoffs import Advantages
+from lsp_lightning import Paper, PromptFile, SelfReward, VerifiableReward
+from lsp_lightning.game.objectives import Advantages
 from lsp_lightning.game.player import FrozenPlayer
 from lsp_lightning.runtime.memory import TokenBudget
 from lsp_lightning.training.batches import pack, sampled_logprobs
 from lsp_lightning.training.gradient import (
     LossSettings,
-    RoundUpdate,
     accumulate_gradients,
+    prepare_round,
     role_rows,
 )
+from lsp_lightning.training.update import RoundUpdate
 from lsp_lightning.types import Role
 
 ALL_AT_ONCE = 10**6
@@ -38,8 +39,8 @@ def policy(brief_folder):
 def played(policy):
     """Four queries with three answers each, of many lengths, that differ in what they earn."""
     played = tiny_round(policy, n=4, g=3)
-    advantages = round_advantages(played)
-    assert advantages.challenger_N.abs().max() > 0.1
+    advantages = Paper().advantages(played)
+    assert advantages.challenger_C.abs().max() > 0.1
     assert advantages.solver_NG.abs().max() > 0.1
     assert len({int(n) for n in played.playout.answers.completion_mask.sum(1)}) > 2
     return played
@@ -47,18 +48,13 @@ def played(policy):
 
 def gradient(policy, played, settings, budget, advantages=None, shared=True):
     """The round's gradient as one vector, and the facts and micro-batches it came with."""
-    advantages = advantages or round_advantages(played)
-    batches = []
-
-    def lay_out(chosen):
-        batches[:] = pack(played, policy.pad_id, budget, shared, chosen)
-        return batches
-
+    advantages = advantages or Paper().advantages(played)
+    batches = pack(played, policy.pad_id, budget, shared)
+    prepared = prepare_round(policy, played, advantages, batches, settings)
+    batches = pack(played, policy.pad_id, budget, shared, prepared.contributes_R(settings))
     policy.zero_grad()
-    facts = accumulate_gradients(
-        policy, played, advantages, lay_out, settings, lambda loss: loss.backward()
-    )
-    return flat_gradient(policy), facts, list(batches)
+    stats = accumulate_gradients(policy, prepared, batches, settings, lambda loss: loss.backward())
+    return flat_gradient(policy), stats, batches
 
 
 def flat_gradient(policy):
@@ -77,8 +73,7 @@ def completions(played):
     playout = played.playout
     return [
         (r.prompt_ids[i][r.prompt_mask[i]], r.completion_ids[i][r.completion_mask[i]], r)
-        for r in (playout.queries, playout.answers)
-        if r is not None
+        for r in playout.rollouts
         for i in range(len(r))
     ]
 
@@ -98,7 +93,7 @@ def plain_loss(policy, played, settings, advantages):
         references = [plain_logprobs(model, *row) for row in rows]
     n = len(played.playout.query_texts) if played.trains_challenger else 0
     roles = [("challenger", range(n)), ("solver", range(n, len(rows)))]
-    given = [] if not n else advantages.challenger_N.tolist()
+    given = [] if not n else advantages.challenger_C.tolist()
     given += advantages.solver_NG.flatten().tolist()
     loss = torch.zeros(())
     for role, members in roles:
@@ -185,7 +180,7 @@ def test_micro_batches_of_any_size_and_layout_give_the_gradient_of_the_whole_rou
 @pytest.mark.parametrize("shared", [True, False], ids=["tree", "rows"])
 def test_the_gradient_is_that_of_the_formula_written_out(policy, played, kl, shared):
     settings = LossSettings(beta=0.3, kl=kl, alpha_ch=0.4)
-    advantages = round_advantages(played)
+    advantages = Paper().advantages(played)
     ours, _, _ = gradient(policy, played, settings, 300, advantages, shared)
     plain = plain_gradient(policy, played, settings, advantages)
     # the engine's log-probs of the sampled tokens differ from the trainer's by rounding
@@ -204,10 +199,10 @@ def test_both_roles_have_their_part_and_alpha_ch_weighs_the_challengers(policy, 
 
 def test_with_alpha_ch_zero_the_solver_alone_is_trained(policy, played):
     settings = LossSettings(0.3, "k2_loss", 0.0)
-    advantages = round_advantages(played)
+    advantages = Paper().advantages(played)
     ours, _, _ = gradient(policy, played, settings, 300, advantages)
     # the same answers, as if the queries had come from a file
-    answers_only = replace(played, playout=replace(played.playout, queries=None))
+    answers_only = replace(played, playout=replace(played.playout, written=None))
     alone = plain_gradient(
         policy,
         answers_only,
@@ -282,8 +277,8 @@ def test_a_round_from_a_file_trains_the_solver_alone(policy, tmp_path):
     assert not played.trains_challenger
     assert role_rows(played) == {Role.SOLVER: slice(0, 12)}
     settings = LossSettings(0.3, "k1_in_reward", 0.4)
-    advantages = round_advantages(played)
-    assert advantages.challenger_N is None
+    advantages = Paper().advantages(played)
+    assert advantages.challenger_C is None
     ours, facts, _ = gradient(policy, played, settings, 200, advantages)
     assert set(facts.roles) == {Role.SOLVER}
     assert relative(ours, plain_gradient(policy, played, settings, advantages)) < 2e-5
@@ -295,18 +290,18 @@ def test_the_quality_reward_reaches_both_roles(policy, played):
     judge.connect(FrozenPlayer(policy))
     judged = tiny_round(policy, rewards=[VerifiableReward(Checksum(), weight=0.0), judge])
     assert judged.playout.query_texts == played.playout.query_texts
-    advantages = round_advantages(judged)
+    advantages = Paper().advantages(judged)
     assert advantages.solver_NG.abs().max() > 0
-    assert advantages.challenger_N.abs().max() > 0
+    assert advantages.challenger_C.abs().max() > 0
     torch.testing.assert_close(advantages.solver_NG.sum(1), torch.zeros(4), atol=1e-6, rtol=0)
 
 
 def test_a_group_that_nobody_could_judge_moves_neither_role(policy, played):
     judged_NG = torch.tensor([True, False, True, True]).unsqueeze(1).expand_as(played.rewards_NG)
-    advantages = round_advantages(replace(played, judged_NG=judged_NG))
+    advantages = Paper().advantages(replace(played, judged_NG=judged_NG))
     assert (advantages.solver_NG[1] == 0).all()
-    assert advantages.challenger_N[1] == 0
-    assert float(advantages.challenger_N.sum()) == pytest.approx(0, abs=1e-6)
+    assert advantages.challenger_C[1] == 0
+    assert float(advantages.challenger_C.sum()) == pytest.approx(0, abs=1e-6)
 
 
 # -- packing ---------------------------------------------------------------------------------------
@@ -366,7 +361,7 @@ def test_completions_without_a_signal_are_skipped_and_change_nothing(policy, pla
     rewards_NG = played.rewards_NG.clone()
     rewards_NG[1] = 1.0
     flat = replace(played, rewards_NG=rewards_NG)
-    advantages = round_advantages(flat)
+    advantages = Paper().advantages(flat)
     settings = LossSettings(0.0, "k1_in_reward", 1.0)
     expected = plain_gradient(policy, flat, settings, advantages)
     seen = trained_rows(policy, monkeypatch)
@@ -389,7 +384,7 @@ def test_with_a_kl_term_every_completion_has_a_signal(policy, played, kl, monkey
 
 
 def test_an_advantage_that_is_not_a_number_is_not_skipped(policy, played):
-    advantages = round_advantages(played)
+    advantages = Paper().advantages(played)
     advantages.solver_NG[0, 0] = torch.nan
     found, _, _ = gradient(policy, played, LossSettings(0.0, "k1_in_reward", 1.0), 300, advantages)
     assert found.isnan().any()
@@ -409,7 +404,7 @@ def test_a_round_of_nothing_but_nan_is_not_taken_for_one_without_a_signal(
     update = RoundUpdate(policy, LossSettings(0.1, "k1_in_reward", 1.0), TokenBudget("m", 10**6))
     facts, norm = update.gradient(
         played,
-        round_advantages(played),
+        Paper().advantages(played),
         torch.optim.SGD(trained, lr=1.0),
         lambda loss: loss.backward(),
         seed=0,
@@ -441,7 +436,7 @@ def test_a_round_without_any_signal_has_a_gradient_of_zero_and_not_none(policy, 
     update = RoundUpdate(policy, LossSettings(0.0, "k1_in_reward", 1.0), TokenBudget("m", 10**6))
     optimizer = torch.optim.SGD(trained, lr=1.0)
     facts, norm = update.gradient(
-        flat, round_advantages(flat), optimizer, lambda loss: loss.backward(), seed=0
+        flat, Paper().advantages(flat), optimizer, lambda loss: loss.backward(), seed=0
     )
     assert norm == 0
     assert all(p.grad is not None and not p.grad.any() for p in trained)
@@ -449,12 +444,12 @@ def test_a_round_without_any_signal_has_a_gradient_of_zero_and_not_none(policy, 
 
 
 def test_the_sampled_logprobs_come_in_the_order_of_the_rows(played):
-    playout = played.playout
+    playout, written = played.playout, played.playout.written.rollouts
     rows = sampled_logprobs(played)
     assert len(rows) == 4 + 12
     first_answer = playout.answers.logprobs[0][playout.answers.completion_mask[0]]
     assert torch.equal(rows[4], first_answer)
-    first_query = playout.queries.logprobs[0][playout.queries.completion_mask[0]]
+    first_query = written.logprobs[0][written.completion_mask[0]]
     assert torch.equal(rows[0], first_query)
 
 
@@ -473,11 +468,11 @@ def test_adapters_that_training_goes_round_are_named_once(tiny_llama_folder, byp
     for _ in range(2):
         update.gradient(
             played,
-            round_advantages(played),
+            Paper().advantages(played),
             torch.optim.SGD(trained, lr=1.0),
             lambda loss: loss.backward(),
             seed=0,
         )
-    told = [str(w.message) for w in recwarn if "no gradient reaches" in str(w.message)]
+    told = [str(w.message) for w in recwarn if "receive no gradient" in str(w.message)]
     assert len(told) == int(bypassed)
     assert all("layers.1.mlp.up_proj and 0 more" in line for line in told)

@@ -1,117 +1,19 @@
 """What is logged of a round, against rounds worked out by hand."""
 
-import itertools
-import json
 import math
 from dataclasses import replace
-from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch
 from handmade import playout, rollouts, scored_round
 
-from lsp_lightning import round_advantages
-from lsp_lightning.functional.evaluation import pass_at_k
+from lsp_lightning import Paper
 from lsp_lightning.runtime.means import Means
 from lsp_lightning.training.gradient import UpdateStats
 from lsp_lightning.training.metrics import info_metrics, round_metrics
-from lsp_lightning.types import Role
+from lsp_lightning.types import Role, Written
 
 NAN = float("nan")
-
-# -- pass@k ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
-@pytest.mark.parametrize(("n", "k"), [(n, k) for n in range(1, 6) for k in range(1, n + 1)])
-def test_pass_at_k_is_the_share_of_k_draws_with_a_right_one_among_them(n, k, dtype):
-    solved = torch.tensor([[1] * c + [0] * (n - c) for c in range(n + 1)], dtype=dtype)
-    expected = []
-    for row in solved.tolist():
-        subsets = list(itertools.combinations(row, k))
-        expected.append(sum(any(subset) for subset in subsets) / len(subsets))
-    torch.testing.assert_close(pass_at_k(solved, k), torch.tensor(expected))
-
-
-def test_pass_at_k_does_not_depend_on_the_order_of_the_draws():
-    assert pass_at_k(torch.tensor([[0.0, 1, 0, 1]]), 2) == pass_at_k(
-        torch.tensor([[1.0, 1, 0, 0]]), 2
-    )
-
-
-@pytest.mark.parametrize("k", [0, 4])
-def test_pass_at_k_needs_as_many_draws(k):
-    with pytest.raises(ValueError, match=rf"pass@{k} needs 1 <= k <= 3 draws"):
-        pass_at_k(torch.zeros(2, 3), k)
-
-
-# -- means ----------------------------------------------------------------------------------------
-
-
-def test_a_mean_counts_every_value_once():
-    means = Means()
-    means.update({"a": 1.0, "b": torch.tensor([[1.0, 2.0], [3.0, 6.0]])})
-    means.update({"a": torch.tensor([2.0, 6.0])})
-    assert {name: mean.item() for name, mean in means.compute().items()} == {"a": 3.0, "b": 3.0}
-
-
-def test_nan_does_not_count_and_never_becomes_zero():
-    means = Means()
-    means.update({"some": torch.tensor([1.0, NAN, 3.0]), "none": torch.tensor([NAN, NAN])})
-    means.update({"some": NAN, "late": NAN})
-    means.update({"late": 5.0})
-    assert {name: mean.item() for name, mean in means.compute().items()} == {
-        "some": 2.0,
-        "late": 5.0,
-    }
-
-
-def test_means_start_anew_after_they_were_read():
-    means = Means()
-    means.update({"a": 1.0, "b": 1.0})
-    means.compute()
-    means.update({"a": 3.0})
-    assert {name: mean.item() for name, mean in means.compute().items()} == {"a": 3.0}
-    assert means.compute() == {}
-
-
-def test_names_with_dots_and_slashes_are_taken():
-    means = Means()
-    means.update({"reward/a.b": 2.0})
-    assert [mean.item() for mean in means.compute().values()] == [2.0]
-
-
-def one_of_two_processes(rank: int, folder: str) -> None:
-    """Means over two processes, of which only the first ever hears of a level."""
-    torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meet",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=20),
-    )
-    means = Means()
-    means.update({"value": float(rank)})
-    means.update(info_metrics("level", (None, None) if rank else (1, 2)))
-    means.update({"z": 10.0 + rank})
-    found = {name: mean.item() for name, mean in means.compute().items()}
-    Path(folder, f"{rank}.json").write_text(json.dumps(found))
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_a_name_that_one_process_lacks_holds_nobody_up_and_shifts_no_other_mean(tmp_path):
-    # all queries of one process malformed: it has no level to tell
-    torch.multiprocessing.spawn(one_of_two_processes, args=(str(tmp_path),), nprocs=2)
-    for rank in range(2):
-        found = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert found["value"] == pytest.approx(0.5)
-        assert found["z"] == pytest.approx(10.5)
-        assert found.get("queries/level", 1.5) == pytest.approx(1.5)
-
-
-# -- rounds ---------------------------------------------------------------------------------------
 
 
 def facts_of(played, log_ratio, entropy) -> UpdateStats:
@@ -125,7 +27,7 @@ def logged(played, log_ratio=None, entropy=None, norm=1.5, seconds=None) -> dict
     """The round's metrics as they reach the log."""
     rows = played.rewards_NG.numel() + len(played.playout.query_texts) * played.trains_challenger
     facts = facts_of(played, log_ratio or [0.0] * rows, entropy or [0.0] * rows)
-    advantages = round_advantages(played)
+    advantages = Paper().advantages(played)
     seconds = seconds or {"answers": 1.0}
     means = Means()
     means.update(round_metrics(played, advantages, facts, torch.tensor(norm), seconds))
@@ -175,8 +77,11 @@ def test_texts_are_counted():
     played = replace(
         scored_round([[1.0, 0.0]] * 3),
         playout=replace(
-            playout(queries, [["a", "b"]] * 3, valid=[True, False, True]),
-            queries=rollouts(queries, lengths=[3, 5, 1], truncated=[False, True, False]),
+            playout(queries, [["a", "b"]] * 3),
+            written=Written.all_answered(
+                rollouts(queries, lengths=[3, 5, 1], truncated=[False, True, False]),
+                [True, False, True],
+            ),
             answers=rollouts(
                 list("ababab"), lengths=[1, 2, 3, 6, 5, 1], truncated=[False] * 5 + [True]
             ),

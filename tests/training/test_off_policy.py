@@ -6,10 +6,15 @@ import pytest
 import torch
 from small_game import brief, make_policy, stir, tiny_round
 
-from lsp_lightning import round_advantages
+from lsp_lightning import Paper
 from lsp_lightning.training import off_policy as sampled
 from lsp_lightning.training.batches import pack, sampled_logprobs
-from lsp_lightning.training.gradient import LossSettings, accumulate_gradients, role_rows
+from lsp_lightning.training.gradient import (
+    LossSettings,
+    accumulate_gradients,
+    prepare_round,
+    role_rows,
+)
 from lsp_lightning.training.metrics import round_metrics
 from lsp_lightning.training.off_policy import draws_of
 
@@ -38,7 +43,8 @@ def told(played, change):
         return replace(rollouts, logprobs=changed)
 
     playout = played.playout
-    changed = replace(playout, queries=of(playout.queries), answers=of(playout.answers))
+    written = replace(playout.written, rollouts=of(playout.written.rollouts))
+    changed = replace(playout, written=written, answers=of(playout.answers))
     return replace(played, playout=changed)
 
 
@@ -55,15 +61,11 @@ def unknown(logprobs):
 def gradient(policy, played, settings=PLAIN, cap=None, budget=ALL_AT_ONCE, advantages=None):
     """The round's gradient as one vector, and its facts."""
     policy.zero_grad()
-    facts = accumulate_gradients(
-        policy,
-        played,
-        advantages or round_advantages(played),
-        lambda chosen: pack(played, policy.pad_id, budget, True, chosen),
-        settings,
-        lambda loss: loss.backward(),
-        cap,
-    )
+    batches = pack(played, policy.pad_id, budget, True)
+    given = advantages or Paper().advantages(played)
+    prepared = prepare_round(policy, played, given, batches, settings, cap)
+    batches = pack(played, policy.pad_id, budget, True, prepared.contributes_R(settings))
+    facts = accumulate_gradients(policy, prepared, batches, settings, lambda loss: loss.backward())
     return torch.cat([p.grad.flatten() for p in policy.parameters() if p.requires_grad]), facts
 
 
@@ -75,7 +77,7 @@ def rows_of(played):
     """(prompt, completion, temperature) of every row of the round, the queries first."""
     return [
         (r.prompt_ids[i][r.prompt_mask[i]], r.completion_ids[i][r.completion_mask[i]], r)
-        for r in (played.playout.queries, played.playout.answers)
+        for r in played.playout.rollouts
         for i in range(len(r))
     ]
 
@@ -88,8 +90,8 @@ def plain_logprobs(model, prompt, completion, rollouts):
 
 def plain_gradient(policy, played, settings, cap):
     """Row by row: advantages with their penalty, times each token's truncated weight."""
-    advantages = round_advantages(played)
-    given = [*advantages.challenger_N.tolist(), *advantages.solver_NG.flatten().tolist()]
+    advantages = Paper().advantages(played)
+    given = [*advantages.challenger_C.tolist(), *advantages.solver_NG.flatten().tolist()]
     rows = rows_of(played)
     own = [plain_logprobs(policy.causal_lm, *row) for row in rows]
     with policy.reference() as model:
@@ -155,7 +157,7 @@ def test_where_this_process_samples_nothing_is_computed_again(policy, played, mo
     for own, as_sampled in zip(draws.logprobs, sampled_logprobs(played), strict=True):
         assert torch.equal(own, as_sampled)
     assert draws.weights is None
-    assert draws.facts == {}
+    assert draws.stats == {}
     _, facts = gradient(policy, played)
     assert not [name for name in metrics_of(played, facts) if "importance" in name]
 
@@ -170,10 +172,10 @@ def test_the_distance_to_the_reference_is_the_trainers(policy, played):
 @pytest.mark.parametrize("kl", ["k2_loss", "k3_loss", "k1_loss"])
 def test_terms_of_the_loss_are_not_weighed(policy, played, kl):
     settings = replace(PLAIN, beta=0.3, kl=kl)
-    advantages = round_advantages(played)
+    advantages = Paper().advantages(played)
     nothing = replace(
         advantages,
-        challenger_N=torch.zeros_like(advantages.challenger_N),
+        challenger_C=torch.zeros_like(advantages.challenger_C),
         solver_NG=torch.zeros_like(advantages.solver_NG),
     )
     local, _ = gradient(policy, played, settings, advantages=nothing)
@@ -198,7 +200,7 @@ def test_dropout_is_off_for_the_trainers_own_logprobs_and_on_again_after(
 
 
 def metrics_of(played, facts):
-    return round_metrics(played, round_advantages(played), facts, torch.tensor(1.0), {"x": 1.0})
+    return round_metrics(played, Paper().advantages(played), facts, torch.tensor(1.0), {"x": 1.0})
 
 
 def test_the_distance_of_sampler_and_trainer_is_told(policy, played):
