@@ -124,6 +124,7 @@ class SelfPlayModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Raise ConfigError for what cannot work, before the model is loaded."""
         check_precision(self.trainer.precision)
+        heldout_reward(self.rewards, self.data.heldout_reward)  # raises if none has this name
         if stage == "fit":
             check_model(self, self.data)
             # a step is a round; Lightning's default would log one of 50 (0 logs nothing)
