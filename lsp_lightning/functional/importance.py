@@ -1,4 +1,4 @@
-"""Weights for tokens that another program sampled than the one that trains on them."""
+"""Importance weights, for tokens that were sampled by another program than the trainer."""
 
 import math
 
@@ -7,36 +7,36 @@ from torch import Tensor
 
 
 def truncated_importance_weights(
-    logprobs_CT: Tensor, sampled_CT: Tensor, mask_CT: Tensor, cap: float
+    logprobs_KT: Tensor, sampled_KT: Tensor, mask_KT: Tensor, cap: float
 ) -> Tensor:
-    """``min(pi(token) / mu(token), cap)`` of each token; 0 on padding. -> (K, T) fp32, detached.
+    """``min(pi(token) / mu(token), cap)`` for each token; 0 on padding. -> (K, T) fp32, detached.
 
-    ``pi`` is the policy as the trainer computes it, ``mu`` as the sampler did: the same weights,
-    other kernels and number formats (truncated importance sampling: Yao et al. 2025, "On the
-    Rollout-Training Mismatch in Modern RL Systems"). A token's term of the gradient is multiplied
-    by its weight.
+    ``pi`` is the policy as the trainer computes it, ``mu`` as the sampler computed it: the same
+    weights, but other kernels and number formats. Each token's term of the gradient is multiplied
+    by its weight (truncated importance sampling: Yao et al. 2025, "On the Rollout-Training Mismatch
+    in Modern RL Systems"). ``K`` completions of at most ``T`` tokens.
 
-    What it corrects is the draw of each token given those before it. For completions of one token
-    and ``cap`` infinite the gradient's expectation is exact; for longer ones the product over the
-    whole completion would be, whose variance grows with its length. A finite cap bounds the
-    variance and leaves a bias where ``pi / mu`` is above it.
+    The weights correct the draw of each token given the tokens before it. For completions of one
+    token and an infinite cap the expected gradient is exact. For longer ones it would take the
+    product of the weights over the completion, whose variance grows with the length. A finite cap
+    bounds the variance and leaves a bias where ``pi / mu`` exceeds it.
 
     Args:
-        logprobs_CT: the trainer's.
-        sampled_CT: the sampler's, at the same temperature; NaN where it gave none: such a token is
-            taken for the trainer's own, weight 1.
-        mask_CT: true on the completions' tokens.
+        logprobs_KT: the trainer's log-probs.
+        sampled_KT: the sampler's log-probs at the same temperature. NaN if it returned none: the
+            token then has weight 1.
+        mask_KT: true on the completions' tokens.
         cap: the largest weight, 1 or more; infinity truncates nothing.
 
     Raises:
-        ValueError: shapes differ, or a cap below 1, which would touch tokens that agree.
+        ValueError: shapes differ, or the cap is below 1.
     """
-    if not logprobs_CT.shape == sampled_CT.shape == mask_CT.shape:
-        raise ValueError("logprobs, sampled and mask must share one (K, T) shape")
+    if not logprobs_KT.shape == sampled_KT.shape == mask_KT.shape:
+        raise ValueError("logprobs, sampled and mask must have the same shape (K, T)")
     if not cap >= 1:
-        raise ValueError(f"cap is {cap}, but weights of tokens that agree are 1")
-    log_ratio_CT = logprobs_CT.detach().float() - sampled_CT.detach().float()
-    log_ratio_CT = torch.where(sampled_CT.isnan(), 0.0, log_ratio_CT)
-    # the logarithm is cut: exp of a large one would be infinite
-    weights_CT = log_ratio_CT.clamp(max=math.log(cap)).exp()
-    return torch.where(mask_CT.bool(), weights_CT, 0.0)
+        raise ValueError(f"cap is {cap}; it must be 1 or more, the weight where pi and mu agree")
+    log_ratio_KT = logprobs_KT.detach().float() - sampled_KT.detach().float()
+    log_ratio_KT = torch.where(sampled_KT.isnan(), 0.0, log_ratio_KT)
+    # clamp the logarithm: exp of a large one would be infinite
+    weights_KT = log_ratio_KT.clamp(max=math.log(cap)).exp()
+    return torch.where(mask_KT.bool(), weights_KT, 0.0)

@@ -1,18 +1,19 @@
-"""Four ways to hold the policy near its reference, told apart by the gradient they give on-policy.
+"""Four forms of the KL penalty that keeps the policy close to its reference.
 
-``d`` is the log-ratio ``log pi - log pi_ref`` of a sampled completion; ``n`` completions of one
-role, ``T`` tokens. "The sum, not the mean": a sequence's log-ratio is summed over its tokens.
+They differ in the gradient that they give on-policy. ``d = log pi - log pi_ref`` is the log-ratio
+of a sampled completion, the sum (not the mean) over its tokens. ``n`` completions of one role,
+``T`` tokens.
 
-=================  ==========================================  ================================
-form               term                                        expected gradient at ratio 1
-=================  ==========================================  ================================
-``k1_in_reward``   detached d, centred, taken off the advantage  grad KL(pi || ref)
-``k2_loss``        d^2 / 2 on the sequence                     grad KL(pi || ref)
-``k3_loss``        exp(-d) - 1 + d                             grad KL(ref || pi); heavy tails
-``k1_loss``        d, as printed in eqs. 4 and 5               zero: restrains nothing
-=================  ==========================================  ================================
+=================  =========================================  ===============================
+form               term                                       expected gradient at ratio 1
+=================  =========================================  ===============================
+``k1_in_reward``   d, centred, subtracted from the advantage  grad KL(pi || ref)
+``k2_loss``        d^2 / 2 of the sequence                    grad KL(pi || ref)
+``k3_loss``        exp(-d) - 1 + d                            grad KL(ref || pi); heavy tails
+``k1_loss``        d, as printed in eqs. 4 and 5              zero: no effect
+=================  =========================================  ===============================
 
-Sources: arXiv 2506.09477 (why the printed form has no pull), arXiv 2512.21852.
+Sources: arXiv 2506.09477 (why the printed form has no effect), arXiv 2512.21852.
 """
 
 from typing import Literal
@@ -24,21 +25,28 @@ KLForm = Literal["k1_in_reward", "k2_loss", "k3_loss", "k1_loss"]
 
 
 def sequence_log_ratio(logprobs_nT: Tensor, ref_logprobs_nT: Tensor, mask_nT: Tensor) -> Tensor:
-    """``log pi(y) - log pi_ref(y)`` of whole completions: summed over tokens. (n, T) -> (n,)."""
+    """``log pi(y) - log pi_ref(y)`` of each completion, summed over its tokens. (n, T) -> (n,).
+
+    Raises:
+        ValueError: the shapes differ.
+    """
     if not logprobs_nT.shape == ref_logprobs_nT.shape == mask_nT.shape:
         raise ValueError(
-            "logprobs, ref_logprobs and mask must share one (n, T) shape, got "
+            "logprobs, ref_logprobs and mask must have the same shape (n, T), got "
             f"{tuple(logprobs_nT.shape)}, {tuple(ref_logprobs_nT.shape)}, {tuple(mask_nT.shape)}"
         )
     return _log_ratio(logprobs_nT, ref_logprobs_nT, mask_nT).sum(dim=1)
 
 
 def k1_in_reward(log_ratio_n: Tensor) -> Tensor:
-    """What to take off each advantage (times beta): detached, centred. (n,) -> (n,).
+    """The penalty to subtract from each advantage, times beta; detached. (n,) -> (n,).
 
-    Each value minus the mean of the *others* (leave-one-out), so that the centring lowers the
-    variance and leaves the expectation of the gradient, grad KL(pi || pi_ref), untouched. Call it
-    once per role: centring both roles together would bias the Challenger.
+    Each value minus the mean of the *others* (leave-one-out). This lowers the variance and does not
+    change the expected gradient, grad KL(pi || pi_ref). Call it once per role: centring both roles
+    together would bias the Challenger.
+
+    Raises:
+        ValueError: ``log_ratio_n`` is not a vector.
     """
     if log_ratio_n.dim() != 1:
         raise ValueError(f"log_ratio_n must have shape (n,), got {tuple(log_ratio_n.shape)}")
@@ -50,7 +58,7 @@ def k1_in_reward(log_ratio_n: Tensor) -> Tensor:
 
 
 def k1_loss(logprobs_nT: Tensor, ref_logprobs_nT: Tensor, mask_nT: Tensor) -> Tensor:
-    """The term as printed (eqs. 4, 5). Its expected gradient is zero: noise, no pull. -> (n,)."""
+    """The term as printed (eqs. 4, 5). Its expected gradient is zero: noise only. -> (n,)."""
     return sequence_log_ratio(logprobs_nT, ref_logprobs_nT, mask_nT)
 
 
@@ -62,11 +70,11 @@ def k2_loss(logprobs_nT: Tensor, ref_logprobs_nT: Tensor, mask_nT: Tensor) -> Te
 def k3_loss(
     logprobs_nT: Tensor, ref_logprobs_nT: Tensor, mask_nT: Tensor, per_token: bool = True
 ) -> Tensor:
-    """``exp(-d) - 1 + d``, per token (as other trainers have it) or on the sequence. -> (n,).
+    """``exp(-d) - 1 + d``, per token (as in other trainers) or of the sequence. -> (n,).
 
-    On the sequence its gradient is that of KL(pi_ref || pi), the other direction; per token it is
-    that of KL(pi_ref || pi) of the next token, over prefixes that the policy sampled. Heavy tails:
-    ``exp(-d)`` explodes on tokens that the policy rarely samples and the reference likes.
+    Of the sequence, its gradient is that of KL(pi_ref || pi), the other direction. Per token, it is
+    that of KL(pi_ref || pi) for the next token, over prefixes that the policy sampled. Its tails
+    are heavy: ``exp(-d)`` explodes on tokens that are likely under the reference only.
     """
     d = (
         _log_ratio(logprobs_nT, ref_logprobs_nT, mask_nT)
@@ -76,10 +84,10 @@ def k3_loss(
     return (torch.exp(-d) - 1 + d).sum(dim=1)
 
 
-#: The forms that are terms of the loss; ``k1_in_reward`` enters through the advantage instead.
+#: The forms that are terms of the loss. ``k1_in_reward`` changes the advantage instead.
 LOSS_FORMS = {"k1_loss": k1_loss, "k2_loss": k2_loss, "k3_loss": k3_loss}
 
 
 def _log_ratio(logprobs_nT: Tensor, ref_logprobs_nT: Tensor, mask_nT: Tensor) -> Tensor:
-    # where, not a product: a padded place may hold inf or nan, and 0 * inf is nan
+    # where, not a product: padding may hold inf or nan, and 0 * inf is nan
     return torch.where(mask_nT.bool(), logprobs_nT - ref_logprobs_nT, 0.0)

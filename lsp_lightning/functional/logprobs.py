@@ -1,10 +1,11 @@
-"""Log-probs of given tokens, in chunks: (rows, tokens, vocabulary) is never built.
+"""Log-probs of given tokens, in chunks, so that the logits of all tokens never exist at once.
 
-``M`` places, ``m`` places of one chunk, ``H`` hidden size, ``V`` vocabulary. A chunk has so many
-places that ``logits_at_once`` logits exist at a time, forward and backward, whatever V is.
+``M`` predicted tokens, ``m`` of them in one chunk, ``H`` hidden size, ``V`` vocabulary. The size of
+a chunk follows from ``logits_at_once``, so memory does not depend on V, forward or backward.
 
-Fused kernels for this (``torch.nn.functional.linear_cross_entropy``, Liger, cut cross-entropy) take
-a plain weight matrix, give no entropy, and know no temperature of each place outside a soft-cap.
+Fused kernels (``torch.nn.functional.linear_cross_entropy``, Liger, cut cross-entropy) do not fit:
+they need a plain weight matrix, return no entropy, and have no per-token temperature after a
+soft-cap.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 Head = Callable[[Tensor], Tensor]
 
-#: 64 MB in fp32: enough places for a matrix product to pay, at any vocabulary.
+#: 64 MB in fp32: enough tokens for an efficient matrix product, with any vocabulary.
 LOGITS_AT_ONCE = 2**24
 
 
@@ -29,27 +30,31 @@ def token_logprobs(
     logits_at_once: int = LOGITS_AT_ONCE,
     entropies: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target and entropy of its distribution, in fp32.
+    """The log-prob of each target token, and the entropy of the distribution it was drawn from.
 
     Args:
         hidden_MH: final hidden states, one per predicted token.
-        head: maps (m, H) to logits (m, V), each row by itself; soft-capping, a cast to the head's
-            type and the like belong inside it.
+        head: maps (m, H) to logits (m, V), each row independently; soft-capping and a cast to the
+            head's dtype belong inside it.
         targets_M: token ids, int64.
-        temperature_M: the sampling temperature of each place; "pi" is what was sampled from.
-        logits_at_once: logits that exist at one time, at least one place's; two copies of them do,
-            more below a soft-cap.
-        entropies: whether they are wanted; they take as long as the log-probs.
+        temperature_M: sampling temperature of each token: log-probs are those of the distribution
+            that was sampled from.
+        logits_at_once: number of logits in one chunk, at least those of one token. Two copies exist
+            at a time, more with a soft-cap.
+        entropies: whether to compute entropies, which takes as long as the log-probs.
 
     Returns:
-        logprobs (M,), differentiable once, and entropies (M,) in nats, detached; 0 where they are
-        not wanted. fp64 if the logits are.
+        logprobs (M,), differentiable once, and entropies (M,) in nats, detached (0 if they are not
+        computed). fp32, or fp64 if the logits are.
+
+    Raises:
+        ValueError: shapes do not match.
     """
     _check_shapes(hidden_MH, targets_M, temperature_M)
     if targets_M.numel() == 0:
         empty = hidden_MH.sum(dim=1, dtype=torch.float32)
         return empty, empty.detach()
-    # one place tells what a head is like that may be any function: how wide, and whether it learns
+    # the head may be any function: one token shows its width and whether it has trained weights
     first_1V = head(hidden_MH[:1].detach())
     rows = max(1, logits_at_once // first_1V.shape[1])
     if torch.is_grad_enabled() and hidden_MH.requires_grad and not first_1V.requires_grad:
@@ -62,7 +67,7 @@ def token_logprobs(
     parts = []
     for chunk in _chunks(rows, hidden_MH, targets_M, temperature_M):
         if torch.is_grad_enabled():
-            # the state of randomness is kept: a head that learns may have dropout (an adapter's)
+            # checkpoint restores the random state: a trained head may have an adapter with dropout
             parts.append(checkpoint(of_chunk, *chunk, use_reentrant=False))
         else:
             parts.append(of_chunk(*chunk))
@@ -92,14 +97,14 @@ def _of_logits(
 
 
 class _SampledLogprobs(torch.autograd.Function):
-    """``log softmax(logits / temperature)[target]`` with one copy of the logits at a time."""
+    """``log softmax(logits / temperature)[target]``, with only one copy of the logits."""
 
     @staticmethod
     def forward(
         ctx: Any, logits_mV: Tensor, targets_m: Tensor, temperature_m: Tensor, entropies: bool
     ) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies. (m,) each."""
-        # the quotient has the wider type, fp32 at least; from here on all is in place
+        # the quotient has at least fp32; all operations on it are in place
         p_mV = logits_mV / temperature_m.unsqueeze(1)
         highest_m1 = p_mV.amax(dim=1, keepdim=True)
         p_mV.sub_(highest_m1)
@@ -107,7 +112,7 @@ class _SampledLogprobs(torch.autograd.Function):
         sum_m1 = p_mV.exp_().sum(dim=1, keepdim=True)
         log_sum_m1 = sum_m1.log()
         if entropies:
-            # entr, and not p * log p: a token that is impossible adds 0
+            # entr, not p * log p: a token with probability 0 adds 0
             entropies_m = torch.special.entr(p_mV.div_(sum_m1), out=p_mV).sum(dim=1)
         else:
             entropies_m = torch.zeros_like(chosen_m)
@@ -118,7 +123,7 @@ class _SampledLogprobs(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_m: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
-        """``(1[j = target] - p_j) / temperature``, weighted."""
+        """``(1[j = target] - p_j) / temperature``, times the incoming gradient."""
         logits_mV, targets_m, temperature_m, log_sum_m1 = ctx.saved_tensors
         grad_m1 = (grad_m / temperature_m).unsqueeze(1)
         p_mV = (logits_mV / temperature_m.unsqueeze(1)).sub_(log_sum_m1).exp_()
@@ -127,10 +132,10 @@ class _SampledLogprobs(torch.autograd.Function):
 
 
 class _FrozenHead(torch.autograd.Function):
-    """The chunks through a head that learns nothing: two matrix products a chunk instead of three.
+    """All chunks through a frozen head, with two matrix products a chunk instead of three.
 
-    A place's log-prob depends on its own hidden state alone, so its gradient (H,) is known while
-    its logits are there, and is only weighted later: no logits are computed again.
+    A token's log-prob depends on one hidden state only. Its gradient (H,) is therefore computed in
+    the forward pass, while the logits exist, and multiplied by the incoming gradient later.
     """
 
     @staticmethod
@@ -162,7 +167,7 @@ class _FrozenHead(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_M: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        """Each place's gradient, weighted."""
+        """The gradient of each token's log-prob, times the incoming gradient."""
         (gradient_MH,) = ctx.saved_tensors
         weighted_MH = gradient_MH * grad_M.unsqueeze(1)
         return weighted_MH.to(gradient_MH.dtype), None, None, None, None, None
