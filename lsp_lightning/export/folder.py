@@ -16,7 +16,7 @@ from lsp_lightning.models.loading import load_model
 from lsp_lightning.models.policy import Policy
 from lsp_lightning.models.quantization import full_weight
 from lsp_lightning.paths import resolve
-from lsp_lightning.text.chat import PLAIN_TEMPLATE, TODAY
+from lsp_lightning.text.chat import FIXED_DATE, PLAIN_TEMPLATE
 
 Form = Literal["adapter", "merged"]
 
@@ -98,7 +98,7 @@ def _computing(policy: Policy) -> dict[str, Any]:
     return {
         "compute_type": str(policy.dtype).removeprefix("torch."),
         "stop_ids": sorted(policy.codec.stop_ids),
-        "date": str(TODAY.date()) if "strftime_now" in template else None,
+        "date": str(FIXED_DATE.date()) if "strftime_now" in template else None,
     }
 
 

@@ -20,14 +20,14 @@ PLAIN_TEMPLATE = (
 
 #: The date for templates that ask for today's, the default in Llama 3's template. With the real
 #: date, a run with the same seed would differ from day to day.
-TODAY = datetime(2024, 7, 26)
+FIXED_DATE = datetime(2024, 7, 26)
 
 # A macro, because a function cannot be passed to a template as an argument. Jinja removes the line
 # break after the macro, so that the template's first line still starts a line.
 _DIRECTIVES = ("-d", "-m", *"aAbBdHIjmMpSuUwWyY")
-_PINNED_TODAY = (
+_FIXED_STRFTIME = (
     "{%- macro strftime_now(format) -%}{{ format"
-    + "".join(f" | replace('%{d}', '{TODAY.strftime('%' + d)}')" for d in _DIRECTIVES)
+    + "".join(f" | replace('%{d}', '{FIXED_DATE.strftime('%' + d)}')" for d in _DIRECTIVES)
     + " }}{%- endmacro %}\n"
 )
 
@@ -37,11 +37,11 @@ _SENTINEL = "\ue000{}\ue001"
 _UNKNOWN = "\ue0ff\U00013000"
 
 
-def pinned(chat_template: str) -> str:
-    """The chat template with ``strftime_now`` fixed to :data:`TODAY`."""
+def with_fixed_date(chat_template: str) -> str:
+    """The chat template with ``strftime_now`` fixed to :data:`FIXED_DATE`."""
     if "strftime_now" not in chat_template:
         return chat_template
-    return _PINNED_TODAY + chat_template
+    return _FIXED_STRFTIME + chat_template
 
 
 def fill(template: str, slots: Mapping[str, str]) -> str:
@@ -99,7 +99,7 @@ class ChatCodec:
     Args:
         tokenizer: any Hugging Face tokenizer. Without a chat template, :data:`PLAIN_TEMPLATE`.
         template_kwargs: fixed arguments of the chat template (``date_string``,
-            ``enable_thinking: false``). Templates that ask for today's date get :data:`TODAY`.
+            ``enable_thinking: false``). Templates that ask for today's date get :data:`FIXED_DATE`.
         stop_ids: ids of the tokens that end a completion.
     """
 
@@ -109,7 +109,7 @@ class ChatCodec:
         self.tokenizer = tokenizer
         self.stop_ids = tuple(stop_ids)
         self._kwargs = dict(template_kwargs)
-        self._chat_template = pinned(
+        self._chat_template = with_fixed_date(
             tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN_TEMPLATE
         )
         special = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)

@@ -1,4 +1,4 @@
-"""One pool of maths workers for all tests: they take a second to come up."""
+"""One maths worker for all tests, because it takes a second to start."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from lsp_lightning.checks.maths import MathChecker
 
 @pytest.fixture(scope="session")
 def checker():
-    """A checker with one worker and five seconds for a comparison."""
+    """A checker with one worker and a time limit of five seconds."""
     checker = MathChecker(processes=1, seconds=5.0)
     yield checker
     checker.close()

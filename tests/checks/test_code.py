@@ -1,4 +1,4 @@
-"""Code in answers, tests as data and plain values: what is found, refused, equal, and how fast."""
+"""Code blocks, tests read from a file, and plain values: results, errors and speed."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from lsp_lightning.checks.code import Case, FunctionTests, code_block, read_tests, same_value
 from lsp_lightning.sandbox import Program
 
-#: What it is, text, its last block.
+#: Name of the case, text, its last block (None: the whole text).
 BLOCKS = [
     ("no block", " x = 1\n", "x = 1"),
     ("nothing", "", ""),
@@ -36,7 +36,7 @@ BLOCKS = [
     ("other inline code before a fence", "Call `f` so: ```py\nx\n```", "x"),
     ("after prose", "Here: ```python\nx = 1\n```\nDone.", "x = 1"),
     ("after prose, without a language", "Here: ```\nx = 1\n```\nDone.", "x = 1"),
-    ("a fence that prose is about", "End it with ``` on its own line.", None),
+    ("a fence mentioned in prose", "End it with ``` on its own line.", None),
     ("a fence in quotes", 'The fence "```" ends it.', None),
     ("tildes after prose", "Here: ~~~", None),
     ("a list item's", "1. Do:\n\n   ```py\n   if x:\n       y\n   ```\n2. Go", "if x:\n    y"),
@@ -64,7 +64,7 @@ DOCSTRING = "x\n    ```\n    y\n    ```"
 
 
 @pytest.mark.parametrize(("text", "block"), [row[1:] for row in BLOCKS], ids=[r[0] for r in BLOCKS])
-def test_the_last_block(text, block):
+def test_code_block_returns_the_last_block(text, block):
     if block is None:
         block = DOCSTRING if "    y" in text else text
     assert code_block(text) == block
@@ -88,7 +88,7 @@ F = "def f(n):\n    return n"
         "f = g = abs",
     ],
 )
-def test_the_last_block_that_defines_the_function(definition):
+def test_code_block_prefers_the_last_block_that_defines_the_function(definition):
     usage = "Example:\n```python\nprint(f(1))\n```\nOutput:\n```\n1\n```\n"
     text = f"```python\n{definition}\n```\n{usage}"
     assert code_block(text, defines="f") == definition
@@ -113,7 +113,7 @@ def test_the_last_block_that_defines_the_function(definition):
         "for f in x: pass",
     ],
 )
-def test_what_defines_nothing(other):
+def test_a_mere_mention_of_the_name_defines_nothing(other):
     text = f"```\n{F}\n```\n```\n{other}\n```"
     assert code_block(text, defines="f") == F
     assert code_block(f"```\n{other}\n```\n```\nlast\n```", defines="f") == "last"
@@ -164,16 +164,16 @@ M = 1_000_000
     ids=range(28),
 )
 @pytest.mark.parametrize("defines", [None, "f"])
-def test_a_hostile_megabyte_takes_no_time(text, defines):
+def test_a_hostile_text_of_a_megabyte_is_read_fast(text, defines):
     seconds = []
-    for _ in range(3):  # the least of them: a busy machine slows one
+    for _ in range(3):  # the fastest counts: a busy machine may slow some
         start = time.process_time()
         code_block(text, defines)
         seconds.append(time.process_time() - start)
     assert min(seconds) < 0.5
 
 
-def test_both_forms_of_tests():
+def test_both_forms_of_tests_are_read():
     cases = (Case((-1, (2, (3, "a"))), [1.5, None]), Case(({"k": [True]}, -0.5), -7))
     asserts = [
         "assert f(-1, (2, (3, 'a'))) == [1.5, None]",
@@ -195,15 +195,15 @@ def test_both_forms_of_tests():
         ({"tests": "assert f(1) == 2"}, "is not of the form"),
         ({"tests": []}, "has no tests"),
         ({"tests": ["assert f(1) == 2", "assert g(1) == 2"]}, "tests several functions"),
-        ({"tests": [{"args": [], "output": 1}]}, "names no function"),
-        ({"function": "f g", "tests": [{"args": [], "output": 1}]}, "names no function"),
-        ({"function": "def", "tests": [{"args": [], "output": 1}]}, "names no function"),
+        ({"tests": [{"args": [], "output": 1}]}, "does not name the function"),
+        ({"function": "f g", "tests": [{"args": [], "output": 1}]}, "does not name the function"),
+        ({"function": "def", "tests": [{"args": [], "output": 1}]}, "does not name the function"),
         ({"function": "f", "tests": [{"args": 1, "output": 1}]}, "a test that is not of the form"),
         ({"function": "f", "tests": [{"args": []}]}, "a test that is not of the form"),
         ({"function": "f", "tests": ["assert f(1) == 2", {}]}, "a test that is not of the form"),
     ],
 )
-def test_other_references_are_refused(solution, message):
+def test_solutions_of_another_form_are_refused(solution, message):
     with pytest.raises(ValueError, match=message):
         read_tests(solution)
 
@@ -251,7 +251,7 @@ def test_other_asserts_are_refused(test):
         ("0x1" + "0" * 4_000, "bits"),
     ],
 )
-def test_values_that_no_sandbox_carries_are_refused(value, reason):
+def test_values_that_are_not_plain_are_refused(value, reason):
     for test in (f"assert f({value}) == 1", f"assert f(1) == {value}"):
         with pytest.raises(ValueError, match="has a test whose values are not plain") as caught:
             read_tests({"tests": ["assert f(0) == 0", test]})
@@ -259,7 +259,7 @@ def test_values_that_no_sandbox_carries_are_refused(value, reason):
         assert str(caught.value).endswith(f"): {test[:60]!r}")
 
 
-def test_the_refusal_says_what_and_where():
+def test_the_error_names_the_test_and_the_reason():
     with pytest.raises(ValueError, match="plain") as caught:
         read_tests({"tests": ["assert f({1: 2}) == 1"]})
     assert str(caught.value) == (
@@ -270,7 +270,7 @@ def test_the_refusal_says_what_and_where():
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", '{"a": [NaN]}'])
 @pytest.mark.parametrize("form", ['{"args": [%s], "output": 1}', '{"args": [], "output": %s}'])
-def test_json_that_is_not_finite_is_refused(value, form):
+def test_numbers_that_are_not_finite_are_refused(value, form):
     test = json.loads(form % value)
     with pytest.raises(ValueError, match=r"not plain \(a number that is not finite\): number 2"):
         read_tests({"function": "f", "tests": [{"args": [], "output": 0}, test]})
@@ -292,14 +292,14 @@ def accepted(solution: object) -> bool:
     return True
 
 
-def test_what_is_accepted_can_be_run():
+def test_every_accepted_test_can_be_run():
     rows = [{"function": "f", "tests": [{"args": [deep(n)], "output": 1}]} for n in range(90, 110)]
     verdicts = [accepted(row) for row in rows]
     assert verdicts == sorted(verdicts, reverse=True)
     assert set(verdicts) == {True, False}
     large = {"args": ["x" * (9 * 2**20)], "output": 1}
     assert accepted({"function": "f", "tests": [large]})
-    with pytest.raises(ValueError, match="arguments, all together, are larger than"):
+    with pytest.raises(ValueError, match="arguments that are together larger than"):
         read_tests({"function": "f", "tests": [large, large]})
 
 
@@ -360,7 +360,7 @@ HUGE = 10**400
         (deep(100), deep(100)),
     ],
 )
-def test_values_that_are_the_same(got, expected):
+def test_equal_values(got, expected):
     assert same_value(got, expected)
     assert same_value(expected, got)
 
@@ -414,17 +414,17 @@ def test_values_that_are_the_same(got, expected):
     ],
     ids=range(43),
 )
-def test_values_that_are_not_the_same(got, expected):
+def test_unequal_values(got, expected):
     assert not same_value(got, expected)
     assert not same_value(expected, got)
 
 
-def test_a_number_that_is_the_same_object_is_still_none():
+def test_nan_is_unequal_to_itself_even_as_the_same_object():
     rows = [nan]
     assert not same_value(rows, rows)
 
 
-def test_importing_it_needs_no_torch():
+def test_importing_checks_code_loads_no_torch():
     code = (
         "import sys, lsp_lightning.checks.code\nassert not {'torch', 'lightning'} & {*sys.modules}"
     )

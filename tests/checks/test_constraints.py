@@ -1,4 +1,4 @@
-"""Constraints: what each kind asks, which blocks are none, and hostile answers."""
+"""Constraints: every kind, invalid blocks, and hostile answers and queries."""
 
 import time
 
@@ -25,7 +25,7 @@ def read(line: str) -> Constraint:
     return constraint
 
 
-#: Kind, a line that asks for it, answers that keep it, answers that do not.
+#: Kind, a line that asks for it, answers that satisfy it, answers that do not.
 CASES = [
     (
         "words",
@@ -131,20 +131,20 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "line", "keep", "fail"), CASES)
-def test_what_each_kind_asks(kind, line, keep, fail):
+def test_every_kind_accepts_and_refuses(kind, line, keep, fail):
     constraint = read(line)
     assert constraint.kind == kind
     assert [answer for answer in keep if not constraint.holds(answer)] == []
     assert [answer for answer in fail if constraint.holds(answer)] == []
 
 
-def test_every_kind_is_shown_and_there_are_many():
+def test_every_kind_has_an_example():
     assert {case[0] for case in CASES} == {*KINDS}
     assert len(KINDS) == len({*KINDS}) >= 25
 
 
 @pytest.mark.parametrize("line", dict.fromkeys(case[1] for case in CASES))
-def test_a_blank_answer_and_a_book_keep_nothing(line):
+def test_a_blank_or_huge_answer_satisfies_no_constraint(line):
     constraint = read(line)
     for answer in ["", " \r\n\t", "\u2003", "a b " * 100_000]:
         assert not constraint.holds(answer)
@@ -174,12 +174,12 @@ def test_bounds_are_inclusive(unit, bound):
         "more than 2 words",
     ],
 )
-def test_variants_mean_the_same(line):
+def test_other_wordings_give_the_same_constraint(line):
     constraint = read(line)
     assert (constraint.kind, constraint.low, constraint.high) == ("words", 3, float("inf"))
 
 
-def test_a_block_is_read_whatever_its_dress():
+def test_a_block_may_be_formatted_in_many_ways():
     query = (
         "Constraints: none\r\nGo.\r\n\r\n**CONSTRAINTS:**\r\n* no commas\r\n\r\n\u2022 3 words\r\n"
     )
@@ -207,7 +207,7 @@ def test_a_block_is_read_whatever_its_dress():
         "Write.\n" + "Constraints:\n" * 1000,
     ],
 )
-def test_no_block(query):
+def test_queries_without_a_valid_block(query):
     assert parse_constraints(query) is None
 
 
@@ -241,7 +241,7 @@ def test_no_block(query):
         "no commas; no digits",
     ],
 )
-def test_lines_that_are_unknown_or_say_nothing(line):
+def test_lines_that_are_unknown_or_restrict_nothing(line):
     assert parse(line) is None
 
 
@@ -283,7 +283,7 @@ def test_lines_that_are_unknown_or_say_nothing(line):
         ("no digits", "at least 1 numbered item"),
     ],
 )
-def test_visible_contradictions_and_repetitions(lines):
+def test_visible_contradictions_and_repetitions_are_refused(lines):
     assert parse(*lines) is None
     assert parse(*reversed(lines)) is None
     assert parse(lines[0]) is not None
@@ -344,7 +344,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("line", dict.fromkeys(case[1] for case in CASES))
-def test_hostile_answers_take_no_time(line):
+def test_hostile_answers_are_checked_fast(line):
     constraint = read(line)
     for answer in HOSTILE:
         start = time.process_time()
@@ -352,7 +352,7 @@ def test_hostile_answers_take_no_time(line):
         assert time.process_time() - start < 0.2, answer[:20]
 
 
-def test_hostile_queries_take_no_time():
+def test_hostile_queries_are_parsed_fast():
     for answer in HOSTILE:
         for query in (answer, f"Go.\nConstraints:\n- {answer}", f"Go.\nConstraints:\n{answer}"):
             start = time.process_time()
@@ -360,7 +360,7 @@ def test_hostile_queries_take_no_time():
             assert time.process_time() - start < 0.2, answer[:20]
 
 
-def test_the_template_shows_the_grammar_but_is_no_query():
+def test_the_template_shows_the_grammar_and_is_itself_invalid():
     assert len(CONSTRAINT_TEMPLATE) <= 2500
     assert "\nConstraints:\n- " in CONSTRAINT_TEMPLATE
     assert parse_constraints(CONSTRAINT_TEMPLATE) is None
@@ -368,7 +368,7 @@ def test_the_template_shows_the_grammar_but_is_no_query():
         assert shown in CONSTRAINT_TEMPLATE
 
 
-def test_constraints_are_values():
+def test_equal_lines_give_equal_constraints():
     constraint = read("at most 5 words")
     assert constraint == Constraint("words", (), 0, 5, "at most 5 words")
     assert hash(constraint) == hash(read("at most 5 words"))

@@ -1,4 +1,4 @@
-"""Mathematics: which answers are right, which are equal, and what hostile texts cannot do."""
+"""Maths answers: which are right, which are equal, and hostile ones that do no harm."""
 
 import copy
 import os
@@ -13,15 +13,11 @@ from math import isnan
 import pytest
 
 from benchmarks.maths_answers import answers
-from lsp_lightning.checks.maths import (
-    MathChecker,
-    final_answer,
-    gold_answer,
-    last_box,
-)
+from lsp_lightning.checks.final_answers import boxed_solution, final_answer, last_box
+from lsp_lightning.checks.maths import MathChecker
 
 TOWER = r"\boxed{9^{9^{9^{9}}}}"
-#: They look harmless and are not.
+#: They look harmless, but sympy hangs.
 SLOW = (r"\boxed{\binom{99999999}{44444444}}", r"\boxed{\Gamma(99999999)}")
 
 
@@ -31,14 +27,27 @@ def grade(checker: MathChecker, gold: str, *texts: str) -> list[float]:
 
 
 def known(scores: list[float]) -> list[float | None]:
-    """NaN as None, which equals itself."""
+    """The scores with None for NaN, because NaN is unequal to itself."""
     return [None if isnan(score) else score for score in scores]
 
 
-def test_importing_it_needs_neither_torch_nor_math_verify():
+def test_importing_checks_loads_neither_torch_nor_math_verify():
     code = (
         "import sys, lsp_lightning.checks.maths, lsp_lightning.checks.constraints\n"
         "assert not {'torch', 'lightning', 'math_verify', 'sympy'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_worker_never_loads_torch():
+    """Torch would add seconds to the start of every worker, and hundreds of MB to its memory."""
+    code = (
+        "import sys\nfrom lsp_lightning.checks.maths_worker import handle\n"
+        r"answers = [r'\boxed{\frac{1}{2}}', r'\boxed{0.5}']"
+        "\n"
+        "assert handle(['form', answers[0]]).startswith('value ')\n"
+        "assert handle(['right', *answers]) is handle(['same', *answers]) is True\n"
+        "assert not {'torch', 'lightning', 'transformers'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -51,33 +60,33 @@ def test_importing_it_needs_neither_torch_nor_math_verify():
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
         (r"\boxed {3} and \fbox{4}", "4"),
         (r"\boxed{\boxed{5}}", "5"),  # the one that opens last
-        (r"\boxed{6} \boxed{7", "6"),  # the last that is complete
+        (r"\boxed{6} \boxed{7", "6"),  # the last complete one
         (r"} { } \boxed{8} {", "8"),
         (r"\boxed{left \} open", None),
         ("42", None),
         ("", None),
     ],
 )
-def test_the_last_complete_box(text, box):
+def test_last_box_returns_the_last_complete_box(text, box):
     assert last_box(text) == box
 
 
-def test_the_part_of_a_text_that_is_judged():
+def test_the_part_of_a_text_that_math_verify_reads():
     assert final_answer(r"so \boxed{ $42$ }!") == r"\boxed{42}"
     assert final_answer("the answer is 42\n") == "the answer is 42"
-    assert final_answer(r"42 or \boxed{}") == ""  # an empty box is no answer, whatever stands by
+    assert final_answer(r"42 or \boxed{}") == ""  # an empty box is no answer
     assert final_answer(r"\boxed{" + "1+" * 1000 + "1}") == ""
     assert final_answer(r"\boxed{1}" + " " * 30_000 + "2") == "2"
     assert final_answer("7 " * 3000) == ("7 " * 1000).strip()
-    assert gold_answer("$x=3$") == r"\boxed{x=3}"
-    assert gold_answer(r"hence \boxed{3}") == r"\boxed{3}"
-    assert gold_answer(" ") == ""
+    assert boxed_solution("$x=3$") == r"\boxed{x=3}"
+    assert boxed_solution(r"hence \boxed{3}") == r"\boxed{3}"
+    assert boxed_solution(" ") == ""
 
 
 @pytest.mark.parametrize(
     "text", [r"\boxed{" * 200_000, "{" * 10**6, "}" * 10**6, r"\boxed{1}" * 10**5]
 )
-def test_finding_the_answer_takes_linear_time(text):
+def test_finding_the_final_answer_takes_linear_time(text):
     start = time.perf_counter()
     final_answer(text)
     last_box(text[:20_000])
@@ -108,7 +117,7 @@ def test_right_and_wrong(checker, gold, right, wrong):
     assert grade(checker, gold, *right, *wrong) == [1.0] * len(right) + [0.0] * len(wrong)
 
 
-def test_exactly_one_answer_is_judged_the_last(checker):
+def test_only_the_last_answer_counts(checker):
     texts = [
         r"\boxed{2} \boxed{1}",
         r"\boxed{1} \boxed{2}",
@@ -123,16 +132,16 @@ def test_exactly_one_answer_is_judged_the_last(checker):
     assert grade(checker, "2", *texts) == [0, 1, 0, 0, 0, 0, 0, 0, 0]
 
 
-def test_no_answer_is_wrong(checker):
+def test_a_text_without_an_answer_is_wrong(checker):
     assert grade(checker, "2", "", "   ", "I do not know.", r"\boxed{}", "\0") == [0.0] * 5
 
 
 @pytest.mark.parametrize("gold", ["", " ", r"\frac{", r"\frac{0}{0}", "1+" * 600, "\0\ud800"])
-def test_a_gold_that_is_no_mathematics_decides_nothing(checker, gold):
+def test_with_an_unreadable_solution_all_texts_are_undecided(checker, gold):
     assert known(grade(checker, gold, "1", "", gold)) == [None] * 3
 
 
-def test_rows_and_duplicates_keep_their_order(checker):
+def test_scores_keep_the_order_of_texts_with_duplicates(checker):
     pairs = [("1", ["1", "2", "1"]), ("2", []), ("2", ["1", "2", ""]), ("1", ["1"])]
     assert checker.grade(pairs) == [[1, 0, 1], [], [0, 1, 0], [1]]
     assert checker.grade([]) == []
@@ -144,7 +153,7 @@ def test_rows_and_duplicates_keep_their_order(checker):
         (["1/2", "0.5", r"$\frac12$", "", "3", r"\boxed{x=3}"], [0, 0, 0, -1, 1, 1]),
         (["no idea", r"\boxed{}"], [-1, -1]),
         (["50%", "50", "0.5"], [0, 0, 1]),
-        (["0.5", "50%", "50"], [0, 0, 1]),  # 50 never meets 0.5
+        (["0.5", "50%", "50"], [0, 0, 1]),  # 50 and 0.5 never share a class
         ([r"\boxed{\frac{}", r"\boxed{\frac{0}{0}}", r"\boxed{\frac{0}{0}}"], [0, 1, 1]),
         (["7", "8", "7", "9", "8"], [0, 1, 0, 2, 1]),
         ([r"\boxed{(1,2)}", r"\boxed{1,2}", r"\boxed{2,1}", r"\boxed{(2,1)}"], [0, 0, 0, 1]),
@@ -155,14 +164,14 @@ def test_classes_number_equal_answers(checker, group, numbers):
     assert checker.classes([group, group[:1]]) == [numbers, numbers[:1]]
 
 
-def test_classes_do_not_depend_on_the_order_of_two(checker):
+def test_classes_of_two_texts_do_not_depend_on_their_order(checker):
     texts = ["1/2", r"\boxed{0.5}", "3", "x=3", "50%", r"\boxed{\{1,2\}}", r"\boxed{2,1}", "2"]
     pairs = [[a, b] for a in texts for b in texts]
     turned = [[b, a] for a, b in pairs]
     assert checker.classes(pairs) == checker.classes(turned)
 
 
-def test_hostile_answers_are_undecided_and_their_neighbours_are_not():
+def test_answers_that_hang_are_undecided_and_do_not_affect_others():
     checker = MathChecker(processes=2, seconds=1.0)
     checker.grade([("1", ["2"])])
     start = time.monotonic()
@@ -193,14 +202,14 @@ def test_hostile_answers_are_undecided_and_their_neighbours_are_not():
         "__import__('os').system('exit')",
     ],
 )
-def test_odd_texts_are_just_wrong(checker, text):
+def test_odd_texts_are_wrong(checker, text):
     assert grade(checker, "41", text, "41") == [0.0, 1.0]
     ((number, other),) = checker.classes([[text, "41"]])
     assert number in (-1, 0)
     assert other == number + 1
 
 
-def test_it_works_in_other_threads_and_in_several_at_once(checker):
+def test_several_threads_can_share_a_checker(checker):
     rows = {}
 
     def work(i: int) -> None:
@@ -222,14 +231,14 @@ def test_a_killed_worker_is_replaced(checker):
     assert grade(checker, "1", "1.0", "2") == [1.0, 0.0]
 
 
-def test_copies_and_pickles(checker):
+def test_copies_and_pickles_hold_the_settings(checker):
     for twin in (copy.deepcopy(checker), pickle.loads(pickle.dumps(checker))):
         assert twin.seconds == checker.seconds
         assert twin._workers.processes == 1
 
 
 def test_generated_answers_never_raise(checker):
-    # the first of 10,000 that were judged once, with monsters: 4325 right, 5656 wrong, 19 undecided
+    # the first of 10,000 that were graded once, with exploding ones: 4325 right, 19 undecided
     pairs = answers(300, seed=0, monsters=0)
     assert pairs == answers(300, seed=0, monsters=0)
     scores = [row[0] for row in checker.grade([(gold, [text]) for gold, text in pairs])]

@@ -1,10 +1,11 @@
-"""Mathematics: answers that count as none, as they hang sympy or do not commit themselves."""
+"""Maths answers that count as none: they would hang sympy, or offer several candidates."""
 
 import time
 
 import pytest
 
-from lsp_lightning.checks.maths import MathChecker, explodes, hedges
+from lsp_lightning.checks.final_answers import explodes, hedges
+from lsp_lightning.checks.maths import MathChecker
 
 
 def grade(checker: MathChecker, gold: str, *texts: str) -> list[float]:
@@ -57,23 +58,23 @@ HARMLESS = [
 
 
 @pytest.mark.parametrize("content", EXPLOSIVE)
-def test_answers_that_would_keep_sympy_busy(content):
+def test_explodes_finds_answers_that_would_keep_sympy_busy(content):
     assert explodes(rf"\boxed{{{content}}}")
     assert explodes(f"The answer is below.\n$${content}$$\nI hope.")
 
 
 @pytest.mark.parametrize("content", HARMLESS)
-def test_answers_that_sympy_can_take(content):
+def test_explodes_accepts_ordinary_answers(content):
     assert not explodes(rf"\boxed{{{content}}}")
     assert not explodes(f"Beware of 9^{{9^9}}!\nThe answer is ${content}$.\nI hope.")
 
 
-def test_an_exclamation_mark_is_no_factorial():
+def test_an_exclamation_mark_after_a_word_is_no_factorial():
     assert not explodes("The answer is 1234!!")
     assert explodes("The answer is $1234!$")
 
 
-def test_a_gold_that_explodes_is_asked_for(checker):
+def test_answers_may_explode_if_the_solution_does(checker):
     gold = "2^{3^2}"
     assert grade(checker, gold, rf"\boxed{{{gold}}}", r"\boxed{2^{(3^{2})}}", "512", "5") == [
         1.0,
@@ -85,7 +86,7 @@ def test_a_gold_that_explodes_is_asked_for(checker):
     assert checker.classes([[rf"\boxed{{{gold}}}", "512"]]) == [[-1, 0]]
 
 
-def test_a_round_of_monsters_takes_no_time():
+def test_a_round_of_exploding_answers_is_graded_fast():
     checker = MathChecker()
     checker.grade([("1", ["2"])])
     monsters = [rf"\boxed{{{i}+{EXPLOSIVE[i % len(EXPLOSIVE)]}}}" for i in range(64)]
@@ -110,7 +111,7 @@ def test_a_round_of_monsters_takes_no_time():
         "=1" * 490,
     ],
 )
-def test_refusing_takes_linear_time(text):
+def test_explodes_and_hedges_take_linear_time(text):
     start = time.perf_counter()
     for answer in (text, rf"\boxed{{{text}}}", "answer " * 280, "1 or " * 390):
         explodes(answer)
@@ -140,7 +141,7 @@ HEDGED = [
 ]
 
 
-def test_answers_that_do_not_commit_themselves(checker):
+def test_answers_that_offer_several_candidates_are_refused(checker):
     assert [text for text in HEDGED if not hedges(text)] == []
     either = [r"\boxed{3 or 4}", r"\boxed{4 \text{ or } 3}", "the answer is $3$ or $4$"]
     assert grade(checker, "3", *HEDGED, *either) == [0.0] * (len(HEDGED) + 3)
@@ -167,11 +168,11 @@ def test_answers_that_do_not_commit_themselves(checker):
         (r"50\%", r"\boxed{50\%}"),
     ],
 )
-def test_answers_that_only_look_like_hedging(checker, gold, text):
+def test_answers_that_only_look_like_several_candidates_are_accepted(checker, gold, text):
     assert grade(checker, gold, text) == [1.0]
 
 
-def test_bars_and_arrows_that_part_no_answers():
+def test_bars_and_arrows_that_do_not_separate_answers():
     sets = [r"\{x | x > 3\}", r"\{x \mid x > 3\}"]
     for content in ["P(A|B) = 0.5", *sets, r"\|x\|", r"\lim_{x \to 0} f(x) = 3"]:
         assert not hedges(rf"\boxed{{{content}}}")

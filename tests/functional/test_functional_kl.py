@@ -1,6 +1,6 @@
-"""What each KL form pulls towards: its expected gradient, by enumeration, beside the exact one.
+"""The expected gradient of each KL form, by enumeration, compared with the exact gradient.
 
-"Expected" means over completions that the policy samples, at ratio 1. Nothing is sampled here:
+"Expected" is over the completions that the policy samples, at ratio 1. Nothing is sampled here:
 every completion of a tiny tabular policy is weighted by its probability.
 """
 
@@ -27,8 +27,10 @@ def expected_term_gradient(policy: Tabular, form, **kwargs) -> torch.Tensor:
 
 
 def expected_reward_gradient(policy: Tabular, n: int) -> torch.Tensor:
-    """Expected gradient of the loss with ``k1_in_reward`` off the advantage, beta 1, over all
-    batches of n independent completions."""
+    """Expected gradient of the loss with ``k1_in_reward`` in the advantage and beta 1.
+
+    The expectation is over all batches of n independent completions.
+    """
     logprobs, ref, probs = policy.logprobs(), policy.ref_logprobs(), policy.probs()
     expected_loss = torch.zeros((), dtype=torch.float64)
     for batch in itertools.product(range(len(COMPLETIONS)), repeat=n):
@@ -55,8 +57,8 @@ def test_k1_in_reward_has_the_gradient_of_kl_from_policy_to_reference(policy, n)
     torch.testing.assert_close(gradient, policy.gradient(policy.kl()))
 
 
-def test_k1_in_reward_centred_with_the_own_sample_inside_would_be_too_weak(policy):
-    # plain centring is (n - 1) / n of leave-one-out, for every batch: with n = 2 one half
+def test_k1_in_reward_is_twice_plain_centring_for_two_samples(policy):
+    # plain centring gives (n - 1) / n of leave-one-out: one half with n = 2
     d = torch.tensor([0.3, 1.1])
     torch.testing.assert_close(0.5 * F.k1_in_reward(d), d - d.mean())
 
@@ -91,20 +93,20 @@ def test_k3_per_token_has_the_gradient_of_the_other_direction_at_each_sampled_pr
     torch.testing.assert_close(expected_term_gradient(policy, F.k3_loss), expected)
 
 
-def test_k3_per_token_and_on_the_sequence_are_two_things(policy):
+def test_k3_per_token_and_on_the_sequence_differ(policy):
     per_token = expected_term_gradient(policy, F.k3_loss)
     on_sequence = expected_term_gradient(policy, F.k3_loss, per_token=False)
     assert (per_token - on_sequence).norm() > 0.01
 
 
-def test_k1_as_printed_pulls_nowhere_on_average_and_shakes_every_sample(policy):
+def test_k1_as_printed_has_expected_gradient_0_but_moves_every_sample(policy):
     gradient = expected_term_gradient(policy, F.k1_loss)
     torch.testing.assert_close(gradient, torch.zeros_like(gradient))
     one = F.k1_loss(policy.logprobs()[:1], policy.ref_logprobs()[:1], MASK[:1]).sum()
     assert policy.gradient(one).norm() > 0.1
 
 
-def test_terms_are_what_their_names_say():
+def test_terms_by_hand():
     logprobs, ref = torch.tensor([[-1.0, -2.0]]), torch.tensor([[-2.0, -1.5]])
     mask = torch.ones(1, 2, dtype=torch.bool)
     # d = (1, -1/2), on the sequence 1/2
@@ -122,7 +124,7 @@ class TwoRoles:
     """A round of two queries (one bit each) with one answer each (one bit), enumerated.
 
     The policy's tables are logits of "1": one for the query, one for the answer to each query. The
-    answers' log-ratios depend on the query, which is what makes a shared baseline wrong.
+    answers' log-ratios depend on the query, and therefore a shared baseline is wrong.
     """
 
     def __init__(self) -> None:
@@ -153,7 +155,7 @@ class TwoRoles:
         return torch.autograd.grad(expected, (self.query, self.answer))
 
     def exact_gradients(self):
-        """grad KL of the query, and of the answer over queries as the policy asks them."""
+        """grad KL of the query, and of the answer with queries drawn from the policy."""
 
         def kl(logit, ref):
             return sum(
@@ -169,7 +171,7 @@ class TwoRoles:
         return query, answer
 
 
-def test_centred_per_role_both_roles_get_their_own_kl_gradient():
+def test_centred_per_role_each_role_gets_its_kl_gradient():
     game = TwoRoles()
     query, answer = game.expected_gradients(per_role=True)
     exact_query, exact_answer = game.exact_gradients()
@@ -178,7 +180,7 @@ def test_centred_per_role_both_roles_get_their_own_kl_gradient():
 
 
 def test_centred_together_the_challenger_is_biased():
-    # its baseline would hold the log-ratio of the answer to its own query
+    # a query's baseline would contain the log-ratio of the answer to this query
     game = TwoRoles()
     query, _ = game.expected_gradients(per_role=False)
     assert (query - game.exact_gradients()[0]).abs().item() > 0.01
@@ -186,7 +188,7 @@ def test_centred_together_the_challenger_is_biased():
 
 @pytest.mark.parametrize("form", [F.k1_loss, F.k2_loss, F.k3_loss, F.sequence_log_ratio])
 @pytest.mark.parametrize("rubbish", [float("inf"), float("-inf"), float("nan")])
-def test_padding_counts_for_nothing_whatever_it_holds(form, rubbish):
+def test_padding_changes_nothing_whatever_it_holds(form, rubbish):
     logprobs, ref = torch.tensor([[-1.0, -2.0]]), torch.tensor([[-1.5, -1.0]])
     padded = torch.cat([logprobs, torch.full((1, 2), rubbish)], 1).requires_grad_()
     padded_ref = torch.cat([ref, torch.full((1, 2), rubbish)], 1)
@@ -199,7 +201,7 @@ def test_padding_counts_for_nothing_whatever_it_holds(form, rubbish):
     assert padded.grad.isfinite().all()
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match=r"shape \(n, T\), got \(2, 3\), \(2, 2\), \(2, 3\)"):
         F.sequence_log_ratio(torch.zeros(2, 3), torch.zeros(2, 2), torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"\(n,\), got \(2, 3\)"):

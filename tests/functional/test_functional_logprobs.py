@@ -1,4 +1,4 @@
-"""Chunked log-probs are the plain ones, and the whole matrix of logits never exists."""
+"""Log-probs in chunks equal the plain ones, and the logits of all tokens never exist at once."""
 
 import pytest
 import torch
@@ -8,12 +8,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lsp_lightning.functional import LOGITS_AT_ONCE, token_logprobs
 
 M, H, V = 23, 6, 11
-#: From less than one place to more than all, and what V does not divide.
+#: From less than one token to more than all, and a number that V does not divide.
 AT_ONCE = [1, V, 4 * V, 5 * V - 1, 22 * V, 23 * V, LOGITS_AT_ONCE]
 
 
 class CountingHead(nn.Module):
-    """A linear head that remembers how many rows it was ever given at once."""
+    """A linear head that records the number of rows of each call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class CountingHead(nn.Module):
 
 
 class LogitShapes(TorchDispatchMode):
-    """Remembers the shape of every matrix that any operation makes and that is ``width`` wide."""
+    """Records the shape of every matrix with ``width`` columns that any operation creates."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def plain(hidden, head, targets, temperature):
 
 
 def gradients(logprobs, *wanted):
-    """Of the log-probs weighted as advantages would weigh them."""
+    """Gradients of the log-probs, weighted as advantages would weigh them."""
     weights = torch.linspace(-1, 2, len(logprobs), dtype=logprobs.dtype)
     return torch.autograd.grad((weights * logprobs).sum(), wanted, retain_graph=True)
 
@@ -97,7 +97,7 @@ HEADS = {
 @pytest.mark.parametrize("trained", [True, False])
 @pytest.mark.parametrize("tied", [True, False])
 def test_gradients_through_every_kind_of_head_are_the_plain_ones(shape, trained, tied):
-    # hidden states come from an embedding: a tied one gets its gradient from both of its ends
+    # a tied embedding gets a gradient as input embedding and as head
     torch.manual_seed(0)
     embedding = torch.randn(V, H, dtype=torch.float64, requires_grad=trained)
     adapter = torch.randn(H, H, dtype=torch.float64, requires_grad=True)
@@ -133,7 +133,7 @@ def test_a_head_is_trained_even_below_frozen_hidden_states(inputs):
 
 @pytest.mark.parametrize("vocabulary", [1024, 4096, 65536])
 @pytest.mark.parametrize("trained", [True, False])
-def test_so_many_logits_exist_at_once_whatever_the_vocabulary(vocabulary, trained):
+def test_logits_at_once_bounds_the_logits_for_any_vocabulary(vocabulary, trained):
     at_once, places = 2**17, 200
     weight = torch.randn(vocabulary, H, requires_grad=trained)
     hidden = torch.randn(places, H, requires_grad=True)
@@ -145,16 +145,16 @@ def test_so_many_logits_exist_at_once_whatever_the_vocabulary(vocabulary, traine
         forward = len(seen.shapes)
         logprobs.sum().backward()
     assert forward
-    assert (len(seen.shapes) > forward) == trained  # a frozen head's work is done by then
+    assert (len(seen.shapes) > forward) == trained  # a frozen head has no work left here
     most = max(rows for rows, _ in seen.shapes)
     assert most == min(places, at_once // vocabulary)
 
 
 @pytest.mark.parametrize("rows", [1, 4, 22])
-def test_a_head_that_learns_sees_every_place_twice_and_a_frozen_one_once(inputs, rows):
+def test_a_trained_head_runs_twice_for_each_token_and_a_frozen_one_once(inputs, rows):
     head = inputs[1]
     logprobs, _ = token_logprobs(*inputs, rows * V)
-    assert sum(head.rows) == M + 1  # one place more, to see what head it is
+    assert sum(head.rows) == M + 1  # one more, to find out the head's width
     logprobs.sum().backward()
     assert sum(head.rows) == (2 if learns(head) else 1) * M + 1
     assert max(head.rows) <= rows
@@ -170,7 +170,7 @@ def test_no_logits_are_kept_for_the_backward_pass(inputs, rows):
 
     with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
         logprobs, _ = token_logprobs(*inputs, rows * V)
-    if not learns(inputs[1]):  # in passing, a chunk's logits are kept until its gradient is known
+    if not learns(inputs[1]):  # in the forward pass a chunk keeps its logits for a moment
         kept = [tuple(tensor.shape) for tensor in logprobs.grad_fn.saved_tensors]
     assert kept  # the hidden states or their gradients, at least
     assert all(V not in shape for shape in kept)
@@ -199,8 +199,8 @@ def test_a_second_backward_pass_gives_the_same(inputs):
     assert torch.equal(first, second)
 
 
-def test_entropy_is_log_v_where_all_tokens_are_alike_and_0_where_one_is_certain():
-    # logits as they are, through the identity: row 0 all equal, row 1 with one far above the rest
+def test_entropy_is_log_v_for_equal_logits_and_0_for_a_certain_token():
+    # with the identity as head: in row 0 all logits are equal, in row 1 one is far above the rest
     logits = torch.zeros(2, V)
     logits[1, 3] = 1e4
     _, entropies = token_logprobs(
@@ -209,14 +209,14 @@ def test_entropy_is_log_v_where_all_tokens_are_alike_and_0_where_one_is_certain(
     torch.testing.assert_close(entropies, torch.tensor([V, 1.0]).log())
 
 
-def test_logits_that_the_head_gives_are_left_as_they_are():
+def test_the_heads_logits_are_not_changed():
     logits = torch.randn(5, V)
     before = logits.clone()
     token_logprobs(logits, nn.Identity(), torch.zeros(5, dtype=torch.long), torch.ones(5))
     assert torch.equal(logits, before)
 
 
-def test_impossible_tokens_make_no_nan():
+def test_impossible_tokens_give_no_nan():
     # a head that forbids a token: p = (1/2, 1/2, 0), so entropy ln 2 and logprob -ln 2
     logits = torch.tensor([[0.0, 0.0, float("-inf")]], requires_grad=True)
     logprobs, entropies = token_logprobs(
@@ -228,13 +228,13 @@ def test_impossible_tokens_make_no_nan():
     torch.testing.assert_close(logits.grad, torch.tensor([[0.5, -0.5, 0.0]]))
 
 
-def test_half_precision_comes_back_in_fp32(inputs):
+def test_half_precision_inputs_give_fp32_results(inputs):
     hidden, head, targets, temperature = inputs
     logprobs, entropies = token_logprobs(
         hidden.bfloat16(), head.bfloat16(), targets, temperature, 4 * V
     )
     assert logprobs.dtype == entropies.dtype == torch.float32
-    # the softmax itself is not rounded: chances sum to 1 far better than bfloat16's 3 digits
+    # the softmax is not rounded: probabilities add up to 1 far better than bfloat16's 3 digits
     with torch.no_grad():
         every = [
             token_logprobs(hidden.bfloat16(), head, torch.full((M,), v), temperature)[0]
@@ -245,7 +245,7 @@ def test_half_precision_comes_back_in_fp32(inputs):
 
 @pytest.mark.parametrize("body", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("top", [torch.float32, torch.bfloat16])
-def test_a_head_of_another_type_than_the_hidden_states(inputs, body, top):
+def test_the_head_may_have_another_dtype_than_the_hidden_states(inputs, body, top):
     hidden, head, targets, temperature = inputs
     (expected,) = gradients(plain(*inputs)[0], hidden)
     linear = head.linear.to(top)
@@ -256,12 +256,12 @@ def test_a_head_of_another_type_than_the_hidden_states(inputs, body, top):
     assert logprobs.dtype == torch.float32
     (got,) = gradients(logprobs, leaf)
     assert got.dtype == body
-    # bfloat16 has 8 bits: a step of 2^-8 at each of a few roundings
+    # bfloat16 has 8 bits: each rounding is off by up to 2^-8
     exact = body == top == torch.float32
     assert (got.float() - expected).norm() / expected.norm() < (1e-6 if exact else 2e-2)
 
 
-def test_nothing_to_predict_gives_nothing_and_lets_a_gradient_through(inputs):
+def test_without_tokens_the_results_are_empty_and_differentiable(inputs):
     _, head, *_ = inputs
     hidden = torch.zeros(0, H, requires_grad=True)
     empty = torch.zeros(0)
@@ -272,7 +272,7 @@ def test_nothing_to_predict_gives_nothing_and_lets_a_gradient_through(inputs):
     assert hidden.grad.shape == (0, H)
 
 
-def test_shapes_that_do_not_fit_are_refused(inputs):
+def test_wrong_shapes_are_refused(inputs):
     hidden, head, targets, temperature = inputs
     with pytest.raises(ValueError, match=r"hidden \(M, H\) and targets \(M,\)"):
         token_logprobs(hidden, head, targets[:-1], temperature)

@@ -1,4 +1,4 @@
-"""The loss has the policy gradient, weighs the roles as asked, and takes its KL term."""
+"""The loss: its policy gradient, the weights of the two roles, and the KL term."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from lsp_lightning import functional as F
 
 COUNT = len(COMPLETIONS)
 MASK = torch.ones_like(COMPLETIONS, dtype=torch.bool)
-REWARDS = torch.linspace(-1, 2, COUNT, dtype=torch.float64)  # of each completion, made up
+REWARDS = torch.linspace(-1, 2, COUNT, dtype=torch.float64)  # any reward for each completion
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_expected_gradient_is_minus_the_policy_gradient(policy):
 
 @pytest.mark.parametrize("group_size", [2, 3])
 def test_group_advantages_give_that_gradient_times_g_minus_1_over_g(policy, group_size):
-    # the own sample is inside the group's mean, as in the paper
+    # the group's mean includes the sample itself, as in the paper
     logprobs, probs = policy.logprobs(), policy.probs()
     expected = torch.zeros((), dtype=torch.float64)
     for group in itertools.product(range(COUNT), repeat=group_size):
@@ -61,7 +61,7 @@ def test_at_ratio_one_the_value_is_minus_the_weighted_advantage_of_each_token():
     assert loss.item() == pytest.approx(-6.0)
 
 
-def test_each_token_of_a_completion_is_pushed_by_weight_times_advantage():
+def test_the_gradient_of_each_token_is_minus_weight_times_advantage():
     logprobs = torch.tensor([[-1.0, -2.0, -3.0], [-1.0, -1.0, -1.0]], requires_grad=True)
     mask = torch.tensor([[True, True, True], [True, False, False]])
     F.selfplay_loss(
@@ -103,7 +103,7 @@ def test_the_loss_of_a_round_is_the_solvers_mean_plus_alpha_times_the_challenger
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 @pytest.mark.parametrize("kl", ["k1_in_reward", "k2_loss", "k3_loss", "k1_loss"])
-def test_micro_batches_of_any_size_sum_to_the_whole(policy, size, kl):
+def test_micro_batches_of_any_size_add_up_to_the_full_batch(policy, size, kl):
     logprobs, ref = policy.logprobs(), policy.ref_logprobs()
     weights = torch.full((COUNT,), 1 / COUNT)
 
@@ -120,7 +120,7 @@ def test_micro_batches_of_any_size_sum_to_the_whole(policy, size, kl):
 @pytest.mark.parametrize(
     ("kl", "term"), [("k1_loss", F.k1_loss), ("k2_loss", F.k2_loss), ("k3_loss", F.k3_loss)]
 )
-def test_a_loss_form_enters_with_its_weight_and_beta(policy, kl, term):
+def test_a_loss_form_is_multiplied_by_row_weight_and_beta(policy, kl, term):
     logprobs, ref = policy.logprobs(), policy.ref_logprobs()
     weights = torch.linspace(0.1, 1, COUNT, dtype=torch.float64)
     without = F.selfplay_loss(logprobs, ref, MASK, REWARDS, weights, beta=0.0, kl=kl)
@@ -131,7 +131,7 @@ def test_a_loss_form_enters_with_its_weight_and_beta(policy, kl, term):
 
 
 def test_k1_in_reward_is_not_subtracted_a_second_time(policy):
-    # it has been taken off the advantages by the caller
+    # the advantages already contain it
     logprobs, weights = policy.logprobs(), policy.probs()
     losses = [
         F.selfplay_loss(logprobs, policy.ref_logprobs(), MASK, REWARDS, weights, beta=beta)
@@ -156,7 +156,7 @@ def test_expected_gradient_with_k2_is_that_of_reward_minus_beta_kl(policy):
 
 @pytest.mark.parametrize("kl", ["k1_in_reward", "k3_loss"])
 @pytest.mark.parametrize("rubbish", [float("-inf"), float("nan")])
-def test_padding_counts_for_nothing_whatever_it_holds(kl, rubbish):
+def test_padding_changes_nothing_whatever_it_holds(kl, rubbish):
     logprobs = torch.tensor([[-1.0, rubbish]], requires_grad=True)
     ref = torch.tensor([[-1.5, rubbish]])
     one = torch.ones(1)
@@ -169,7 +169,7 @@ def test_padding_counts_for_nothing_whatever_it_holds(kl, rubbish):
     assert logprobs.grad[0, 1] == 0
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_wrong_shapes_are_refused():
     x, one = torch.zeros(2, 3), torch.ones(2)
     with pytest.raises(ValueError, match=r"shape \(B, T\)"):
         F.selfplay_loss(x, x[:, :2], x.bool(), one, one, 0.0)

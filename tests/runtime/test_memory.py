@@ -1,4 +1,4 @@
-"""Out of memory is survived: work is done again in smaller parts, and comes out the same."""
+"""After out-of-memory errors the work is repeated in smaller batches, with the same result."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def full(*_):
 
 
 def fits(limit, tried=None):
-    """Work that needs no more than ``limit`` tokens at once; notes what was tried."""
+    """Work that runs out of memory above ``limit`` tokens; appends each attempt to ``tried``."""
 
     def attempt(tokens):
         if tried is not None:
@@ -54,17 +54,17 @@ def printed(capsys):
 # -- a budget --------------------------------------------------------------------------------------
 
 
-def test_what_does_not_fit_is_halved_until_it_does_with_a_line_each_time(capsys):
+def test_the_budget_is_halved_until_the_work_fits_with_a_line_each_time(capsys):
     budget, tried = TokenBudget("model.some_tokens", 100), []
     assert budget.run(fits(30, tried), longest=7) == 25
     assert tried == [100, 50, 25]
     assert printed(capsys) == [
-        "out of memory at model.some_tokens 100: going on with 50",
-        "out of memory at model.some_tokens 50: going on with 25",
+        "out of memory at model.some_tokens 100: trying again with 50",
+        "out of memory at model.some_tokens 50: trying again with 25",
     ]
 
 
-def test_what_was_found_out_holds_from_then_on(capsys):
+def test_a_smaller_budget_stays(capsys):
     budget, tried = TokenBudget("model.some_tokens", 100), []
     budget.run(fits(60), longest=1)
     budget.run(fits(60, tried), longest=1)
@@ -72,8 +72,8 @@ def test_what_was_found_out_holds_from_then_on(capsys):
     assert len(printed(capsys)) == 1
 
 
-def test_the_last_try_is_row_by_row_and_then_the_run_ends_with_one_line():
-    """A batch of the longest row alone is what a smaller budget cannot make smaller."""
+def test_the_last_attempt_has_single_rows_and_then_out_of_memory_is_raised():
+    """The smallest batch is the longest row alone."""
     for start, expected in ((100, [100, 50, 40]), (40, [40]), (3, [3])):
         tried = []
         with pytest.raises(OutOfMemory) as error:
@@ -81,14 +81,14 @@ def test_the_last_try_is_row_by_row_and_then_the_run_ends_with_one_line():
         assert tried == expected
         assert str(error.value).startswith("model.some_tokens: a single row of 40 tokens")
         assert "\n" not in str(error.value)
-        assert error.value.__context__ is None  # what failed is not kept alive
+        assert error.value.__context__ is None  # so it keeps no tensor of the attempt alive
 
 
 @pytest.mark.parametrize(
     "error",
     [RuntimeError("CUDA error: device-side assert"), ValueError("out of memory"), OSError()],
 )
-def test_other_errors_are_raised_as_they_are(error):
+def test_other_errors_pass_through(error):
     def attempt(tokens):
         raise error
 
@@ -99,32 +99,32 @@ def test_other_errors_are_raised_as_they_are(error):
     assert budget.tokens == 100
 
 
-def test_a_refusal_of_the_cpus_own_allocator_is_recognised():
+def test_the_cpu_allocators_error_counts_as_out_of_memory():
     with pytest.raises(RuntimeError) as error:
         torch.empty(2**59)
     assert type(error.value) is RuntimeError
     assert is_out_of_memory(error.value)
 
 
-def test_nothing_of_a_failed_attempt_is_alive_when_the_next_begins():
-    """Not through the traceback, and not in a cycle that nobody has collected."""
+def test_tensors_of_a_failed_attempt_are_freed_before_the_next():
+    """Neither the traceback nor a reference cycle keeps them."""
     failed = []
 
-    class Knot:
+    class Cycle:
         def __init__(self, tensor):
             self.tensor, self.itself = tensor, self
 
     def attempt(tokens):
         assert not [ref for ref in failed if ref() is not None]
-        tensor, tied = torch.zeros(4), Knot(torch.zeros(4))
-        failed.extend((weakref.ref(tensor), weakref.ref(tied.tensor)))
+        tensor, cycle = torch.zeros(4), Cycle(torch.zeros(4))
+        failed.extend((weakref.ref(tensor), weakref.ref(cycle.tensor)))
         return fits(10)(tokens)
 
     TokenBudget("model.some_tokens", 50).run(attempt, longest=1)
     assert len(failed) == 2 * 4
 
 
-def test_a_state_is_gone_on_with_unless_another_size_is_asked_for():
+def test_a_state_is_restored_unless_the_config_has_another_size():
     budgets = Budgets(micro_batch_tokens=400, rollout_tokens=900)
     budgets.micro_batches.run(fits(100), longest=1)
     budgets.passes.run(fits(500), longest=1)
@@ -135,7 +135,7 @@ def test_a_state_is_gone_on_with_unless_another_size_is_asked_for():
         resumed.load_state_dict(state)
     assert [b.tokens for b in vars(same).values()] == [100, 400, 900]
     assert [b.tokens for b in vars(other).values()] == [300, 600, 900]
-    same.load_state_dict({})  # a checkpoint that knows nothing of it
+    same.load_state_dict({})  # a checkpoint without budgets
     assert same.micro_batches.tokens == 100
 
 
@@ -176,9 +176,9 @@ def gradient(policy, played, tokens, budget=None):
 
 
 def cramp(policy, limit, where, monkeypatch, after=0):
-    """Memory runs out above ``limit`` tokens, from the micro-batch ``after`` of a pass onwards.
+    """Make memory run out above ``limit`` tokens, after ``after`` micro-batches of a pass.
 
-    Also asserts that whenever a pass begins anew nothing of the one before is alive.
+    Also asserts that no tensor of an earlier pass is alive when a pass starts.
     """
     seen, position = [], [0]
     completion_logprobs, reference_logprobs = policy.completion_logprobs, policy.reference_logprobs
@@ -210,7 +210,7 @@ def cramp(policy, limit, where, monkeypatch, after=0):
 
 @pytest.mark.parametrize("where", ["forward", "backward"])
 @pytest.mark.parametrize("after", [0, 1])
-def test_the_gradient_is_the_one_of_the_size_that_fits_to_the_bit(
+def test_after_halving_the_gradient_equals_that_of_the_smaller_size_bit_for_bit(
     policy, played, monkeypatch, capsys, where, after
 ):
     asked, limit = 4 * longest_row(played), 2 * longest_row(played)
@@ -226,7 +226,7 @@ def test_the_gradient_is_the_one_of_the_size_that_fits_to_the_bit(
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.float64, 2e-7)])
 @pytest.mark.parametrize("where", ["forward", "backward"])
-def test_the_gradient_is_the_one_of_all_at_once(
+def test_after_halving_the_gradient_equals_that_of_one_batch(
     policy, played, monkeypatch, capsys, dtype, tolerance, where
 ):
     policy.to(dtype)
@@ -237,8 +237,8 @@ def test_the_gradient_is_the_one_of_all_at_once(
     assert len(printed(capsys)) == 3  # 8 -> 4 -> 2 -> 1 rows
 
 
-def test_what_fails_where_activations_are_computed_again_is_recognised(base, played, capsys):
-    """With activation checkpointing a layer runs a second time inside of the backward pass."""
+def test_out_of_memory_in_activation_checkpointing_is_handled(base, played, capsys):
+    """With activation checkpointing a layer runs again in the backward pass."""
     policy = make_policy(base, activation_checkpointing=True)
     stir(policy, scale=0.05)
     untroubled = gradient(policy, played, 2 * longest_row(played))
@@ -258,7 +258,7 @@ def test_what_fails_where_activations_are_computed_again_is_recognised(base, pla
     assert len(printed(capsys)) == 1
 
 
-def test_a_row_that_does_not_fit_alone_ends_the_pass(policy, played, monkeypatch):
+def test_a_single_row_that_does_not_fit_raises_out_of_memory(policy, played, monkeypatch):
     cramp(policy, longest_row(played) - 1, "forward", monkeypatch)
     with pytest.raises(OutOfMemory, match=f"a single row of {longest_row(played)} tokens"):
         gradient(policy, played, 10**4)
@@ -267,7 +267,7 @@ def test_a_row_that_does_not_fit_alone_ends_the_pass(policy, played, monkeypatch
 # -- judging ---------------------------------------------------------------------------------------
 
 
-def test_the_judges_passes_are_halved_too(policy, monkeypatch, capsys):
+def test_batches_of_judging_are_halved_too(policy, monkeypatch, capsys):
     prompts = [list(range(10, 10 + length)) for length in (5, 9, 20, 7)]
     expected = policy.next_token_logprobs(prompts)
     own = policy.next_token_logprobs
@@ -288,7 +288,7 @@ def test_the_judges_passes_are_halved_too(policy, monkeypatch, capsys):
 
 @pytest.mark.usefixtures("untouched_process")
 @pytest.mark.parametrize("failure", ["a row", "an optimiser"])
-def test_a_run_that_cannot_go_on_ends_with_one_line_and_can_be_resumed(
+def test_a_run_out_of_memory_ends_with_one_line_and_can_be_resumed(
     tmp_path, monkeypatch, capsys, failure
 ):
     folder = tmp_path / "run"
@@ -366,10 +366,10 @@ for limited, free in zip(weights([Limit()]), weights([]), strict=True):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
-def test_a_real_refusal_of_memory_is_survived(tiny_llama_folder, tmp_path):
-    """The CPU's allocator refuses: the process may have no more address space than this."""
+def test_a_run_survives_a_real_lack_of_memory(tiny_llama_folder, tmp_path):
+    """The process has a limited address space, so the CPU allocator really fails."""
     script = LIMITED.format(
-        tests=str(Path(__file__).parent),
+        tests=str(Path(__file__).parents[1] / "support"),
         base=str(tiny_llama_folder),
         folder=str(tmp_path),
         megabytes=16,
@@ -378,7 +378,7 @@ def test_a_real_refusal_of_memory_is_survived(tiny_llama_folder, tmp_path):
         [sys.executable, "-c", script],
         capture_output=True,
         text=True,
-        # what is freed goes back to the system, so that nothing kept from before meets the need
+        # freed memory goes back to the system at once, so that no spare memory meets the need
         env={
             **os.environ,
             "OMP_NUM_THREADS": "1",

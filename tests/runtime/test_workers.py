@@ -1,4 +1,4 @@
-"""The worker pool: order, limits, death, copies and threads."""
+"""The worker pool: order of replies, limits, killed workers, copies and threads."""
 
 import copy
 import os
@@ -17,14 +17,14 @@ from lsp_lightning.runtime.workers import LineWorkers, WorkersError
 
 ODD = textwrap.dedent(
     '''
-    """A worker with every bad habit."""
+    """A worker that fails in every way it is asked to."""
     import os, sys, time
-    from lsp_lightning.workers import serve
+    from lsp_lightning.runtime.workers import serve
 
     def handle(request):
         if request == "pid": return os.getpid()
         if request == "sleep": time.sleep(60)
-        if request == "busy": return len(str(9 ** 9 ** 9))  # one C call, deaf to Python threads
+        if request == "busy": return len(str(9 ** 9 ** 9))  # one C call, no Python thread runs
         if request == "exit": os._exit(3)
         if request == "raise": raise ValueError("bad")
         if request == "memory": return len(bytearray(2 ** 30))
@@ -34,7 +34,7 @@ ODD = textwrap.dedent(
         if request == "unserializable": return object()
         return request
 
-    replies = 3  # the first free number, which serve takes for its replies
+    replies = 3  # the file descriptor that serve writes replies to
     serve(handle)
     '''
 )
@@ -42,7 +42,7 @@ ODD = textwrap.dedent(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """On the workers' path: odd.py, and broken.py, which does not even start."""
+    """A folder on the workers' path with odd.py, and two modules that never call serve."""
     folder = tmp_path_factory.mktemp("modules")
     (folder / "odd.py").write_text(ODD)
     (folder / "broken.py").write_text("raise ImportError('no such luck')\n")
@@ -59,7 +59,7 @@ def pool(folder):
     pool.close()
 
 
-def test_replies_come_in_order_and_any_json_goes(pool):
+def test_replies_come_in_order_for_any_json(pool):
     requests = [1, "two", None, [3.5, {"k": "\ud800\0\u202e"}], "x" * 1_000_000, *range(50)]
     assert pool.map(requests, 20) == requests
 
@@ -69,17 +69,17 @@ def test_no_requests_no_replies_no_processes(folder):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit memory")
-def test_a_memory_eater_is_none(pool):
+def test_a_request_over_the_memory_limit_is_none(pool):
     assert pool.map([1, "memory", 2], 10) == [1, None, 2]
 
 
 @pytest.mark.parametrize("request_", ["sleep", "exit", "raise", "unserializable"])
-def test_what_fails_is_none_and_disturbs_nobody(pool, request_):
+def test_a_failing_request_is_none_and_does_not_affect_others(pool, request_):
     assert pool.map([1, request_, 2, 3], 1) == [1, None, 2, 3]
 
 
 @pytest.mark.parametrize("request_", ["garbage", "half"])
-def test_what_is_no_json_line_is_none(pool, request_):
+def test_an_invalid_reply_is_none(pool, request_):
     assert pool.map([1, request_, 2], 2) == [1, None, 2]
 
 
@@ -90,7 +90,7 @@ def test_one_long_c_call_is_killed_at_its_limit(pool):
     assert time.monotonic() - start < 2
 
 
-def test_prints_are_no_replies(pool):
+def test_prints_are_discarded(pool):
     assert pool.map(["print", 1], 10) == ["printed", 1]
 
 
@@ -101,7 +101,7 @@ def test_a_worker_that_died_between_requests_is_replaced(pool):
     assert pool.map([1, 2, 3], 10) == [1, 2, 3]
 
 
-def test_start_up_does_not_count_against_the_limit(folder):
+def test_starting_a_worker_does_not_count_as_time_of_its_request(folder):
     (folder / "slow.py").write_text(
         "import time\nfrom lsp_lightning.runtime.workers import serve\n"
         "time.sleep(1)\nserve(lambda r: r)\n"
@@ -142,7 +142,7 @@ def _is_running(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    state = Path(f"/proc/{pid}/stat")  # an orphan may wait there for ever to be buried
+    state = Path(f"/proc/{pid}/stat")  # an orphan may stay a zombie for ever
     return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
@@ -153,7 +153,7 @@ def _ends_within(pid: int, seconds: float) -> bool:
     return not _is_running(pid)
 
 
-def test_close_and_collection_end_the_workers(folder):
+def test_close_and_garbage_collection_end_the_workers(folder):
     pool = LineWorkers("odd", processes=1)
     (first,) = pool.map(["pid"], 10)
     pool.close()
@@ -165,7 +165,7 @@ def test_close_and_collection_end_the_workers(folder):
 
 @pytest.mark.parametrize("last", ["1", "'busy'"])
 def test_no_worker_outlives_its_parent(folder, last):
-    # the parent is killed while its worker is idle, or deep in one C call
+    # the parent is killed while its worker is idle, or inside of one C call
     script = (
         "import threading, time\nfrom lsp_lightning.runtime.workers import LineWorkers\n"
         "pool = LineWorkers('odd', processes=1)\nprint(*pool.map(['pid'], 10), flush=True)\n"

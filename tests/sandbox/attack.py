@@ -1,8 +1,8 @@
-"""What an attack is: hostile source, how it may end, and what it must not get."""
+"""An attack: a hostile program, and how it may end."""
 
 from dataclasses import dataclass
 
-#: Printed by an attack once its imports are done: one that never starts shows nothing.
+#: Printed by an attack after its imports, to show that the attack itself has started.
 STARTED = 'print("started", flush=True)'
 
 
@@ -11,12 +11,12 @@ class Attack:
     """One hostile program.
 
     Args:
-        name: unique.
-        ends: statuses it may end with under bubblewrap, separated by spaces; empty: not run there.
-        source: ``@NAME@`` stands for what the test offers as bait.
-        monty: the same for Monty; empty where the source needs what Monty does not have.
-        says: text that must be in the output under bubblewrap: the attempt failed as it should.
-        function: called on no arguments, so that the attack is on the way back of values.
+        name: unique name.
+        ends: allowed statuses in bubblewrap, separated by spaces; empty: do not run it there.
+        source: Python text; ``@NAME@`` stands for something of the host that the test offers.
+        monty: allowed statuses in Monty; empty if Monty lacks what the source needs.
+        says: text that must be in the output in bubblewrap; it shows that the attempt failed.
+        function: called without arguments; used to attack the return of values.
     """
 
     name: str

@@ -1,10 +1,10 @@
-"""Attacks that reach for the host's files, network, secrets and kernel."""
+"""Attacks on the host's files, network, secrets and kernel."""
 
 from sandbox.attack import STARTED, Attack
 from sandbox.attacks_resources import REFUSED
 
 S = STARTED
-#: Makes ``call(number, ...)``: a direct call to the kernel, printing whether it was refused.
+#: Defines ``call(number, ...)``: makes a system call and prints whether it was refused.
 CALL = (
     "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
     "def call(*a):\n"
@@ -14,7 +14,7 @@ CALL = (
 
 
 def direct(name: str, *numbers: int, arguments: str = "0, 0, 0, 0, 0") -> Attack:
-    """Calls by number (x86_64), past every function of Python and libc."""
+    """System calls by number (x86_64), without functions of Python or libc."""
     lines = "\n".join(f"call({number}, {arguments})" for number in numbers)
     says = "\n".join(["refused"] * len(numbers))
     return Attack(f"direct call: {name}", "ok", f"{CALL}{S}\n{lines}", says=says)
@@ -38,7 +38,7 @@ FILES = [
         "looks for the project and its tests",
         "ok",
         f"import os\n{S}\nall = [os.path.join(d, f) for d, _, fs in os.walk('/') for f in fs]\n"
-        "print('REACHED' if any('lsp_lightning' in f or 'test_sandbox' in f for f in all) "
+        "print('REACHED' if any('lsp_lightning' in f or 'test_attacks' in f for f in all) "
         "else 'nothing', sorted(os.listdir('/')))",
         says="nothing ['dev', 'etc', 'lib', 'lib64', 'python', 'tmp', 'usr']",
     ),

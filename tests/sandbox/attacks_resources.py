@@ -6,9 +6,9 @@ import zlib
 from sandbox.attack import STARTED, Attack
 
 S = STARTED
-#: 150 MB of zeros, packed twice.
+#: 150 MB of zeros, compressed twice.
 PACKED = base64.b85encode(zlib.compress(zlib.compress(bytes(15 * 10**7)))).decode()
-#: Makes ``refused(f, ...)``, which prints the class of the OSError that f raises.
+#: Defines ``refused(f, ...)``, which prints the class of the OSError that f raises.
 REFUSED = (
     "def refused(f, *a):\n"
     "    try:\n        f(*a)\n        print('REACHED', f, flush=True)\n"
@@ -45,7 +45,7 @@ TIME = [
         "    signal.signal(s, signal.SIG_IGN)\nwhile True: pass",
     ),
     Attack("stops itself", "timeout", f"import os, signal\n{S}\nos.kill(os.getpid(), 19)"),
-    Attack("own session", "timeout", f"import os\n{S}\nos.setsid()\nwhile True: pass"),
+    Attack("new session", "timeout", f"import os\n{S}\nos.setsid()\nwhile True: pass"),
     Attack(
         "refuses to die with its parent",
         "timeout",
@@ -65,7 +65,7 @@ TIME = [
         says="''",
     ),
     Attack(
-        "exception that takes for ever to tell",
+        "exception with an endless message",
         "timeout",
         f"class E(Exception):\n    def __str__(self):\n        while True: pass\n{S}\nraise E",
     ),

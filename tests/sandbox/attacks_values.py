@@ -1,9 +1,9 @@
-"""Attacks on the way back: on the runner in the box, and on whoever reads its report."""
+"""Attacks on the return of values: on the runner in the sandbox, and on the report's reader."""
 
 from sandbox.attack import STARTED, Attack
 
 S = STARTED
-#: Finds the runner's frame, and in it the function that writes the report.
+#: Defines ``runner()``: the variables of the runner, with ``tell``, which writes the report.
 FIND = (
     "import sys\ndef runner():\n    f = sys._getframe()\n"
     "    while 'tell' not in f.f_locals: f = f.f_back\n    return f.f_locals\n"
@@ -11,7 +11,7 @@ FIND = (
 
 
 def back(name: str, ends: str, body: str, monty: str = "", before: str = "") -> Attack:
-    """An attack from within the function that is called."""
+    """An attack from inside of the called function."""
     lines = "\n".join(f"    {line}" for line in f"{S}\n{body}".split("\n"))
     return Attack(name, ends, f"{before}\ndef attack():\n{lines}", monty, function="attack")
 

@@ -1,12 +1,12 @@
-"""The sandboxes under test, one of each for all tests: an attack must not harm the next run."""
+"""One sandbox of each kind for all tests, because an attack must not affect the next run."""
 
 import pytest
 from boxes import require_bubblewrap
 
 from lsp_lightning.sandbox import BubblewrapSandbox, Limits, MontySandbox, Sandbox, bubblewrap
 
-#: Stands in the command line of every process of a box, so that survivors can be found.
-MARKER = "box-of-the-tests"
+#: Part of the command line of every sandboxed process, to find survivors.
+MARKER = "sandbox-of-the-tests"
 LIMITS = Limits(seconds=0.6, memory_mib=128, output_bytes=10_000)
 
 
@@ -32,5 +32,5 @@ def montied() -> Sandbox:
 
 @pytest.fixture(params=["montied", "bubblewrapped"])
 def sandbox(request) -> Sandbox:
-    """Each of the two."""
+    """Each kind of sandbox."""
     return request.getfixturevalue(request.param)

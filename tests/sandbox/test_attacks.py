@@ -1,4 +1,4 @@
-"""Every attack ends as it should, gets nothing, leaves nothing, and the next program runs."""
+"""Every attack fails: it gets nothing, leaves nothing behind, and the next program runs."""
 
 import os
 import socket
@@ -18,12 +18,12 @@ from sandbox.conftest import LIMITS, MARKER
 ATTACKS = RESOURCES + REACH + BACK
 SECRET = "the-secret-of-the-host"
 UNIX_NAME = "host-of-the-tests"
-#: Seconds over its limit that a program may cost, on a machine that is busy with other things too.
+#: Seconds over the time limit that a program may take on a busy machine.
 OVER = 1.5
 
 
 class Bait:
-    """What an attack would like: a secret file, a secret variable, services, a place to write."""
+    """What attacks try to reach: a secret file, a secret variable, services, a place to write."""
 
     def __init__(self, folder: Path) -> None:
         self.secret = folder / "secret"
@@ -39,7 +39,7 @@ class Bait:
             service.setblocking(False)
 
     def fill(self, source: str) -> str:
-        """The source with its bait."""
+        """The source with the names replaced by what they stand for."""
         for name, value in {
             "@SECRET_FILE@": str(self.secret),
             "@TARGET@": str(self.target),
@@ -53,7 +53,7 @@ class Bait:
         return source.replace("@PID@", str(os.getpid()))
 
     def check_untouched(self) -> None:
-        """Nobody connected, sent, wrote or changed anything."""
+        """Assert that nothing connected, sent, wrote or changed anything."""
         with pytest.raises(BlockingIOError):
             self.tcp.accept()
         for service in (self.unix, self.abstract):
@@ -78,7 +78,7 @@ def bait(tmp_path_factory):
 
 
 def survivors() -> list[str]:
-    """Processes that carry the marker, or that are children of ours and dead but not reaped."""
+    """Processes with the marker, and zombie children of this process."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -88,12 +88,12 @@ def survivors() -> list[str]:
                 state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
                 found += [entry.name] if state == "Z" and int(parent) == os.getpid() else []
         except OSError:
-            continue  # it has just ended
+            continue  # the process has just ended
     return found
 
 
 def check_nobody_survives() -> None:
-    """The kernel takes a moment to end a namespace; nobody may outlive that moment."""
+    """Assert that no process survives; the kernel takes a moment to end a namespace."""
     deadline = time.monotonic() + 3
     while survivors() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -101,7 +101,7 @@ def check_nobody_survives() -> None:
 
 
 def timed(sandbox: Sandbox, program: Program):
-    """The outcome; the program must keep to the limit of time."""
+    """The outcome of a program, which must end within the time limit."""
     start = time.monotonic()
     outcome = sandbox.run(program)
     assert time.monotonic() - start < LIMITS.seconds + OVER
@@ -109,7 +109,7 @@ def timed(sandbox: Sandbox, program: Program):
 
 
 def check_harmless_program(sandbox: Sandbox) -> None:
-    """A harmless program gets its right result, as if nothing had been before it."""
+    """Assert that a harmless program gets the right result."""
     program = Program("def double(x):\n    return x * 2", "double", ((21,), ("a",), ([1],)))
     outcome = timed(sandbox, program)
     assert (outcome.status, outcome.values) == ("ok", (42, "aa", [1, 1]))
@@ -117,7 +117,7 @@ def check_harmless_program(sandbox: Sandbox) -> None:
 
 def check(attack: Attack, sandbox: Sandbox, ends: str, says: str, bait: Bait) -> None:
     source = bait.fill(attack.source)
-    # with a function, what is printed is thrown away: a first run shows that the attack starts
+    # the output of a called function is discarded, so a run without one shows that it starts
     alone = Program(source if attack.function is None else f"{source}\n{attack.function}()")
     outcome = timed(sandbox, alone)
     assert "started" in outcome.output, f"never started: {outcome}"
@@ -152,13 +152,13 @@ def test_monty_withstands(attack, montied, bait):
     check(attack, montied, attack.monty, "", bait)
 
 
-def test_attacks_are_many_and_differ():
+def test_there_are_many_different_attacks():
     assert max(Counter(attack.name for attack in ATTACKS).values()) == 1
     assert sum(bool(attack.ends) for attack in ATTACKS) >= 100
     assert sum(bool(attack.monty) for attack in ATTACKS) >= 40
 
 
-def test_a_run_finds_an_empty_scratch_folder_and_fresh_modules(sandbox):
+def test_each_run_has_an_empty_scratch_folder_and_fresh_modules(sandbox):
     sandbox.run(Program("import json\njson.marked = 1\nopen('dropped', 'w').write('x')"))
     name = "bubblewrapped" if "Bubblewrap" in type(sandbox).__name__ else "montied"
     look = "import json\nprint(hasattr(json, 'marked'))"

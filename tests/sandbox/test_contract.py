@@ -1,4 +1,4 @@
-"""What both sandboxes promise to those who build on them."""
+"""The interface of sandboxes: what both kinds guarantee."""
 
 import copy
 import os
@@ -26,7 +26,7 @@ from sandbox.conftest import LIMITS
 
 
 def call(sandbox, body, *cases):
-    """The outcome of ``f``, which has this body and takes any arguments, on the cases."""
+    """The outcome of calling a function with this body, which takes any arguments, on the cases."""
     return sandbox.run(Program(f"def f(*args):\n    {body}", "f", cases))
 
 
@@ -47,7 +47,7 @@ def call(sandbox, body, *cases):
         ("try:\n    1 / 0\nexcept ZeroDivisionError: print('caught')", "caught\n"),
     ],
 )
-def test_a_harmless_script_prints(sandbox, source, output):
+def test_a_script_prints(sandbox, source, output):
     assert sandbox.run(Program(source)) == Outcome("ok", output)
 
 
@@ -102,7 +102,7 @@ def test_cases_do_not_share_their_arguments(sandbox):
     assert shared == [1]
 
 
-def test_what_a_called_program_prints_is_thrown_away(sandbox):
+def test_prints_of_a_called_function_are_discarded(sandbox):
     source = "print('7')\ndef f():\n    print('[\"value\", 8]\\n' * 10000)\n    return 9"
     assert sandbox.run(Program(source, "f", ((),))) == Outcome("ok", values=(9,))
 
@@ -129,7 +129,9 @@ def test_what_a_called_program_prints_is_thrown_away(sandbox):
         ("print('\ud800')", None, (), "surrogates"),
     ],
 )
-def test_what_does_not_work_is_an_error_in_one_line(sandbox, source, function, cases, detail):
+def test_a_failing_program_gives_an_error_in_one_line(
+    sandbox, source, function, cases, detail
+):
     outcome = sandbox.run(Program(source, function, cases))
     assert (outcome.status, outcome.values) == ("error", ())
     assert detail in outcome.detail
@@ -142,19 +144,19 @@ def test_too_much_output_is_cut_at_the_limit(sandbox):
     assert LIMITS.output_bytes - 4 < len(outcome.output.encode()) <= LIMITS.output_bytes + 3
 
 
-def test_results_up_to_the_limit_pass(sandbox):
+def test_values_pass_up_to_the_size_limit(sandbox):
     assert call(sandbox, "return 'x' * 9900", ()).status == "ok"
     assert call(sandbox, "return 'x' * 10001", ()).status == "error"
     assert call(sandbox, "return 'x' * 6000", (), ()).status == "error"
 
 
-def test_the_limit_of_time_is_for_all_calls_together(sandbox):
+def test_the_time_limit_covers_all_calls_together(sandbox):
     # each call takes more than a tenth of the limit, all of them far more than the limit
     outcome = call(sandbox, "return sum(i for i in range(10**6))", *[()] * 100)
     assert outcome.status == "timeout"
 
 
-def test_run_all_keeps_the_order(sandbox):
+def test_run_all_returns_outcomes_in_order(sandbox):
     programs = [Program(f"print({i})") for i in range(12)]
     programs[5] = Program("while True: pass")
     outcomes = sandbox.run_all(programs)
@@ -172,11 +174,11 @@ def test_many_threads_share_a_sandbox(sandbox):
 
 
 @pytest.mark.parametrize("kind", [MontySandbox, BubblewrapSandbox])
-def test_a_copy_and_a_pickle_carry_the_settings(kind):
-    sandbox = kind(LIMITS, processes=3)
+def test_copies_and_pickles_keep_the_settings(kind):
+    sandbox = kind(LIMITS)
     for other in (copy.deepcopy(sandbox), pickle.loads(pickle.dumps(sandbox))):
         assert type(other) is kind
-        assert (other.limits, other.processes) == (LIMITS, 3)
+        assert other.limits == LIMITS
 
 
 def test_a_used_sandbox_can_be_copied_closed_and_used_again(sandbox):
@@ -193,7 +195,7 @@ def holdings() -> tuple[int, int, int]:
     return len(os.listdir("/proc/self/fd")), threading.active_count(), len(children)
 
 
-def test_hundreds_of_runs_leave_no_file_thread_or_process(sandbox):
+def test_hundreds_of_runs_leave_no_open_file_thread_or_process(sandbox):
     n = 300 if isinstance(sandbox, MontySandbox) else 60
     programs = [Program("print(1)"), Program("1 / 0"), Program("print('x' * 20000)")]
     sandbox.run_all(programs * 2)
@@ -210,16 +212,15 @@ def test_hundreds_of_runs_leave_no_file_thread_or_process(sandbox):
         (lambda: Limits(seconds=float("inf")), "seconds"),
         (lambda: Limits(memory_mib=63), "memory_mib"),
         (lambda: Limits(output_bytes=0), "output_bytes"),
-        (lambda: MontySandbox(processes=0), "processes"),
     ],
 )
-def test_impossible_settings_are_named(make, key):
+def test_an_impossible_limit_is_refused_by_its_key(make, key):
     with pytest.raises(ConfigError, match=f"^model.rewards.sandbox.*{key}: "):
         make()
 
 
 @pytest.mark.parametrize("bad", [{1}, {1: 2}, float("nan"), b"x", object(), "\ud800"])
-def test_arguments_that_are_not_plain_are_the_callers_mistake(bad):
+def test_arguments_that_are_not_plain_are_refused(bad):
     with pytest.raises(ValueError, match=r"."):
         Program("", "f", ((bad,),))
 
@@ -229,7 +230,7 @@ def test_cases_need_a_function():
         Program("", None, ((1,),))
 
 
-def test_importing_the_package_loads_nothing_heavy():
+def test_importing_sandbox_loads_neither_torch_nor_monty():
     code = (
         "import sys, lsp_lightning.sandbox as s\ns.MontySandbox(), s.BubblewrapSandbox()\n"
         "print({'torch', 'lightning', 'pydantic_monty'} & set(sys.modules))"
@@ -238,13 +239,13 @@ def test_importing_the_package_loads_nothing_heavy():
     assert done.stdout == "set()\n"
 
 
-def test_without_bubblewrap_the_remedy_is_named(monkeypatch):
+def test_without_bubblewrap_the_error_says_what_to_do(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ConfigError, match="not installed; install bubblewrap, or use the default"):
         BubblewrapSandbox().prepare()
 
 
-def test_a_box_that_fails_is_found_before_the_first_program(bubblewrapped, monkeypatch):
+def test_a_sandbox_that_fails_is_found_by_prepare(bubblewrapped, monkeypatch):
     monkeypatch.setattr(bubblewrap, "_libraries", lambda: ["--ro-bind", "/missing", "/missing"])
     with pytest.raises(ConfigError, match=r"bubblewrap fails here .*missing"):
         BubblewrapSandbox().prepare()
@@ -252,7 +253,7 @@ def test_a_box_that_fails_is_found_before_the_first_program(bubblewrapped, monke
         bubblewrapped.run(Program("print(1)"))
 
 
-def test_a_box_that_shows_the_host_is_refused(bubblewrapped, monkeypatch):
+def test_a_sandbox_that_shows_the_host_is_refused(bubblewrapped, monkeypatch):
     box = bubblewrap._box
 
     def open_box(rules, world):
@@ -266,7 +267,7 @@ def test_a_box_that_shows_the_host_is_refused(bubblewrapped, monkeypatch):
         BubblewrapSandbox().prepare()
 
 
-def test_a_box_that_can_be_written_to_is_refused(bubblewrapped, monkeypatch):
+def test_a_sandbox_that_can_be_written_to_is_refused(bubblewrapped, monkeypatch):
     box = bubblewrap._box
 
     def open_box(rules, world):
@@ -280,7 +281,7 @@ def test_a_box_that_can_be_written_to_is_refused(bubblewrapped, monkeypatch):
         BubblewrapSandbox().prepare()
 
 
-def test_a_box_without_the_filter_is_refused(bubblewrapped, monkeypatch):
+def test_a_sandbox_without_the_seccomp_filter_is_refused(bubblewrapped, monkeypatch):
     box = bubblewrap._box
     monkeypatch.setattr(bubblewrap, "_box", lambda rules, world: box(rules, world)[:-2])
     with pytest.raises(ConfigError, match="it allows starting processes"):
@@ -288,7 +289,7 @@ def test_a_box_without_the_filter_is_refused(bubblewrapped, monkeypatch):
 
 
 class Unsteady(MontySandbox):
-    """A sandbox that itself fails for some programs."""
+    """A sandbox that fails itself for some programs."""
 
     def _run(self, program):
         if program.source.startswith("#"):
@@ -296,7 +297,7 @@ class Unsteady(MontySandbox):
         return super()._run(program)
 
 
-def test_where_the_sandbox_fails_there_is_no_outcome_and_the_others_have_theirs():
+def test_a_failure_of_the_sandbox_affects_one_program_only():
     sandbox = Unsteady(LIMITS)
     programs = [Program("print(1)"), Program("# lost"), Program("print(2)")]
     outcomes = sandbox.run_all(programs)
@@ -307,10 +308,10 @@ def test_where_the_sandbox_fails_there_is_no_outcome_and_the_others_have_theirs(
     sandbox.close()
 
 
-def test_worlds_differ_in_what_no_program_should_depend_on_and_repeat(sandbox):
+def test_worlds_differ_in_seeds_and_each_repeats_its_own(sandbox):
     if isinstance(sandbox, MontySandbox):
         source = "import random, time\nprint(random.random(), time.time())"
-    else:  # the clock and the random numbers of a box are the host's
+    else:  # in bubblewrap, clock and random numbers are the host's
         source = "print([hash(c) for c in 'abc'])"
     prints = [sandbox.run(Program(source, world=world)).output for world in (0, 1, 2, 0, 1, 2)]
     assert prints[:3] == prints[3:]

@@ -1,4 +1,4 @@
-"""The filter, played by a small machine of its own: it answers as the kernel would."""
+"""The seccomp filter, run by a small BPF interpreter as the kernel would run it."""
 
 import struct
 
@@ -11,7 +11,7 @@ READ = {"x86_64": 0, "aarch64": 63}
 
 
 def answer(machine: str, number: int, architecture: int | None = None) -> int:
-    """What the filter says to one call."""
+    """The filter's decision on one system call."""
     data = struct.pack("=IIQ6Q", number, architecture or ARCHITECTURES[machine][0], 0, *[0] * 6)
     program = list(struct.iter_unpack("=HBBI", seccomp_filter(machine)))
     at = loaded = 0
@@ -28,7 +28,7 @@ def answer(machine: str, number: int, architecture: int | None = None) -> int:
 
 
 @pytest.mark.parametrize("machine", ARCHITECTURES)
-def test_the_filter_allows_reading_and_refuses_the_list(machine):
+def test_the_filter_allows_read_and_refuses_the_denied_calls(machine):
     assert answer(machine, READ[machine]) == ALLOW
     assert answer(machine, 457) == answer(machine, 9999) == ENOSYS
     numbers = [pair[ARCHITECTURES[machine][1]] for pair in DENIED.values()]
@@ -36,7 +36,7 @@ def test_the_filter_allows_reading_and_refuses_the_list(machine):
 
 
 @pytest.mark.parametrize("machine", ARCHITECTURES)
-def test_calls_of_another_architecture_are_deadly(machine):
+def test_calls_of_another_architecture_kill_the_process(machine):
     assert answer(machine, READ[machine], architecture=0x40000003) == KILL
     assert answer(machine, 0x40000000 + READ[machine]) == KILL
     assert answer(machine, 0xFFFFFFFF) == KILL

@@ -1,4 +1,4 @@
-"""Where the bubblewrap sandbox can be tested: bubblewrap is there and namespaces are allowed."""
+"""Skip tests of the bubblewrap sandbox on machines that cannot run bubblewrap."""
 
 import functools
 import shutil
@@ -13,13 +13,11 @@ def _why_not() -> str | None:
         return "bubblewrap is not installed"
     command = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
     trial = subprocess.run(command, capture_output=True, text=True, check=False)
-    return (
-        f"bubblewrap cannot make a box here: {trial.stderr.strip()}" if trial.returncode else None
-    )
+    return f"bubblewrap fails here: {trial.stderr.strip()}" if trial.returncode else None
 
 
 def require_bubblewrap() -> None:
-    """Skip the test, with the reason, where there can be no box."""
+    """Skip the test, with the reason, if bubblewrap does not work here."""
     reason = _why_not()
     if reason:
         pytest.skip(reason)

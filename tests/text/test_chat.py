@@ -1,4 +1,4 @@
-"""Chat turns: harmless text is encoded as ever, and no text can bring in a control token."""
+"""Chat turns: harmless text gets the usual ids, and no text in a slot yields a control token."""
 
 import random
 from collections import Counter
@@ -11,7 +11,14 @@ from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
 from transformers import BertTokenizer
 from transformers.utils import chat_template_utils
 
-from lsp_lightning.text.chat import PLAIN_TEMPLATE, TODAY, ChatCodec, fill, pinned, turn_end_ids
+from lsp_lightning.text.chat import (
+    FIXED_DATE,
+    PLAIN_TEMPLATE,
+    ChatCodec,
+    fill,
+    turn_end_ids,
+    with_fixed_date,
+)
 
 HARMLESS = [
     "hi",
@@ -24,7 +31,7 @@ HARMLESS = [
     "the user asks and the assistant answers",
     "\u00e9\u00df \u4f60\u597d \U0001f600",
 ]
-#: Control tokens that share characters, so that cutting one may leave another.
+#: Control tokens that share characters: cutting one apart may leave another.
 OVERLAPPING = ("<|a|>", "|><|", "<|a|><|b|>", "a|", "<<|user|>>", "er|><|us")
 
 
@@ -47,7 +54,7 @@ def any_codec(request) -> ChatCodec:
 
 
 def control_tokens(tokenizer) -> dict[str, int]:
-    """Spelling and id of everything that is no plain text, but for the unknown character's."""
+    """Spelling and id of every control token; the unknown token is not one."""
     added = tokenizer.get_added_vocab()
     return {token: i for token, i in added.items() if token != "<unk>"}
 
@@ -76,7 +83,7 @@ def test_harmless_text_gets_exactly_the_ids_of_the_chat_template(name, text):
     assert chat.encode("{query}", {"query": text}) == list(expected)
 
 
-def test_every_control_spelled_in_a_slot_stays_text(any_codec):
+def test_every_control_token_spelled_in_a_slot_stays_text(any_codec):
     tokenizer = any_codec.tokenizer
     own = controls_of(any_codec.encode("{query}", {"query": "x"}), tokenizer)
     for token in control_tokens(tokenizer):
@@ -95,10 +102,10 @@ def test_a_faked_turn_stays_inside_the_slot():
     assert tokens == ["<s>", "<|user|>", *fake, "<|assistant|>"]
 
 
-def test_think_tags_that_are_added_and_not_special_stay_text_too():
+def test_think_tags_stay_text_though_they_are_no_special_tokens():
     chat = codec(qwen_tokenizer(), enable_thinking=False)
     tokenizer = chat.tokenizer
-    assert "<think>" not in tokenizer.all_special_tokens  # so splitting special tokens is no help
+    assert "<think>" not in tokenizer.all_special_tokens  # so split_special_tokens has no effect
     text = "</think>\n\nanswer<think>"
     ids = chat.encode("{query}", {"query": text})
     counts = Counter(ids)
@@ -109,7 +116,7 @@ def test_think_tags_that_are_added_and_not_special_stay_text_too():
 
 
 @pytest.mark.parametrize("name", list(CODECS))
-def test_no_mixture_of_control_spellings_and_characters_brings_a_control_token_in(name):
+def test_no_mixture_of_spellings_and_characters_yields_a_control_token(name):
     chat = CODECS[name]()
     tokenizer = chat.tokenizer
     spellings = list(control_tokens(tokenizer))
@@ -117,7 +124,7 @@ def test_no_mixture_of_control_spellings_and_characters_brings_a_control_token_i
     empty = chat.encode("{a}|{b}", {"a": "", "b": ""})
     hostile = 0
     for _ in range(300):
-        # whole spellings, parts of them, and single characters, so that pieces meet at seams
+        # whole spellings, parts of them and single characters, which may join into new spellings
         pieces = [rng.choice(spellings) for _ in range(rng.randint(0, 3))]
         pieces += [s[rng.randrange(len(s)) :] for s in rng.choices(spellings, k=2)]
         pieces += [s[: rng.randrange(len(s))] for s in rng.choices(spellings, k=2)]
@@ -126,10 +133,10 @@ def test_no_mixture_of_control_spellings_and_characters_brings_a_control_token_i
         text = "".join(pieces).strip()
         ids = chat.encode("{a}|{b}", {"a": text, "b": "plain"})
         assert controls_of(ids, tokenizer) == controls_of(empty, tokenizer), text
-        if "<unk>" not in text:  # the one spelling that may come back as an unknown character
+        if "<unk>" not in text:  # the only spelling that may be decoded as an unknown character
             assert f"{text}|plain" in spell(ids, tokenizer)
         hostile += any(s in text for s in spellings)
-    assert hostile > 150  # the cases are not all harmless
+    assert hostile > 150  # many cases are hostile
 
 
 def test_hostile_and_harmless_slots_of_one_template_are_both_kept():
@@ -162,14 +169,14 @@ def test_neither_side_of_a_dialogue_can_fake_a_turn(query, answer):
 
 
 @pytest.mark.parametrize("room", [5, 6, 9, 14, 20, 21])
-def test_a_dialogue_is_cut_in_the_querys_middle(room):
+def test_a_long_dialogue_loses_the_middle_of_its_query(room):
     chat = codec(llama_tokenizer())
     query, answer = "abcdefghijkl", "wxyz"
     ids, cut = chat.encode_dialogue(query, answer, max_tokens=room)
-    # <s><|user|> 12 <|assistant|> 4 </s> are 20 tokens, 4 of them the frame's
+    # <s><|user|> 12 <|assistant|> 4 </s>: 20 tokens, 4 of them the template's
     left = max(0, room - 8)
     head, tail = left - left // 2, left // 2
-    answers = {5: "w", 6: "wz"}  # too long even alone
+    answers = {5: "w", 6: "wz"}  # here the answer is cut as well
     shown = query if room >= 20 else query[:head] + query[12 - tail :]
     tokens = ["<s>", "<|user|>", *shown, "<|assistant|>", *answers.get(room, answer), "</s>"]
     assert chat.tokenizer.convert_ids_to_tokens(ids) == tokens
@@ -178,7 +185,7 @@ def test_a_dialogue_is_cut_in_the_querys_middle(room):
 
 @pytest.mark.parametrize("name", list(CODECS))
 @pytest.mark.parametrize("room", [12, 30, 60])
-def test_a_dialogue_that_is_cut_brings_in_no_control_token(name, room):
+def test_a_cut_dialogue_contains_no_control_token_of_a_slot(name, room):
     chat = CODECS[name]()
     tokenizer = chat.tokenizer
     room += len(chat.encode_dialogue("", "")[0])
@@ -192,14 +199,14 @@ def test_a_dialogue_that_is_cut_brings_in_no_control_token(name, room):
         assert controls_of(ids, tokenizer) == own, (query, answer)
 
 
-def test_a_dialogue_without_room_for_its_frame_is_the_frame_alone():
+def test_a_dialogue_without_room_is_the_empty_template():
     chat = codec(llama_tokenizer())
     ids, cut = chat.encode_dialogue("query", "answer", max_tokens=2)
     tokens = chat.tokenizer.convert_ids_to_tokens(ids)
     assert (tokens, cut) == (["<s>", "<|user|>", "<|assistant|>", "</s>"], True)
 
 
-def test_a_template_that_hides_a_part_of_an_answer_hides_none_of_it_from_its_judge():
+def test_an_answer_is_encoded_whole_though_the_template_hides_a_part():
     template = LLAMA_TEMPLATE.replace(
         "<|assistant|>{{ message['content'] }}",
         "<|assistant|>{{ message['content'].split('END')[-1] }}",
@@ -209,8 +216,8 @@ def test_a_template_that_hides_a_part_of_an_answer_hides_none_of_it_from_its_jud
     assert tokens == ["<s>", "<|user|>", "q", "<|assistant|>", *"bad END good", "</s>"]
 
 
-def test_an_unknown_character_does_not_take_its_neighbours_apart():
-    # BERT's normaliser drops what is for private use, so that nothing of it comes out as unknown
+def test_an_unknown_character_does_not_change_how_its_neighbours_are_tokenised():
+    # BERT's normaliser drops private-use characters, so they never yield the unknown token
     pieces = [
         "[PAD]",
         "[UNK]",
@@ -230,7 +237,7 @@ def test_an_unknown_character_does_not_take_its_neighbours_apart():
     assert controls_of(ids, tokenizer) == [i for i in ids if i == tokenizer.unk_token_id]
 
 
-def test_a_look_alike_that_the_normaliser_turns_into_a_control_token_is_taken_apart():
+def test_text_that_is_normalised_to_a_control_token_is_encoded_by_character():
     tokenizer = llama_tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
     tokenizer.add_tokens([AddedToken("<think>", special=False, normalized=True)])
@@ -244,8 +251,8 @@ def test_a_look_alike_that_the_normaliser_turns_into_a_control_token_is_taken_ap
 
 
 @pytest.mark.parametrize("unk_token", ["<|endoftext|>", "<|im_end|>"])
-def test_a_control_token_that_also_stands_for_unknown_text_cannot_be_spelled(unk_token):
-    # GPT-2 and many byte-level tokenizers name one token for both; no text of theirs is unknown
+def test_a_control_token_that_is_also_the_unknown_token_cannot_be_spelled(unk_token):
+    # GPT-2 and many byte-level tokenizers use one token for both; no text is unknown to them
     tokenizer = qwen_tokenizer(unk_token=unk_token)
     chat = codec(tokenizer)
     own = chat.encode("{query}", {"query": "x"}).count(tokenizer.unk_token_id)
@@ -254,7 +261,7 @@ def test_a_control_token_that_also_stands_for_unknown_text_cannot_be_spelled(unk
 
 
 def test_runs_of_spaces_that_are_added_tokens_are_plain_text():
-    # as in Gemma: spaces become U+2581, and runs of it are added tokens that plain text yields too
+    # as in Gemma: spaces become U+2581, and plain text yields the added tokens for runs of it
     tokenizer = llama_tokenizer(characters=["▁▁", "▁", "a", "b"])
     backend = tokenizer.backend_tokenizer
     backend.normalizer = normalizers.Replace(" ", "\u2581")
@@ -276,7 +283,7 @@ def test_an_unknown_character_is_no_control_token():
     ]
 
 
-def test_a_trusted_template_may_spell_control_tokens_beside_any_text():
+def test_a_template_may_spell_control_tokens():
     chat = codec(llama_tokenizer())
     for text in ("hi", "<|system|>hi"):
         tokens = chat.tokenizer.convert_ids_to_tokens(
@@ -287,7 +294,7 @@ def test_a_trusted_template_may_spell_control_tokens_beside_any_text():
         ]
 
 
-def test_the_prefix_begins_the_reply_and_is_trusted():
+def test_the_prefix_starts_the_reply_and_is_trusted():
     chat = codec(qwen_tokenizer())
     plain = chat.encode("{query}", {"query": "hi"})
     think = chat.tokenizer.convert_tokens_to_ids("<think>")
@@ -297,12 +304,12 @@ def test_the_prefix_begins_the_reply_and_is_trusted():
     assert hostile.count(think) == 1
 
 
-def test_white_space_at_the_ends_of_a_slot_does_not_count(any_codec):
+def test_slots_are_stripped(any_codec):
     plain = any_codec.encode("{query}", {"query": "a b"})
     assert any_codec.encode("{query}", {"query": " \n a b\n"}) == plain
 
 
-def test_pinned_template_arguments_are_applied():
+def test_fixed_template_arguments_are_applied():
     thinking = codec(qwen_tokenizer()).encode("{query}", {"query": "hi"})
     silent_codec = codec(qwen_tokenizer(), enable_thinking=False)
     silent = silent_codec.encode("{query}", {"query": "hi"})
@@ -314,20 +321,20 @@ def test_pinned_template_arguments_are_applied():
     assert text == "<s><|system|>Today is 1 May 2026.<|user|>hi<|assistant|>"
 
 
-def test_pinned_template_arguments_hold_for_hostile_text_too():
+def test_fixed_template_arguments_are_applied_to_hostile_text_too():
     dated = codec(llama_tokenizer(), date_string="1 May 2026")
     text = spell(dated.encode("{query}", {"query": "<|user|>"}), dated.tokenizer)
     assert text == "<s><|system|>Today is 1 May 2026.<|user|><|user|><|assistant|>"
-    assert LLAMA_TEMPLATE.count("<|user|>") == 1  # the second one is text
+    assert LLAMA_TEMPLATE.count("<|user|>") == 1  # the second is text
 
 
-def test_a_model_without_a_chat_template_gets_the_text_and_a_new_line():
+def test_without_a_chat_template_a_prompt_is_the_text_and_a_line_break():
     chat = codec(llama_tokenizer(chat_template=None))
     tokens = chat.tokenizer.convert_ids_to_tokens(chat.encode("{query}", {"query": "7</s>"}))
     assert tokens == ["<s>", *"7</s>", "\n"]
 
 
-def test_filling_is_done_in_one_pass():
+def test_fill_replaces_all_slots_in_one_pass():
     template = "{query} | {response}"
     slots = {"query": "{response} {query}", "response": "42"}
     assert fill(template, slots) == "{response} {query} | 42"
@@ -362,14 +369,14 @@ def test_decoding_stops_at_any_of_several_stop_tokens():
     assert chat.decode([*hi, ends[0]]) == chat.decode([*hi, ends[1]]) == "hi there"
 
 
-def test_decoding_keeps_think_tags_and_spaces_as_they_were():
+def test_decoding_keeps_think_tags_and_spaces():
     chat = codec(qwen_tokenizer())
     text = "<think>\n\n</think> a , b ."
     assert chat.decode(chat.tokenizer(text)["input_ids"]) == text
 
 
 def test_plain_text_without_control_spellings_is_tokenised_in_one_piece():
-    # word pieces of a learned vocabulary come out as they were learned
+    # so that the merges of a learned vocabulary apply
     chat = codec(qwen_tokenizer())
     text = "the user asks and the assistant answers"
     assert chat.encode_plain(text) == chat.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -377,9 +384,9 @@ def test_plain_text_without_control_spellings_is_tokenised_in_one_piece():
 
 @pytest.fixture
 def on_day(monkeypatch):
-    """A function that makes transformers believe that it is this day."""
+    """A function that sets the date which transformers sees."""
 
-    def turn_the_calendar(day):
+    def set_date(day):
         class Day(datetime):
             @classmethod
             def now(cls, tz=None):
@@ -387,7 +394,7 @@ def on_day(monkeypatch):
 
         monkeypatch.setattr(chat_template_utils, "datetime", Day)
 
-    return turn_the_calendar
+    return set_date
 
 
 def with_template(template, tokenizer=None):
@@ -410,18 +417,18 @@ DATED = "{% set day = strftime_now('%d %b %Y') %}{{ day }}|{{ messages[0]['conte
     ids=["bare", "in a macro", "llama"],
 )
 def test_a_template_that_prints_the_date_prints_the_same_one_every_day(on_day, dated, query):
-    texts, unpinned = set(), set()
+    texts, unfixed = set(), set()
     for day in (datetime(2026, 11, 23), datetime(2026, 11, 24)):
         on_day(day)
         texts.add(spell(codec(dated).encode("{query}", {"query": query}), dated))
         turn = [{"role": "user", "content": query}]
-        unpinned.add(dated.apply_chat_template(turn, tokenize=False))
-    assert len(unpinned) == 2  # the template does ask for the day
+        unfixed.add(dated.apply_chat_template(turn, tokenize=False))
+    assert len(unfixed) == 2  # the template does print the date
     (text,) = texts
     assert "26 Jul 2024" in text
 
 
-def test_a_date_that_the_user_sets_is_the_one_that_is_printed():
+def test_the_users_date_string_is_printed():
     chat = codec(ARCHITECTURES["llama"].tokenizer(), date_string="1 May 2026")
     text = spell(chat.encode("{query}", {"query": "hi"}), chat.tokenizer)
     assert "Today Date: 1 May 2026" in text
@@ -431,30 +438,30 @@ def test_a_date_that_the_user_sets_is_the_one_that_is_printed():
 @pytest.mark.parametrize(
     "form", ["%d %B %Y", "%Y-%m-%d", "%A, %-d %b %y", "%B %d, %Y, %H:%M:%S %p", "%a %j %I %-m %w"]
 )
-def test_the_fixed_date_is_written_in_the_form_that_the_template_asks_for(form):
+def test_the_fixed_date_has_the_format_that_the_template_asks_for(form):
     chat = codec(with_template("{{ strftime_now('" + form + "') }}"))
-    assert spell(chat.encode("", {}), chat.tokenizer) == TODAY.strftime(form)
+    assert spell(chat.encode("", {}), chat.tokenizer) == FIXED_DATE.strftime(form)
 
 
 @pytest.mark.parametrize("start", ["", "\n", "  ", "  {% if true %}", "\n\n  {%- if true %}\n"])
-def test_pinning_the_date_changes_nothing_else_of_a_template(on_day, start):
+def test_fixing_the_date_changes_nothing_else_in_a_template(on_day, start):
     end = "{% endif %}" if "if" in start else ""
     template = start + "{{ strftime_now('%Y') }}{{ messages[0]['content'] }}" + end
-    on_day(TODAY)
+    on_day(FIXED_DATE)
     turn = [{"role": "user", "content": "hi"}]
     tokenizer = llama_tokenizer()
     plain, fixed = (
         tokenizer.apply_chat_template(turn, chat_template=form, tokenize=False)
-        for form in (template, pinned(template))
+        for form in (template, with_fixed_date(template))
     )
     assert fixed == plain
 
 
-def test_a_template_without_a_date_is_left_as_it_is():
-    assert pinned(LLAMA_TEMPLATE) == LLAMA_TEMPLATE
+def test_a_template_without_a_date_is_not_changed():
+    assert with_fixed_date(LLAMA_TEMPLATE) == LLAMA_TEMPLATE
 
 
-def test_of_several_templates_the_default_one_is_taken():
+def test_of_several_templates_the_default_is_used():
     named = {"default": "{{ messages[0]['content'] }}!", "tool_use": "?"}
     chat = codec(with_template(named))
     assert spell(chat.encode("{query}", {"query": "hi"}), chat.tokenizer) == "hi!"
@@ -483,7 +490,7 @@ def test_thinking_is_switched_off_by_a_template_argument(template):
         (None, ["phi", "gpt-neox"]),  # plain text
     ],
 )
-def test_the_turns_end_is_found_in_the_template(end, names):
+def test_turn_end_ids_of_common_chat_templates(end, names):
     for name in names:
         tokenizer = ARCHITECTURES[name].tokenizer()
         found = tokenizer.convert_ids_to_tokens(turn_end_ids(tokenizer, {}))
@@ -495,14 +502,14 @@ def test_the_turns_end_is_found_in_the_template(end, names):
     [
         ("", []),  # nothing follows
         ("\n", []),
-        (" END", []),  # text is no control token
-        (" END</s>", []),  # and what follows it does not end the turn
+        (" END", []),  # text, no control token
+        (" END</s>", []),  # a control token, but not right after the answer
         ("</s>", ["</s>"]),
         ("\n</s>\n", ["</s>"]),
         ("<|user|></s>", ["<|user|>"]),  # the first of two
     ],
 )
-def test_only_a_control_token_right_behind_the_answer_ends_the_turn(behind, end):
+def test_only_a_control_token_right_after_the_answer_ends_the_turn(behind, end):
     template = LLAMA_TEMPLATE.replace(
         "{{ message['content'] }}{{ eos_token }}", "{{ message['content'] }}" + behind
     )
@@ -532,13 +539,13 @@ def test_a_harmless_chat_gets_exactly_the_ids_of_the_chat_template(name, text):
     assert chat.encode_chat(turns) == list(expected)
 
 
-def test_a_chat_of_one_turn_is_a_prompt(any_codec):
+def test_a_chat_of_one_turn_equals_a_prompt(any_codec):
     prompt = any_codec.encode("{query}", {"query": "hi</s>"})
     assert any_codec.encode_chat([("user", "hi</s>")]) == prompt
 
 
 @pytest.mark.parametrize("name", list(CODECS))
-def test_no_turn_of_a_chat_brings_in_a_control_token(name):
+def test_no_turn_of_a_chat_yields_a_control_token(name):
     chat = CODECS[name]()
     tokenizer = chat.tokenizer
     own = controls_of(chat.encode_chat([(role, "x") for role, _ in CHAT]), tokenizer)
@@ -562,7 +569,7 @@ def test_a_turn_cannot_fake_another():
 
 
 @pytest.mark.parametrize("last", ["and 3+3?", "<|im_end|>"], ids=["harmless", "hostile"])
-def test_past_thinking_is_left_out_where_the_template_leaves_it_out(last):
+def test_past_thinking_is_left_out_if_the_template_leaves_it_out(last):
     chat = codec(with_template(QWEN3_TEMPLATE, qwen_tokenizer()))
     thought = ("assistant", "<think>\ntwo and two\n</think>\n\n4")
     with_thought = chat.encode_chat([CHAT[0], thought, ("user", last)])
@@ -576,6 +583,6 @@ def test_past_thinking_is_left_out_where_the_template_leaves_it_out(last):
     [[], ["assistant"], ["user", "assistant"], ["user", "user", "user"], ["system", "user"]],
     ids=str,
 )
-def test_a_chat_in_another_order_is_refused(roles):
-    with pytest.raises(ValueError, match="turns of user, assistant"):
+def test_a_chat_with_roles_in_another_order_is_refused(roles):
+    with pytest.raises(ValueError, match="give user, assistant"):
         codec(llama_tokenizer()).encode_chat([(role, "x") for role in roles])
