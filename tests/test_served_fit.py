@@ -28,8 +28,10 @@ from lsp_lightning.cli.main import main
 from lsp_lightning.generation.served import adapters as publishing
 from lsp_lightning.generation.served import client as served_client
 from lsp_lightning.paths import resolve
+from lsp_lightning.runtime import http
+from lsp_lightning.runtime.http import Client
 
-pytestmark = pytest.mark.usefixtures("short_pauses")
+pytestmark = pytest.mark.usefixtures("short_pauses", "one_retry")
 
 ROOT = Path(__file__).parent.parent
 TINY = str(ROOT / "configs" / "tiny_lsp.yaml")
@@ -50,9 +52,13 @@ def server(base):
         yield server
 
 
-def served(server, folder, **others):
-    kept = {"timeout": 20.0, "retries": 1, **others}
-    return ServedRollouts(server.url, "base", str(folder), **kept)
+@pytest.fixture
+def one_retry(monkeypatch):
+    monkeypatch.setattr(http, "RETRIES", 1)
+
+
+def served(server, folder, **client):
+    return ServedRollouts(server.url, "base", str(folder), Client(**{"timeout": 20.0, **client}))
 
 
 def make_module(base, lr, **kwargs):
@@ -217,12 +223,13 @@ def test_a_run_that_breaks_off_takes_its_adapter_off_the_server(base, server, tm
 def test_the_end_of_a_run_does_not_wait_for_a_server_that_hangs(
     base, server, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(served_client, "_SECONDS_IN_A_HURRY", 0.2)
-    rollouts = served(server, tmp_path / "adapters", timeout=60.0, retries=9)
+    monkeypatch.setattr(served_client, "_HURRIED_SECONDS", 0.2)
+    monkeypatch.setattr(http, "RETRIES", 9)
+    rollouts = served(server, tmp_path / "adapters", timeout=60.0)
     module = make_module(base, 1.0, rollouts=rollouts)
     module.player.engine.generate([[5, 6]], 1, Sampling(max_new_tokens=2), seed=0)
     monkeypatch.setattr(server, "unload", lambda request: server.closing.wait(30))
-    with pytest.warns(UserWarning, match=r"stays on the rollout server.*does not answer in 0\.2 s"):
+    with pytest.warns(UserWarning, match=r"is still loaded: .*did not answer within 0\.2 s"):
         module.player.engine.close()
 
 
@@ -251,7 +258,7 @@ def fit_args(run, *more):
 
 def by_server(url, folder, **others):
     """The flags that have a server draw, as a YAML file would say it."""
-    init = {"url": url, "model": "base", "adapter_folder": str(folder), "retries": 0, **others}
+    init = {"url": url, "model": "base", "adapter_folder": str(folder), **others}
     return ["--model.rollouts", json.dumps({"class_path": "ServedRollouts", "init_args": init})]
 
 
@@ -304,7 +311,7 @@ def test_a_run_that_lost_its_server_stops_in_one_line_and_ends_as_if_it_had_not(
     assert status(fit_args(run, *flags)) == 1
     [line] = error_lines(capfd)
     assert line.startswith("error: rollouts: ")
-    for part in (world.url, "the last checkpoint is whole", "on_loss"):
+    for part in (world.url, "start the server and resume from the last checkpoint"):
         assert part in line
     assert rounds_in(run) == [0]
     checkpoint = run / "checkpoints" / "last.ckpt"
@@ -319,21 +326,17 @@ def test_a_run_that_lost_its_server_stops_in_one_line_and_ends_as_if_it_had_not(
 
 
 @pytest.mark.usefixtures("untouched_process")
-def test_a_run_may_go_on_without_its_server_and_says_so(world, tmp_path, capfd):
+def test_a_run_that_lost_its_server_can_go_on_in_this_process_and_says_so(world, tmp_path, capfd):
     run = tmp_path / "run"
     world.script = dies_in_round_two(world)
-    assert main(fit_args(run, *by_server(world.url, tmp_path / "adapters", on_loss="local"))) == 0
-    assert rounds_in(run) == [0, 1]
-    shown = capfd.readouterr().out
-    assert shown.count("drawn in this process until it is back") == 1
-
-    # the other engine is said, and goes on; plan, export and chat need no server
+    assert status(fit_args(run, *by_server(world.url, tmp_path / "adapters"))) == 1
     checkpoint = str(run / "checkpoints" / "last.ckpt")
-    more = ["--trainer.max_steps", "3"]
-    assert main(["fit", "--ckpt_path", checkpoint, *more, "--model.rollouts", "LocalRollouts"]) == 0
+    capfd.readouterr()
+    assert main(["fit", "--ckpt_path", checkpoint, "--model.rollouts", "LocalRollouts"]) == 0
     shown = capfd.readouterr().out
-    assert "resuming with another rollouts: class: 'ServedRollouts' in the checkpoint" in shown
-    assert rounds_in(run) == [0, 1, 2]
+    assert "rollouts: class" in shown
+    assert "'ServedRollouts' in the checkpoint" in shown
+    assert rounds_in(run) == [0, 1]
 
 
 @pytest.mark.usefixtures("untouched_process")
@@ -350,7 +353,7 @@ def test_plan_export_and_chat_need_no_server(tmp_path, capfd, monkeypatch):
     capfd.readouterr()
     assert status(["fit", *checkpoint, *nobody]) == 2
     [line] = error_lines(capfd)
-    assert "model.rollouts.url: nobody listens" in line
+    assert "model.rollouts.url: no server at" in line
 
 
 @pytest.mark.usefixtures("untouched_process")
@@ -359,7 +362,7 @@ def test_a_server_that_is_lost_in_the_first_round_is_one_line_too(
     world, tmp_path, capfd, misbehaviour
 ):
     world.script = lambda k, request: misbehaviour
-    flags = by_server(world.url, tmp_path / "adapters", timeout=1.0)
+    flags = by_server(world.url, tmp_path / "adapters", client={"timeout": 1.0})
     assert status(fit_args(tmp_path / "run", *flags)) == 1
     [line] = error_lines(capfd)
     assert line.startswith("error: rollouts: ")
@@ -398,10 +401,11 @@ def test_the_tokens_can_be_set_in_each_way(args, tmp_path, capfd):
 def test_the_overlay_goes_over_a_preset_and_keeps_its_tokens(capfd):
     names = ["gpu24_qwen3_4b.yaml", "rollouts/vllm.yaml"]
     layers = [word for name in names for word in ("--config", str(ROOT / "configs" / name))]
-    rollouts = printed(capfd, *layers, "--model.rollouts.on_loss", "local")
+    rollouts = printed(capfd, *layers, "--model.rollouts.client.timeout", "9")
     assert rollouts["class_path"].endswith("ServedRollouts")
     told = rollouts["init_args"]
-    assert (told["model"], told["on_loss"]) == ("Qwen/Qwen3-4B", "local")
+    assert told["model"] == "Qwen/Qwen3-4B"
+    assert told["client"] == {"api_key_env": None, "timeout": 9.0, "concurrency": 64}
     preset = yaml.safe_load((ROOT / "configs" / names[0]).read_text())
     assert told["tokens"] == preset["model"]["rollouts"]["tokens"] != 65_536
 
@@ -433,18 +437,18 @@ MISTAKES = {
         ["--model.rollouts", "ServedRollouts"],
         "error: model.rollouts.init_args.url, model, adapter_folder: not set",
     ),
-    "a url that is none": (by_server("here", "x"), "model.rollouts.url: is not the bare url"),
+    "a url that is none": (by_server("here", "x"), "model.rollouts.url: is not the base URL"),
     "a cap below 1": (
         by_server("http://127.0.0.1:1/v1", "x", importance_cap=0.5),
         "model.rollouts.importance_cap: is 0.5",
     ),
     "whole weights": (
         [*by_server("http://127.0.0.1:1/v1", "x"), "--model.lora", "null"],
-        "model.rollouts: is a server",
+        "model.rollouts: a server can load a new adapter",
     ),
     "nobody there": (
         by_server(f"http://127.0.0.1:{free_port()}/v1", "x"),
-        "model.rollouts.url: nobody listens",
+        "model.rollouts.url: no server at",
     ),
 }
 

@@ -14,7 +14,7 @@ from test_preference import build
 from tiny_models import build_llama
 from torch.overrides import TorchFunctionMode
 
-from lsp_lightning import ConfigError, PreferenceReward, Paper
+from lsp_lightning import ConfigError, Paper, PreferenceReward
 from lsp_lightning.game.player import FrozenPlayer
 from lsp_lightning.models.policy import PASS_TOKENS, Policy
 from lsp_lightning.rewards import score_all

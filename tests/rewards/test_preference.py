@@ -31,6 +31,7 @@ from lsp_lightning.errors import ConfigError, OutOfMemory
 from lsp_lightning.game.player import FrozenPlayer
 from lsp_lightning.rewards import RewardError, score_all
 from lsp_lightning.rewards.pairs import ChatPairs, SegmentPairs
+from lsp_lightning.runtime.memory import TokenBudget
 from lsp_lightning.text.chat import ChatCodec, cut_pair
 
 QUERIES = ["ab", "a longer query than that", "Wo ist \u00e9\u4f60 \U0001f600?\n\n- here"]
@@ -114,8 +115,10 @@ def build(folder, kind="llama", **settings):
     return model, tokenizer
 
 
-def connected(folder, policy, **kwargs) -> PreferenceReward:
+def connected(folder, policy, pass_tokens=None, **kwargs) -> PreferenceReward:
     reward = PreferenceReward(str(folder), **kwargs)
+    if pass_tokens is not None:
+        reward.budget = TokenBudget(reward.budget.key, pass_tokens)
     reward.connect(FrozenPlayer(policy))
     return reward
 
@@ -159,27 +162,27 @@ def models(tmp_path_factory):
 # -- the models' own logits ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 100, 100_000])
+@pytest.mark.parametrize("pass_tokens", [1, 100, 100_000])
 @pytest.mark.parametrize("kind", list(DECODERS))
-def test_scores_are_the_models_logits_of_each_conversation(models, tiny_policy, kind, batch_tokens):
+def test_scores_are_the_models_logits_of_each_conversation(models, tiny_policy, kind, pass_tokens):
     folder, model, tokenizer = models(kind)
-    reward = connected(folder, tiny_policy, batch_tokens=batch_tokens)
+    reward = connected(folder, tiny_policy, pass_tokens=pass_tokens)
 
     def alone(query, answer):
         turns = [{"role": "user", "content": query}, {"role": "assistant", "content": answer}]
         ids = tokenizer.apply_chat_template(turns, return_tensors="pt")["input_ids"]
         return logit(model, input_ids=ids)
 
-    expect_scores(reward.score(PLAYED), alone)
+    expect_scores(reward.score(PLAYED).scores, alone)
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 100, 100_000])
+@pytest.mark.parametrize("pass_tokens", [1, 100, 100_000])
 @pytest.mark.parametrize("kind", list(ENCODERS))
-def test_scores_are_the_models_logits_of_each_pair(models, tiny_policy, kind, batch_tokens):
+def test_scores_are_the_models_logits_of_each_pair(models, tiny_policy, kind, pass_tokens):
     folder, model, tokenizer = models(kind)
-    reward = connected(folder, tiny_policy, batch_tokens=batch_tokens)
+    reward = connected(folder, tiny_policy, pass_tokens=pass_tokens)
     expect_scores(
-        reward.score(PLAYED),
+        reward.score(PLAYED).scores,
         # in lists: beside a lone query the tokenizer takes an empty answer for no answer at all
         lambda query, answer: logit(model, **tokenizer([query], [answer], return_tensors="pt")),
     )
@@ -188,10 +191,10 @@ def test_scores_are_the_models_logits_of_each_pair(models, tiny_policy, kind, ba
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "bert", "roberta", "deberta"])
 def test_a_score_does_not_depend_on_what_else_is_judged(models, tiny_policy, kind):
     reward = connected(models(kind)[0], tiny_policy)
-    together = reward.score(PLAYED)
+    together = reward.score(PLAYED).scores
     for i, query in enumerate(QUERIES):
         for j, answer in enumerate(ANSWERS[i]):
-            alone = reward.score(playout([query], [[answer]]))
+            alone = reward.score(playout([query], [[answer]])).scores
             torch.testing.assert_close(alone[0, 0], together[i, j], atol=1e-5, rtol=1e-4)
 
 
@@ -201,7 +204,7 @@ def test_a_model_that_tells_segments_apart_is_told_them(models, tiny_policy):
     mixed = {**inputs, "token_type_ids": torch.zeros_like(inputs["token_type_ids"])}
     right, wrong = logit(model, **inputs), logit(model, **mixed)
     assert abs(right - wrong) > 0.01  # this model's segments matter
-    score = connected(folder, tiny_policy).score(playout(["ab"], [["that answer"]]))
+    score = connected(folder, tiny_policy).score(playout(["ab"], [["that answer"]])).scores
     assert float(score) == pytest.approx(right, abs=1e-5)
 
 
@@ -214,7 +217,7 @@ def test_a_decoder_can_be_shown_segments_too(models, tiny_policy, kind):
         for j, answer in enumerate(played.answer_groups()[i]):
             ids = tokenizer(query, answer, return_tensors="pt")["input_ids"]
             expected = logit(model, input_ids=ids)
-            assert float(reward.score(played)[i, j]) == pytest.approx(expected, abs=1e-5)
+            assert float(reward.score(played).scores[i, j]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_auto_is_chat_where_there_is_a_template_and_segments_elsewhere(
@@ -251,8 +254,8 @@ def test_the_end_of_a_conversation_is_read_whatever_token_it_is(models, tiny_pol
     model.config.pad_token_id = tokenizer.eos_token_id
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    plain = connected(folder, tiny_policy).score(PLAYED)
-    torch.testing.assert_close(connected(tmp_path, tiny_policy).score(PLAYED), plain)
+    plain = connected(folder, tiny_policy).score(PLAYED).scores
+    torch.testing.assert_close(connected(tmp_path, tiny_policy).score(PLAYED).scores, plain)
 
 
 def test_standardised_logits_have_mean_0_and_variance_1(models, tiny_policy):
@@ -261,7 +264,7 @@ def test_standardised_logits_have_mean_0_and_variance_1(models, tiny_policy):
     scored = score_all([reward], PLAYED)
     assert float(scored.rewards_NG.mean()) == pytest.approx(0, abs=1e-5)
     assert float(scored.rewards_NG.std(unbiased=False)) == pytest.approx(1, abs=1e-5)
-    plain = connected(folder, tiny_policy).score(PLAYED)
+    plain = connected(folder, tiny_policy).score(PLAYED).scores
     torch.testing.assert_close(scored.components["preference"], plain)
     assert scored.metrics["preference/cut"].tolist() == [0.0] * 6
 
@@ -270,8 +273,8 @@ def test_where_memory_runs_out_fewer_are_judged_together_with_the_same_scores(
     models, tiny_policy, capsys
 ):
     folder = models("llama")[0]
-    expected = connected(folder, tiny_policy).score(PLAYED)
-    reward = connected(folder, tiny_policy, batch_tokens=100_000)
+    expected = connected(folder, tiny_policy).score(PLAYED).scores
+    reward = connected(folder, tiny_policy, pass_tokens=100_000)
     seen = seen_by(reward)
     reward.score(PLAYED)
     longest, forward = seen[0]["input_ids"].shape[1], reward._model.forward
@@ -282,20 +285,20 @@ def test_where_memory_runs_out_fewer_are_judged_together_with_the_same_scores(
         return forward(input_ids=input_ids, **inputs)
 
     reward._model.forward = cramped
-    torch.testing.assert_close(reward.score(PLAYED), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(reward.score(PLAYED).scores, expected, atol=1e-5, rtol=1e-4)
     lines = [line for line in capsys.readouterr().out.splitlines() if "out of memory" in line]
     assert len(lines) >= 2
     assert lines[0].startswith(
-        "out of memory at model.rewards.PreferenceReward.batch_tokens 100000"
+        "out of memory at model.rewards.PreferenceReward (tokens per pass) 100000"
     )
     # remembered, and gone on with
     reward.score(PLAYED)
     state = reward.state_dict()
-    assert state["batch_tokens"]["tokens"] <= 3 * longest
-    for asked, expected_tokens in ((100_000, state["batch_tokens"]["tokens"]), (999, 999)):
-        resumed = connected(folder, tiny_policy, batch_tokens=asked)
+    assert state["budget"]["tokens"] <= 3 * longest
+    for asked, expected_tokens in ((100_000, state["budget"]["tokens"]), (999, 999)):
+        resumed = connected(folder, tiny_policy, pass_tokens=asked)
         resumed.load_state_dict(state)
-        assert resumed.state_dict()["batch_tokens"] == {"asked": asked, "tokens": expected_tokens}
+        assert resumed.state_dict()["budget"] == {"asked": asked, "tokens": expected_tokens}
     assert "out of memory" not in capsys.readouterr().out
 
 
@@ -306,7 +309,9 @@ def test_a_pair_that_does_not_fit_alone_is_said_so_in_one_line(models, tiny_poli
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     reward._model.forward = full
-    with pytest.raises(OutOfMemory, match=r"batch_tokens: a single row of \d+ tokens") as error:
+    with pytest.raises(
+        OutOfMemory, match=r"PreferenceReward \(tokens per pass\): a single row of \d+ tokens"
+    ) as error:
         reward.score(PLAYED)
     assert "\n" not in str(error.value)
 
@@ -315,9 +320,9 @@ def test_judging_moves_no_randomness_and_leaves_no_gradient(models, tiny_policy)
     reward = connected(models("bert")[0], tiny_policy)
     reward._model.train()  # as a Trainer might
     before = torch.get_rng_state()
-    first = reward.score(PLAYED)
+    first = reward.score(PLAYED).scores
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(reward.score(PLAYED), first)  # no dropout
+    assert torch.equal(reward.score(PLAYED).scores, first)  # no dropout
     assert not first.requires_grad
 
 
@@ -339,9 +344,9 @@ def test_an_answer_is_judged_without_the_thinking_before_it(
     models, tiny_policy, kind, answer, said
 ):
     reward = connected(models(kind)[0], tiny_policy)
-    thought, plain = reward.score(playout(["2+2?"], [[answer, said]]))[0].tolist()
+    thought, plain = reward.score(playout(["2+2?"], [[answer, said]])).scores[0].tolist()
     assert thought == pytest.approx(plain, abs=1e-6)
-    other = float(reward.score(playout(["2+2?"], [["something else"]])))
+    other = float(reward.score(playout(["2+2?"], [["something else"]])).scores)
     assert abs(other - plain) > 1e-4
 
 
@@ -453,7 +458,7 @@ def test_pairs_that_had_to_be_cut_are_counted_and_judged_as_cut(models, tiny_pol
     folder, model, _ = models(kind)
     reward = connected(folder, tiny_policy, max_tokens=40)
     seen = seen_by(reward)
-    judged = reward.judge(playout(["ab", "long " * 30], [["x", "y" * 90], ["z", "w"]]))
+    judged = reward.score(playout(["ab", "long " * 30], [["x", "y" * 90], ["z", "w"]]))
     assert judged.metrics["cut"].tolist() == [0, 1, 1, 1]
     assert max(inputs["input_ids"].shape[1] for inputs in seen) == 40
     # by the model's own logit of the ids that are left
@@ -469,7 +474,7 @@ def test_a_models_positions_are_never_outrun(tmp_path, tiny_policy, kind):
     build(tmp_path, kind, max_position_embeddings=34)
     reward = connected(tmp_path, tiny_policy)
     seen = seen_by(reward)
-    judged = reward.judge(playout(["a long query " * 20, "ab"], [["x", "y" * 99], ["z", "w"]]))
+    judged = reward.score(playout(["a long query " * 20, "ab"], [["x", "y" * 99], ["z", "w"]]))
     assert judged.scores.isfinite().all()
     assert judged.metrics["cut"].tolist() == [1, 1, 0, 0]
     assert max(inputs["input_ids"].shape[1] for inputs in seen) <= 34
@@ -541,7 +546,7 @@ def test_a_classifier_of_several_labels_is_refused(tmp_path, tiny_policy):
         connected(tmp_path, tiny_policy)
 
 
-@pytest.mark.parametrize(("setting", "value"), [("max_tokens", 15), ("batch_tokens", 0)])
+@pytest.mark.parametrize(("setting", "value"), [("max_tokens", 15), ("form", "essay")])
 def test_its_settings_are_checked(models, setting, value):
     with pytest.raises(
         ConfigError, match=rf"^model\.rewards\.PreferenceReward\.{setting}: [^\n]+$"
@@ -561,7 +566,7 @@ def test_its_chat_template_can_be_pinned(tmp_path, tiny_policy):
     scores = []
     for day in ("a", "b", "a"):
         reward = connected(tmp_path, tiny_policy, chat_template_kwargs={"day": day})
-        scores.append(float(reward.score(playout(["q"], [["x"]]))))
+        scores.append(float(reward.score(playout(["q"], [["x"]])).scores))
     assert scores[0] == scores[2] != scores[1]
 
 

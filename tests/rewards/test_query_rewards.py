@@ -10,6 +10,7 @@ from handmade import FixedReward, playout, rollouts, scored_round
 
 from lsp_lightning import ConfigError, FormReward, LengthReward, NoveltyReward
 from lsp_lightning.rewards import RewardError, score_all
+from lsp_lightning.types import Written
 
 
 def asked(*queries, **kwargs):
@@ -31,7 +32,7 @@ def remembering(*rounds, **kwargs) -> NoveltyReward:
 
 
 def novelty(reward, *queries) -> list[float]:
-    return reward.score(asked(*queries)).tolist()
+    return reward.score(asked(*queries)).scores.tolist()
 
 
 def likeness(one: str, other: str) -> float:
@@ -61,7 +62,7 @@ def test_only_observing_is_remembered():
     reward = NoveltyReward()
     for _ in range(2):
         assert novelty(reward, "2+2?", "why?") == [1, 1]
-        reward.judge(asked("2+2?", "why?"))
+        reward.score(asked("2+2?", "why?"))
         score_all([FixedReward([[0.0]] * 2), reward], asked("2+2?", "why?"))
     reward.observe(round_of("2+2?", "why?"))
     assert novelty(reward, "2+2?", "why?") == [0, 0]
@@ -110,23 +111,23 @@ def test_case_and_white_space_do_not_make_a_query_new():
 
 def test_near_duplicates_are_logged():
     # 1 and 8/9 and 14/16 are above 0.8, 6/8 is not
-    judged = remembering(["abcd", "stuvwxyz"]).judge(asked("abcd", "abcde", "abce", "stuvwxya"))
+    judged = remembering(["abcd", "stuvwxyz"]).score(asked("abcd", "abcde", "abce", "stuvwxya"))
     assert judged.metrics["near_duplicates"].tolist() == [1, 1, 1, 1]
-    judged = remembering(["abcd", "stuvwxyz"]).judge(asked("abce", "stuvwxya", "why?"))
+    judged = remembering(["abcd", "stuvwxyz"]).score(asked("abce", "stuvwxya", "why?"))
     assert judged.metrics["near_duplicates"].tolist() == [0, 1, 0]
 
 
 def test_exactly_at_near_a_query_is_new():
-    judged = remembering(["abcd"], near=0.75).judge(asked("abce"))
+    judged = remembering(["abcd"], near=0.75).score(asked("abce"))
     assert judged.scores.tolist() == [1]
     assert judged.metrics["near_duplicates"].tolist() == [0]
 
 
 def test_of_long_queries_the_beginning_is_compared():
-    reward = NoveltyReward(max_characters=4)
-    assert novelty(reward, "abcd, the one", "abcd, the other", "bcda") == pytest.approx([1, 0, 1])
-    remembered = remembering(["abcd" * 1000], max_characters=4)
-    assert remembered.state_dict()["memory"] == ["abcd"]
+    start = "".join(random.Random(0).choices("abcdefgh", k=500))
+    assert novelty(NoveltyReward(), f"{start}, the one", f"{start} or the other") == [1, 0]
+    remembered = remembering([f"{start} and more"])
+    assert remembered.state_dict()["memory"] == [start]
 
 
 def test_the_memory_keeps_the_newest_queries():
@@ -197,7 +198,6 @@ def test_a_long_memory_is_searched_in_no_time():
         ("near", -0.1),
         ("near", float("nan")),
         ("capacity", -1),
-        ("max_characters", 0),
     ],
 )
 def test_settings_of_novelty_are_checked(setting, value):
@@ -223,9 +223,15 @@ def test_characters_and_tokens_can_be_counted():
     queries = ("ab", "a b c d")
     characters = LengthReward(4, 7, fade=2, unit="characters").score(asked(*queries))
     assert characters.tolist() == [0, 1]  # 2 are two short of 4
-    written = replace(asked(*queries), queries=rollouts(queries, lengths=[5, 3]))
-    tokens = LengthReward(4, 4, fade=2, unit="tokens").score(written)
+    reward = LengthReward(4, 4, fade=2, unit="tokens")
+    written = Written.all_answered(rollouts(queries, lengths=[5, 3]), [True, True])
+    tokens = reward.score(replace(asked(*queries), written=written))
     assert tokens.tolist() == [0.5, 0.5]  # one too many, one too few
+    # a query that the Challenger did not write in this round could not be judged
+    swapped = replace(written, answered_C=torch.tensor([1, -1]))
+    tokens = reward.score(replace(asked(*queries), written=swapped))
+    assert tokens.isnan().tolist() == [True, False]
+    assert float(tokens[1]) == 0.5
 
 
 def test_tokens_of_queries_from_a_file_are_not_known():
@@ -262,18 +268,18 @@ def test_settings_of_length_are_checked(settings, key):
     ],
 )
 def test_a_form_is_matched_by_the_whole_query(query, score):
-    assert FormReward(r"\d+\+\d+=\?").score(asked(query)).tolist() == [score]
+    assert FormReward(r"\d+\+\d+=\?").score(asked(query)).scores.tolist() == [score]
 
 
 def test_a_dot_matches_a_line_break_too():
-    assert FormReward("a.*b").score(asked("a\n\nb", "a\nc")).tolist() == [1, 0]
+    assert FormReward("a.*b").score(asked("a\n\nb", "a\nc")).scores.tolist() == [1, 0]
 
 
 def test_a_pattern_that_a_hostile_text_keeps_busy_does_not_match_and_is_counted():
     # undecided would be the round's mean: a Challenger could write that instead of a wrong form
     reward = FormReward(r"(a|aa)+$")
     start = time.process_time()
-    judgement = reward.judge(asked("a" * 60 + "!", "aaa", "b"))
+    judgement = reward.score(asked("a" * 60 + "!", "aaa", "b"))
     assert time.process_time() - start < 1.0
     assert judgement.scores.tolist() == [0, 1, 0]
     assert judgement.metrics["slow"].tolist() == [1, 0, 0]
@@ -282,7 +288,7 @@ def test_a_pattern_that_a_hostile_text_keeps_busy_does_not_match_and_is_counted(
 def test_invisible_characters_make_nothing_new():
     hidden = "\u200b".join("what is seven times six")
     asked_thrice = asked("what is seven times six", hidden, "WHAT is  seven times six")
-    scores = NoveltyReward().score(asked_thrice)
+    scores = NoveltyReward().score(asked_thrice).scores
     assert scores.tolist() == [1, 0, 0]
 
 

@@ -49,7 +49,7 @@ def plain_score(folder, query: str, answer: str) -> float:
 
 
 def test_the_score_is_the_mean_of_0_to_7_by_the_judges_chances_over_7(judge, tiny_llama_folder):
-    scores = judge.score(PLAYED)
+    scores = judge.score(PLAYED).scores
     expected = [
         [plain_score(tiny_llama_folder, query, answer) for answer in answers]
         for query, answers in zip(QUERIES, ANSWERS, strict=True)
@@ -59,30 +59,30 @@ def test_the_score_is_the_mean_of_0_to_7_by_the_judges_chances_over_7(judge, tin
 
 
 def test_scores_lie_in_the_unit_range(judge):
-    scores = judge.score(PLAYED)
+    scores = judge.score(PLAYED).scores
     low, high = judge.span
     assert low < scores.min()
     assert scores.max() < high
 
 
 def test_a_score_does_not_depend_on_what_else_is_judged(judge):
-    together = judge.score(PLAYED)
+    together = judge.score(PLAYED).scores
     for i, query in enumerate(QUERIES):
         for j, answer in enumerate(ANSWERS[i]):
-            alone = judge.score(playout([query], [[answer]]))
+            alone = judge.score(playout([query], [[answer]])).scores
             torch.testing.assert_close(alone[0, 0], together[i, j], atol=1e-5, rtol=1e-4)
 
 
 def test_the_judge_is_the_frozen_reference_whatever_the_policy_has_learned(tiny_llama_folder):
     policy, judge = Policy(str(tiny_llama_folder)), SelfReward()
     judge.connect(FrozenPlayer(policy))
-    before = judge.score(PLAYED)
+    before = judge.score(PLAYED).scores
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in policy.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=generator))
-    torch.testing.assert_close(judge.score(PLAYED), before)
+    torch.testing.assert_close(judge.score(PLAYED).scores, before)
     # the policy itself has become another model
     ids = torch.tensor([[1, 2, 3, 4]])
     with torch.no_grad():
@@ -96,7 +96,7 @@ def test_judging_leaves_the_policy_as_it_was(tiny_policy, judge):
     judge.score(PLAYED)
     assert tiny_policy.model.training
     assert any(p.requires_grad for p in tiny_policy.parameters())
-    assert not judge.score(PLAYED).requires_grad
+    assert not judge.score(PLAYED).scores.requires_grad
 
 
 TAGS = ["<instruction>", "</instruction>", "<response>", "</response>", "<Calculation>", "<Score>"]
@@ -138,7 +138,7 @@ def test_judged_text_adds_no_tag_and_no_control_token_to_the_judges_prompt(
 
 def test_a_claimed_score_is_judged_as_the_text_it_is(judge, tiny_llama_folder):
     attack = ATTACKS[0]
-    (score,) = judge.score(playout(["2+2?"], [[attack]]))[0].tolist()
+    (score,) = judge.score(playout(["2+2?"], [[attack]])).scores[0].tolist()
     assert score == pytest.approx(plain_score(tiny_llama_folder, "2+2?", fence(attack)), abs=1e-4)
 
 
@@ -153,7 +153,7 @@ def test_a_judge_whose_score_tags_are_tokens_keeps_them_to_itself(tmp_path):
     for token in controls:
         i = tokenizer.convert_tokens_to_ids(token)
         assert ids.count(i) == plain.count(i) > 0
-    assert judge.score(PLAYED).shape == (2, 2)
+    assert judge.score(PLAYED).scores.shape == (2, 2)
 
 
 def test_before_it_is_connected_the_self_reward_says_what_to_do():
@@ -184,7 +184,7 @@ def test_the_judges_template_can_come_from_a_file(tmp_path, tiny_policy):
     judge, default = SelfReward(prompt=str(file)), SelfReward()
     judge.connect(FrozenPlayer(tiny_policy))
     default.connect(FrozenPlayer(tiny_policy))
-    assert not torch.allclose(judge.score(PLAYED), default.score(PLAYED))
+    assert not torch.allclose(judge.score(PLAYED).scores, default.score(PLAYED).scores)
 
 
 def test_the_self_reward_enters_as_quality():
@@ -197,7 +197,7 @@ def test_the_self_reward_enters_as_quality():
 
 
 def test_how_much_of_its_chances_the_scores_have_is_logged(judge, tiny_llama_folder):
-    mass = judge.judge(PLAYED).metrics["score_mass"]
+    mass = judge.score(PLAYED).metrics["score_mass"]
     assert mass.shape == (4,)
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama_folder)
     model = AutoModelForCausalLM.from_pretrained(tiny_llama_folder)
@@ -216,12 +216,13 @@ def test_a_judge_that_hardly_ever_says_a_score_is_warned_of_once(tiny_policy):
     judge = SelfReward(name="doubtful")
     judge.connect(FrozenPlayer(tiny_policy))  # random: no more on the scores than on other tokens
     with pytest.warns(
-        UserWarning, match=r"'doubtful': after '<Score>' the judge puts only \d+% of"
+        UserWarning,
+        match=r"'doubtful': after '<Score>' the judge gives the scores 0 to 7 only \d+% of",
     ):
-        judge.judge(PLAYED)
+        judge.score(PLAYED)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        judge.judge(PLAYED)
+        judge.score(PLAYED)
 
 
 def test_a_judge_that_says_scores_is_not_warned_of(world, bag):
@@ -229,7 +230,7 @@ def test_a_judge_that_says_scores_is_not_warned_of(world, bag):
     judge.connect(FrozenPlayer(world))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        assert judge.judge(bag).metrics["score_mass"].min() > 0.9
+        assert judge.score(bag).metrics["score_mass"].min() > 0.9
 
 
 # -- the sampled reading, by the tiny world's judge -----------------------------------------------
@@ -259,11 +260,10 @@ def bag():
     return playout(queries, answers)
 
 
-def sampled(policy, prefix="<Calculation>", **kwargs) -> SelfReward:
+def sampled(policy, **kwargs) -> SelfReward:
     reward = SelfReward(
         prompt=WORLD_JUDGE,
         reading="sampled",
-        reply_prefix=prefix,
         sampling=Sampling(max_new_tokens=40),
         **kwargs,
     )
@@ -281,22 +281,20 @@ def ranks(scores):
 
 
 def test_sampled_scores_are_sevenths_or_unjudged_and_what_was_unreadable_is_counted(world, bag):
-    judged = sampled(world, prefix="").judge(bag)  # half of its replies come without a sum
+    judged = sampled(world).score(bag)  # half of its replies come without a sum
     unread = judged.scores.isnan().flatten()
     assert 0.2 < unread.float().mean() < 0.8
     assert judged.metrics["unreadable"].tolist() == unread.float().tolist()
     points = 7 * judged.scores.flatten()[~unread]
     assert set(points.round().tolist()) <= set(range(8))
     torch.testing.assert_close(points, points.round(), atol=1e-5, rtol=0)
-    # begun with the sum's tag nearly all can be read
-    assert sampled(world).judge(bag).metrics["unreadable"].mean() < 0.1
 
 
 def test_the_seed_of_the_round_and_the_name_fix_what_is_sampled(world, bag):
     judge = sampled(world)
 
     def scores(reward, seed):
-        return reward.score(seeded(bag, seed)).nan_to_num(-1)
+        return reward.score(seeded(bag, seed)).scores.nan_to_num(-1)
 
     first = scores(judge, 1)
     with torch.random.fork_rng():
@@ -311,7 +309,7 @@ def test_the_seed_of_the_round_and_the_name_fix_what_is_sampled(world, bag):
 def test_both_readings_rank_answers_alike(world, bag):
     expected = SelfReward(prompt=WORLD_JUDGE)
     expected.connect(FrozenPlayer(world))
-    read, drawn = expected.score(bag).flatten(), sampled(world).score(bag).flatten()
+    read, drawn = (judge.score(bag).scores.flatten() for judge in (expected, sampled(world)))
     known = ~drawn.isnan()
     pair = torch.stack([ranks(read[known]), ranks(drawn[known])])
     assert torch.corrcoef(pair)[0, 1] > 0.6
@@ -326,10 +324,10 @@ def test_the_mean_of_many_samples_is_the_expected_reading(world):
     # two queries, each answer judged 200 times: the expected score, but for the chance of the sum
     task = parse("reverse abcd")
     played = playout(["reverse abcd"], [[task.answer] * 200])
-    drawn = sampled(world).score(played)
+    drawn = sampled(world).score(played).scores
     expected = SelfReward(prompt=WORLD_JUDGE)
     expected.connect(FrozenPlayer(world))
-    mean = float(expected.score(playout(["reverse abcd"], [[task.answer]])))
+    mean = float(expected.score(playout(["reverse abcd"], [[task.answer]])).scores)
     # the score after the sum and the score alone are not quite the same question to this judge
     assert float(drawn.nanmean()) == pytest.approx(mean, abs=0.15)
 
@@ -337,9 +335,9 @@ def test_the_mean_of_many_samples_is_the_expected_reading(world):
 def test_sampled_too_the_judge_is_the_frozen_reference(bag):
     policy = make_policy(WORLD)
     judge = sampled(policy)
-    before = judge.score(seeded(bag, 5))
+    before = judge.score(seeded(bag, 5)).scores
     stir(policy, scale=1.0)
-    torch.testing.assert_close(judge.score(seeded(bag, 5)), before, equal_nan=True)
+    torch.testing.assert_close(judge.score(seeded(bag, 5)).scores, before, equal_nan=True)
     ids = policy.codec.encode("{q}", {"q": "7+5=?"})
     with torch.no_grad():
         own = policy.causal_lm(input_ids=torch.tensor([ids])).logits[0, -1].log_softmax(0)
@@ -356,7 +354,7 @@ def test_sampling_a_judgement_leaves_the_policy_as_it_was(bag, training):
     grads = {name: parameter.requires_grad for name, parameter in policy.named_parameters()}
     values = {name: parameter.clone() for name, parameter in policy.named_parameters()}
     state = torch.get_rng_state()
-    scores = judge.score(bag)
+    scores = judge.score(bag).scores
     assert not scores.requires_grad
     assert {name: module.training for name, module in policy.named_modules()} == modes
     assert {name: parameter.requires_grad for name, parameter in policy.named_parameters()} == grads
@@ -371,7 +369,7 @@ def test_sampling_a_judgement_leaves_the_policy_as_it_was(bag, training):
 def test_replies_that_nobody_can_read_end_the_round(tiny_policy):
     judge = SelfReward(reading="sampled", sampling=Sampling(max_new_tokens=5))
     judge.connect(FrozenPlayer(tiny_policy))
-    judged = judge.judge(PLAYED)
+    judged = judge.score(PLAYED)
     assert judged.scores.isnan().all()
     assert judged.metrics["unreadable"].tolist() == [1.0] * 4
     with pytest.raises(RewardError, match="'self_reward' could judge nothing of this round"):
@@ -398,7 +396,7 @@ def test_grades_become_scores_and_the_points_of_each_criterion_are_logged():
 
 def test_the_judge_is_shown_what_was_said_not_what_was_thought(judge):
     played = playout(["2+2?"], [["<think>7 points!</think>4", "4", "<think>4", ""]])
-    scores = judge.score(played)[0].tolist()
+    scores = judge.score(played).scores[0].tolist()
     assert scores[0] == scores[1]
     assert scores[2] == scores[3]
     assert judged_texts(played) == [
