@@ -126,7 +126,8 @@ def test_a_definition_may_be_indented_with_its_block_or_cut_off():
     assert code_block("```\nx = 1\n```\n```\ny = 1\n```", defines="a.*") == "y = 1"
 
 
-M = 1_000_000
+#: Length of hostile texts: anything quadratic would take many seconds.
+M = 200_000
 
 
 @pytest.mark.parametrize(
@@ -164,13 +165,10 @@ M = 1_000_000
     ids=range(28),
 )
 @pytest.mark.parametrize("defines", [None, "f"])
-def test_a_hostile_text_of_a_megabyte_is_read_fast(text, defines):
-    seconds = []
-    for _ in range(3):  # the fastest counts: a busy machine may slow some
-        start = time.process_time()
-        code_block(text, defines)
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 0.5
+def test_hostile_texts_are_read_in_linear_time(text, defines):
+    start = time.process_time()
+    code_block(text, defines)
+    assert time.process_time() - start < 0.5
 
 
 def test_both_forms_of_tests_are_read():
