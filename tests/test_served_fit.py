@@ -1,4 +1,4 @@
-"""Whole runs whose rollouts a server draws: a stand-in with a real small model, no vLLM."""
+"""Whole runs with rollouts from a test server: vLLM's protocol, a real small model."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ ROOT = Path(__file__).parent.parent
 TINY = str(ROOT / "configs" / "tiny_lsp.yaml")
 WORLD = resolve("pkg:lsp_lightning/tinyworld/base")
 N, G = 3, 2
-#: Of a round: one for all queries, one for the answers to each.
+#: Requests of a round: one for all queries, one for the answers to each.
 REQUESTS = 1 + N
 
 
@@ -62,7 +62,7 @@ def served(server, folder, **client):
 
 
 def make_module(base, lr, **kwargs):
-    torch.manual_seed(3)  # what seed_everything does for the adapter's first weights
+    torch.manual_seed(3)  # as seed_everything does, for the adapter's first weights
     return SelfPlayModule(
         str(base),
         **{
@@ -91,7 +91,7 @@ def trained(module):
 
 
 class Diary(Callback):
-    """Each round's metrics, and the adapters by whose names the server was asked for it."""
+    """Records the metrics and the adapter names of each round."""
 
     def __init__(self, server):
         self.server, self.seen = server, 0
@@ -109,13 +109,13 @@ class Diary(Callback):
 def test_every_round_is_drawn_by_the_weights_of_the_step_before(base, server, tmp_path):
     tasks = tmp_path / "tasks.jsonl"
     tasks.write_text('{"query": "one"}\n{"query": "two"}\n')
-    # steps so large that the log-probs of older weights would be far off
+    # large steps, so that the log-probs of older weights would differ clearly
     module = make_module(base, lr=2.0, rollouts=served(server, tmp_path / "adapters"))
     diary = Diary(server)
     tiny_trainer(tmp_path, 3, [diary]).fit(module, datamodule=make_data(heldout=str(tasks)))
     names = [name for (name,) in diary.adapters]
     run = names[0].rpartition("-")[0]
-    # the held-out tasks before the first round share its adapter; those at the end have the last
+    # held-out answers before the first round use its adapter; those at the end the last one
     assert names == [f"{run}-{version:06d}" for version in (1, 2, 3)]
     assert server.log[-2:] == [f"load {run}-000004", f"unload {run}-000004"]
     for metrics in diary.metrics:
@@ -139,7 +139,7 @@ def test_a_server_with_older_weights_is_seen_in_the_metrics(base, server, tmp_pa
 
 
 class Recorded:
-    """An engine that keeps what it draws by prompt, in the order of the draws."""
+    """An engine that records its samples by prompt, in order."""
 
     def __init__(self, engine):
         self.engine, self.drawn = engine, defaultdict(list)
@@ -158,7 +158,7 @@ class Recorded:
 
 
 def replaying(drawn):
-    """A server's script that gives what was recorded."""
+    """A server script that replays recorded samples."""
 
     def script(k, request):
         completions = drawn[tuple(request["prompt"])].pop(0)
@@ -178,7 +178,7 @@ def replaying(drawn):
 
 @pytest.mark.parametrize("kl", ["k1_in_reward", "k2_loss"])
 def test_the_same_draws_by_a_server_make_the_same_run(base, server, tmp_path, kl):
-    """The whole way of a round through the server, down to the weights after two of them."""
+    """Two rounds through the server give the same weights as without it."""
     here = make_module(base, lr=1.0, kl=kl, beta=0.2)
     here.configure_model()
     start = trained(here)
@@ -199,7 +199,7 @@ def test_the_same_draws_by_a_server_make_the_same_run(base, server, tmp_path, kl
 
 
 class Falls(Checksum):
-    """Cannot go on in the second round."""
+    """Fails in the second round."""
 
     calls = 0
 
@@ -210,7 +210,7 @@ class Falls(Checksum):
         return super().check(query, answers, solution)
 
 
-def test_a_run_that_breaks_off_takes_its_adapter_off_the_server(base, server, tmp_path):
+def test_a_run_that_fails_unloads_its_adapter_from_the_server(base, server, tmp_path):
     rollouts = served(server, tmp_path / "adapters")
     module = make_module(base, 1.0, rewards=[VerifiableReward(Falls())], rollouts=rollouts)
     with pytest.raises(Exception, match="it fell"):
@@ -238,7 +238,7 @@ def test_the_end_of_a_run_does_not_wait_for_a_server_that_hangs(
 
 @pytest.fixture
 def world():
-    """A server of the tiny world's base."""
+    """A server with the tiny world's base model."""
     with RolloutServer(WORLD) as server:
         yield server
 
@@ -257,7 +257,7 @@ def fit_args(run, *more):
 
 
 def by_server(url, folder, **others):
-    """The flags that have a server draw, as a YAML file would say it."""
+    """Flags for rollouts from a server."""
     init = {"url": url, "model": "base", "adapter_folder": str(folder), **others}
     return ["--model.rollouts", json.dumps({"class_path": "ServedRollouts", "init_args": init})]
 
@@ -275,14 +275,14 @@ def rounds_in(run):
 
 
 def error_lines(capfd):
-    """Errors on the screen; nothing else is there but the progress of loading."""
+    """The error lines on stderr; there must be no traceback."""
     lines = capfd.readouterr().err.splitlines()
     assert not [line for line in lines if "Traceback" in line]
     return [line for line in lines if line.startswith("error: ")]
 
 
 def dies_in_round_two(server):
-    """A script by which the server is gone in the middle of the second round's answers."""
+    """A script that stops the server in the middle of the second round's answers."""
 
     def script(k, request):
         if k < REQUESTS + 2:
@@ -294,7 +294,7 @@ def dies_in_round_two(server):
 
 
 @pytest.mark.usefixtures("untouched_process")
-def test_a_run_that_lost_its_server_stops_in_one_line_and_ends_as_if_it_had_not(
+def test_a_run_that_loses_its_server_stops_with_one_line_and_resumes_to_the_same_end(
     world, tmp_path, capfd
 ):
     whole, run = tmp_path / "whole", tmp_path / "run"
@@ -358,9 +358,7 @@ def test_plan_export_and_chat_need_no_server(tmp_path, capfd, monkeypatch):
 
 @pytest.mark.usefixtures("untouched_process")
 @pytest.mark.parametrize("misbehaviour", [hangs, hangs_up])
-def test_a_server_that_is_lost_in_the_first_round_is_one_line_too(
-    world, tmp_path, capfd, misbehaviour
-):
+def test_a_server_that_is_lost_in_the_first_round_is_one_line(world, tmp_path, capfd, misbehaviour):
     world.script = lambda k, request: misbehaviour
     flags = by_server(world.url, tmp_path / "adapters", client={"timeout": 1.0})
     assert status(fit_args(tmp_path / "run", *flags)) == 1
@@ -368,7 +366,7 @@ def test_a_server_that_is_lost_in_the_first_round_is_one_line_too(
     assert line.startswith("error: rollouts: ")
 
 
-# How it is typed.
+# Settings on the command line.
 
 
 def printed(capfd, *args):

@@ -1,7 +1,7 @@
-"""The engine behind a server: what it draws, which weights by, and what it never believes.
+"""Rollouts from a server: the samples, the weights they come from, and the answers refused.
 
-The server is a stand-in with a real small model (rollout_server.py) and, as far as that goes, a
-real ``transformers serve``. vLLM itself needs a GPU and has not been run.
+The tests use a server with vLLM's protocol and a real small model (rollout_server.py), and a real
+``transformers serve`` for what it supports. vLLM needs a GPU and has not been run.
 """
 
 import asyncio
@@ -91,7 +91,7 @@ def assert_same(drawn, expected):
 
 
 def logprobs_by_hand(policy, prompts, drawn, temperature=1.0):
-    """Log-probs of the drawn tokens by one plain forward pass a row; 0 on padding."""
+    """Log-probs of the sampled tokens, one forward pass for each row; 0 on padding."""
     draws = len(drawn.ids) // len(prompts)
     expected = torch.zeros(drawn.ids.shape)
     policy.causal_lm.eval()
@@ -104,7 +104,7 @@ def logprobs_by_hand(policy, prompts, drawn, temperature=1.0):
     return expected
 
 
-# What it draws.
+# Samples.
 
 
 @pytest.mark.parametrize("draws", [1, 3])
@@ -148,11 +148,11 @@ def test_the_seed_decides_and_no_two_draws_share_one(engine, server):
     assert torch.equal(first.ids, again.ids)
     assert first.ids.tolist() != other.ids.tolist()
     assert len({tuple(ids) for ids in first.ids.tolist()}) > 8  # of 12, all of one prompt
-    # vLLM gives draw j the seed plus j: prompts whose seeds are near would share draws
+    # vLLM uses seed + j for draw j, so prompts with close seeds would share draws
     seeds = sorted({r["seed"] for r in server.requests})
     assert len(seeds) == 6
     assert min(b - a for a, b in itertools.pairwise(seeds)) > 1000
-    assert max(seeds) < 2**62  # far below what 64 bits hold with a sign
+    assert max(seeds) < 2**62  # fits a signed 64-bit integer
 
 
 def test_prompts_are_sent_as_tokens_and_nothing_is_left_to_the_servers_defaults(
@@ -186,7 +186,7 @@ def test_it_works_where_an_event_loop_runs_already(engine):
     assert_same(asyncio.run(inside()), engine.generate(PROMPTS, 2, GREEDY, seed=0))
 
 
-# raw or processed, temperature, top-k -> whether they are log-probs of the contract
+# raw or processed, temperature, top-k -> whether the log-probs can be used
 @pytest.mark.parametrize(
     ("processed", "temperature", "top_k", "known"),
     [
@@ -227,7 +227,7 @@ def test_a_logprob_that_was_rounded_above_0_is_0(engine, server):
     assert engine.generate(PROMPTS[:1], 1, FREE, seed=0).logprobs.tolist() == [[0.0]]
 
 
-# Which weights it draws by.
+# Weights.
 
 
 def test_every_change_of_the_weights_is_published_before_anything_is_drawn(
@@ -271,7 +271,7 @@ def test_a_bad_answer_leaves_no_adapter_on_the_server(engine, server):
     assert not server.adapters
 
 
-def test_an_engine_that_is_let_go_leaves_no_folder(server, folder, policy):
+def test_a_deleted_engine_leaves_no_folder(server, folder, policy):
     engine = settings(server, folder).build(policy, BUDGET)
     engine.generate(PROMPTS[:1], 1, GREEDY, seed=0)
     assert len(list(folder.iterdir())) == 1
@@ -290,7 +290,7 @@ def test_a_change_that_torch_does_not_count_is_noticed(policy):
     before, weights = fingerprint(policy), [p for p in policy.parameters() if p.requires_grad]
     assert fingerprint(policy) == before
     version = weights[0]._version
-    weights[0].detach().numpy().flat[0] += 1e-6  # as kernels of 8-bit optimisers write
+    weights[0].detach().numpy().flat[0] += 1e-6  # as kernels of 8-bit optimisers do
     assert weights[0]._version == version
     assert fingerprint(policy) != before
 
@@ -322,11 +322,11 @@ def test_answers_by_the_bare_base_are_never_used(engine, server):
         engine.generate(PROMPTS, 1, FREE, seed=0)
 
 
-# What it never believes.
+# Answers that are refused.
 
 
 def changed(**fields):
-    """A reply whose first choice has other fields."""
+    """Changes fields of the first choice of a reply."""
 
     def change(reply):
         first, *others = reply["choices"]
@@ -432,13 +432,11 @@ def test_one_bad_answer_among_many_spoils_the_call(engine, server):
         engine.generate(PROMPTS, 2, FREE, seed=0)
 
 
-# A server that is slow, busy, or gone.
+# A server that is slow, busy or stopped.
 
 
 @pytest.mark.parametrize("misbehaviour", [hangs, drips_body, drips_headers])
-def test_a_server_that_does_not_get_done_is_waited_for_so_long_and_no_longer(
-    server, folder, policy, misbehaviour
-):
+def test_a_slow_server_costs_the_timeout_and_no_more(server, folder, policy, misbehaviour):
     engine = settings(server, folder, timeout=0.5).build(policy, BUDGET)
     server.script = lambda k, request: misbehaviour
     started = time.monotonic()
@@ -450,7 +448,7 @@ def test_a_server_that_does_not_get_done_is_waited_for_so_long_and_no_longer(
 @pytest.mark.parametrize(
     "trouble", [Answer(b"busy", 503), Answer(b"slower", 429, {"Retry-After": "0.01"}), hangs_up]
 )
-def test_trouble_that_passes_is_tried_again_and_changes_nothing(engine, server, trouble):
+def test_a_temporary_fault_is_retried_and_changes_nothing(engine, server, trouble):
     expected = engine.generate(PROMPTS, 2, FREE, seed=4)
     before, failed = len(server.requests), set()
 
@@ -465,7 +463,7 @@ def test_trouble_that_passes_is_tried_again_and_changes_nothing(engine, server, 
     assert_same(drawn, expected)
 
 
-def test_so_many_prompts_are_asked_at_once(server, folder, policy):
+def test_no_more_prompts_are_asked_at_once_than_allowed(server, folder, policy):
     engine = settings(server, folder, concurrency=2).build(policy, BUDGET)
     server.script = lambda k, request: time.sleep(0.05)
     engine.generate(PROMPTS * 2, 1, FREE, seed=0)
@@ -480,7 +478,7 @@ def test_the_timeout_of_a_request_starts_when_it_is_sent(server, folder, policy,
 
 
 def dies_at(server, k):
-    """A script by which the server is gone in the middle of its k-th answer, from 0."""
+    """A script that stops the server in the middle of its k-th answer, from 0."""
 
     def script(i, request):
         if i < k:
@@ -501,7 +499,7 @@ def test_a_server_that_dies_in_a_round_ends_the_run_with_one_line(engine, server
         assert part in line
 
 
-def test_a_restarted_server_knows_the_adapter_no_longer_and_gets_it_again(engine, server, policy):
+def test_a_restarted_server_has_lost_the_adapter_and_gets_it_again(engine, server, policy):
     engine.generate(PROMPTS, 1, GREEDY, seed=0)
     server.adapters.clear()
     with pytest.raises(EngineLost, match=r"has lost the adapter lsp-.*, perhaps by a restart"):
@@ -534,7 +532,7 @@ def test_a_server_that_comes_back_as_another_is_refused(
 
 @pytest.mark.parametrize("noticed", [True, False], ids=["lost", "unnoticed"])
 @pytest.mark.parametrize("before", ["raw", "processed"])
-def test_a_server_that_comes_back_with_other_logprobs_is_probed_anew(
+def test_a_server_that_comes_back_with_other_logprobs_is_probed_again(
     base, folder, policy, noticed, before
 ):
     sampling = Sampling(temperature=1.3, max_new_tokens=8)
@@ -680,7 +678,7 @@ def test_a_server_that_loads_no_adapters_is_told_how_to(engine, server, monkeypa
         engine.generate(PROMPTS, 1, FREE, seed=0)
 
 
-def test_an_adapter_that_the_server_cannot_see_is_said_so(engine, server, policy):
+def test_an_adapter_that_the_server_cannot_see_is_an_error(engine, server, policy):
     load = server.load
     server.load = lambda request: load({**request, "lora_path": "/elsewhere"})
     with pytest.raises(EngineError, match="the server must see that folder"):
@@ -751,7 +749,7 @@ def test_both_kinds_can_be_chosen_in_a_config():
     assert parser.instantiate_classes(flagged).rollouts == LocalRollouts(9)
 
 
-# As far as it goes, a real server of another make.
+# A real server of another kind.
 
 
 @pytest.mark.slow
@@ -772,13 +770,13 @@ def test_transformers_serve_answers_and_is_refused_for_what_it_lacks(tmp_path, p
         out = model.generate(ids, max_new_tokens=4, do_sample=False)[0, ids.shape[1] :]
         reply = json.loads(body)
         assert reply["choices"][0]["text"] == tokenizer.decode(out, skip_special_tokens=True)
-        # its answers hold no token ids
+        # its answers have no token ids
         request = Request(
             url, reply["model"], ids[0].tolist(), 1, GREEDY, 0, [2], len(tokenizer), 0
         )
         with pytest.raises(BadReply, match="no token ids"):
             request.read(body)
-        # it takes text alone, and no adapter while it runs
+        # it accepts only text, and cannot load an adapter while it runs
         with pytest.raises(EngineError, match="refuses a request"):
             client.ask(f"{url}/completions", request.payload())
         rollouts = ServedRollouts(url, str(folder), str(tmp_path / "adapters"))

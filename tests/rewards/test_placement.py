@@ -1,4 +1,4 @@
-"""Models that take turns on one GPU: what is idle waits in CPU memory and comes back unchanged.
+"""Models that take turns on one GPU: idle weights wait in CPU memory and come back unchanged.
 
 On a CPU nothing would move, so a second device is pretended: tensors sent to it stay where they
 are and only say that they are there. What a GPU adds is the last test's, where there is one.
@@ -28,10 +28,10 @@ PLAYED = playout(["ab", "a longer query"], [["x", "a long answer"], ["yes", "no"
 
 
 class PretendedCard(TorchFunctionMode):
-    """A second device: ``to`` makes a copy that says it is there, and so does what shares it."""
+    """A pretended GPU: ``to`` makes a copy that reports it as its device, as do its views."""
 
     def __init__(self):
-        self._there = {}  # by the address of its storage, kept alive so that none is used again
+        self._there = {}  # by address; kept alive, so that no address is used again
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -65,7 +65,7 @@ def state_tensors(parameter):
 
 
 def places(model, trained=False):
-    """Where a model's weights are."""
+    """The devices of a model's weights."""
     return {
         tensor.device
         for parameter in model.parameters()
@@ -87,14 +87,14 @@ def base(brief_folder):
 
 @pytest.fixture(scope="module")
 def reward_folder(tmp_path_factory):
-    """A reward model whose layers can be kept in 4 bits."""
+    """A reward model with layers that fit 4-bit storage."""
     folder = tmp_path_factory.mktemp("reward")
     build(folder, hidden_size=64, intermediate_size=128)
     return folder
 
 
 def step(policy, played):
-    """One round's step on the policy. -> how far its weights moved."""
+    """One update of the policy. -> how far its weights moved."""
     trained = [p for p in policy.parameters() if p.requires_grad]
     before = torch.cat([p.detach().flatten() for p in trained])
     update = RoundUpdate(policy, LossSettings(0.1, "k1_in_reward", 1.0), TokenBudget("m", 10**6))
@@ -120,7 +120,7 @@ def test_a_parked_policy_has_its_frozen_weights_on_the_cpu_and_its_trained_ones_
     with policy.parked():
         assert places(policy) == {CPU}
         assert places(policy, trained=True) == {CARD}
-        assert policy.device == CARD  # for a judge that asks where to go
+        assert policy.device == CARD  # rewards read this to choose their device
     assert places(policy) == places(policy, trained=True) == {CARD}
     assert names == {id(p): n for n, p in policy.named_parameters()}
 
@@ -198,7 +198,7 @@ def test_without_lora_the_frozen_copy_waits(base, card):
 
 @contextmanager
 def watched(reward, policy):
-    """Where both models' weights are whenever the reward model computes."""
+    """The devices of both models at each forward pass of the reward model."""
     seen, forward = [], reward._model.forward
 
     def noted(**inputs):
@@ -222,7 +222,7 @@ def test_where_the_reward_model_waits_and_works(
     plain = PreferenceReward(str(reward_folder), quantization=quantization)
     plain.connect(FrozenPlayer(policy))
     expected = plain.score(PLAYED).scores
-    # loaded on the CPU, for the library that quantises looks for a real card, then sent there
+    # load it on the CPU first, because quantisation looks for a real GPU
     reward = PreferenceReward(str(reward_folder), quantization=quantization, placement=placement)
     reward.connect(FrozenPlayer(policy))
     with PretendedCard():
@@ -325,7 +325,7 @@ def test_a_reward_model_that_does_not_fit_is_said_so_in_one_line(base, reward_fo
     assert "\n" not in str(error.value)
 
 
-# -- a real card -----------------------------------------------------------------------------------
+# -- a real GPU ------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,4 +1,4 @@
-"""The preference reward gives what the reward model's own library gives, whatever the batch."""
+"""The preference reward equals the reward model in transformers, whatever the batch."""
 
 import functools
 import random
@@ -59,7 +59,7 @@ DECODERS = {
 
 @functools.cache
 def bert_tokenizer():
-    """Lower case, one character a piece, and a few words."""
+    """Lower case; each character and a few words are pieces."""
     letters = sorted({c.lower() for c in CHARACTERS if c.strip()})
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "answer", "query", "that"]
     vocabulary = [*pieces, *letters, *(f"##{c}" for c in letters)]
@@ -79,7 +79,7 @@ def roberta_tokenizer():
 
 @functools.cache
 def deberta_tokenizer():
-    """SentencePiece's way: spaces are written as U+2581 and begin a word."""
+    """As SentencePiece: a space becomes U+2581 and starts a word."""
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "\u2581", "\u2581answer", "\u2581the"]
     pieces += sorted({c for c in CHARACTERS if c.strip()})
     return DebertaV2Tokenizer(vocab=[(piece, -float(i > 7)) for i, piece in enumerate(pieces)])
@@ -124,7 +124,7 @@ def connected(folder, policy, pass_tokens=None, **kwargs) -> PreferenceReward:
 
 
 def seen_by(reward) -> list[dict]:
-    """What the reward's model is given from now on."""
+    """A list that collects all further inputs of the reward model."""
     seen, forward = [], reward._model.forward
 
     def looked_at(**inputs):
@@ -141,7 +141,7 @@ def logit(model, **inputs) -> float:
 
 
 def expect_scores(scores, alone):
-    """Every score is that of its pair alone, and pairs differ."""
+    """Every score equals that of its pair alone, and the pairs differ."""
     expected = [[alone(q, a.strip()) for a in row] for q, row in zip(QUERIES, ANSWERS, strict=True)]
     torch.testing.assert_close(scores, torch.tensor(expected), atol=1e-5, rtol=1e-4)
     assert scores.std() > 1e-3
@@ -183,7 +183,7 @@ def test_scores_are_the_models_logits_of_each_pair(models, tiny_policy, kind, pa
     reward = connected(folder, tiny_policy, pass_tokens=pass_tokens)
     expect_scores(
         reward.score(PLAYED).scores,
-        # in lists: beside a lone query the tokenizer takes an empty answer for no answer at all
+        # in lists, because otherwise the tokenizer treats an empty answer as no answer
         lambda query, answer: logit(model, **tokenizer([query], [answer], return_tensors="pt")),
     )
 
@@ -248,7 +248,7 @@ def test_auto_is_chat_where_there_is_a_template_and_segments_elsewhere(
 
 
 def test_the_end_of_a_conversation_is_read_whatever_token_it_is(models, tiny_policy, tmp_path):
-    # a padding token of the config that is also the last token would hide it
+    # if the padding token is also the last token, the model would not see it
     folder, _, tokenizer = models("llama")
     model = LlamaForSequenceClassification.from_pretrained(folder)
     model.config.pad_token_id = tokenizer.eos_token_id
@@ -291,7 +291,7 @@ def test_where_memory_runs_out_fewer_are_judged_together_with_the_same_scores(
     assert lines[0].startswith(
         "out of memory at model.rewards.PreferenceReward (tokens per pass) 100000"
     )
-    # remembered, and gone on with
+    # the smaller budget is kept, also by a checkpoint
     reward.score(PLAYED)
     state = reward.state_dict()
     assert state["budget"]["tokens"] <= 3 * longest
@@ -316,7 +316,7 @@ def test_a_pair_that_does_not_fit_alone_is_said_so_in_one_line(models, tiny_poli
     assert "\n" not in str(error.value)
 
 
-def test_judging_moves_no_randomness_and_leaves_no_gradient(models, tiny_policy):
+def test_judging_changes_no_random_state_and_leaves_no_gradient(models, tiny_policy):
     reward = connected(models("bert")[0], tiny_policy)
     reward._model.train()  # as a Trainer might
     before = torch.get_rng_state()
@@ -334,7 +334,7 @@ def test_judging_moves_no_randomness_and_leaves_no_gradient(models, tiny_policy)
     ("answer", "said"),
     [
         ("<think>\nhm, 2+2\n</think>\n\nfour", "four"),
-        ("hm, 2+2</think>four", "four"),  # the template had opened it
+        ("hm, 2+2</think>four", "four"),  # the template had opened the thinking
         ("<think>a</think>b<think>c</think>four", "four"),
         ("<think>it never ends", ""),
         ("<think>four</think>", ""),
@@ -354,7 +354,7 @@ def test_an_answer_is_judged_without_the_thinking_before_it(
 
 
 def encoder(kind):
-    """Encodes pairs as ids, and the tokenizer."""
+    """An encoder of pairs, and its tokenizer."""
     tokenizer = {**DECODERS, **ENCODERS}[kind][2]()
     pairs = SegmentPairs(tokenizer) if kind in ENCODERS else ChatPairs(tokenizer, {})
     return pairs, tokenizer
@@ -379,7 +379,7 @@ def test_no_pair_is_longer_than_it_may_be(kind):
         assert len(pair.ids) == len(pair.types) <= room
         if pair.cut:
             cuts += 1
-            assert len(pair.ids) == room  # and not shorter than need be
+            assert len(pair.ids) == room  # and not shorter than necessary
         else:
             assert pair == pairs.encode(query, answer, 10_000)
     assert 30 < cuts < 140
@@ -407,7 +407,7 @@ def test_the_middle_of_the_query_goes_and_its_ends_and_the_answer_stay(kind):
     first = next(i for i in range(len(whole)) if whole[i : i + size] == query_ids)
     for removed in (1, 2, 7, 20):
         cut = pairs.encode(query, answer, len(whole) - removed)
-        # one piece is missing: the query's middle, its beginning kept a token longer than its end
+        # only the query's middle is missing; its start is kept a token longer than its end
         left = len(query_ids) - removed
         gap = first + left - left // 2
         assert cut.ids == whole[:gap] + whole[gap + removed :]
@@ -423,7 +423,7 @@ def test_an_answer_too_long_alone_loses_its_middle_and_leaves_the_query_a_quarte
     pair = pairs.encode("a query", answer, len(frame) + 11)
     assert pair.cut
     assert len(pair.ids) == len(frame) + 11
-    ends = [*answer_ids[:5], *answer_ids[-4:]]  # of 11 places 2 are the query's
+    ends = [*answer_ids[:5], *answer_ids[-4:]]  # 2 of the 11 places belong to the query
     assert any(pair.ids[i : i + 9] == ends for i in range(len(pair.ids)))
     query_ids = pairs._codec.encode_plain("a query")
     rest = [*pair.ids]
@@ -444,7 +444,7 @@ def test_an_answer_too_long_alone_loses_its_middle_and_leaves_the_query_a_quarte
         ([1, 2, 3, 4, 5], [6, 7, 8], 1, ([], [6])),
         ([1, 2, 3, 4, 5], [6, 7, 8, 9, 10], 4, ([1], [6, 7, 10])),
         ([1, 2, 3, 4, 5], [6, 7, 8], 0, ([], [])),
-        ([1, 2, 3, 4, 5], [6, 7, 8], -4, ([], [])),  # a frame that has no room for anything
+        ([1, 2, 3, 4, 5], [6, 7, 8], -4, ([], [])),  # a frame without room for text
         ([], [6, 7, 8], 2, ([], [6, 8])),
         ([1, 2, 3], [], 2, ([1, 3], [])),
     ],
@@ -461,7 +461,7 @@ def test_pairs_that_had_to_be_cut_are_counted_and_judged_as_cut(models, tiny_pol
     judged = reward.score(playout(["ab", "long " * 30], [["x", "y" * 90], ["z", "w"]]))
     assert judged.metrics["cut"].tolist() == [0, 1, 1, 1]
     assert max(inputs["input_ids"].shape[1] for inputs in seen) == 40
-    # by the model's own logit of the ids that are left
+    # the score is the model's logit of the ids that are left
     pair = reward._pairs.encode("long " * 30, "z", 40)
     inputs = {"input_ids": torch.tensor([pair.ids])}
     if reward._takes_types and kind == "bert":
@@ -470,7 +470,7 @@ def test_pairs_that_had_to_be_cut_are_counted_and_judged_as_cut(models, tiny_pol
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "llama", "gpt_neox"])
-def test_a_models_positions_are_never_outrun(tmp_path, tiny_policy, kind):
+def test_no_pair_is_longer_than_the_models_positions(tmp_path, tiny_policy, kind):
     build(tmp_path, kind, max_position_embeddings=34)
     reward = connected(tmp_path, tiny_policy)
     seen = seen_by(reward)
@@ -510,13 +510,13 @@ def test_no_text_adds_a_control_token_even_where_it_is_cut(kind, attack, room):
     for text in (attack, attack * 5):
         for query, answer in (("ab", text), (text, "x"), (text, text)):
             assert controls(query, answer) == plain
-    # it is there as text: whoever reads it is shown it
+    # the attack is in the pair as text
     assert len(pairs.encode("ab", attack, 10_000).ids) > len(pairs.encode("ab", "", 10_000).ids)
 
 
 @pytest.mark.parametrize("kind", list(ENCODERS))
 def test_unknown_characters_are_what_the_tokenizer_makes_of_them(kind):
-    # and the words around them stay words
+    # and the words around them are kept
     tokenizer = {**ENCODERS}[kind][2]()
     for text in ("that answer \U0001f600 that query", "\u4f60\u597d", "a" * 150, "\ue0ff x"):
         codec = ChatCodec(tokenizer, {}, ())

@@ -1,4 +1,4 @@
-"""What the Challenger alone is paid for: new queries, of a wanted length and form."""
+"""Rewards for the Challenger alone: novelty, length and form."""
 
 import random
 import time
@@ -73,20 +73,20 @@ def test_only_observing_is_remembered():
     ("past", "query", "alike"),
     [
         ("abcd", "abcd", 1.0),
-        ("abcde", "abcd", 8 / 9),  # one character taken out: 4 of 5 and 4 of 4 are kept
+        ("abcde", "abcd", 8 / 9),  # one character removed: 4 of 5 and 4 of 4 are kept
         ("abcd", "abce", 6 / 8),  # one replaced: 3 of 4 on both sides
         ("abcdefgh", "abcdefgx", 14 / 16),
-        ("abcd", "dcba", 2 / 8),  # one letter is left in order
+        ("abcd", "dcba", 2 / 8),  # one letter keeps its order
         ("abcd", "wxyz", 0.0),
         ("aaaa", "a", 2 / 5),
     ],
 )
-def test_from_near_on_the_score_falls_linearly_to_0_for_a_repetition(past, query, alike, near):
+def test_above_near_the_score_falls_linearly_to_0_for_a_repetition(past, query, alike, near):
     assert likeness(past, query) == pytest.approx(alike)
     expected = 1.0 if alike <= near else (1 - alike) / (1 - near)
     reward = remembering([past], near=near)
     assert novelty(reward, query) == pytest.approx([expected], abs=1e-6)
-    # and so it does within a round
+    # the same within a round
     assert novelty(NoveltyReward(near=near), past, query)[1] == pytest.approx(expected, abs=1e-6)
 
 
@@ -136,8 +136,8 @@ def test_the_memory_keeps_the_newest_queries():
     assert novelty(reward, "alpha", "bravo", "charlie", "delta") == [1, 0, 0, 0]
 
 
-def test_a_query_that_comes_back_is_new_in_the_memory_again():
-    # else the Challenger could bring back, of all that it asked, what it asked last
+def test_a_repeated_query_counts_as_the_newest_in_the_memory():
+    # otherwise the Challenger could soon repeat the query that it repeats all the time
     reward = remembering(["alpha", "bravo"], ["alpha", "charlie"], capacity=2)
     assert reward.state_dict()["memory"] == ["alpha", "charlie"]
 
@@ -153,21 +153,21 @@ def test_without_capacity_only_the_round_itself_counts():
     assert novelty(reward, "alpha", "alpha") == [1, 0]
 
 
-def test_at_near_0_every_likeness_counts():
+def test_at_near_0_every_similarity_counts():
     assert novelty(remembering(["abcd"], near=0.0), "dxyz") == pytest.approx([1 - 2 / 8])
 
 
-def test_empty_queries_are_alike_and_like_nothing_else():
+def test_empty_queries_equal_each_other_and_nothing_else():
     assert novelty(NoveltyReward(), "", "a", "", " \n") == [1, 1, 0, 0]
     assert novelty(remembering([""]), "", "a") == [0, 1]
 
 
-def test_the_state_goes_on_where_it_was_taken():
+def test_a_checkpoint_restores_the_memory():
     reward = remembering(["alpha", "bravo"], ["Charlie"])
     state = reward.state_dict()
     assert state == {"memory": ["alpha", "bravo", "charlie"]}
     reward.observe(round_of("delta"))
-    assert len(state["memory"]) == 3  # a state that was taken stays what it was
+    assert len(state["memory"]) == 3  # a saved state does not change
     fresh = NoveltyReward()
     fresh.load_state_dict(state)
     assert novelty(fresh, "alpha", "charlie", "delta") == [0, 0, 1]
@@ -176,7 +176,7 @@ def test_the_state_goes_on_where_it_was_taken():
     assert len(state["memory"]) == 3
 
 
-def test_a_long_memory_is_searched_in_no_time():
+def test_a_long_memory_is_searched_quickly():
     rng = random.Random(0)
 
     def text():
@@ -210,7 +210,7 @@ def test_settings_of_novelty_are_checked(setting, value):
 
 @pytest.mark.parametrize(
     ("words", "score"),
-    # in full from 10 to 20; over 5 words it falls to 0 on both sides
+    # 1 from 10 to 20; it falls to 0 over 5 words on both sides
     [(0, 0), (4, 0), (5, 0), (6, 0.2), (9, 0.8), (10, 1), (15, 1), (20, 1), (21, 0.8), (25, 0)],
 )
 def test_a_length_within_is_paid_in_full_and_less_so_outside(words, score):
@@ -240,7 +240,7 @@ def test_tokens_of_queries_from_a_file_are_not_known():
         RewardError, match="'length' failed: only queries that the Challenger wrote"
     ):
         score_all([FixedReward([[0.0]] * 2), reward], asked("a", "b", from_file=True))
-    # words of theirs are
+    # their words are known
     words = LengthReward(1, 2)
     assert words.score(asked("a", "b", from_file=True)).tolist() == [1, 1]
 
@@ -276,7 +276,7 @@ def test_a_dot_matches_a_line_break_too():
 
 
 def test_a_pattern_that_a_hostile_text_keeps_busy_does_not_match_and_is_counted():
-    # undecided would be the round's mean: a Challenger could write that instead of a wrong form
+    # with NaN it would get the round's mean, and the Challenger could stall to avoid a 0
     reward = FormReward(r"(a|aa)+$")
     start = time.process_time()
     judgement = reward.score(asked("a" * 60 + "!", "aaa", "b"))

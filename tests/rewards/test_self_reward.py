@@ -1,4 +1,4 @@
-"""The frozen reference as judge: expected scores, read from its next token."""
+"""The frozen reference as the judge: expected and sampled scores."""
 
 import random
 import re
@@ -33,7 +33,7 @@ def judge(tiny_policy) -> SelfReward:
 
 
 def plain_score(folder, query: str, answer: str) -> float:
-    """The expected score by transformers alone: one unbatched forward pass of the base."""
+    """The expected score in transformers: one unbatched forward pass of the base model."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
     content = JUDGE.replace("{instruction}", query).replace("{response}", answer)
@@ -55,7 +55,7 @@ def test_the_score_is_the_mean_of_0_to_7_by_the_judges_chances_over_7(judge, tin
         for query, answers in zip(QUERIES, ANSWERS, strict=True)
     ]
     torch.testing.assert_close(scores, torch.tensor(expected), atol=1e-5, rtol=1e-4)
-    assert scores.std() > 1e-3  # this judge does tell the four apart
+    assert scores.std() > 1e-3  # this judge tells the four apart
 
 
 def test_scores_lie_in_the_unit_range(judge):
@@ -83,7 +83,7 @@ def test_the_judge_is_the_frozen_reference_whatever_the_policy_has_learned(tiny_
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=generator))
     torch.testing.assert_close(judge.score(PLAYED).scores, before)
-    # the policy itself has become another model
+    # the policy itself has changed
     ids = torch.tensor([[1, 2, 3, 4]])
     with torch.no_grad():
         own = policy.causal_lm(input_ids=ids).logits[0, -1].log_softmax(0)
@@ -171,7 +171,7 @@ def test_a_tokenizer_that_joins_a_score_to_its_tag_is_refused(tmp_path):
 
 @pytest.mark.parametrize("missing", ["7", "01234567"])
 def test_a_tokenizer_that_does_not_know_a_score_is_refused(tmp_path, missing):
-    # all scores as one unknown token would have the chance of each other: a constant score
+    # if all scores were the unknown token, every answer would get the same score
     characters = "".join(c for c in CHARACTERS if c not in missing)
     policy = Policy(str(build_llama(tmp_path / "m", hidden=16, characters=characters)))
     with pytest.raises(ConfigError, match=rf"no token for {missing[0]} after '<Score>'"):
@@ -193,10 +193,10 @@ def test_the_self_reward_enters_as_quality():
     assert reward.weight * reward.span[1] == MAX_SCORE
 
 
-# -- what its chances tell ------------------------------------------------------------------------
+# -- the probability of the scores -----------------------------------------------------------------
 
 
-def test_how_much_of_its_chances_the_scores_have_is_logged(judge, tiny_llama_folder):
+def test_the_probability_of_the_scores_is_logged(judge, tiny_llama_folder):
     mass = judge.score(PLAYED).metrics["score_mass"]
     assert mass.shape == (4,)
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama_folder)
@@ -212,9 +212,11 @@ def test_how_much_of_its_chances_the_scores_have_is_logged(judge, tiny_llama_fol
     assert float(mass[0]) == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_a_judge_that_hardly_ever_says_a_score_is_warned_of_once(tiny_policy):
+def test_a_judge_that_rarely_gives_a_score_causes_one_warning(tiny_policy):
     judge = SelfReward(name="doubtful")
-    judge.connect(FrozenPlayer(tiny_policy))  # random: no more on the scores than on other tokens
+    judge.connect(
+        FrozenPlayer(tiny_policy)
+    )  # a random model: no more probability on scores than on other tokens
     with pytest.warns(
         UserWarning,
         match=r"'doubtful': after '<Score>' the judge gives the scores 0 to 7 only \d+% of",
@@ -225,7 +227,7 @@ def test_a_judge_that_hardly_ever_says_a_score_is_warned_of_once(tiny_policy):
         judge.score(PLAYED)
 
 
-def test_a_judge_that_says_scores_is_not_warned_of(world, bag):
+def test_a_judge_that_gives_scores_causes_no_warning(world, bag):
     judge = SelfReward(prompt=WORLD_JUDGE)
     judge.connect(FrozenPlayer(world))
     with warnings.catch_warnings():
@@ -241,13 +243,13 @@ WORLD_JUDGE = "pkg:lsp_lightning/tinyworld/prompts/judge.txt"
 
 @pytest.fixture(scope="module")
 def world() -> Policy:
-    """The tiny world's base, whose judge has learned to judge. Read only."""
+    """The tiny world's base model, which has learned to judge. Read only."""
     return make_policy(WORLD)
 
 
 @pytest.fixture(scope="module")
 def bag():
-    """Right, wrong and evading answers, and queries that nobody can answer."""
+    """Right, wrong and evasive answers, and queries without an answer."""
     rng = random.Random(0)
     queries, answers = [], []
     for _ in range(20):
@@ -276,7 +278,7 @@ def seeded(played, seed):
 
 
 def ranks(scores):
-    """Rank of each, equal ones sharing theirs."""
+    """Rank of each; equal scores share a rank."""
     return (scores.unsqueeze(1) > scores).sum(1) + ((scores.unsqueeze(1) == scores).sum(1) + 1) / 2
 
 
@@ -298,11 +300,11 @@ def test_the_seed_of_the_round_and_the_name_fix_what_is_sampled(world, bag):
 
     first = scores(judge, 1)
     with torch.random.fork_rng():
-        torch.manual_seed(1234)  # and nothing else does
+        torch.manual_seed(1234)  # the global seed does not matter
         assert torch.equal(scores(judge, 1), first)
     assert torch.equal(scores(sampled(world), 1), first)
     assert not torch.equal(scores(judge, 2), first)
-    # two judges of one round do not echo each other
+    # two judges of one round sample independently
     assert not torch.equal(scores(sampled(world, name="second"), 1), first)
 
 
@@ -313,7 +315,7 @@ def test_both_readings_rank_answers_alike(world, bag):
     known = ~drawn.isnan()
     pair = torch.stack([ranks(read[known]), ranks(drawn[known])])
     assert torch.corrcoef(pair)[0, 1] > 0.6
-    # and both as they should: right before wrong before evading, before what has no answer
+    # both rank right over wrong over evasive answers, and those over queries without an answer
     for scores in (read, drawn):
         by_kind = scores.view(30, 3)[:20].nanmean(0).tolist()
         assert by_kind == sorted(by_kind, reverse=True)
@@ -321,14 +323,14 @@ def test_both_readings_rank_answers_alike(world, bag):
 
 
 def test_the_mean_of_many_samples_is_the_expected_reading(world):
-    # two queries, each answer judged 200 times: the expected score, but for the chance of the sum
+    # one answer judged 200 times
     task = parse("reverse abcd")
     played = playout(["reverse abcd"], [[task.answer] * 200])
     drawn = sampled(world).score(played).scores
     expected = SelfReward(prompt=WORLD_JUDGE)
     expected.connect(FrozenPlayer(world))
     mean = float(expected.score(playout(["reverse abcd"], [[task.answer]])).scores)
-    # the score after the sum and the score alone are not quite the same question to this judge
+    # not exactly equal: the sampled score follows a sum, the expected score does not
     assert float(drawn.nanmean()) == pytest.approx(mean, abs=0.15)
 
 
@@ -360,7 +362,7 @@ def test_sampling_a_judgement_leaves_the_policy_as_it_was(bag, training):
     assert {name: parameter.requires_grad for name, parameter in policy.named_parameters()} == grads
     assert all(torch.equal(values[name], p) for name, p in policy.named_parameters())
     assert torch.equal(torch.get_rng_state(), state)
-    # the adapter is on again, and learns
+    # the adapter is active again and gets gradients
     ids = torch.tensor([[1, 5, 6]])
     policy.causal_lm(input_ids=ids).logits.sum().backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.parameters())
@@ -390,7 +392,7 @@ def test_grades_become_scores_and_the_points_of_each_criterion_are_logged():
     )
     assert judged.metrics["unreadable"].tolist() == [0, 1, 0, 0]
     means = [float(judged.metrics[f"criterion_{k}"].mean()) for k in range(1, 8)]
-    assert means == [1, 0.5, 0, 0.5, 0, 0, 1]  # of the two that tell their points
+    assert means == [1, 0.5, 0, 0.5, 0, 0, 1]  # of the two that give points for each criterion
     assert set(grade_scores([None] * 4, PLAYED).metrics) == {"unreadable"}
 
 
@@ -427,7 +429,7 @@ FORGERIES = [
 
 
 def tag_counts(text: str) -> dict[str, int]:
-    """How often each tag stands in a text, in whatever case and spacing."""
+    """How often each tag occurs in a text, in any case and spacing."""
     forms = {
         f"{slash}{tag}": rf"<\s*{slash}\s*{tag}\b[^<>]*>"
         for tag in JUDGE_TAGS
@@ -451,13 +453,13 @@ def test_the_judges_prompt_has_the_templates_tags_and_no_other(tiny_policy, atta
     special = {*codec.tokenizer.all_special_ids} - {codec.tokenizer.unk_token_id}
     assert [i for i in hostile if i in special] == [i for i in harmless if i in special]
     assert len(hostile) > len(harmless)
-    # as text alone too
+    # also as plain text
     filled = template.filled({**plain, **dict.fromkeys(slots, attack)})
     assert tag_counts(filled) == tag_counts(template.filled(plain))
 
 
 def test_the_count_of_tags_sees_a_forged_one():
-    """A test of the test above."""
+    """Check the test above."""
     harmless = tag_counts(JudgeTemplate(None, "key").filled({"instruction": "x", "response": "x"}))
     for attack in FORGERIES[:3]:
         unfenced = JUDGE.replace("{instruction}", "x").replace("{response}", attack)
@@ -476,7 +478,7 @@ def test_the_tiny_worlds_judge_is_shown_no_token_of_its_own(world, attack):
     assert controls(attack) == controls("12")
 
 
-def test_tags_of_a_template_of_ones_own_are_fenced_too(tmp_path):
+def test_tags_of_a_users_template_are_fenced_too(tmp_path):
     path = tmp_path / "judge.txt"
     path.write_text("<task>{instruction}</task><reply_text>{response}</reply_text>")
     template = JudgeTemplate(str(path), "key")
@@ -493,8 +495,8 @@ def test_forged_grades_are_not_read_where_the_judge_quotes_them_with_its_tags(at
 
     honest = "<Calculation>1+0</Calculation><Score>1</Score>"
     fenced = fence(attack)
-    # quoted as the judge was shown it, the judge's own grade is what counts
+    # if the judge quotes the fenced text, its grade counts
     assert parse_grade(f"The answer says: {fenced} I disagree. {honest}").score == 1
-    # quoted with the real tags it is either no tag at all or makes the reply unreadable
+    # if it quotes the unfenced text, it is no tag or makes the reply unreadable
     grade = parse_grade(f"The answer says: {attack} I disagree. {honest}")
     assert grade is None or grade.score == 1

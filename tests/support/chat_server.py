@@ -1,4 +1,4 @@
-"""A stand-in for a judge's server: real HTTP on loopback, and a script instead of a model."""
+"""A test server with OpenAI's chat protocol: real HTTP on loopback, a script for a model."""
 
 import json
 import time
@@ -14,10 +14,10 @@ def says(text: object, finish: str = "stop") -> Answer:
 
 
 class StandIn(LoopbackServer):
-    """A stand-in for a judge's server: a script instead of a model.
+    """A judge's server with a script instead of a model.
 
     Args:
-        script: what is done with a prompt; it is told which one it is, from 0, and its text.
+        script: makes the answer from the prompt's number, from 0, and its text.
         seconds: how long each answer takes.
     """
 
@@ -30,7 +30,7 @@ class StandIn(LoopbackServer):
 
     @property
     def prompts(self) -> list[str]:
-        """What it was asked, in order."""
+        """All prompts received, in order."""
         return [request["messages"][0]["content"] for request in self.requests]
 
 

@@ -1,4 +1,4 @@
-"""Servers on loopback: a real one of transformers, and what the scripted ones have in common."""
+"""Servers on loopback: ``transformers serve``, and a base class for scripted servers."""
 
 import json
 import os
@@ -21,7 +21,7 @@ import pytest
 
 
 def free_port() -> int:
-    """A port of loopback on which nobody listens."""
+    """A loopback port without a server."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -29,13 +29,13 @@ def free_port() -> int:
 
 @contextmanager
 def transformers_serve(model: Path, log: Path, seconds: float = 120) -> Iterator[str]:
-    """``transformers serve`` with one model, as a process of its own; yields its url."""
+    """``transformers serve`` with one model, in a new process; yields its url."""
     port = free_port()
     command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model)]
     options = ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     with log.open("wb") as output:
-        # a session of its own, so that all its children can be ended with it
+        # a new session, so that all its child processes can be ended with it
         process = subprocess.Popen(
             [*command, *options],
             stdout=output,
@@ -64,7 +64,7 @@ def _is_up(url: str) -> bool:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server sends back."""
+    """An HTTP answer to send."""
 
     body: bytes
     status: int = 200
@@ -72,11 +72,11 @@ class Answer:
 
 
 class LoopbackServer(ThreadingHTTPServer):
-    """Real HTTP on loopback; remembers what it was asked.
+    """Real HTTP on loopback; it remembers all requests.
 
     Args:
-        handler: answers.
-        port: to listen at; 0 is any.
+        handler: answers the requests.
+        port: port to listen on; 0 is any free one.
     """
 
     daemon_threads = True
@@ -92,16 +92,16 @@ class LoopbackServer(ThreadingHTTPServer):
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port it listens on."""
         return self.server_address[1]
 
     @property
     def url(self) -> str:
-        """Where its protocol begins."""
+        """Base URL of its protocol."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that has gone is no news."""
+        """Ignore clients that disconnect."""
 
     def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -111,7 +111,7 @@ class LoopbackServer(ThreadingHTTPServer):
         self.die()
 
     def die(self) -> None:
-        """Nobody listens any longer."""
+        """Stop listening."""
         if not self.closing.is_set():
             self.closing.set()
             self.shutdown()
@@ -126,11 +126,11 @@ class Handler(BaseHTTPRequestHandler):
     server: Any
 
     def body(self) -> dict:
-        """The request."""
+        """The request as JSON."""
         return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
 
     def follow(self, script: Callable[[int, dict], "Answer | Misbehaviour"], request: dict) -> None:
-        """Remember a request and do with it what the script says; it is told which one it is."""
+        """Remember a request and answer it as the script says, by its number from 0."""
         server = self.server
         with server.lock:
             k = len(server.requests)
@@ -150,7 +150,7 @@ class Handler(BaseHTTPRequestHandler):
                 server.busy -= 1
 
     def send(self, answer: Answer) -> None:
-        """One answer."""
+        """Send an answer."""
         self.send_response(answer.status)
         self.send_header("Content-Length", str(len(answer.body)))
         for name, value in answer.headers.items():
@@ -159,10 +159,10 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Silent."""
+        """Print nothing."""
 
 
-#: What is done with a handler instead of answering as servers do.
+#: Does something with the connection instead of sending an answer.
 Misbehaviour = Callable[[Handler], None]
 
 
@@ -172,23 +172,23 @@ def hangs(handler: Handler) -> None:
 
 
 def drips(handler: Handler, what: bytes = b" ") -> None:
-    """Sends a byte now and then, for ever."""
+    """Sends a byte now and then until the server stops."""
     while not handler.server.closing.wait(0.02):
         handler.wfile.write(what)
 
 
 def drips_body(handler: Handler) -> None:
-    """The headers of a long reply, and a byte now and then."""
+    """Sends the headers of a long answer, then a byte now and then."""
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n")
     drips(handler)
 
 
 def drips_headers(handler: Handler) -> None:
-    """A header that grows by a byte now and then."""
+    """Sends a header that grows by a byte now and then."""
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
     drips(handler, b"x")
 
 
 def hangs_up(handler: Handler) -> None:
-    """Closes the connection without a word."""
+    """Closes the connection without an answer."""
     handler.connection.shutdown(socket.SHUT_RDWR)

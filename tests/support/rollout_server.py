@@ -1,8 +1,8 @@
-"""A stand-in for vLLM's server: real HTTP on loopback, a real small model, adapters hot-loaded.
+"""A test server with vLLM's protocol: real HTTP, a real small model, hot-loaded adapters.
 
-It speaks what vLLM has and ``transformers serve`` lacks (prompts as token ids, several draws,
-token ids and log-probs in answers, adapters loaded while it runs), as vLLM's published source has
-it. It is not vLLM: of that it proves nothing but that we keep to the protocol as we read it.
+It supports what ``transformers serve`` lacks: prompts as token ids, several completions of one
+prompt, token ids and log-probs in answers, and loading adapters while it runs. It follows vLLM's
+published source. It is not vLLM: it only shows that the package follows the protocol as published.
 """
 
 import copy
@@ -16,18 +16,18 @@ from loopback import Answer, Handler, LoopbackServer, Misbehaviour
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-#: What is done with the k-th request for completions; None answers it as vLLM does.
+#: Answers the k-th request for completions; None leaves the answer to the model.
 Script = Callable[[int, dict], Answer | Misbehaviour | None]
 
 
 class RolloutServer(LoopbackServer):
-    """A server of one base and the adapters that it is told to load.
+    """Serves one base model and the adapters that a client loads.
 
     Args:
         base: folder of the model.
-        port: to listen at; 0 is any.
-        processed: whether log-probs are those after temperature and truncation, or raw.
-        context: tokens that fit.
+        port: port to listen on; 0 is any free one.
+        processed: log-probs are those after temperature and truncation, otherwise raw.
+        context: context length in tokens.
     """
 
     def __init__(
@@ -44,19 +44,19 @@ class RolloutServer(LoopbackServer):
         self.most_loaded = 0
 
     def models(self) -> Answer:
-        """The base and the adapters."""
+        """List the base model and the adapters."""
         cards = [{"id": "base", "max_model_len": self.context}]
         cards += [{"id": name, "parent": "base"} for name in self.adapters]
         return as_json({"object": "list", "data": cards})
 
     def tokenize(self, request: dict) -> Answer:
-        """Text as this server's tokenizer reads it."""
+        """Tokenize text with this server's tokenizer."""
         special = request.get("add_special_tokens", True)
         ids = self.tokenizer.encode(request["prompt"], add_special_tokens=special)
         return as_json({"count": len(ids), "max_model_len": self.context, "tokens": ids})
 
     def load(self, request: dict) -> Answer:
-        """Another adapter over the base."""
+        """Load an adapter."""
         name, path = request["lora_name"], Path(request["lora_path"])
         if name in self.adapters:
             return refusal(400, f"The lora adapter '{name}' has already been loaded.")
@@ -68,7 +68,7 @@ class RolloutServer(LoopbackServer):
         return Answer(f"Success: LoRA adapter '{name}' added successfully.".encode())
 
     def unload(self, request: dict) -> Answer:
-        """One adapter less."""
+        """Unload an adapter."""
         name = request["lora_name"]
         if self.adapters.pop(name, None) is None:
             return refusal(404, f"The lora adapter '{name}' cannot be found.")
@@ -88,7 +88,7 @@ class RolloutServer(LoopbackServer):
 
 
 def draw(model: Any, request: dict, processed: bool) -> list[dict]:
-    """The choices of an answer: sampled without a cache, each draw from a seed of its own."""
+    """The choices of an answer: sampled without a cache, each with a different seed."""
     n, prompt, temperature = request["n"], request["prompt"], request["temperature"]
     generators = [torch.Generator().manual_seed(request["seed"] + j) for j in range(n)]
     drawn: list[list[int]] = [[] for _ in range(n)]
@@ -143,12 +143,12 @@ def keep_likely(logprobs: torch.Tensor, request: dict) -> torch.Tensor:
 
 
 def as_json(reply: object) -> Answer:
-    """An answer whose body is this; bytes stay as they are."""
+    """An answer with this JSON as its body; bytes are sent unchanged."""
     return Answer(reply if isinstance(reply, bytes) else json.dumps(reply).encode())
 
 
 def refusal(status: int, message: str) -> Answer:
-    """An error as vLLM words it."""
+    """An error in vLLM's form."""
     return Answer(json.dumps({"error": {"message": message, "code": status}}).encode(), status)
 
 
