@@ -1,12 +1,14 @@
 """One sandbox of each kind for all tests, because an attack must not affect the next run."""
 
+import os
+
 import pytest
 from boxes import require_bubblewrap
 
 from lsp_lightning.sandbox import BubblewrapSandbox, Limits, MontySandbox, Sandbox, bubblewrap
 
-#: Part of the command line of every sandboxed process, to find survivors.
-MARKER = "sandbox-of-the-tests"
+#: Part of the command line of every process that these tests sandbox, to find survivors.
+MARKER = f"sandbox-of-the-tests-{os.getpid()}"
 LIMITS = Limits(seconds=0.6, memory_mib=128, output_bytes=10_000)
 
 

@@ -17,7 +17,8 @@ from sandbox.conftest import LIMITS, MARKER
 
 ATTACKS = RESOURCES + REACH + BACK
 SECRET = "the-secret-of-the-host"
-UNIX_NAME = "host-of-the-tests"
+#: With the process id, because other test runs on this machine would take the same name.
+UNIX_NAME = f"host-of-the-tests-{os.getpid()}"
 #: Seconds over the time limit that a program may take on a busy machine.
 OVER = 1.5
 
