@@ -1,4 +1,4 @@
-"""Held-out prompts that have no right answer: the rate of wins against the reference."""
+"""Held-out prompts without a right answer: win rates against the reference."""
 
 import json
 import math
@@ -10,20 +10,14 @@ import pytest
 import torch
 from small_game import make_policy, stir
 
-from lsp_lightning import PreferenceReward, Reward, Sampling, SelfReward, VerifiableReward
+from lsp_lightning import PreferenceReward, Reward, Sampling, SelfReward
 from lsp_lightning.callbacks.summary import heldout_line, parameter_counts
 from lsp_lightning.cli.main import main
 from lsp_lightning.evaluation.exam import Answered, Exam, Opponent
-from lsp_lightning.evaluation.heldout import (
-    HeldOutBoard,
-    HeldOutScore,
-    heldout_reward,
-    score_wins,
-)
+from lsp_lightning.evaluation.heldout import HeldOutBoard, HeldOutScore, score_wins
 from lsp_lightning.game.player import FrozenPlayer, Player
 from lsp_lightning.game.queries import Query, read_queries
 from lsp_lightning.rewards import JudgeReward, RewardError
-from lsp_lightning.tinyworld.verifier import TinyWorldVerifier
 
 ROOT = Path(__file__).parents[2]
 PROMPTS = "pkg:lsp_lightning/data/prompts.jsonl"
@@ -31,7 +25,7 @@ TASKS = [Query(f"question {i}") for i in range(12)]
 
 
 class Taste(Reward):
-    """A score of an answer's text alone, as a reward model's is; nothing of some texts."""
+    """Scores an answer by its text alone, like a reward model; cannot judge some texts."""
 
     comparable = True
 
@@ -76,17 +70,17 @@ def test_a_win_is_one_a_tie_a_half_and_a_loss_nothing():
     assert theirs.wins_against(mine).flatten().tolist() == [0.0, 0.5, 1.0]
 
 
-def test_like_answers_tie_however_a_reward_models_last_digits_fall():
+def test_equal_answers_tie_whatever_the_last_digits_of_their_scores():
     assert answered(("a", 1.0000001)).wins_against(answered(("a", 1.0))).item() == 0.5
 
 
-def test_what_could_not_be_judged_is_no_win_and_no_loss():
+def test_an_unjudged_answer_neither_wins_nor_loses():
     for mine, theirs in ((math.nan, 1.0), (1.0, math.nan)):
         won = answered(("a", mine)).wins_against(answered(("b", theirs)))
         assert won.isnan().all()
 
 
-def test_an_infinite_score_is_none(base):
+def test_an_infinite_score_counts_as_unjudged(base):
     class Overflow(Taste):
         def score(self, playout):
             scores = super().score(playout)
@@ -104,7 +98,7 @@ def test_a_judge_that_can_judge_nothing_is_an_error(base):
 # -- a policy against its reference ----------------------------------------------------------------
 
 
-def test_where_training_begins_greedy_answers_tie_and_sampled_ones_are_even(base):
+def test_before_training_greedy_answers_tie_and_sampled_ones_are_even(base):
     score = play(make_policy(base), Taste(), draws=20)
     assert score.kind == "win_rate"
     assert score.greedy.tolist() == [0.5] * 12
@@ -114,7 +108,7 @@ def test_where_training_begins_greedy_answers_tie_and_sampled_ones_are_even(base
     assert set(score.sampled.flatten().tolist()) >= {0.0, 1.0}
 
 
-def test_the_policy_and_the_reference_draw_from_seeds_of_their_own(base):
+def test_the_policy_and_the_reference_draw_from_different_seeds(base):
     # from one seed all pairs would be alike
     score = play(make_policy(base), Taste(), draws=8)
     assert float((score.sampled != 0.5).float().mean()) > 0.5
@@ -139,7 +133,7 @@ def test_the_reference_answers_once_and_does_not_move(base):
     assert torch.equal(moved.greedy, fresh.greedy)
 
 
-def test_other_prompts_are_not_taken_for_those_of_before(base):
+def test_the_cache_tells_prompts_apart(base):
     policy, opponent = make_policy(base), Opponent()
     stir(policy)
     play(policy, Taste(), opponent)
@@ -150,7 +144,7 @@ def test_other_prompts_are_not_taken_for_those_of_before(base):
     )
 
 
-def test_other_draws_of_the_same_prompts_are_another_exam(base):
+def test_the_cache_tells_numbers_of_draws_apart(base):
     policy, opponent = make_policy(base), Opponent()
     stir(policy)
     play(policy, Taste(), opponent)
@@ -184,7 +178,7 @@ def scores_of(*scores):
     return {name: float(value) for name, value in board.scores.items()}, board.kind
 
 
-def test_what_could_not_be_judged_does_not_count():
+def test_unjudged_answers_do_not_count():
     sampled = torch.tensor([[1.0, math.nan], [math.nan, math.nan], [0.0, 0.0]])
     greedy = torch.tensor([math.nan, math.nan, 0.5])
     scores, kind = scores_of(HeldOutScore(sampled, greedy, "win_rate"))
@@ -193,21 +187,14 @@ def test_what_could_not_be_judged_does_not_count():
     assert scores == pytest.approx(expected)
 
 
-def test_the_best_of_k_has_no_rate_of_wins():
+def test_pass_at_k_is_for_solved_tasks_only():
     sampled, greedy = torch.tensor([[1.0, 0.0]]), torch.tensor([1.0])
     assert "heldout/pass@2" in scores_of(HeldOutScore(sampled, greedy))[0]
-    assert "heldout/pass@2" not in scores_of(HeldOutScore(sampled, greedy, "win_rate"))[0]
+    for kind in ("win_rate", "mean"):
+        assert "heldout/pass@2" not in scores_of(HeldOutScore(sampled, greedy, kind))[0]
 
 
-# -- who judges ------------------------------------------------------------------------------------
-
-
-def test_a_reward_of_right_and_wrong_goes_first_then_one_that_compares():
-    verifiable, taste = VerifiableReward(TinyWorldVerifier()), Taste()
-    assert heldout_reward([taste, verifiable]) == (verifiable, "solved")
-    assert heldout_reward([SelfReward(), taste]) == (taste, "win_rate")
-    assert heldout_reward([SelfReward()]) is None
-    assert heldout_reward([Taste(enters="quality")]) is None
+# -- which rewards compare -------------------------------------------------------------------------
 
 
 def test_reward_models_and_absolute_grades_compare_and_a_ring_does_not():
@@ -218,7 +205,7 @@ def test_reward_models_and_absolute_grades_compare_and_a_ring_does_not():
     assert not SelfReward().comparable
 
 
-# -- what is said ----------------------------------------------------------------------------------
+# -- the printed lines -----------------------------------------------------------------------------
 
 
 def test_the_line_at_the_end_says_what_the_numbers_are():
@@ -228,6 +215,8 @@ def test_the_line_at_the_end_says_what_the_numbers_are():
     assert "(50 prompts; the reference is the start adapter)" in wins
     solved = heldout_line("greedy", before, {**after, "kind": "solved"}, "the base")
     assert "held-out tasks solved by greedy answers: 50.0% -> 64.0%  (50 tasks)" in solved
+    mean = heldout_line("greedy", before, {**after, "kind": "mean"}, "the base")
+    assert mean == "mean held-out reward of greedy answers: 0.500 -> 0.640  (50 tasks)"
 
 
 def test_packed_weights_are_counted_as_what_they_stand_for(tiny_llama_folder):
@@ -241,10 +230,10 @@ def test_packed_weights_are_counted_as_what_they_stand_for(tiny_llama_folder):
     assert trained == sum(t.numel() for t in plain.trained_state().values())
 
 
-# -- our own prompts -------------------------------------------------------------------------------
+# -- the prompts of the package --------------------------------------------------------------------
 
 
-def test_our_prompts_are_fifty_different_ones_without_answers():
+def test_the_prompts_of_the_package_are_fifty_different_ones_without_solutions():
     prompts = read_queries(PROMPTS, "data.heldout")
     assert len({prompt.text.lower() for prompt in prompts}) == len(prompts) == 50
     assert all(prompt.solution is None for prompt in prompts)
@@ -264,6 +253,7 @@ def fit_args(folder, tasks, rewards, *more):
         *("--trainer.default_root_dir", str(folder)),
         *("--trainer.max_steps", "2", "--data.num_queries", "3", "--data.group_size", "2"),
         *("--data.heldout", str(tasks), "--data.test", str(tasks)),
+        *("--data.heldout_reward", "null"),
         *more,
     ]
 
@@ -297,7 +287,7 @@ def test_a_run_with_a_reward_model_ends_with_its_win_rate(tmp_path, capfd):
 
 
 @pytest.mark.usefixtures("untouched_process")
-def test_a_run_scores_our_prompts(base, tmp_path, capfd):
+def test_a_run_scores_the_prompts_of_the_package(base, tmp_path, capfd):
     rewards = [{"class_path": f"{__name__}.Taste"}]
     small = ["--model.base", base, "--data.solver.max_new_tokens", "6"]
     assert main(fit_args(tmp_path / "run", PROMPTS, rewards, *small)) == 0

@@ -1,4 +1,4 @@
-"""Any function of a query and its answers is a reward, by its path in a config or by itself."""
+"""A function of a query and its answers is a reward, by its path in a config or in Python."""
 
 import functools
 import re
@@ -12,7 +12,14 @@ from lightning.pytorch import Trainer
 
 from lsp_lightning import ConfigError, FunctionReward
 from lsp_lightning.cli.main import main
-from lsp_lightning.rewards import RewardError, check_rewards, in_unit_range, is_binary, score_all
+from lsp_lightning.rewards import (
+    RewardError,
+    check_rewards,
+    in_unit_range,
+    is_binary,
+    require_unit_range,
+    score_all,
+)
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).stem
@@ -50,7 +57,7 @@ def test_each_query_is_scored_with_its_answers_and_its_solution():
     assert scorer.seen == [("q", ("a", "bc"), 1), ("longer", ("", "d"), 2)]
 
 
-def test_without_references_it_gets_none():
+def test_without_solutions_it_gets_none():
     scorer = Scorer()
     FunctionReward(scorer).score(playout(["q"], [["a", "b"]]))
     assert scorer.seen == [("q", ("a", "b"), None)]
@@ -66,7 +73,7 @@ def test_any_sequence_of_numbers_will_do(kind):
     assert scores.dtype == torch.float32
 
 
-def test_none_is_what_could_not_be_judged_and_pushes_nobody():
+def test_none_means_unjudged_and_contributes_no_gradient():
     reward = FunctionReward(lambda q, answers, r: [None if not a else len(a) for a in answers])
     scored = score_all([reward], PLAYED)
     assert scored.components["<lambda>"].isnan().tolist() == [[False, False], [True, False]]
@@ -83,8 +90,8 @@ def test_none_for_everything_ends_the_round():
 @pytest.mark.parametrize(("scores", "count"), [([], 0), ([1.0], 1), ([1.0] * 3, 3), ("abc", 3)])
 def test_where_it_returns_another_count_than_of_answers_the_query_is_unjudged(scores, count):
     reward = FunctionReward(lambda q, a, r: [0.0] * 2 if q == "q" else scores, name="mine")
-    told = rf"1 of 2 not judged: RewardError: {count} scores for 2 answers, at "
-    with pytest.warns(UserWarning, match=told):
+    message = rf"1 of 2 not judged: RewardError: {count} scores for 2 answers, at "
+    with pytest.warns(UserWarning, match=message):
         scored = score_all([reward], PLAYED)
     assert scored.judged_NG.tolist() == [[True, True], [False, False]]
 
@@ -101,8 +108,8 @@ def test_its_own_fault_surfaces_with_its_cause():
     def mine(query, answers, solution):
         raise KeyError("no such table")
 
-    told = r"'mine' failed: KeyError: 'no such table', at 'q'"
-    with pytest.raises(RewardError, match=told) as error:
+    message = r"'mine' failed: KeyError: 'no such table', at 'q'"
+    with pytest.raises(RewardError, match=message) as error:
         score_all([FunctionReward(mine)], PLAYED)
     cause = error.value.__cause__.__cause__
     assert isinstance(cause, KeyError)
@@ -145,7 +152,7 @@ def test_it_is_named_after_its_function(function, name):
 
 def test_two_functions_without_names_must_be_named():
     pair = [FunctionReward(lambda q, a, r: [0.0] * 2) for _ in range(2)]
-    with pytest.raises(ConfigError, match=r"two rewards are named '<lambda>'; give each"):
+    with pytest.raises(ConfigError, match=r"two rewards are named '<lambda>'; set "):
         check_rewards(pair)
 
 
@@ -183,17 +190,28 @@ def test_a_function_that_takes_the_three_is_taken(function):
     assert FunctionReward(function).score(PLAYED).tolist() == [[1.0, 1.0], [1.0, 1.0]]
 
 
-def test_its_range_is_what_is_said_of_it():
+def test_its_range_is_what_its_span_says():
     assert not in_unit_range([FunctionReward(length_score)])
     assert in_unit_range([FunctionReward(length_score, span=(0.0, 1.0))])
     assert not is_binary([FunctionReward(length_score, span=(0.0, 1.0))])
-    with pytest.raises(ConfigError, match=r"^model\.challenger_objective: "):
-        check_rewards([FunctionReward(length_score, span=(0.0, 2.0))], "band")
+    with pytest.raises(ConfigError, match=r"^model\.objective: "):
+        require_unit_range([FunctionReward(length_score, span=(0.0, 2.0))], "model.objective")
+
+
+def test_binary_and_comparable_are_arguments():
+    plain = FunctionReward(length_score)
+    assert (plain.binary, plain.comparable, plain.span) == (False, False, None)
+    assert FunctionReward(length_score, comparable=True).comparable
+    binary = FunctionReward(length_score, binary=True)
+    assert is_binary([binary])
+    assert in_unit_range([binary])
+    with pytest.raises(RewardError, match="'length_score' has binary = True, but returned"):
+        score_all([binary], PLAYED)
 
 
 def test_it_enters_for_answers_only():
     assert FunctionReward(length_score, enters="quality").enters == "quality"
-    with pytest.raises(ConfigError, match="'length_score' scores answers and cannot enter"):
+    with pytest.raises(ConfigError, match="'length_score' scores answers, so it cannot enter"):
         FunctionReward(length_score, enters="challenger")
 
 
@@ -242,7 +260,7 @@ def test_a_config_names_a_function_by_its_path(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("function", "shown"),
     [
-        (f"{HERE}.two_arguments", "'two_arguments' cannot be called with (query, answers, ref"),
+        (f"{HERE}.two_arguments", "'two_arguments' cannot be called with (query, answers, sol"),
         (f"{HERE}.no_such_function", "no_such_function"),
         ("no_such_package.score", "no_such_package"),
         (3, "3"),

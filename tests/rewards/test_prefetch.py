@@ -17,6 +17,8 @@ from lsp_lightning import JudgeReward, Reward, VerifiableReward, play_round
 from lsp_lightning.game.queries import QueryBatch, QuerySource
 from lsp_lightning.rewards import Group, RoundVerifier, Verdict, score_all
 from lsp_lightning.rewards.verifiers import CodeVerifier, MathVerifier, ProgramOutputVerifier
+from lsp_lightning.runtime import http
+from lsp_lightning.runtime.http import Client
 from lsp_lightning.runtime.workers import LineWorkers
 from lsp_lightning.sandbox import Limits, MontySandbox, Outcome, Program, Sandbox
 
@@ -63,13 +65,10 @@ class Given(QuerySource):
 
     texts: Sequence[str]
     solutions: Sequence[object] | None = None
-    selfplay = False
 
     def draw(self, player, num_queries, index, seed) -> QueryBatch:
         solutions = None if self.solutions is None else tuple(self.solutions)
-        return QueryBatch(
-            tuple(self.texts), torch.ones(num_queries, dtype=torch.bool), None, solutions
-        )
+        return QueryBatch(tuple(self.texts), solutions=solutions)
 
 
 def play(player: Scripted, source: Given, *rewards: Reward):
@@ -102,14 +101,14 @@ PROGRAMS = ["print(2+3)", "while True: pass", CHANCE, "1+", "print"]
 PRINTED = [["5", "6", "```\n5\n```", "5"]] * 5
 
 
-class Foreseen(MontySandbox):
+class Prefetched(MontySandbox):
     """A sandbox that is everywhere, taken for one whose programs are worth beginning early."""
 
     prefetch = Sandbox.prefetch
 
 
 def monty() -> MontySandbox:
-    return Foreseen(Limits(seconds=0.3))
+    return Prefetched(Limits(seconds=0.3))
 
 
 CASES = {
@@ -121,7 +120,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_foresight_changes_no_score(case):
+def test_prefetching_changes_no_score(case):
     make, queries, groups, solutions = CASES[case]
     in_vain = [(0, r"\boxed{77}"), (1, "def f(x): return 77"), (0, groups[1][0])]
     reward = VerifiableReward(make())
@@ -195,7 +194,7 @@ class SlowVerifier(RoundVerifier):
 
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
         replies = iter(self.workers.map([a for group in groups for a in group.answers], 20.0))
-        return [Verdict([float(next(replies)) for _ in group.answers]) for group in groups]
+        return [Verdict.of([float(next(replies)) for _ in group.answers]) for group in groups]
 
 
 def test_a_round_takes_the_longer_of_sampling_and_judging_not_both(tmp_path, monkeypatch):
@@ -241,7 +240,7 @@ def test_what_took_too_long_beside_the_sampling_gets_its_time_afterwards(tmp_pat
 def test_a_program_that_took_too_long_beside_the_sampling_is_run_again(monkeypatch):
     outcomes = iter([Outcome("timeout"), Outcome("ok", "4")])
     monkeypatch.setattr(MontySandbox, "_run", lambda self, program: next(outcomes))
-    sandbox = Foreseen()
+    sandbox = Prefetched()
     sandbox.prefetch(Program("print(4)"))
     idle()
     assert sandbox.run_all([Program("print(4)")]) == [Outcome("ok", "4")]
@@ -264,28 +263,24 @@ def by_length(k: int, prompt: str):
 
 def test_a_judge_is_asked_beside_the_sampling_once_for_each_prompt():
     with StandIn(by_length, seconds=0.02) as server:
-        plain = JudgeReward(server.url, "m", cache=None)
+        plain = JudgeReward(server.url, "m")
         expected = score_all([plain], playout(["What?", "Where?"], JUDGED))
         distinct = len(server.prompts)
-        reward = JudgeReward(server.url, "m", concurrency=3)
+        reward = JudgeReward(server.url, "m", client=Client(concurrency=3))
         played = play(Scripted(JUDGED, 0.05), Given(["What?", "Where?"]), reward)
         assert distinct == 6  # "4" twice and "5" twice, one of them after a thought
         assert sorted(server.prompts[:6]) == sorted(server.prompts[6:])
         assert server.most_busy <= 8
         found = played.components["judge"]
         torch.testing.assert_close(found, expected.components["judge"], equal_nan=True)
-        for name in ("unreadable", "unanswered", "cached"):
+        for name in ("unreadable", "unanswered"):
             key = f"judge/{name}"
             assert torch.equal(played.reward_metrics[key], expected.metrics[key])
-        # the next round finds the replies in the cache and asks nothing
-        again = play(Scripted(JUDGED), Given(["What?", "Where?"]), reward)
-        assert len(server.prompts) == 12
-        assert again.reward_metrics["judge/cached"].mean() == 1
 
 
 def test_a_judge_asks_nothing_more_once_a_run_has_broken_off():
     with StandIn(by_length, seconds=0.3) as server:
-        reward = JudgeReward(server.url, "m", concurrency=1)
+        reward = JudgeReward(server.url, "m", client=Client(concurrency=1))
         for answer in ("a", "bb", "ccc", "dddd"):
             reward.prefetch("What?", answer, None)
         reward.on_exception(None, None, KeyboardInterrupt())
@@ -294,12 +289,14 @@ def test_a_judge_asks_nothing_more_once_a_run_has_broken_off():
 
 
 @pytest.mark.filterwarnings("ignore:reward 'judge'")
-def test_requests_that_failed_beside_the_sampling_are_asked_again_and_counted_once():
+def test_requests_that_failed_beside_the_sampling_are_asked_again_and_counted_once(monkeypatch):
+    monkeypatch.setattr(http, "RETRIES", 0)
+
     def script(k: int, prompt: str):
         return hangs if "sand" in prompt else by_length(k, prompt)
 
     with StandIn(script) as server:
-        reward = JudgeReward(server.url, "m", timeout=0.2, retries=0)
+        reward = JudgeReward(server.url, "m", client=Client(timeout=0.2))
         played = play(Scripted(JUDGED, 0.05), Given(["What?", "Where?"]), reward)
         assert sum("sand" in prompt for prompt in server.prompts) == 2
     scores = played.components["judge"].flatten()
@@ -333,7 +330,7 @@ class Unwilling(VerifiableReward):
 
 
 @pytest.mark.parametrize("error", [OSError("no"), SystemExit(0)], ids=["error", "exit"])
-def test_foresight_that_raises_does_not_end_the_sampling(error):
+def test_a_prefetch_that_raises_does_not_end_the_sampling(error):
     reward = Unwilling()
     reward.error = error
     groups = [["3", "<think>2</think>4"], ["1", "2"]]
@@ -350,7 +347,7 @@ def test_foresight_that_raises_does_not_end_the_sampling(error):
     reward.teardown(None, None, "fit")
 
 
-def test_whoever_breaks_off_the_foresight_breaks_off_the_round():
+def test_an_interrupt_during_prefetch_ends_the_round():
     reward = Unwilling()
     reward.error = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
@@ -380,14 +377,14 @@ def test_programs_are_the_same_only_if_their_arguments_are_of_the_same_types():
 
 def test_the_engine_tells_every_answer_before_it_is_judged(tiny_llama_folder):
     class Listening(Unwilling):
-        def judge(self, played):
+        def score(self, played):
             expected = [
                 (query, answer, None)
                 for query, group in zip(played.query_texts, played.spoken_groups(), strict=True)
                 for answer in (None, *group)
             ]
             assert sorted(self.seen, key=str) == sorted(expected, key=str)
-            return super().judge(played)
+            return super().score(played)
 
     reward = Listening()
     tiny_round(make_policy(tiny_llama_folder), rewards=[reward])

@@ -60,10 +60,10 @@ def test_programs_are_written_run_and_predicted(tmp_path, sandbox):
     more = ("--config", str(overlay)) if sandbox == "BubblewrapSandbox" else ()
     row, summary, answers = play(tmp_path, "programs_dev.jsonl", "tiny_programs.yaml", more=more)
     assert summary["rounds"] == 2
-    assert 0 <= float(row["queries/malformed"]) <= 1
-    well_formed = [a for a in answers if not a["query/malformed"]]
+    assert 0 <= float(row["queries/verifiable/malformed"]) <= 1
+    well_formed = [a for a in answers if not a["query/verifiable/malformed"]]
     assert well_formed
-    assert all(a["reward/verifiable"] == 0 for a in answers if a["query/malformed"])
+    assert all(a["reward/verifiable"] == 0 for a in answers if a["query/verifiable/malformed"])
     assert all("print(" in a["query"] for a in well_formed)
 
 

@@ -1,4 +1,4 @@
-"""What rewards remember is in the checkpoint, and a resumed run goes on as if never interrupted."""
+"""Rewards keep their state in the checkpoint, so a resumed run equals an uninterrupted one."""
 
 import json
 
@@ -14,6 +14,7 @@ from lsp_lightning import (
     FunctionReward,
     Lora,
     NoveltyReward,
+    Paper,
     PromptFile,
     Sampling,
     SelfPlayDataModule,
@@ -51,7 +52,7 @@ def make_module(base, **kwargs):
         "lora": Lora(rank=2, alpha=4),
         "rewards": rewards(),
         "optimizer": lambda parameters: torch.optim.AdamW(parameters, lr=0.02),
-        "challenger_objective": "minimax",
+        "objective": Paper(),
         **kwargs,
     }
     return SelfPlayModule(base, **settings)
@@ -175,7 +176,9 @@ def test_novelty_was_measured_against_the_rounds_before(whole):
     reward = NoveltyReward(near=0.0, capacity=7)
     for index in range(ROUNDS):
         played = rounds[index]
-        torch.testing.assert_close(played.components["novelty"], reward.score(played.playout))
+        torch.testing.assert_close(
+            played.components["novelty"], reward.score(played.playout).scores
+        )
         reward.observe(played)
 
 
@@ -183,7 +186,7 @@ def test_a_round_is_scored_before_it_is_remembered(whole):
     _, rounds = whole
     first = rounds[0]
     fresh = NoveltyReward(near=0.0, capacity=7)
-    torch.testing.assert_close(first.components["novelty"], fresh.score(first.playout))
+    torch.testing.assert_close(first.components["novelty"], fresh.score(first.playout).scores)
     assert first.components["novelty"].max() == 1
 
 
@@ -260,7 +263,7 @@ def test_states_of_two_rewards_of_one_class_are_not_mixed_up(half, base, tmp_pat
     assert first["scale"]["mean"] < 200 < second["scale"]["mean"]
 
 
-def test_a_reward_that_joins_later_begins_anew(half, base, tmp_path):
+def test_a_reward_that_joins_later_starts_without_a_state(half, base, tmp_path):
     more = [*rewards(), FunctionReward(letters, name="joined", weight=0.0, standardize=True)]
     resumed, _ = run(tmp_path, base, rounds=3, ckpt_path=str(last(half)), rewards=more)
     counts = {
@@ -273,15 +276,16 @@ def test_a_reward_that_joins_later_begins_anew(half, base, tmp_path):
 def test_held_out_tasks_and_their_scores_are_not_remembered(base, tmp_path):
     path = tmp_path / "heldout.jsonl"
     path.write_text("".join(json.dumps({"query": f"question {i}"}) + "\n" for i in range(3)))
-    both = [VerifiableReward(Checksum(), standardize=True), NoveltyReward()]
-    module = make_module(base, rewards=both)
+    rewards = [FunctionReward(letters, standardize=True), NoveltyReward()]
+    module = make_module(base, rewards=rewards)
     trainer = tiny_trainer(tmp_path / "run", 1, [RoundCheckpoint()])
     trainer.fit(module, datamodule=make_data(heldout=str(path)))
-    assert both[0].state_dict()["scale"]["count"] == 6  # the round's answers
-    assert not [text for text in both[1].state_dict()["memory"] if "question" in text]
+    assert float(trainer.callback_metrics["heldout/tasks"]) == 3
+    assert rewards[0].state_dict()["scale"]["count"] == 6  # the round's answers
+    assert not [text for text in rewards[1].state_dict()["memory"] if "question" in text]
 
 
-# -- solutions that are known beforehand ----------------------------------------------------------
+# -- known solutions ----------------------------------------------------------
 
 
 class Numbered(Checksum):
@@ -311,7 +315,7 @@ def fit(base, folder, data, verifier):
 
 @pytest.mark.parametrize("key", ["queries", "heldout", "test"])
 @pytest.mark.usefixtures("no_model")
-def test_a_reference_that_cannot_be_used_is_found_before_a_model_is_loaded(base, tmp_path, key):
+def test_a_solution_that_cannot_be_used_is_found_before_a_model_is_loaded(base, tmp_path, key):
     path = query_file(tmp_path / "queries.jsonl", 1, None, "two", "three")
     data = make_data(**{key: PromptFile(path) if key == "queries" else path})
     with pytest.raises(ConfigError) as error:
@@ -332,13 +336,13 @@ def test_of_a_long_query_the_beginning_is_shown(base, tmp_path):
     assert len(str(error.value)) < 150
 
 
-def test_references_that_can_be_used_and_none_at_all_are_no_fault(base, tmp_path):
+def test_usable_solutions_and_missing_ones_pass(base, tmp_path):
     path = query_file(tmp_path / "queries.jsonl", 1, None, 3)
     fit(base, tmp_path / "one", make_data(queries=PromptFile(path), test=path), Numbered())
     fit(base, tmp_path / "two", make_data(), Numbered())
 
 
-def test_every_reference_of_every_file_is_looked_at(tmp_path):
+def test_every_solution_of_every_file_is_checked(tmp_path):
     seen = []
     paths = [query_file(tmp_path / f"{name}.jsonl", *r) for name, r in [("a", "ab"), ("b", [1, 2])]]
     data = make_data(queries=PromptFile(paths[0]), heldout=paths[1], test=paths[1])
@@ -349,4 +353,4 @@ def test_every_reference_of_every_file_is_looked_at(tmp_path):
 def test_outside_a_run_a_reward_needs_no_data():
     reward = VerifiableReward(Numbered())
     reward.setup(None, None, "fit")
-    assert reward.score(playout(["q"], [["a", "b"]], solutions=["x"])).shape == (1, 2)
+    assert reward.score(playout(["q"], [["a", "b"]], solutions=["x"])).scores.shape == (1, 2)

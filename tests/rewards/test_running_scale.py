@@ -1,4 +1,4 @@
-"""The running scale is the mean and spread of everything seen, however it came in."""
+"""The running scale is the mean and spread of all scores, in whatever batches they came."""
 
 import random
 from dataclasses import replace
@@ -142,7 +142,6 @@ def test_only_observing_changes_the_scale():
     reward = observed(FixedReward(ROUND, standardize=True), [[3.0, 4.0]])
     before = reward.state_dict()
     first = reward.scaled(torch.tensor(ROUND))
-    reward.judge(PLAYED)
     reward.score(PLAYED)
     score_all([reward], PLAYED)
     assert reward.state_dict() == before

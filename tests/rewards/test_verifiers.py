@@ -1,4 +1,4 @@
-"""Verifiers of whole rounds: votes, programs in several worlds, and what is refused beforehand."""
+"""Verifiers of whole rounds: majorities, programs in several worlds, and early errors."""
 
 import json
 from math import isnan
@@ -16,7 +16,7 @@ from lsp_lightning import (
     ProgramOutputVerifier,
 )
 from lsp_lightning.cli.main import main
-from lsp_lightning.rewards import Group
+from lsp_lightning.rewards import Group, Verdict
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,13 +35,13 @@ def boxed(*answers):
 # -- mathematics -----------------------------------------------------------------------------------
 
 
-def test_a_reference_is_the_truth_and_without_one_the_majority_is(maths):
+def test_answers_are_compared_with_the_solution_or_else_with_the_majority(maths):
     known, unknown = maths.judge(
         [Group("q", boxed("2", "1/2", "0.5"), "2"), Group("q", boxed("2", "1/2", "0.5"))]
     )
-    assert known.scores == [1.0, 0.0, 0.0]
-    assert unknown.scores == [0.0, 1.0, 1.0]
-    assert unknown.facts["agreement"] == pytest.approx(2 / 3)
+    assert known.scores == (1.0, 0.0, 0.0)
+    assert unknown.scores == (0.0, 1.0, 1.0)
+    assert unknown.info["agreement"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -53,32 +53,31 @@ def test_a_reference_is_the_truth_and_without_one_the_majority_is(maths):
         boxed("1", "1", "2", "3", "4"),  # less than half
     ],
 )
-def test_without_a_majority_nothing_is_known_and_nothing_has_failed(maths, answers):
+def test_without_a_majority_a_group_is_undecided(maths, answers):
     [verdict] = maths.judge([Group("q", answers)])
     assert all(map(isnan, verdict.scores))
-    assert verdict.undecided
+    assert verdict.kind == "undecided"
 
 
 @pytest.mark.parametrize(("least", "found"), [(0.25, True), (0.5, True), (0.6, False)])
 def test_how_many_must_agree_is_a_setting(maths, least, found, monkeypatch):
     monkeypatch.setattr(maths, "_min_agreement", least)
     [verdict] = maths.judge([Group("q", boxed("1", "1", "2", "3"))])
-    assert verdict.facts["agreement"] == 0.5
-    assert verdict.undecided is not found
+    assert verdict.info["agreement"] == 0.5
+    assert verdict.kind == ("scored" if found else "undecided")
 
 
 def test_a_query_that_nobody_finds_an_answer_to_is_malformed(maths):
     [verdict] = maths.judge([Group("q", ("I do not know.", "Neither do I."))])
-    assert verdict.facts is None
-    assert verdict.scores == [0.0, 0.0]
+    assert verdict == Verdict.malformed(2)
 
 
-def test_numbers_are_references_too(maths):
+def test_numbers_are_solutions_too(maths):
     groups = [Group("q", boxed("0.00001", "1"), 1e-05), Group("q", boxed("100000", "1"), 1e5)]
     assert [list(v.scores) for v in maths.judge(groups)] == [[1.0, 0.0]] * 2
-    with pytest.raises(ValueError, match="is no final answer but bool"):
+    with pytest.raises(ValueError, match="must be a text or a number, not bool"):
         maths.require(True)
-    with pytest.raises(ValueError, match="is no final answer but list"):
+    with pytest.raises(ValueError, match="must be a text or a number, not list"):
         maths.require([1])
 
 
@@ -93,14 +92,15 @@ def test_an_answer_that_cannot_be_compared_is_wrong_not_excused(maths, monkeypat
             Group("q", boxed("7", "7", "x", "8")),
         ]
     )
-    assert some.scores == [1.0, 0.0, 0.0]
-    assert some.facts["undecided"] == pytest.approx(1 / 3)
+    assert some.scores == (1.0, 0.0, 0.0)
+    assert some.info["undecided"] == pytest.approx(1 / 3)
     assert all(map(isnan, none.scores))  # the solution itself cannot be read
-    assert vote.scores == [1.0, 1.0, 0.0, 0.0]
+    assert none.kind == "unjudged"
+    assert vote.scores == (1.0, 1.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
-    "settings", [{"processes": 0}, {"seconds": 0.0}, {"min_agreement": 0.0}, {"min_agreement": 5}]
+    "settings", [{"seconds": 0.0}, {"min_agreement": 0.0}, {"min_agreement": 5}]
 )
 def test_settings_that_cannot_work_are_refused_at_once(settings):
     [name] = settings
@@ -120,7 +120,7 @@ def programs(request):
     verifier.close()
 
 
-#: What is not the same in every run is no question: a coin would be the best query there is.
+#: Programs whose output changes from run to run: they would maximise `learnability`.
 COINS = [
     "import random\nprint(random.randint(0, 1))",
     "from random import random as r\nprint(r() < 0.5)",
@@ -137,16 +137,16 @@ COINS = [
 @pytest.mark.parametrize("coin", COINS)
 def test_a_program_that_asks_for_chance_is_malformed(programs, coin):
     [verdict] = programs.judge([Group(coin, ("0", "1"))])
-    assert verdict.facts is None
+    assert verdict == Verdict.malformed(2)
 
 
 def test_sets_of_texts_have_an_order_in_each_world_only():
     require_bubblewrap()
     verifier = ProgramOutputVerifier(BubblewrapSandbox(), worlds=8)
     source = "print(list({'a', 'b', 'c', 'd', 'e'}))"
-    assert verifier.judge([Group(source, ("x",))])[0].facts is None
+    assert verifier.judge([Group(source, ("x",))]) == [Verdict.malformed(1)]
     [verdict] = verifier.judge([Group("print(sorted({'b', 'a'}))", ("['a', 'b']",))])
-    assert verdict.scores == [1.0]
+    assert verdict.scores == (1.0,)
     verifier.close()
 
 
@@ -157,23 +157,24 @@ def test_sets_of_texts_have_an_order_in_each_world_only():
 )  # fmt: skip
 def test_what_does_not_run_or_prints_nothing_or_too_much_is_malformed(programs, query):
     [verdict] = programs.judge([Group(query, ("", "4"))])
-    assert (verdict.scores, verdict.facts) == ([0.0, 0.0], None)
+    assert verdict == Verdict.malformed(2)
 
 
 def test_how_much_a_program_may_print_is_a_setting():
     group = Group("print('x' * 20)", ("x" * 20,))
-    for most, facts in ((20, {"statements": 1, "output_characters": 20}), (19, None)):
+    well_formed = Verdict.of([1.0], {"statements": 1, "output_characters": 20})
+    for most, verdict in ((20, well_formed), (19, Verdict.malformed(1))):
         verifier = ProgramOutputVerifier(max_output=most)
-        assert verifier.judge([group])[0].facts == facts
+        assert verifier.judge([group]) == [verdict]
         verifier.close()
 
 
-def test_a_program_in_prose_runs_and_its_output_is_the_truth(programs):
+def test_a_program_within_prose_runs_and_its_output_is_the_right_answer(programs):
     query = "Predict it.\n```python\ntime = [3, 1]\nfor t in sorted(time):\n    print(t)\n```\n"
     answers = ("1\n3", "Here:\n```\n1 \n3\n```", "1 3", "1\n3\n5")
     [verdict] = programs.judge([Group(query, answers)])
-    assert verdict.scores == [1.0, 1.0, 0.0, 0.0]
-    assert verdict.facts["statements"] == 3
+    assert verdict.scores == (1.0, 1.0, 0.0, 0.0)
+    assert verdict.info["statements"] == 3
 
 
 # -- by the command line ---------------------------------------------------------------------------
@@ -215,12 +216,13 @@ def test_rewards_in_a_module_beside_the_config_are_found(tmp_path, monkeypatch):
         (
             [verifiable("lsp_lightning.CodeVerifier")],
             (),
-            "data.queries: a Challenger writes no solutions, and CodeVerifier needs them; ",
+            "data.queries: CodeVerifier needs solutions, and a Challenger writes none; ",
         ),
         (
             [EXACT, {"class_path": "lsp_lightning.NoveltyReward"}],
             ("--data.queries", "lsp_lightning.PromptFile", "--data.queries.path", "@FILE@"),
-            "model.rewards: 'novelty' pays the Challenger, but data.queries is a file; ",
+            "model.rewards: 'novelty' rewards the Challenger, but data.queries reads queries from "
+            "a file; ",
         ),
         (
             [
@@ -230,7 +232,7 @@ def test_rewards_in_a_module_beside_the_config_are_found(tmp_path, monkeypatch):
                 }
             ],
             (),
-            "model.rewards.JudgeReward.url: nobody listens at http://127.0.0.1:9/v1 (",
+            "model.rewards.JudgeReward.url: no server at http://127.0.0.1:9/v1 (",
         ),
         (
             [EXACT, {"class_path": "lsp_lightning.LengthReward", "init_args": {"low": 1}}],
