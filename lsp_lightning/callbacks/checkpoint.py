@@ -1,28 +1,28 @@
-"""Checkpoints at the edge of a round: a crash costs at most the rounds since the last one."""
+"""Checkpoints between two rounds: a crash costs at most the rounds since the last one."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lsp_lightning.errors import require_at_least
+from lsp_lightning.runs import RunFolder
 
 
 class RoundCheckpoint(Checkpoint):
-    """Keeps ``checkpoints/last.ckpt`` and, at the end, the adapter for use elsewhere.
+    """Saves ``checkpoints/last.ckpt`` and, at the end, the trained adapter.
 
-    A checkpoint is written beside the old one, flushed to the disk and then put in its place: there
-    is a whole one at any time.
+    A new checkpoint is written beside the old one, flushed to the disk, and then renamed over it,
+    so a whole checkpoint is there at any time.
 
     Args:
-        every: rounds between two checkpoints; above 1, a run that a validation ends (early stop)
-            keeps the last of these, while its adapter is of the last round.
+        every: rounds between two checkpoints. With more than 1, a run that a validation stops early
+            keeps the last of these, while its adapter is that of the last round.
     """
 
     def __init__(self, every: int = 1) -> None:
-        require_at_least(every, 1, "checkpoint.every", "nothing would be kept")
+        require_at_least(every, 1, "checkpoint.every", "the run could not be resumed")
         self.every = every
 
     def on_train_batch_end(
@@ -30,8 +30,8 @@ class RoundCheckpoint(Checkpoint):
     ) -> None:
         """Save after every ``every``-th round and after the last.
 
-        Not at the end of training: there Lightning's epoch is over, and such a checkpoint could not
-        be gone on with when more rounds are asked for.
+        Not at the end of training: Lightning's epoch is over then, and such a checkpoint cannot be
+        extended with more rounds.
         """
         played = batch.index + 1
         last = played == trainer.max_steps or trainer.should_stop
@@ -42,12 +42,11 @@ class RoundCheckpoint(Checkpoint):
         """Save the trained adapter (or model) for use elsewhere."""
         if trainer.is_global_zero:
             policy: Any = pl_module.policy
-            name = "adapter" if policy.has_adapter else "model"
-            policy.save(Path(trainer.default_root_dir) / name)
+            policy.save(RunFolder(trainer.default_root_dir).weights_path(policy.has_adapter))
 
     def save(self, trainer: Trainer) -> None:
-        """Write the checkpoint in such a way that it is never half there."""
-        path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        """Write the checkpoint to a partial file and rename it."""
+        path = RunFolder(trainer.default_root_dir).checkpoint_path
         partial = path.with_suffix(".ckpt.partial")
         trainer.save_checkpoint(partial)
         if trainer.is_global_zero:

@@ -1,4 +1,4 @@
-"""Releases what an engine holds outside of this process when a run ends."""
+"""Closing an engine when a run ends."""
 
 from collections.abc import Callable
 
@@ -9,19 +9,25 @@ from lsp_lightning.generation import close_engine
 
 
 class ClosesEngine(Callback):
-    """Has an engine let go of what it holds outside of this process, however a run ends."""
+    """Closes the player's engine, whether the run ends well or not.
+
+    An engine may hold something outside of this process, such as an adapter on a server.
+
+    Args:
+        player: gives the player; None before it is made.
+    """
 
     def __init__(self, player: Callable[[], Player | None]) -> None:
         self._player = player
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """At a good end."""
+        """Close the engine after a run."""
         self._close()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """At a bad one, where there is no teardown."""
+        """Close the engine after an error, which skips ``teardown``."""
         self._close()
 
     def _close(self) -> None:

@@ -1,4 +1,4 @@
-"""One line that shows how the game goes."""
+"""The progress line of a run."""
 
 import re
 import sys
@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 _LINES = 20
-#: What the line shows, by the metric it comes from.
+#: The label of each metric that the line shows.
 _SHOWN = {
     "reward": "reward",
     "value_std": "value spread",
@@ -23,9 +23,9 @@ _MALFORMED = re.compile(r"queries/(.+)/malformed")
 
 
 class RoundProgress(TQDMProgressBar):
-    """Round, reward, value, quality, KL and the share of invalid queries.
+    """Shows the round, its reward, quality and KL, and the share of invalid queries.
 
-    On a terminal a bar; elsewhere (a log file, CI) about twenty plain lines.
+    On a terminal it is a bar, elsewhere (a log file, CI) about twenty plain lines.
     """
 
     def __init__(self) -> None:
@@ -41,25 +41,25 @@ class RoundProgress(TQDMProgressBar):
             self.train_progress_bar.set_description("round")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the bar's name: there are rounds here, no epochs."""
+        """Keep the bar's name: a run has rounds, not epochs."""
         super().on_train_epoch_start(trainer, pl_module)
         if not self._plain:
             self.train_progress_bar.set_description("round")
 
     def init_validation_tqdm(self) -> Tqdm:
-        """No second bar below the first."""
+        """Hide the second bar."""
         bar = super().init_validation_tqdm()
         bar.disable = True
         return bar
 
     def init_sanity_tqdm(self) -> Tqdm:
-        """Say what the first seconds are spent on."""
+        """Say what is done before the first round."""
         bar = super().init_sanity_tqdm()
-        bar.set_description("held-out tasks before the first round")
+        bar.set_description("scoring held-out tasks before the first round")
         return bar
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The round's main figures, two digits each."""
+        """The round's main metrics, with two decimals."""
         metrics = trainer.callback_metrics
         malformed = [found for found in map(_MALFORMED.fullmatch, sorted(metrics)) if found]
         several = len(malformed) > 1
@@ -71,7 +71,7 @@ class RoundProgress(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Without a terminal: a line now and then."""
+        """Print a line now and then if there is no terminal."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         done, total = batch.index + 1, trainer.max_steps
         every = max(1, total // _LINES)

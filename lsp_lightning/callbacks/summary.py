@@ -1,10 +1,9 @@
-"""What a run came to: summary.json, and the lines a user reads at its end."""
+"""The result of a run: summary.json, and the lines printed at its end."""
 
 import json
 import shutil
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,8 @@ from torch import nn
 from lsp_lightning.datamodule import rounds_played
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.planning import memory_line
+from lsp_lightning.runs import RunFolder
+from lsp_lightning.runs.folder import CLAIM
 
 Scores = dict[str, Any]
 
@@ -22,7 +23,7 @@ _GIB = 2**30
 
 
 class RunSummary(Callback):
-    """Writes ``summary.json``: rounds, seconds, held-out scores before and after."""
+    """Writes ``summary.json``: rounds, seconds, held-out scores before and after, GPU memory."""
 
     def __init__(self) -> None:
         self._before: Scores | None = None
@@ -30,22 +31,23 @@ class RunSummary(Callback):
         self._scored_with: dict[str, Any] = {}
         self._after_round = -1
         self._seconds_before_resume = 0.0
-        self._trained = False
+        self._fitting = self._trained = False
         self._start = time.perf_counter()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what is about to happen."""
+        """Print the size of the run and its memory estimate."""
         module: Any = pl_module
+        self._fitting = True
         device = trainer.strategy.root_device
-        if device.type == "cuda":  # loading took more for a moment, and is over
+        if device.type == "cuda":  # loading has a peak of its own
             torch.cuda.reset_peak_memory_stats(device)
         if trainer.is_global_zero:
             data: Any = getattr(trainer, "datamodule", None)
             every, trained = parameter_counts(pl_module)
             print(
                 f"playing {trainer.max_steps} rounds of {data.num_queries} queries x "
-                f"{data.group_size} answers; {every:,} parameters, {trained:,} of them trained; "
-                f"into {trainer.default_root_dir}/"
+                f"{data.group_size} answers; training {trained:,} of {every:,} parameters; "
+                f"writing to {trainer.default_root_dir}/"
             )
             print(memory_line(module, data, device), flush=True)
 
@@ -59,7 +61,7 @@ class RunSummary(Callback):
             self._scored_with = now
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the newest held-out scores; those before the first round apart."""
+        """Keep the newest held-out scores, and those from before the first round."""
         scores = heldout_scores(pl_module)
         if trainer.sanity_checking:
             self._before = scores
@@ -68,7 +70,7 @@ class RunSummary(Callback):
             self._after, self._after_round = scores, rounds_played(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score the held-out tasks once more if rounds were played since."""
+        """Score the held-out tasks again if rounds were played since the last scoring."""
         if self._before is not None and self._after_round != rounds_played(trainer):
             module: Any = pl_module
             count = trainer.num_val_batches[0]
@@ -79,18 +81,18 @@ class RunSummary(Callback):
             self._after = heldout_scores(pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the summary and tell, once all else is written."""
+        """Write the summary and print it, after all other files are written."""
         if not trainer.is_global_zero:
             return
         if not self._trained:
             print(
-                "nothing to play: the checkpoint is of the last round already; "
-                f"set trainer.max_steps above {trainer.max_steps}"
+                f"nothing to play: this run has played all {trainer.max_steps} rounds; "
+                f"to play more, set trainer.max_steps above {trainer.max_steps}"
             )
             return
-        folder = Path(trainer.default_root_dir)
+        folder = RunFolder(trainer.default_root_dir)
         if self._before and self._after and self._before["kind"] != self._after["kind"]:
-            self._before = None  # resumed with other rewards: a share and a rate do not compare
+            self._before = None  # other rewards since: a share and a win rate do not compare
         summary = {
             "rounds": rounds_played(trainer),
             "seconds": round(self._seconds(), 3),
@@ -98,22 +100,24 @@ class RunSummary(Callback):
             "heldout_after": self._after,
             "gpu_peak_gib": gpu_peak(trainer.strategy.root_device),
         }
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        folder.summary_path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         print(_report(summary, folder, _opponent(pl_module)))
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Say how to go on, whatever ended the run."""
-        checkpoint = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        """Say how to resume a run that was stopped."""
+        checkpoint = RunFolder(trainer.default_root_dir).checkpoint_path
         refused = isinstance(exception, ConfigError)
-        if trainer.is_global_zero and checkpoint.is_file() and not refused:
+        stopped = self._fitting and trainer.is_global_zero and not refused
+        if stopped and checkpoint.is_file():
             print(
-                f"\nthe run was stopped; go on with:\n  {_command()} fit --ckpt_path {checkpoint}"
+                f"\nthe run was stopped; resume it with:\n  "
+                f"{_command()} fit --ckpt_path {checkpoint}"
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know of its beginning."""
+        """The first scores and the time so far, for a resumed run."""
         return {
             "before": self._before,
             "seconds": self._seconds(),
@@ -121,7 +125,7 @@ class RunSummary(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from ``state_dict``."""
+        """Continue from ``state_dict``."""
         self._before = state_dict["before"]
         self._scored_with = state_dict["scored_with"]
         self._seconds_before_resume = float(state_dict["seconds"])
@@ -152,7 +156,7 @@ def _scored_with(pl_module: LightningModule, kind: str) -> dict[str, Any]:
 
 
 def parameter_counts(module: nn.Module) -> tuple[int, int]:
-    """Weights of a module, all and trained ones; of a packed 4-bit weight, what it stands for."""
+    """Numbers of all and of trained parameters; a packed 4-bit weight counts unpacked."""
     every = trained = 0
     for parameter in module.parameters():
         packed = getattr(parameter, "quant_state", None)
@@ -163,7 +167,7 @@ def parameter_counts(module: nn.Module) -> tuple[int, int]:
 
 
 def gpu_peak(device: torch.device) -> dict[str, float] | None:
-    """The most memory that was taken of a GPU, in GiB: ``allocated`` and ``reserved``.
+    """Peak GPU memory in GiB, ``allocated`` and ``reserved``.
 
     None on a CPU.
     """
@@ -177,19 +181,19 @@ def gpu_peak(device: torch.device) -> dict[str, float] | None:
 
 
 def _opponent(pl_module: LightningModule) -> str:
-    """What the reference is, in a user's words."""
+    """The reference, as the last lines name it."""
     settings = getattr(pl_module, "policy_settings", None)
     started = settings and settings.init_adapter and settings.reference == "start"
     return "the start adapter" if started else "the base"
 
 
 def _command() -> str:
-    """How the command line is called here: by its name where it is on the path."""
+    """The command line's name if it is on the path, else the path it was called by."""
     return "lsp-lightning" if shutil.which("lsp-lightning") else sys.argv[0]
 
 
 def heldout_line(name: str, before: Scores, after: Scores, opponent: str) -> str:
-    """What the ``sampled`` or ``greedy`` answers came to, before and after."""
+    """The scores of the ``sampled`` or ``greedy`` answers, before and after."""
     change = f"{before[name]:.1%} -> {after[name]:.1%}"
     if after["kind"] == "solved":
         return f"held-out tasks solved by {name} answers: {change}  ({before['n']} tasks)"
@@ -202,23 +206,23 @@ def heldout_line(name: str, before: Scores, after: Scores, opponent: str) -> str
     )
 
 
-def _report(summary: dict[str, Any], folder: Path, opponent: str) -> str:
+def _report(summary: dict[str, Any], folder: RunFolder, opponent: str) -> str:
     minutes, seconds = divmod(round(summary["seconds"]), 60)
-    lines = [f"\nrounds played: {summary['rounds']}, in {minutes} min {seconds:02d} s"]
+    lines = [f"\nplayed {summary['rounds']} rounds in {minutes} min {seconds:02d} s"]
     before, after, peak = (summary[k] for k in ("heldout_before", "heldout_after", "gpu_peak_gib"))
     if before and after:
         names = [name for name in ("sampled", "greedy") if name in before and name in after]
         lines += [heldout_line(name, before, after, opponent) for name in names]
     if peak:
         lines.append(
-            f"GPU memory at its peak: {peak['allocated']:.2f} GiB allocated, "
+            f"peak GPU memory: {peak['allocated']:.2f} GiB allocated, "
             f"{peak['reserved']:.2f} GiB reserved"
         )
-    found = {path.name.partition(".out.")[0] for path in folder.iterdir()} - {".claimed"}
+    found = {path.name.partition(".out.")[0] for path in folder.path.iterdir()} - {CLAIM}
     names = sorted("TensorBoard events" if name == "events" else name for name in found)
     lines += [
-        f"written to {folder}/: {', '.join(names)}",
-        f"next: {_command()} test --ckpt_path {folder}/checkpoints/last.ckpt",
-        f"curves: tensorboard --logdir {folder}",
+        f"written to {folder.path}/: {', '.join(names)}",
+        f"next: {_command()} test --ckpt_path {folder.checkpoint_path}",
+        f"curves: tensorboard --logdir {folder.path}",
     ]
     return "\n".join(lines)

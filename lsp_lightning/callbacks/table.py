@@ -1,4 +1,4 @@
-"""The run's figures: metrics.csv, which a resumed run goes on with, and TensorBoard's curves."""
+"""A run's metrics: the table metrics.csv, and curves for TensorBoard."""
 
 import csv
 from collections.abc import Mapping
@@ -10,13 +10,15 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from lsp_lightning.runs import RunFolder
+
 Row = dict[str, Any]
 
 
 class RunTable(Logger):
-    """``metrics.csv`` in the run's folder: a row is on the disk as soon as it is logged.
+    """Writes ``metrics.csv`` in the run's folder; each row is on the disk as soon as it is logged.
 
-    A resumed run keeps the rows of earlier rounds and drops those of rounds that are played again.
+    A resumed run keeps the rows of earlier rounds and drops those of rounds that it plays again.
 
     Args:
         folder: the run's folder.
@@ -25,7 +27,7 @@ class RunTable(Logger):
     def __init__(self, folder: str | Path) -> None:
         super().__init__()
         self._folder = Path(folder)
-        self._path = self._folder / "metrics.csv"
+        self._path = RunFolder(folder).metrics_path
         self._columns: list[str] = []
         self._started = False
 
@@ -59,7 +61,7 @@ class RunTable(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run's settings are in config.yaml."""
+        """Write nothing: the run's settings are in config.yaml."""
 
     def _rows(self) -> list[Row]:
         if not self._path.is_file():
@@ -68,7 +70,7 @@ class RunTable(Logger):
             return [row for row in csv.DictReader(file) if row["step"].isdigit()]
 
     def _rewrite(self, rows: list[Row], new: Row) -> None:
-        """The table again with columns for ``new`` too, put in the old one's place at once."""
+        """Write the table with columns for ``new`` too, and rename it over the old one."""
         names = {name for row in (*rows, new) for name in row}
         self._columns = ["step", *sorted(names - {"step"})]
         partial = self._path.with_suffix(".csv.partial")
@@ -80,7 +82,7 @@ class RunTable(Logger):
 
 
 class RunCurves(TensorBoardLogger):
-    """TensorBoard events in the run's folder itself.
+    """Writes TensorBoard events into the run's folder itself.
 
     Args:
         folder: the run's folder.
@@ -91,9 +93,9 @@ class RunCurves(TensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run's settings are in config.yaml."""
+        """Write nothing: the run's settings are in config.yaml."""
 
     @rank_zero_only
     def save(self) -> None:
-        """Flush the events; no second file of settings."""
+        """Flush the events, and write no second file of settings."""
         self.experiment.flush()

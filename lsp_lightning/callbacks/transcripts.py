@@ -1,4 +1,4 @@
-"""What was said: every query and answer of a run with their rewards, as Parquet."""
+"""Transcripts: every query and answer of a run with its rewards, as Parquet."""
 
 import json
 from collections.abc import Iterator
@@ -11,28 +11,31 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lsp_lightning.datamodule import rounds_played
 from lsp_lightning.errors import require_at_least
+from lsp_lightning.runs import RunFolder
 from lsp_lightning.types import SelfPlayRound
+
+#: Kept rounds in one Parquet file.
+_SHARD_ROUNDS = 100
+_OPEN_SHARD = "open.jsonl"
 
 
 class Transcripts(Callback):
-    """``transcripts/*.parquet``, one row an answer.
+    """Writes ``transcripts/*.parquet``, one row for each answer.
 
-    Parquet cannot be appended to, so the rounds of the open shard are JSON lines until it is full.
+    Parquet files cannot be appended to. The newest rounds are JSON lines until there are enough of
+    them for a file.
 
     Args:
-        every: keep every so-many-th round; 0 keeps none.
-        shard_rounds: kept rounds in one Parquet file.
+        every: rounds between two that are kept; 1 keeps all, 0 none.
     """
 
-    def __init__(self, every: int = 1, shard_rounds: int = 100) -> None:
-        require_at_least(every, 0, "transcripts.every", "0 is none already")
-        require_at_least(shard_rounds, 1, "transcripts.shard_rounds", "a file holds a round")
+    def __init__(self, every: int = 1) -> None:
+        require_at_least(every, 0, "transcripts.every", "0 keeps none already")
         self.every = every
-        self.shard_rounds = shard_rounds
         self._kept = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop what an interrupted run wrote of rounds that will be played again."""
+        """Drop rows that an interrupted run wrote of rounds that will be played again."""
         if self.every and trainer.is_global_zero:
             folder = _folder(trainer)
             folder.mkdir(parents=True, exist_ok=True)
@@ -41,14 +44,14 @@ class Transcripts(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Append the round; close the shard when it is full."""
+        """Append the round, and close the shard when it is full."""
         if not self.every or batch.index % self.every or not trainer.is_global_zero:
             return
         with _open_shard(trainer).open("a", encoding="utf-8") as file:
             for row in rows(batch):
                 file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
         self._kept += 1
-        if self._kept % self.shard_rounds == 0:
+        if self._kept % _SHARD_ROUNDS == 0:
             close_shard(_folder(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -59,7 +62,7 @@ class Transcripts(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Leave readable files behind."""
+        """Close the last shard, so that all files can be read."""
         self.on_train_end(trainer, pl_module)
 
 
@@ -88,7 +91,7 @@ def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
 
 def close_shard(folder: Path) -> None:
     """Turn the open shard into a Parquet file named after its first round."""
-    shard = folder / "open.jsonl"
+    shard = folder / _OPEN_SHARD
     if not shard.is_file():
         return
     lines = _read(shard)
@@ -99,14 +102,14 @@ def close_shard(folder: Path) -> None:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    """Put a whole file in the place of the old one at once."""
+    """Write a partial file and rename it, so that a file is never half written."""
     partial = path.with_suffix(".partial")
     pq.write_table(table, partial)
     partial.replace(path)
 
 
 def _forget_from(folder: Path, first_round: int) -> None:
-    """Take out all rows of ``first_round`` and later, in shards of either kind."""
+    """Delete all rows of ``first_round`` and later, from the open shard and the closed ones."""
     for path in sorted(folder.glob("rounds-*.parquet")):
         table = pq.read_table(path)
         kept = table.filter(pa.compute.less(table["round"], first_round))
@@ -114,7 +117,7 @@ def _forget_from(folder: Path, first_round: int) -> None:
             path.unlink()
         elif kept.num_rows < table.num_rows:
             _write(kept, path)
-    shard = folder / "open.jsonl"
+    shard = folder / _OPEN_SHARD
     if shard.is_file():
         lines = [line for line in _read(shard) if line["round"] < first_round]
         shard.write_text(
@@ -124,9 +127,9 @@ def _forget_from(folder: Path, first_round: int) -> None:
 
 
 def _read(shard: Path) -> list[dict[str, Any]]:
-    """Rows of an open shard; a last line cut off by a crash does not count."""
+    """Rows of an open shard, without a last line that a crash cut off."""
     found = []
-    # not splitlines: an answer may hold other line separators as they are
+    # not splitlines: an answer may contain other line separators
     lines = shard.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     for line in lines if lines != [""] else []:
         try:
@@ -138,7 +141,7 @@ def _read(shard: Path) -> list[dict[str, Any]]:
 
 
 def _aligned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same columns in every row; a column of several types becomes text."""
+    """The rows with the same columns each; a column of several types becomes text."""
     names = list(dict.fromkeys(name for line in lines for name in line))
     mixed = {
         name
@@ -154,8 +157,8 @@ def _aligned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _folder(trainer: Trainer) -> Path:
-    return Path(trainer.default_root_dir) / "transcripts"
+    return RunFolder(trainer.default_root_dir).transcripts_path
 
 
 def _open_shard(trainer: Trainer) -> Path:
-    return _folder(trainer) / "open.jsonl"
+    return _folder(trainer) / _OPEN_SHARD

@@ -1,13 +1,11 @@
-"""The command line: LightningCLI with one-line errors and a fresh folder for each run."""
+"""The command line: LightningCLI with errors of one line and a new folder for each run."""
 
 import argparse
 import atexit
 import contextlib
 import json
-import logging
 import sys
 import traceback
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,8 @@ from lsp_lightning.callbacks import (
 from lsp_lightning.cli.commands import SelfPlayTrainer
 from lsp_lightning.cli.messages import hidden_config_error
 from lsp_lightning.cli.parser import Parser
+from lsp_lightning.cli.quiet import silence_known
+from lsp_lightning.cli.settings import OPTIMIZER
 from lsp_lightning.cli.threads import default_threads
 from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
 from lsp_lightning.errors import ConfigError, OutOfMemory
@@ -35,56 +35,57 @@ from lsp_lightning.generation import EngineError
 from lsp_lightning.module import SelfPlayModule
 from lsp_lightning.planning import check_model
 from lsp_lightning.rewards import RewardError
+from lsp_lightning.runs import RunFolder
+from lsp_lightning.runs.folder import CLAIM
 from lsp_lightning.runtime.memory import is_out_of_memory
 from lsp_lightning.runtime.workers import WorkersError
 from lsp_lightning.sandbox import SandboxError
 
 _DEFAULTS: dict[str, Any] = {
     "max_epochs": 1,  # the stream is one epoch of max_steps rounds
-    "num_sanity_val_steps": -1,  # all of the held-out tasks, before the first round
-    "log_every_n_steps": 1,
+    "num_sanity_val_steps": -1,  # all held-out tasks are scored before the first round
     "devices": 1,
     "use_distributed_sampler": False,
     "enable_model_summary": False,
     "default_root_dir": "runs/lsp",
 }
 
-_CLAIM = ".claimed"
-_TERMINATED = 143  # what a shell reports of a process ended by SIGTERM
-# the module's own default, spelled so that a printed config can be read again
-_OPTIMIZER: dict[str, Any] = {
-    "class_path": "torch.optim.AdamW",
-    "init_args": {"lr": 1e-5, "betas": [0.9, 0.95], "weight_decay": 0.0},
-}
+_TERMINATED = 143  # the status that a shell gives a process ended by SIGTERM
+# the default, so that its settings are in a printed config
+_OBJECTIVE: dict[str, Any] = {"class_path": "lsp_lightning.Learnability"}
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Writes config.yaml into the run's folder once the run has really begun.
+    """Writes config.yaml into the run's folder when training starts.
 
-    Not before: a checkpoint that is refused must leave the folder as it was.
+    Not before: a checkpoint that is refused must leave the folder unchanged.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Nothing yet."""
+        """Write nothing yet."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the config without its checkpoint, so that it is the recipe of a new run."""
+        """Save the config without ``ckpt_path``, so that it can start a new run."""
         if trainer.is_global_zero:
             config = self.config.clone()
             config["ckpt_path"] = None
-            path = Path(trainer.default_root_dir) / "config.yaml"
+            path = RunFolder(trainer.default_root_dir).config_path
             self.parser.save(config, path, skip_none=False, overwrite=True, multifile=False)
 
 
+def _seed(seed_everything: bool | int) -> int:
+    """The seed of all that is sampled; true and false are 0, as in Lightning."""
+    return 0 if isinstance(seed_everything, bool) else seed_everything
+
+
 class SelfPlayCLI(LightningCLI):
-    """Lightning's own commands and those of :mod:`lsp_lightning.cli.app.commands`."""
+    """Lightning's commands and those of :mod:`lsp_lightning.cli.commands`."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """The commands, each with the arguments that are no flags of its own."""
-        shared = {"model", "datamodule"}
-        own = dict.fromkeys(("plan", "export", "chat"), shared)
-        return {**LightningCLI.subcommands(), **own}
+        """The commands, each with the arguments of its method that do not become flags."""
+        more = {name: {"model", "datamodule"} for name in ("plan", "export", "chat")}
+        return {**LightningCLI.subcommands(), **more}
 
     def __init__(self, args: Sequence[str]) -> None:
         super().__init__(
@@ -102,29 +103,36 @@ class SelfPlayCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The run's own callbacks, each with its key."""
+        """Add the keys of the two callbacks that every run has."""
         parser.add_lightning_class_args(RoundCheckpoint, "checkpoint")
         parser.add_lightning_class_args(Transcripts, "transcripts")
-        parser.set_defaults({"model.optimizer": _OPTIMIZER})
+        parser.set_defaults({"model.optimizer": OPTIMIZER, "model.objective": _OBJECTIVE})
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=_seed)
 
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
-        """Let every command take a run's config.yaml, which has keys of ``fit``."""
+        """Let every command take a run's config.yaml, which contains keys of ``fit``."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         known = {action.dest for action in parser._actions}
+        if "verbose" in known:  # the scores are printed as JSON, not as Lightning's table too
+            parser.set_defaults({"verbose": False})
         for key in {"ckpt_path", "weights_only"} - known:
             parser.add_argument(f"--{key}", default=None, help=argparse.SUPPRESS)
         return parser
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse ``args``; Lightning would warn that there are ``sys.argv`` too."""
+        self.config = parser.parse_args(args)
+
     def _parse_ckpt_path(self) -> None:
-        """Nothing: a checkpoint's settings do not go over what was typed."""
+        """Do nothing: a checkpoint's settings do not override the flags."""
 
     def before_instantiate_classes(self) -> None:
-        """Choose the run's folder and fit the validation interval into short runs."""
+        """Check the Trainer's settings and choose the run's folder."""
         assert self.subcommand is not None
         config = self.config[self.subcommand]
-        if self.subcommand in ("plan", "export", "chat"):  # not tied to the machine of the run
+        if self.subcommand in ("plan", "export", "chat"):  # the run may be of another machine
             config.trainer.accelerator = "auto"
         _check_trainer(config.trainer)
         if self.subcommand == "fit":
@@ -133,49 +141,48 @@ class SelfPlayCLI(LightningCLI):
             config.trainer.default_root_dir = str(folder)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer with the run's table, curves, progress and summary."""
+        """The Trainer with metrics table, curves, progress line and summary."""
         assert self.subcommand is not None
         config = self.config[self.subcommand].trainer
         folder = config.default_root_dir
-        fitting = self.subcommand == "fit"
         asked = self._get(self.config_init, "trainer")
-        own = [RunCurves(folder)] if config.logger in (None, True) else _as_list(asked.logger or [])
-        kwargs["logger"] = [RunTable(folder), *own] if fitting else False
+        default = config.logger in (None, True)
+        more = [RunCurves(folder)] if default else _as_list(asked.logger or [])
+        kwargs["logger"] = [RunTable(folder), *more] if self.subcommand == "fit" else False
         interval, rounds = config.val_check_interval, config.max_steps
         if isinstance(interval, int) and interval > rounds > 0:  # a short run of a long preset
             kwargs["val_check_interval"] = rounds
-        callbacks = _as_list(asked.callbacks or [])
+        # every command that loads a checkpoint needs the callbacks whose state is in it
+        callbacks = [*_as_list(asked.callbacks or []), RunSummary()]
         if config.enable_progress_bar is not False:
             callbacks.append(RoundProgress())
-        if fitting:
-            callbacks.append(RunSummary())
         return super().instantiate_trainer(**kwargs, callbacks=callbacks)
 
     def before_fit(self) -> None:
-        """Ask for the rounds and the context before a model is loaded and a file written."""
+        """Check rounds and context length before a model is loaded or a file is written."""
         self.datamodule.check_rounds(self.trainer)
         check_model(self.model, self.datamodule)
 
     def before_test(self) -> None:
-        """Ask for the tasks before a model is loaded."""
+        """Check that there are tasks before a model is loaded."""
         self.datamodule.test_dataloader()
 
     def before_predict(self) -> None:
-        """Ask for the queries before a model is loaded."""
+        """Check that there are queries before a model is loaded."""
         self.datamodule.predict_dataloader()
 
     def after_test(self) -> None:
-        """Print the result of the tasks kept for reporting."""
+        """Print the scores of the tasks for reporting."""
         self._print_scores()
 
     def after_validate(self) -> None:
-        """Print the result of the tasks for choosing settings."""
+        """Print the scores of the tasks for choosing settings."""
         self._print_scores()
 
     def predict(self, model: SelfPlayModule, **kwargs: Any) -> None:
-        """Answer the queries and write them as JSON lines."""
+        """Answer the queries and write queries and answers as JSON lines."""
         answered = self.trainer.predict(model, **kwargs) or []
-        path = Path(self.trainer.default_root_dir) / "predictions.jsonl"
+        path = RunFolder(self.trainer.default_root_dir).predictions_path
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8") as file:
             for row in (row for batch in answered for row in batch):
@@ -186,8 +193,8 @@ class SelfPlayCLI(LightningCLI):
         scores = {k: float(v) for k, v in self.trainer.callback_metrics.items() if "heldout" in k}
         if not scores:
             print(
-                "nothing to score: give data.heldout (or data.test), and a task reward of 0 or 1 "
-                "or one that can compare two answers, such as PreferenceReward"
+                "nothing to score: set data.heldout or data.test, and use a reward that can score "
+                "a single answer"
             )
             return
         kind = {"kind": self.model.heldout.kind}
@@ -195,20 +202,20 @@ class SelfPlayCLI(LightningCLI):
 
 
 def run_command(args: Sequence[str]) -> int:
-    """Run one command of the command line. Returns the exit status."""
-    _quiet()
+    """Run one command. -> its exit status."""
+    silence_known()
     threads = default_threads(torch.get_num_threads())
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     try:
         SelfPlayCLI(args)
-    except SIGTERMException:  # Lightning's own way out has status 0, which reads as success
+    except SIGTERMException:  # Lightning would exit with status 0, as if the run had succeeded
         return _TERMINATED
     except RewardError as error:
         cause: BaseException | None = error
         while isinstance(cause, (RewardError, SandboxError, WorkersError, OutOfMemory)):
             cause = cause.__cause__
-        if cause is not None:  # a fault in the user's own code: show where
+        if cause is not None:  # an error in the user's code: show where
             traceback.print_exception(cause)
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -217,19 +224,22 @@ def run_command(args: Sequence[str]) -> int:
         return 1
     except Exception as error:
         hidden = hidden_config_error(error)
-        if hidden is None and is_out_of_memory(error):  # of weights or the optimiser: all or none
-            told = " ".join(str(error).split())
-            print(f"error: out of memory ({told}); ask `plan` what to change", file=sys.stderr)
+        if hidden is None and is_out_of_memory(error):  # weights or optimiser: cannot be split
+            reason = " ".join(str(error).split())
+            print(
+                f"error: out of memory ({reason}); run `lsp-lightning plan` to see what to change",
+                file=sys.stderr,
+            )
             return 1
         raise (hidden or error) from None
     return 0
 
 
 def claim_run_folder(wanted: Path, checkpoint: str | None) -> Path:
-    """The folder of this run: ``wanted``, or ``wanted-2``, ``-3`` ... where that is not empty.
+    """The folder of this run: ``wanted``, or ``wanted-2``, ``-3`` ... if that is not empty.
 
-    It is claimed at once, so that two runs started together get two folders. A run that resumes
-    from a checkpoint inside ``wanted`` goes on there.
+    A file reserves it at once, so that two runs started together get two folders. A run resumed
+    from a checkpoint inside ``wanted`` continues there.
     """
     if checkpoint and Path(checkpoint).resolve().is_relative_to(wanted.resolve()):
         return wanted
@@ -238,7 +248,7 @@ def claim_run_folder(wanted: Path, checkpoint: str | None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if not any(folder.iterdir()):
             with contextlib.suppress(FileExistsError):
-                (folder / _CLAIM).touch(exist_ok=False)
+                (folder / CLAIM).touch(exist_ok=False)
                 atexit.register(_give_up_claim, folder)
                 return folder
         number += 1
@@ -246,8 +256,8 @@ def claim_run_folder(wanted: Path, checkpoint: str | None) -> Path:
 
 
 def _give_up_claim(folder: Path) -> None:
-    """Take the claim away; a run that never began leaves no folder behind."""
-    (folder / _CLAIM).unlink(missing_ok=True)
+    """Remove the reservation, and the folder if the run wrote nothing."""
+    (folder / CLAIM).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
 
@@ -260,27 +270,19 @@ def _check_trainer(trainer: Any) -> None:
     if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise ConfigError(
             "trainer.accelerator",
-            f"is {trainer.accelerator}, and torch {torch.__version__} finds no GPU",
-            "mend the driver, install a CUDA build of torch, or set cpu",
+            f"is {trainer.accelerator}, but torch {torch.__version__} finds no GPU",
+            "fix the driver, install a CUDA build of torch, or set cpu",
         )
     check_precision(trainer.precision)
     if trainer.get("enable_checkpointing") is False:
         raise ConfigError(
             "trainer.enable_checkpointing",
-            "is false, and a run could not be gone on with",
-            "leave it out; checkpoint.every says how often",
+            "is false, so the run could not be resumed",
+            "leave it out; checkpoint.every sets how often a checkpoint is written",
         )
     if trainer.get("accumulate_grad_batches", 1) != 1 or trainer.get("gradient_clip_val"):
         raise ConfigError(
             "trainer.accumulate_grad_batches and trainer.gradient_clip_val",
-            "do nothing here",
+            "have no effect here",
             "use model.micro_batch_tokens and model.max_grad_norm",
         )
-
-
-def _quiet() -> None:
-    """Nothing on the screen but what the user can use."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(lightning|transformers|peft)\..*")

@@ -1,4 +1,4 @@
-"""Talking to a policy on a terminal, or from a script: one line is one question."""
+"""Chatting with a policy on a terminal or from a script; each line is a question."""
 
 import io
 import os
@@ -20,37 +20,33 @@ from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.types import Sampling
 
-TalkRole = Literal["solver", "challenger"]
+Role = Literal["solver", "challenger"]
 
 RESET = "/reset"
-_GREETING = f"one line is one question; {RESET} begins anew, Ctrl-D ends"
-#: Invisible characters that turn the direction of the text after them.
+_GREETING = f"type a question and press Enter; {RESET} starts over, Ctrl-D ends"
+#: Invisible characters that change the direction of the text after them.
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
-def check_talk(data: SelfPlayDataModule, role: TalkRole) -> None:
-    """Whether there is somebody to talk to in this role, before a model is loaded.
-
-    Raises:
-        ConfigError: the Challenger is asked for and the queries come from a file.
-    """
+def check_role(data: SelfPlayDataModule, role: Role) -> None:
+    """Raise ConfigError for the Challenger of a run whose queries come from a file."""
     if role == "challenger" and not data.queries.selfplay:
         raise ConfigError(
             "role",
-            "is challenger, but data.queries is a file",
-            "leave it out, or give a config whose Challenger writes the queries",
+            "is challenger, but data.queries reads queries from a file",
+            "leave it out, or use a config in which the Challenger writes the queries",
         )
 
 
-def talk(policy: Policy, data: SelfPlayDataModule, role: TalkRole) -> None:
+def chat(policy: Policy, data: SelfPlayDataModule, role: Role) -> None:
     """Answer what is typed until the input ends, or print ``data.num_queries`` queries.
 
-    Sampling settings are the run's own. What a model writes reaches the terminal without control
-    characters, and what is typed reaches the model as plain text.
+    The run's sampling settings are used. The model's text reaches the terminal without control
+    characters, and the user's text reaches the model without special tokens.
 
     Args:
-        policy: who talks.
-        data: the run's, for its settings.
+        policy: the model.
+        data: the run's data, for its settings.
         role: the Solver answers; the Challenger writes queries.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -59,15 +55,15 @@ def talk(policy: Policy, data: SelfPlayDataModule, role: TalkRole) -> None:
         if role == "challenger":
             print_queries(policy, data)
         else:
-            Conversation(policy, data.solver).hold()
+            Conversation(policy, data.solver).run()
     except KeyboardInterrupt:
         print()
-    except BrokenPipeError:  # who reads has read enough; Python would flush once more at its exit
+    except BrokenPipeError:  # the reader has left; Python would flush again when it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_queries(policy: Policy, data: SelfPlayDataModule) -> None:
-    """Queries of one round, one a line; with empty lines between where one is longer."""
+    """Print the queries of one round, one a line; an empty line between them if any is longer."""
     drawn = data.queries.draw(
         Player.local(policy), data.num_queries, index=0, seed=derive_seed(data.seed, "chat")
     )
@@ -76,11 +72,11 @@ def print_queries(policy: Policy, data: SelfPlayDataModule) -> None:
 
 
 class Conversation:
-    """Turns of a user and a policy.
+    """The turns of a user and a policy.
 
     Args:
-        policy: who answers.
-        sampling: how answers are drawn.
+        policy: the model that answers.
+        sampling: how answers are sampled.
     """
 
     def __init__(self, policy: Policy, sampling: Sampling) -> None:
@@ -91,7 +87,7 @@ class Conversation:
         new_tokens = min(sampling.max_new_tokens, max(1, context // 2))
         self._room = context - new_tokens
         self._turns: list[tuple[str, str]] = []
-        # the model's own, so that nothing but the run's sampling settings is in force
+        # replaces the model's defaults, so that only the run's sampling settings apply
         self._model.generation_config = GenerationConfig(
             do_sample=sampling.temperature > 0,
             temperature=sampling.temperature,
@@ -102,26 +98,26 @@ class Conversation:
             pad_token_id=policy.pad_id,
         )
 
-    def hold(self) -> None:
+    def run(self) -> None:
         """Answer line after line until the input ends."""
         if sys.stdin.isatty():
             print(_GREETING)
         for line in typed_lines():
             if line == RESET:
                 self._turns.clear()
-                print("(begun anew)")
+                print("(conversation cleared)")
             elif line:
                 self.ask(line)
 
     def ask(self, question: str) -> None:
-        """Print the answer while it is drawn, and remember both.
+        """Print the answer while it is sampled, and remember question and answer.
 
         Raises:
             OutOfMemory: the conversation does not fit into memory.
         """
         prompt = self._fitting([*self._turns, ("user", question)])
         if prompt is None:
-            print(f"(too long: a question and its frame can have {self._room} tokens)")
+            print(f"(too long: a question can have {self._room} tokens, chat template included)")
             return
         ids = torch.tensor([prompt], device=self._policy.device)
         try:
@@ -139,9 +135,9 @@ class Conversation:
         self._turns += [("user", question), ("assistant", text)]
 
     def _fitting(self, turns: list[tuple[str, str]]) -> list[int] | None:
-        """The conversation in tokens, without its oldest turns where it is too long.
+        """The conversation in tokens, without its oldest turns if it is too long.
 
-        None where not even the last question fits.
+        None if not even the last question fits.
         """
         dropped = 0
         while len(ids := self._codec.encode_chat(turns)) > self._room:
@@ -150,8 +146,8 @@ class Conversation:
             turns, dropped = turns[2:], dropped + 1
         if dropped:
             self._turns = turns[:-1]
-            noun = "question was" if dropped == 1 else f"{dropped} questions were"
-            print(f"(the oldest {noun} forgotten: the context is full)")
+            questions = "oldest question" if dropped == 1 else f"{dropped} oldest questions"
+            print(f"(context full: dropped the {questions})")
         return ids
 
 
@@ -168,20 +164,20 @@ class TerminalStreamer(TextStreamer):  # type: ignore[misc]
         self._stop_ids = frozenset(codec.stop_ids)
 
     def put(self, value: Any) -> None:
-        """Take in the prompt, which is not shown, or the next token."""
+        """Receive the prompt, which is not printed, or the next token."""
         ends = value.numel() == 1 and int(value) in self._stop_ids
         if self.next_tokens_are_prompt or not ends:
             super().put(value)
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Print what will not change any more."""
+        """Print text that further tokens cannot change."""
         super().on_finalized_text(for_terminal(text), stream_end)
 
 
 def for_terminal(text: str) -> str:
-    """A text whose characters move no cursor, ring no bell, set no colour and turn no direction.
+    """A text without control characters and without marks that change the text direction.
 
-    Line breaks and tabs stay; of an escape sequence only its letters do.
+    Line breaks and tabs stay; of an escape sequence only the printable letters do.
     """
     return "".join(
         c
@@ -191,9 +187,8 @@ def for_terminal(text: str) -> str:
 
 
 def typed_lines() -> Iterator[str]:
-    """Lines of the standard input, after a prompt where it is a terminal; bytes of no text are
-    replaced."""
-    if isinstance(sys.stdin, io.TextIOWrapper):  # most locales' own way is to raise
+    """Lines of the standard input, with a prompt on a terminal. Invalid bytes are replaced."""
+    if isinstance(sys.stdin, io.TextIOWrapper):  # in most locales they would raise
         sys.stdin.reconfigure(errors="replace")
     while True:
         if sys.stdin.isatty():
@@ -211,7 +206,7 @@ def typed_lines() -> Iterator[str]:
 
 
 def _edit_lines() -> None:
-    """Arrow keys move in a line and call back those before, where Python was built so."""
+    """Let arrow keys edit a line and recall earlier ones, if this Python can."""
     try:
         import readline  # noqa: F401
     except ImportError:

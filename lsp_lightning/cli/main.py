@@ -1,4 +1,4 @@
-"""The console script. Light: help and typing mistakes are answered before anything heavy loads."""
+"""The console script. Help and typing mistakes are answered before anything heavy is imported."""
 
 import difflib
 import os
@@ -9,27 +9,29 @@ from pathlib import Path
 from lsp_lightning import __version__
 from lsp_lightning.cli.threads import wait_asleep
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.runs import RunFolder
 
 COMMANDS = {
-    "fit": "play and learn; writes a run's folder",
-    "validate": "score the held-out tasks for choosing settings",
-    "test": "score the held-out tasks for reporting",
-    "predict": "answer the held-out queries and write the answers",
-    "plan": "what a run will take of a GPU's memory, before anything is loaded",
-    "export": "write what a run has learned for use elsewhere",
-    "chat": "talk to the base, or to what a run has made of it",
+    "fit": "play rounds and train on them; writes a run's folder",
+    "validate": "score the held-out tasks that are for choosing settings",
+    "test": "score the held-out tasks that are for reporting",
+    "predict": "answer the held-out queries and write the answers to a file",
+    "plan": "estimate GPU memory before loading anything",
+    "export": "export the trained adapter or merged model",
+    "chat": "chat with the base model or a trained checkpoint",
+    "list": "list settings: every setting with its default and meaning",
 }
 
 HELP = """\
 usage: lsp-lightning COMMAND [--config FILE ...] [--key value ...]
 
-Language Self-Play: one language model writes the questions and answers them, and learns from both.
+Language Self-Play: one language model writes questions, answers them, and learns from both.
 
 commands:
 {commands}
 
   lsp-lightning COMMAND --help          every key with its meaning and default
-  lsp-lightning COMMAND --print_config  the whole config, after overlays and flags
+  lsp-lightning COMMAND --print_config  the whole config, after all files and flags
 
 examples:
   lsp-lightning fit --config configs/tiny_lsp.yaml
@@ -42,7 +44,11 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. -> 0, or 1 where the run failed, or 2 for a mistake in its set-up."""
+    """Run one command.
+
+    Returns:
+        0, or 1 if the run failed, or 2 for a mistake in the command or its config.
+    """
     args = [underscored(arg) for arg in (sys.argv[1:] if argv is None else argv)]
     if not args or args[0] in ("-h", "--help"):
         lines = [f"  {name:<10}{meaning}" for name, meaning in COMMANDS.items()]
@@ -51,13 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] == "--version":
         print(f"lsp-lightning {__version__}")
         return 0
-    if os.getcwd() not in sys.path:  # rewards of the user's own lie in modules beside the config
+    if os.getcwd() not in sys.path:  # so that a config can name a module that lies beside it
         sys.path.append(os.getcwd())
     try:
         _check_command(args[0])
+        if args[0] == "list":
+            from lsp_lightning.cli.settings import list_topic
+
+            return list_topic(args[1:])
         args = with_run_config(args)
         check_config_files(args)
-        # read when the libraries are imported, so set before
+        # libraries read these when they are imported
         wait_asleep()
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         if not sys.stderr.isatty():
@@ -71,57 +81,53 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_config_files(args: Sequence[str]) -> None:
-    """Whether each config file is there and is YAML, without keys of earlier versions.
-
-    Raises:
-        ConfigError: one is not; names it.
-    """
+    """Raise ConfigError unless every config file exists and is a YAML mapping."""
     import yaml
 
     for path in (Path(a) for f, a in _flags(args) if f in ("--config", "-c")):
+        name = repr(str(path))
         if not path.is_file():
-            raise ConfigError("config", f"no file {str(path)!r}", "give an existing YAML file")
+            raise ConfigError("config", f"no file {name}", "give an existing YAML file")
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except UnicodeDecodeError as error:
-            raise ConfigError("config", f"{str(path)!r} is not UTF-8", "save it so") from error
+            raise ConfigError("config", f"{name} is not UTF-8", "save it as UTF-8") from error
         except yaml.YAMLError as error:
             place = " ".join(str(error).split())
-            raise ConfigError(
-                "config", f"{str(path)!r} is not YAML ({place})", "mend it"
-            ) from error
+            raise ConfigError("config", f"{name} is not YAML ({place})", "fix it") from error
         if not isinstance(content, dict | None):
-            raise ConfigError(
-                "config", f"{str(path)!r} is not a mapping of keys", "write key: value lines"
-            )
+            problem = f"{name} is not a mapping of keys to values"
+            raise ConfigError("config", problem, "write lines of the form key: value")
 
 
 def with_run_config(args: Sequence[str]) -> list[str]:
-    """A checkpoint given without a config brings the one of its run; what is typed goes over it.
+    """The arguments, with the config of the checkpoint's run if they name a checkpoint alone.
+
+    Flags override that config, because it is put before them.
 
     Raises:
-        ConfigError: no such checkpoint.
+        ConfigError: there is no such checkpoint, or no config in its run's folder.
     """
     args = list(args)
     flags = dict(_flags(args))
     path = flags.get("--ckpt_path")
     if path is None or path == "null":
         return args
-    checkpoint = Path(path)
-    if not checkpoint.is_file():
+    if not Path(path).is_file():
         raise ConfigError("ckpt_path", f"no file {path!r}", "give a run's checkpoints/last.ckpt")
     if not {"--config", "-c"} & set(flags):
-        config = checkpoint.resolve().parent.parent / "config.yaml"
-        if not config.is_file():
-            raise ConfigError("config", f"no {config} beside the checkpoint", "give --config FILE")
-        # its folder may have been moved, or the command be typed elsewhere: go on where it lies
-        root = ["--trainer.default_root_dir", str(config.parent)]
-        args[1:1] = ["--config", str(config), *root]
+        run = RunFolder.of_checkpoint(path)
+        if not run.config_path.is_file():
+            problem = f"no {run.config_path.name} in the run's folder {str(run.path)!r}"
+            raise ConfigError("config", problem, "give --config FILE")
+        # the folder may have been moved since, so the config's own path may be wrong
+        folder = ["--trainer.default_root_dir", str(run.path)]
+        args[1:1] = ["--config", str(run.config_path), *folder]
     return args
 
 
 def underscored(arg: str) -> str:
-    """A flag typed with dashes, ``--gpu-gib=8``, as its key is spelled; all else as it is."""
+    """A flag typed with dashes (``--gpu-gib=8``) as its key is spelled; any other word as it is."""
     flag, equals, value = arg.partition("=")
     if not flag.startswith("--"):
         return arg
@@ -143,11 +149,13 @@ def _check_command(command: str) -> None:
         return
     if command.startswith("-"):
         raise ConfigError(
-            "command", f"{command!r} stands before it", "type the command first: fit ..."
+            "command",
+            f"{command!r} comes before it",
+            "put the command before its flags: lsp-lightning fit --config ...",
         )
     near = difflib.get_close_matches(command, COMMANDS, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(COMMANDS)}"
-    raise ConfigError("command", f"there is no {command!r}", hint)
+    raise ConfigError("command", f"there is no command {command!r}", hint)
 
 
 if __name__ == "__main__":

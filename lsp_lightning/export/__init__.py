@@ -1,4 +1,4 @@
-"""What a run has learned, written for use elsewhere: an adapter, or a model of its own."""
+"""Exporting a trained policy: as an adapter or as a whole model."""
 
 from lsp_lightning.export.folder import Form, check_target, export_run
 from lsp_lightning.export.record import run_record

@@ -1,4 +1,4 @@
-"""The model card of an export: record of its run, in markup that no value can break."""
+"""The model card of an export. No value of the config can break its markup."""
 
 import re
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ def model_card(source: str, record: Mapping[str, Any]) -> str:
 
     Args:
         source: where the base can be loaded from: a hub id or an absolute folder.
-        record: plain values by name; those of no interest to a reader are left out.
+        record: the run's plain values by name; the card shows those that a reader needs.
     """
     adapter = record["form"] == "adapter"
     front: dict[str, Any] = {"library_name": "peft" if adapter else "transformers"}
-    if _HUB_ID.fullmatch(source):  # the hub refuses a card whose base is no model of its own
+    if _HUB_ID.fullmatch(source):  # the Hub refuses a card whose base is not on the Hub
         front["base_model"] = source
         front["base_model_relation"] = "adapter" if adapter else "finetune"
     front["pipeline_tag"] = "text-generation"
@@ -37,9 +37,9 @@ def model_card(source: str, record: Mapping[str, Any]) -> str:
         "",
         f"{what} {code(record['base'])}, trained by {_method(record)} ({PAPER}) with "
         "lsp-lightning.",
-        "Its licence is that of the base.",
+        "The licence of the base model applies.",
         "",
-        "## Facts of the run",
+        "## The run",
         "",
         *(f"- {name}: {value}" for name, value in _rows(record)),
         "",
@@ -54,9 +54,9 @@ def model_card(source: str, record: Mapping[str, Any]) -> str:
 
 
 def code(value: object) -> str:
-    """A value as inline code on one line, whatever it holds.
+    """A value as inline code on one line, whatever characters it contains.
 
-    Nothing in a code span is markup but the backtick that ends it.
+    In a code span only a backtick has a meaning.
     """
     text = "".join(c if c.isprintable() else " " for c in str(value)).replace("`", "'")
     text = " ".join(text.split())
@@ -66,36 +66,39 @@ def code(value: object) -> str:
 
 def _method(record: Mapping[str, Any]) -> str:
     if not record.get("selfplay", True):
-        return "GRPO on a file of queries, the data-driven baseline of Language Self-Play"
+        return "GRPO on a file of queries, the baseline with data of Language Self-Play"
     return "Language Self-Play"
 
 
 def _rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What a reader wants to know, in order."""
+    """Names and values for a reader, in order."""
     rows = [
         ("rounds", code(record["rounds"])),
-        ("queries of a round (N), answers to each (G)", _pair(record, "num_queries", "group_size")),
+        (
+            "queries per round (N), answers per query (G)",
+            _pair(record, "num_queries", "group_size"),
+        ),
     ]
     for reward in record["rewards"]:
         name, enters, weight, standardized = reward[:4]
-        how = f"enters for {code(enters)} with weight {code(weight)}"
+        how = f"of kind {code(enters)}, weight {code(weight)}"
         rows.append((f"reward {code(name)}", how + (", standardised" if standardized else "")))
     if record.get("selfplay", True):
         rows += [
-            ("the Challenger plays for", code(record["challenger_objective"])),
-            ("weight of its loss", code(record["alpha_ch"])),
+            ("the Challenger's objective", code(record["objective"]["class"])),
+            ("weight of the Challenger's loss", code(record["alpha_ch"])),
         ]
     lora = record["lora"]
     rows += [
-        ("KL term, its weight (beta)", _pair(record, "kl", "beta")),
-        ("quantization of the base while training", code(record["quantization"] or "none")),
+        ("form and weight (beta) of the KL penalty", _pair(record, "kl", "beta")),
+        ("quantization of the base during training", code(record["quantization"] or "none")),
         ("start adapter", code(record["init_adapter"] or "none")),
         (
             "trained weights",
             f"LoRA, rank {code(lora['rank'])}, alpha {code(lora['alpha'])}" if lora else "all",
         ),
         ("chat template arguments", code(record["chat_template_kwargs"] or "none")),
-        *([("today's date in its prompts", code(record["date"]))] if record["date"] else []),
+        *([("date in its prompts", code(record["date"]))] if record["date"] else []),
         ("learning rate", code(record["optimizer"].get("lr"))),
         ("seed", code(record["seed"])),
         *_heldout_rows(record.get("heldout_before"), record.get("heldout_after")),
@@ -109,12 +112,12 @@ def _pair(record: Mapping[str, Any], *names: str) -> str:
 
 
 def _heldout_rows(before: Any, after: Any) -> list[tuple[str, str]]:
-    """Scores before and after, with what they mean; none where a run had none."""
+    """Scores before and after with their meaning; no rows if the run had no held-out scores."""
     if not isinstance(before, Mapping) or not isinstance(after, Mapping):
         return []
     meanings = {
-        "win_rate": "win rate of {} answers against the reference on {} held-out prompts, by the "
-        "reward's scores",
+        "win_rate": "win rate of {} answers against the reference on {} held-out prompts, scored "
+        "by the reward",
         "mean": "mean reward of {} answers to {} held-out tasks",
     }
     kind = after.get("kind")
@@ -131,7 +134,7 @@ def _heldout_rows(before: Any, after: Any) -> list[tuple[str, str]]:
 
 
 def _loading(source: str, adapter: bool, record: Mapping[str, Any]) -> list[str]:
-    """Lines of Python to be run in the export's folder; every text in them is a literal."""
+    """Lines of Python to run in the export's folder; every value in them is a literal."""
     model, options = ["AutoModelForCausalLM", "AutoTokenizer"], f'dtype="{record["compute_type"]}"'
     if adapter and record["quantization"]:
         model.append("BitsAndBytesConfig")
@@ -170,5 +173,5 @@ def _loading(source: str, adapter: bool, record: Mapping[str, Any]) -> list[str]
 
 
 def _literal(value: object) -> str:
-    """A plain value as Python, on one line and without the backtick that could end its block."""
+    """A plain value as Python, on one line and without backticks, which could end its block."""
     return ascii(value).replace("`", "\\x60")

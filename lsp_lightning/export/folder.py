@@ -1,4 +1,4 @@
-"""The folder of an export: an adapter in peft's layout, or a model, with tokenizer and card."""
+"""The folder of an export: adapter or model, tokenizer and model card."""
 
 import json
 import shutil
@@ -20,43 +20,39 @@ from lsp_lightning.text.chat import FIXED_DATE, PLAIN_TEMPLATE
 
 Form = Literal["adapter", "merged"]
 
-#: What marks a folder as an export: the record of its run, and the names of its files.
+#: The file that marks a folder as an export: the record of the run, and the names of all files.
 MANIFEST = "lsp_export.json"
 _ADAPTER = "default"
 
 
 def check_target(out: Path) -> None:
-    """Whether an export can be written to ``out``: nothing is there, or an export and nothing else.
-
-    Raises:
-        ConfigError: something else is there.
-    """
+    """Raise ConfigError if ``out`` contains anything but an export."""
     if not out.exists():
         return
     if not out.is_dir():
         raise ConfigError("out", f"{str(out)!r} is a file", "give a folder")
     if out.is_mount():
-        raise ConfigError("out", f"{str(out)!r} is a disk's own folder", "give one inside it")
+        raise ConfigError("out", f"{str(out)!r} is a mount point", "give a folder inside it")
     found = {path.name for path in out.iterdir()}
     if found - _exported(out):
         names = ", ".join(sorted(found - _exported(out))[:3])
         raise ConfigError(
-            "out", f"{str(out)!r} holds what is no export ({names})", "give another folder"
+            "out", f"{str(out)!r} contains other files ({names})", "give another folder"
         )
 
 
 def export_run(policy: Policy, base: str, form: Form, out: Path, record: Mapping[str, Any]) -> Form:
     """Write the policy, its tokenizer with the chat template, and a model card.
 
-    A policy without adapters is a whole model in either form. The folder is written beside its
-    place and renamed, so that it is never half there; an older export gives way to it.
+    A policy without an adapter is exported as a whole model in either form. The folder is written
+    beside its place and renamed, so it is never half written. It replaces an older export.
 
     Args:
-        policy: as trained; not to be used for playing afterwards.
-        base: as the config names it.
-        form: adapter in peft's layout, or merged into the base.
+        policy: the trained policy; it must not be used afterwards.
+        base: the base model, as in the config.
+        form: the adapter in peft's layout, or the base with the adapter merged into it.
         out: the folder.
-        record: of the run, for the card.
+        record: the run's record, for the card.
 
     Returns:
         The form that was written.
@@ -68,7 +64,7 @@ def export_run(policy: Policy, base: str, form: Form, out: Path, record: Mapping
     form = form if policy.has_adapter else "merged"
     model = _whole_model(policy, base) if form == "merged" else None
     tokenizer = policy.codec.tokenizer
-    if tokenizer.chat_template is None:  # what it was trained with holds elsewhere too
+    if tokenizer.chat_template is None:  # export the template it was trained with
         tokenizer.chat_template = PLAIN_TEMPLATE
     with _put_in_place(out) as folder:
         if model is None:
@@ -81,19 +77,19 @@ def export_run(policy: Policy, base: str, form: Form, out: Path, record: Mapping
         names = sorted({path.name for path in folder.iterdir()} | {MANIFEST})
         text = json.dumps({**told, "files": names}, indent=2, default=str) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
-        for name in names:  # safetensors lets nobody else read what it writes
+        for name in names:  # safetensors writes files that only their owner can read
             (folder / name).chmod((folder / MANIFEST).stat().st_mode)
     return form
 
 
 def source_name(base: str) -> str:
-    """Where others find the base: a hub id as it is, a folder as an absolute path."""
+    """Where the base can be loaded from: a hub id as it is, a folder as an absolute path."""
     folder = resolve(base)
     return str(folder.resolve()) if folder.is_dir() else base
 
 
 def _computing(policy: Policy) -> dict[str, Any]:
-    """What others need to compute as the policy does."""
+    """The values that another program needs to compute as the policy does."""
     template = policy.codec.tokenizer.chat_template
     return {
         "compute_type": str(policy.dtype).removeprefix("torch."),
@@ -103,7 +99,7 @@ def _computing(policy: Policy) -> dict[str, Any]:
 
 
 def _exported(out: Path) -> set[str]:
-    """Names of the files that an export wrote into a folder, which only those may replace."""
+    """Names of the files of the export in a folder: the only ones that a new export replaces."""
     try:
         names = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -113,12 +109,12 @@ def _exported(out: Path) -> set[str]:
 
 @contextmanager
 def _put_in_place(out: Path) -> Iterator[Path]:
-    """A new folder beside ``out`` that takes its place if all goes well and vanishes if not."""
-    out = out.resolve()  # beside what a link points to: that may be another disk
+    """A new folder beside ``out``, which replaces it on success and is deleted on failure."""
+    out = out.resolve()  # beside the target of a link, which may be on another disk
     folder, old = (out.with_name(f".{out.name}.{state}") for state in ("partial", "old"))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _tidy(out, folder, old)  # of an export that was killed
+        _tidy(out, folder, old)  # in case an earlier export was killed
         folder.mkdir()
     except OSError as error:
         raise ConfigError(
@@ -134,7 +130,7 @@ def _put_in_place(out: Path) -> Iterator[Path]:
 
 
 def _tidy(out: Path, folder: Path, old: Path) -> None:
-    """Nothing half made is left, and the older export is back if no newer one took its place."""
+    """Delete what is left, and restore the older export if no new one replaced it."""
     if old.exists() and not out.exists():
         old.rename(out)
     for left in (folder, old):
@@ -157,20 +153,20 @@ def _whole_model(policy: Policy, base: str) -> Any:
         model = policy.causal_lm
     configured = model.generation_config.eos_token_id
     known = configured if isinstance(configured, list) else [configured]
-    if set(known) != set(policy.codec.stop_ids):  # or it would talk on where the policy stops
+    if set(known) != set(policy.codec.stop_ids):  # else it would not stop where the policy stops
         model.generation_config.eos_token_id = sorted(policy.codec.stop_ids)
     return model
 
 
 def merge(trained: nn.Module, plain: nn.Module) -> None:
-    """Write a model's weights with their adapters added, dequantised, into the same model, plain.
+    """Merge a model's adapters into a plain model of the same architecture.
 
-    A base in 4 bits goes out as the policy saw it. Quantising the sum again would move logits by a
-    quarter. The sum is made in float32.
+    A 4-bit base is dequantised, as the policy saw it: quantising the sum again would change the
+    logits by a quarter. The sum is computed in float32.
 
     Args:
-        trained: a causal LM with peft's LoRA layers in place.
-        plain: the same architecture without them, on the CPU; its weights are written over.
+        trained: a causal LM with peft's LoRA layers.
+        plain: the same architecture without them, on the CPU; its weights are overwritten.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -190,16 +186,12 @@ def merge(trained: nn.Module, plain: nn.Module) -> None:
 
 
 def is_packed(layer: nn.Module) -> bool:
-    """Whether a layer's weight is kept in 4 bits."""
+    """Whether a layer's weight is stored in 4 bits."""
     return getattr(getattr(layer, "weight", None), "quant_state", None) is not None
 
 
 def _check_mergeable(trained: Any) -> None:
-    """Whether adding its matrices to the base is all that the adapter does.
-
-    Raises:
-        ConfigError: it is of another kind, or of a layer that shares its weights with another.
-    """
+    """Raise ConfigError unless adding its matrices to the base is all that the adapter does."""
     from peft.tuners.lora import LoraLayer
 
     ends = (trained.get_input_embeddings(), trained.get_output_embeddings())
@@ -211,6 +203,8 @@ def _check_mergeable(trained: Any) -> None:
         if layer.lora_variant.get(_ADAPTER) or layer.lora_bias.get(_ADAPTER):
             problem = "is more than a pair of matrices"
         elif tied and any(layer is end for end in ends):
-            problem = "is on a layer that shares its weights with another"
+            problem = "is on a layer that shares its weights with another layer"
         if problem:
-            raise ConfigError("form", f"merged: the adapter of {name} {problem}", "set adapter")
+            raise ConfigError(
+                "form", f"is merged, but the adapter of {name} {problem}", "set it to adapter"
+            )

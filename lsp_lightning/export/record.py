@@ -1,55 +1,47 @@
-"""What is known of a run: settings, rounds, held-out scores, versions. Plain values only."""
+"""The record of a run: settings, rounds, held-out scores, versions. Plain values only."""
 
-import json
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from lsp_lightning import __version__
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.runs import RunFolder
 from lsp_lightning.training import resume
 
 _LIBRARIES = ("torch", "transformers", "peft")
 
 
 def run_record(module: Any, data: Any, checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The record of a run by name; the checkpoint's settings hold over the config's.
+    """The record of a run by name. The checkpoint's settings override the config's.
 
     Args:
         module: a SelfPlayModule with the run's settings.
         data: its SelfPlayDataModule.
         checkpoint: as loaded.
-        path: where it lies; a ``summary.json`` of the same round in the run's folder is read too.
+        path: the checkpoint's file; the held-out scores come from the summary in its run's folder.
     """
     settings = {**resume.run_settings(module, data), **checkpoint["lsp_lightning"]}
-    rounds = rounds_of(checkpoint)
+    rounds = resume.rounds_of(checkpoint)
     return {
         **settings,
         "rounds": rounds,
         "selfplay": bool(data.queries.selfplay),
-        **_heldout(path.parent.parent / "summary.json", rounds),
+        **_heldout(RunFolder.of_checkpoint(path), rounds),
         "versions": {"lsp-lightning": __version__, **_versions()},
     }
 
 
-def rounds_of(checkpoint: Mapping[str, Any]) -> int:
-    """Rounds that a checkpoint's run has played, skipped ones too."""
+def _heldout(folder: RunFolder, rounds: int) -> dict[str, Any]:
+    """The held-out scores of the run's summary, if it was written after this many rounds."""
     try:
-        [stream] = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
-        return int(stream["next_round"])
-    except (KeyError, TypeError, ValueError):
-        return int(checkpoint.get("global_step", 0))
-
-
-def _heldout(path: Path, rounds: int) -> dict[str, Any]:
-    """Held-out scores of the run's summary, if it is of this round."""
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        if summary["rounds"] != rounds:
-            return {}
-        return {key: summary[key] for key in ("heldout_before", "heldout_after")}
-    except (OSError, ValueError, KeyError, TypeError):
+        summary = folder.summary()
+    except ConfigError:  # the run was stopped, or the checkpoint was moved: no scores on the card
         return {}
+    if summary.get("rounds") != rounds:
+        return {}
+    return {key: summary.get(key) for key in ("heldout_before", "heldout_after")}
 
 
 def _versions() -> dict[str, str]:

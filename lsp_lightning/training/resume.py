@@ -1,6 +1,10 @@
-"""What a checkpoint holds, and what was typed holding over it."""
+"""What a checkpoint holds, and how a resumed run's settings override it.
 
-from collections.abc import Callable, Iterable
+Lightning's private keys of a checkpoint are in this file alone; ``tests/runs/test_resume.py`` fails
+on a Lightning that renames them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -8,12 +12,17 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lsp_lightning.errors import ConfigError
 
-#: Settings without which a checkpoint's tensors mean something else.
-_DECISIVE = ("base", "lora", "init_adapter", "reference", "quantization")
+#: Policy settings that the meaning of a checkpoint's tensors depends on: a resumed run keeps them.
+FIXED_SETTINGS = ("base", "lora", "init_adapter", "reference", "quantization")
 
 
 def run_settings(module: Any, data: Any) -> dict[str, Any]:
-    """The settings of a module and its data that a resumed run is compared by: plain values."""
+    """The settings that a resumed run is compared with, as plain values.
+
+    Args:
+        module: a SelfPlayModule.
+        data: its SelfPlayDataModule, or None to leave out the settings of the data.
+    """
     policy, lora = dict(vars(module.policy_settings)), module.policy_settings.lora
     del policy["activation_checkpointing"]  # changes nothing that is computed
     return {
@@ -39,7 +48,7 @@ def plain_settings(settings: object) -> dict[str, Any]:
 
 
 def keep_trained(checkpoint: dict[str, Any], trained: set[str]) -> None:
-    """Drop the policy's tensors that are not in ``trained``: the base is loaded from its folder."""
+    """Drop the policy's tensors that are not trained: the base is loaded from its folder."""
     kept = {f"policy.{name}" for name in trained}
     checkpoint["state_dict"] = {
         name: tensor
@@ -49,20 +58,41 @@ def keep_trained(checkpoint: dict[str, Any], trained: set[str]) -> None:
 
 
 def stay_open(checkpoint: dict[str, Any]) -> None:
-    """Let more rounds follow: Lightning marks the last batch of an epoch and would end there."""
+    """Let more rounds follow.
+
+    Lightning marks the last batch of an epoch, and a run resumed there would end at once.
+    """
     checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
 
 
-def require_trained(checkpoint: dict[str, Any], trained: set[str]) -> None:
-    """Whether a checkpoint holds all of ``trained``; loading is lenient and would not say.
+def rounds_of(checkpoint: Mapping[str, Any]) -> int:
+    """Rounds that a checkpoint's run has played, skipped ones included.
 
     Raises:
-        ConfigError: some are missing.
+        ConfigError: the checkpoint does not say so.
+    """
+    try:
+        [stream] = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+        return int(stream["next_round"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            "ckpt_path",
+            "does not say how many rounds were played",
+            "use the version of lightning that wrote it",
+        ) from error
+
+
+def require_trained(checkpoint: dict[str, Any], trained: set[str]) -> None:
+    """Raise ConfigError unless a checkpoint holds all tensors named in ``trained``.
+
+    Loading is lenient and would leave a missing tensor as it is.
     """
     missing = {f"policy.{name}" for name in trained} - set(checkpoint["state_dict"])
     if missing:
         raise ConfigError(
-            "ckpt_path", f"lacks {len(missing)} trained tensors", "give a checkpoint of this run"
+            "ckpt_path",
+            f"lacks {len(missing)} of the trained tensors",
+            "give a checkpoint of this run",
         )
 
 
@@ -74,27 +104,44 @@ def compare_settings(checkpoint: dict[str, Any], now: dict[str, Any]) -> None:
     """
     before = checkpoint.get("lsp_lightning", {})
     for key in sorted(k for k, value in before.items() if k in now and now[k] != value):
-        was = _difference(before[key], now.get(key))
-        if key in _DECISIVE:
-            raise ConfigError(f"model.{key}", was, "resume with the setting of the checkpoint")
+        changes = list(_changes(key, before[key], now[key]))
+        if key in FIXED_SETTINGS:
+            name, old, new = changes[0]
+            raise ConfigError(
+                f"model.{name}",
+                f"is {_plain(new)}, but {_plain(old)} in the checkpoint",
+                "resume with the checkpoint's value",
+            )
         if key == "optimizer":
             require_same_class(before[key], now[key])
-        rank_zero_only(print)(f"resuming with another {key}: {was}")
-        if key == "optimizer":
-            retype_optimizer(checkpoint, before[key], now[key])
+            override_optimizer(checkpoint, before[key], now[key])
+        for name, old, new in changes:
+            rank_zero_only(print)(
+                f"{name} changed: {_plain(old)} in the checkpoint, {_plain(new)} now"
+            )
 
 
-def _difference(before: Any, now: Any) -> str:
+def _changes(name: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Whole names of the values that differ, each with both values."""
     if isinstance(before, dict) and isinstance(now, dict):
-        names = [k for k in {**before, **now} if before.get(k) != now.get(k)]
-        return ", ".join(f"{k}: {_difference(before.get(k), now.get(k))}" for k in names)
-    return f"{before!r} in the checkpoint, {now!r} now"
+        for key in {**before, **now}:
+            if before.get(key) != now.get(key):
+                yield from _changes(f"{name}.{key}", before.get(key), now.get(key))
+    else:
+        yield name, before, now
+
+
+def _plain(value: Any) -> str:
+    return "null" if value is None else repr(value)
 
 
 def optimizer_defaults(
     make: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer],
 ) -> dict[str, Any]:
-    """An optimiser's settings as typed, as plain values, found on a stand-in parameter."""
+    """The settings that the config gives an optimiser, as plain values.
+
+    The optimiser is made once for a parameter that is not used, to read them.
+    """
     optimizer = make([torch.nn.Parameter(torch.zeros(1))])
     defaults = optimizer.defaults
     plain = {k: v for k, v in defaults.items() if isinstance(v, bool | int | float | str)}
@@ -103,29 +150,27 @@ def optimizer_defaults(
 
 
 def require_same_class(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Whether an optimiser can go on with a checkpoint's state: others keep another one.
+    """Raise ConfigError unless the optimiser is of the checkpoint's class.
 
-    Raises:
-        ConfigError: it is of another class.
+    Another class cannot use the state that the checkpoint holds.
     """
     if before.get("class", now["class"]) != now["class"]:
-        was = _difference(before["class"], now["class"])
-        raise ConfigError("model.optimizer", was, "resume with the optimiser of the checkpoint")
+        problem = f"is {now['class']}, but the checkpoint's is {before['class']}"
+        raise ConfigError("model.optimizer", problem, "resume with the checkpoint's optimiser")
 
 
-def retype_optimizer(
+def override_optimizer(
     checkpoint: dict[str, Any], before: dict[str, Any], now: dict[str, Any]
 ) -> None:
-    """Put the optimiser settings typed for this run into a checkpoint's optimiser and schedule.
+    """Put this run's optimiser settings into a checkpoint's optimiser and schedule.
 
-    Restoring an optimiser also restores its learning rate, so that a rate typed anew would be lost
-    without a word. A rate that a schedule has moved keeps its place in it: rates are scaled by
-    new / old.
+    Restoring an optimiser restores its learning rate too, so a new rate would be lost without a
+    word. A rate that a schedule has moved keeps its place in it: rates are scaled by new / old.
 
     Args:
         checkpoint: as loaded; its ``optimizer_states`` and ``lr_schedulers`` are changed in place.
-        before: the settings that the checkpoint's run was typed with.
-        now: the settings of this run.
+        before: the optimiser settings of the checkpoint's run.
+        now: the optimiser settings of this run.
     """
     groups = [g for state in checkpoint.get("optimizer_states", []) for g in state["param_groups"]]
     others = {k for k, value in now.items() if before.get(k) != value} - {"lr", "class"}

@@ -1,4 +1,4 @@
-"""The command line: what a run writes, how it goes on, and what is said of a mistake."""
+"""The command line: the files of a run, resuming it, and errors of one line."""
 
 import csv
 import json
@@ -124,7 +124,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 def test_help_loads_nothing_heavy():
     seconds, heavy = seconds_and_modules(
-        "from lsp_lightning.cli.app.main import main; assert main(['--help']) == 0"
+        "from lsp_lightning.cli.main import main; assert main(['--help']) == 0"
     )
     assert heavy == []
     assert seconds < 3
@@ -132,7 +132,7 @@ def test_help_loads_nothing_heavy():
 
 def test_a_mistyped_command_loads_nothing_heavy():
     _, heavy = seconds_and_modules(
-        "from lsp_lightning.cli.app.main import main; assert main(['fitt']) == 2"
+        "from lsp_lightning.cli.main import main; assert main(['fitt']) == 2"
     )
     assert heavy == []
 
@@ -140,7 +140,7 @@ def test_a_mistyped_command_loads_nothing_heavy():
 def test_help_names_every_command(capsys):
     assert main([]) == 0
     shown = capsys.readouterr().out
-    for command in ("fit", "validate", "test", "predict"):
+    for command in ("fit", "validate", "test", "predict", "plan", "export", "chat", "list"):
         assert re.search(rf"^  {command}\b", shown, flags=re.MULTILINE)
 
 
@@ -298,7 +298,7 @@ def test_a_run_is_quiet(process):
 
 def test_a_run_ends_with_what_it_came_to_and_what_comes_next(process):
     folder, shown, _ = process
-    assert "rounds played: 2" in shown
+    assert "played 2 rounds in 0 min" in shown
     assert re.search(r"solved by greedy answers: \d+\.\d% -> \d+\.\d%", shown)
     # by its name where that is on the path, else as it was called here
     assert re.search(rf"next: \S+ test --ckpt_path {folder}/checkpoints/last.ckpt", shown)
@@ -449,7 +449,7 @@ MISTAKES = {
     ),
     "no checkpoints": (
         lambda tmp: ["--trainer.enable_checkpointing", "false"],
-        ("trainer.enable_checkpointing", "gone on with", "checkpoint.every"),
+        ("trainer.enable_checkpointing", "could not be resumed", "checkpoint.every"),
     ),
     "key typed in part": (
         lambda tmp: ["--trainer.max_st", "1"],
@@ -478,7 +478,10 @@ MISTAKES = {
     "no queries": (lambda tmp: ["--data.num_queries", "0"], ("data.num_queries", "is 0", "set")),
     "one query": (lambda tmp: ["--data.num_queries", "1"], ("data.num_queries", "is 1", "set 2")),
     "one answer": (lambda tmp: ["--data.group_size", "1"], ("data.group_size", "is 1", "set 2")),
-    "wrong type": (lambda tmp: ["--data.num_queries", "abc"], ("data.num_queries", "abc", "int")),
+    "wrong type": (
+        lambda tmp: ["--data.num_queries", "abc"],
+        ("data.num_queries", "abc", "a whole number"),
+    ),
     "negative beta": (lambda tmp: ["--model.beta", "-1"], ("model.beta", "-1", "0 or more")),
     "negative alpha": (
         lambda tmp: ["--model.alpha_ch", "-1"],
@@ -654,7 +657,7 @@ def test_a_mistake_is_one_line_that_names_key_and_remedy(
     [
         (["fitt"], ("fitt", "'fit'")),
         (["nonsense"], ("nonsense", "fit", "predict")),
-        (["--config", TINY, "fit"], ("--config", "command first")),
+        (["--config", TINY, "fit"], ("--config", "put the command before its flags")),
         (["fit", "--config"], ("config",)),
         (["fit", "fit"], ("fit",)),
         (["fit"], ("model",)),
@@ -681,25 +684,12 @@ def test_resuming_with_another_adapter_is_refused_in_one_line(finished, tmp_path
     assert "Traceback" not in shown
 
 
-def test_a_run_of_an_earlier_version_is_told_what_to_rename_and_where(finished, tmp_path, capfd):
-    checkpoint = moved(finished, tmp_path / "run")
-    config = tmp_path / "run" / "config.yaml"
-    content = yaml.safe_load(config.read_text())
-    del content["model"]["rollouts"]
-    config.write_text(yaml.safe_dump(content | {"model": content["model"] | {"rollout_tokens": 9}}))
-    assert status(["fit", "--ckpt_path", str(checkpoint)]) == 2
-    [line] = capfd.readouterr().err.splitlines()
-    assert line == (
-        f"error: model.rollout_tokens: is model.rollouts.tokens now; rename it in {config}"
-    )
-
-
 def test_a_refused_resume_leaves_the_run_as_it_was(finished, tmp_path, capfd):
     checkpoint = moved(finished, tmp_path / "run")
     config = (tmp_path / "run" / "config.yaml").read_text()
     assert status(["fit", "--ckpt_path", str(checkpoint), "--model.lora.rank", "4"]) == 2
     assert (tmp_path / "run" / "config.yaml").read_text() == config
-    assert "go on with" not in capfd.readouterr().out
+    assert "resume it with" not in capfd.readouterr().out
     assert main(["fit", "--ckpt_path", str(checkpoint), "--trainer.max_steps", "3"]) == 0
 
 
@@ -715,7 +705,7 @@ def test_scores_of_other_tasks_are_not_compared_after_a_resume(finished, tmp_pat
     checkpoint = moved(finished, tmp_path / "run")
     more = ["--trainer.max_steps", "3", "--data.solver.temperature", "0.3"]
     assert main(["fit", "--ckpt_path", str(checkpoint), *more]) == 0
-    assert "resuming with another solver: temperature: 1.0" in capfd.readouterr().out
+    assert "solver.temperature changed: 1.0 in the checkpoint, 0.3 now" in capfd.readouterr().out
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["heldout_before"] is None
 

@@ -1,4 +1,4 @@
-"""An export: the same model elsewhere, a card that nothing can break, a folder never half there."""
+"""An export is the same model elsewhere, with a card that no value breaks, written whole."""
 
 import json
 import re
@@ -30,7 +30,7 @@ FACTS = {
     "num_queries": 4,
     "group_size": 3,
     "rewards": [["verifiable", "task", 1.0, False]],
-    "challenger_objective": "learnability",
+    "objective": {"class": "Learnability", "advantage_scale": "none"},
     "alpha_ch": 0.2,
     "kl": "k1_in_reward",
     "beta": 0.05,
@@ -238,6 +238,7 @@ def test_no_value_of_the_config_becomes_markup():
     facts = {
         **dict.fromkeys(FACTS, HOSTILE),
         "rewards": [[HOSTILE] * 4],
+        "objective": {"class": HOSTILE},
         "lora": {"rank": HOSTILE, "alpha": HOSTILE},
         "chat_template_kwargs": {HOSTILE: HOSTILE},
         "optimizer": {"lr": HOSTILE},
@@ -281,7 +282,7 @@ def test_the_card_tells_the_facts_and_what_the_scores_mean():
     before, after = ({"sampled": s, "greedy": 0.25, "n": 8} for s in (0.5, 0.75))
     scores = {"heldout_before": before, "heldout_after": {**after, "kind": "solved"}}
     card = card_of(selfplay=True, **scores)
-    for fact in ("`7`", "`k1_in_reward`, `0.05`", "rank `4`", "2509.07414", "`learnability`"):
+    for fact in ("`7`", "`k1_in_reward`, `0.05`", "rank `4`", "2509.07414", "`Learnability`"):
         assert fact in card
     assert "share of sampled answers that solve one of `8` held-out tasks: 50.0%" in card
     wins = card_of(heldout_before=before, heldout_after={**after, "kind": "win_rate"})
@@ -413,7 +414,7 @@ def test_a_runs_checkpoint_is_exported_without_its_rewards(
 
 MISTAKES = {
     "no checkpoint": (["--config", TINY], "ckpt_path: is not set"),
-    "another adapter": (["--ckpt_path", "CKPT", "--model.lora.rank", "4"], "model.lora: "),
+    "another adapter": (["--ckpt_path", "CKPT", "--model.lora.rank", "4"], "model.lora.rank: "),
     "a folder in use": (["--ckpt_path", "CKPT", "--out", "USED"], "out: "),
     "no such form": (["--ckpt_path", "CKPT", "--form", "both"], "form: "),
     "no checkpoint at all": (["--config", TINY, "--ckpt_path", TINY], "ckpt_path: "),

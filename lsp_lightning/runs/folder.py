@@ -1,0 +1,133 @@
+"""A run's folder: the names of its files, and their contents as plain values.
+
+Imports nothing heavy: the command line reads a run's config before torch is loaded.
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from lsp_lightning.errors import ConfigError
+
+#: A file that reserves a folder for a run that has not written anything yet.
+CLAIM = ".claimed"
+
+_REMEDY = "give the folder of a run, such as runs/tiny_lsp"
+
+
+class RunFolder:
+    """The folder of a run. Nothing is read before it is asked for.
+
+    Args:
+        path: the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: str | Path) -> "RunFolder":
+        """The folder of the run that wrote ``checkpoints/last.ckpt``."""
+        return cls(Path(checkpoint).resolve().parent.parent)
+
+    @property
+    def config_path(self) -> Path:
+        """All settings of the run, as YAML that ``fit --config`` takes."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_path(self) -> Path:
+        """The metrics of each round, as CSV."""
+        return self.path / "metrics.csv"
+
+    @property
+    def summary_path(self) -> Path:
+        """Rounds, seconds and held-out scores, as JSON; written when the run ends."""
+        return self.path / "summary.json"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The checkpoint of the last round."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def transcripts_path(self) -> Path:
+        """Folder of the queries and answers, as Parquet files."""
+        return self.path / "transcripts"
+
+    @property
+    def predictions_path(self) -> Path:
+        """The answers that ``predict`` wrote, as JSON lines."""
+        return self.path / "predictions.jsonl"
+
+    @property
+    def export_path(self) -> Path:
+        """Folder that ``export`` writes to unless told otherwise."""
+        return self.path / "export"
+
+    def weights_path(self, has_adapter: bool) -> Path:
+        """Folder of the trained adapter, or of the model if all weights were trained."""
+        return self.path / ("adapter" if has_adapter else "model")
+
+    def config(self) -> dict[str, Any]:
+        """The run's settings.
+
+        Raises:
+            ConfigError: there is no config, or it cannot be read.
+        """
+        import yaml
+
+        text = self._text(self.config_path)
+        try:
+            found = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise self._unreadable(self.config_path, error) from error
+        if not isinstance(found, dict):
+            raise self._unreadable(self.config_path, "not a mapping of keys to values")
+        return found
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of ``metrics.csv``, each with the metrics that were logged at its ``step``.
+
+        A round has a row, and so has each scoring of the held-out tasks.
+
+        Raises:
+            ConfigError: there are no metrics, or they cannot be read.
+        """
+        rows = []
+        for row in csv.DictReader(self._text(self.metrics_path).splitlines()):
+            try:
+                rows.append({name: float(value) for name, value in row.items() if value})
+            except (TypeError, ValueError) as error:  # cut off by a crash, or changed by hand
+                raise self._unreadable(self.metrics_path, error) from error
+        return rows
+
+    def summary(self) -> dict[str, Any]:
+        """Rounds, seconds and held-out scores of a run that has ended.
+
+        Raises:
+            ConfigError: the run has not ended, or its summary cannot be read.
+        """
+        text = self._text(self.summary_path)
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            raise self._unreadable(self.summary_path, error) from error
+        if not isinstance(found, dict):
+            raise self._unreadable(self.summary_path, "not a JSON object")
+        return found
+
+    def _text(self, path: Path) -> str:
+        if not self.path.is_dir():
+            raise ConfigError("run", f"no folder {str(self.path)!r}", _REMEDY)
+        if not path.is_file():
+            raise ConfigError("run", f"no {path.name} in {str(self.path)!r}", _REMEDY)
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._unreadable(path, error) from error
+
+    def _unreadable(self, path: Path, reason: object) -> ConfigError:
+        why = " ".join(str(reason).split())
+        return ConfigError("run", f"cannot read {str(path)!r} ({why})", "restore the file")
