@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule, Trainer
 
 from lsp_lightning.errors import ConfigError, require_at_least
@@ -176,6 +177,12 @@ class SelfPlayDataModule(LightningDataModule):
             "heldout_reward": self.heldout_reward,
             "seed": self.seed,
         }
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Move nothing: a round is text and small tensors; each micro-batch moves by itself."""
+        return batch
 
     def val_dataloader(self) -> HeldOutTasks | list[Any]:
         """The held-out tasks for choosing settings."""

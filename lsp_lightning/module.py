@@ -180,12 +180,6 @@ class SelfPlayModule(LightningModule):
             )
         return data
 
-    def transfer_batch_to_device(
-        self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> Any:
-        """Move nothing: a round is text and small tensors; each micro-batch moves by itself."""
-        return batch
-
     def play(self, index: int) -> SelfPlayRound:
         """Play round ``index`` with the weights as they are now."""
         data = self.data
