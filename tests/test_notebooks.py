@@ -10,13 +10,18 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs_and_is_stored_without_outputs(path: Path) -> None:
+def test_notebook_runs_and_is_stored_without_outputs(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells), "clear the outputs"
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    there = {"metadata": {"path": str(tmp_path)}}  # a run writes its files there
+    NotebookClient(notebook, timeout=120, kernel_name="python3", resources=there).execute()
     printed = [o for cell in notebook.cells for o in cell.get("outputs", [])]
-    assert printed, "the notebook shows nothing"
+    assert printed, "the notebook prints nothing"
 
 
-def test_there_is_a_notebook() -> None:
-    assert NOTEBOOKS
+def test_the_first_notebook_fits_in_six_lines() -> None:
+    assert NOTEBOOKS[0].stem == "first_run"
+    first, second = (c for c in nbformat.read(NOTEBOOKS[0], 4).cells[:4] if c.cell_type == "code")
+    assert "Trainer" in first.source
+    assert len(second.source.splitlines()) == 6
+    assert "trainer.fit(model, data)" in second.source
