@@ -1,1 +1,1 @@
-"""Measurements: not tests, and not part of the package."""
+"""Benchmarks. They are not tests and not part of the package."""

@@ -1,45 +1,46 @@
-"""How runs went: their metrics.csv as one table, a row every so many rounds.
+"""Print the metrics.csv of runs as one table, with a row for every few rounds.
 
-python -m benchmarks.curves runs/tiny_lsp [runs/tiny_lsp-2 ...] [--every 50]
+python -m benchmarks.curves runs/tiny_lsp [runs/tiny_lsp-2 ...] [--every 50] [--reward verifiable]
 
-Held-out scores are those of the round; all else is the mean over the rounds since the last row. Of
-several runs: mean and standard deviation over them.
+Held-out scores are the last ones up to the row's round; other metrics are means over the rounds
+since the row above. With several runs, cells show mean and standard deviation over the runs.
 """
 
 import argparse
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
 from benchmarks.runs import cell
 
 HELDOUT = ("heldout/sampled", "heldout/greedy")
-KNOWN = "queries/verifiable"
-MEANS = (
-    "value",
-    f"{KNOWN}/malformed",
-    f"{KNOWN}/level",
-    f"{KNOWN}/family_entropy",
-    "kl/challenger",
-)
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--every", type=int, default=50)
+    parser.add_argument("--every", type=int, default=50, help="rounds for each row")
+    parser.add_argument("--reward", default="verifiable", help="name of the verifiable reward")
     args = parser.parse_args()
-    heads = [name.rpartition("/")[2].replace("_", " ") for name in (*HELDOUT, *MEANS)]
+    means = averaged_metrics(args.reward)
+    heads = [name.rpartition("/")[2].replace("_", " ") for name in (*HELDOUT, *means)]
     print(f"| round | {' | '.join(heads)} |")
     print(f"|---|{'---|' * len(heads)}")
-    for rows in zip(*(figures_of(run, args.every) for run in args.runs), strict=True):
-        cells = [cell([row[name] for row in rows]) for name in (*HELDOUT, *MEANS)]
+    for rows in zip(*(figures_of(run, args.every, means) for run in args.runs), strict=True):
+        cells = [cell([row[name] for row in rows]) for name in (*HELDOUT, *means)]
         print(f"| {rows[0]['round']:.0f} | {' | '.join(cells)} |")
 
 
-def figures_of(run: Path, every: int) -> list[dict[str, float]]:
-    """The figures of each so many rounds."""
+def averaged_metrics(reward: str) -> tuple[str, ...]:
+    """The metrics that are averaged over rounds; ``reward`` logs what is known of the queries."""
+    queries = [f"queries/{reward}/{entry}" for entry in ("malformed", "level", "family_entropy")]
+    return ("value", *queries, "kl/challenger")
+
+
+def figures_of(run: Path, every: int, means: Sequence[str]) -> list[dict[str, float]]:
+    """The figures of a run, a dict for every ``every`` rounds; NaN for missing metrics."""
     with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     last = max(int(row["step"]) for row in rows) + 1
@@ -47,7 +48,7 @@ def figures_of(run: Path, every: int) -> list[dict[str, float]]:
     for end in range(every, last + 1, every):
         window = [row for row in rows if end - every <= int(row["step"]) < end]
         figures = {"round": float(end)}
-        for name in (*HELDOUT, *MEANS):
+        for name in (*HELDOUT, *means):
             values = [float(row[name]) for row in window if row.get(name)] or [float("nan")]
             figures[name] = values[-1] if name in HELDOUT else mean(values)
         found.append(figures)

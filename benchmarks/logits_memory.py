@@ -1,13 +1,13 @@
-"""Peak memory of one training micro-batch against the size of the vocabulary.
+"""Peak memory of one training micro-batch for vocabularies of several sizes.
 
 python -m benchmarks.logits_memory [--rows 16] [--vocabularies 4096 32768 131072]
 
-Three ways over the same rows (64 prompt and 128 new tokens each) and the same random model (LoRA 16
-on all linear layers, fp32): ours, the plain formula over all logits, and the loss of TRL's GRPO
-trainer. Each forward and backward pass runs in a process of its own, on one thread, with the
-reference's log-probs given. The figure is the highest memory during the pass beyond what was held
-before it (weights, optimiser-free): resident set on a CPU, with an allocator that returns what is
-freed at once, and allocated memory on a GPU.
+Three ways are compared: ours, the plain formula over all logits, and the loss of TRL's GRPO
+trainer. All use the same rows (64 prompt and 128 new tokens each) and the same random model (LoRA
+of rank 16 on all linear layers, fp32). Each forward and backward pass runs in a separate process,
+on one thread; the reference's log-probs are given. The figure is the peak memory during the pass
+minus the memory before it (the weights; there is no optimiser): the resident set on a CPU, with an
+allocator that frees memory at once, and the allocated memory on a GPU.
 """
 
 import argparse
@@ -35,16 +35,16 @@ from lsp_lightning.training.batches import pack
 from lsp_lightning.types import Playout, Rollouts, SelfPlayRound, TrainBatch
 
 PROMPT, NEW, HIDDEN, LAYERS, BETA = 64, 128, 256, 4, 0.02
-#: The reference's log-prob of every token, near that of a random model.
+#: The reference's log-prob of every token: about what a random model gives.
 REFERENCE = -10.0
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-#: Every larger block comes from the system and goes back to it when it is freed.
+#: Environment in which larger blocks go back to the system as soon as they are freed.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 RESULT = Path("benchmarks/logits_memory.json")
 
 
 def main() -> None:
-    """Measure every way at every vocabulary, print the table, write logits_memory.json."""
+    """Measure each way at each vocabulary, print a table and write logits_memory.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--vocabularies", type=int, nargs="+", default=[4096, 32768, 131072])
@@ -62,12 +62,12 @@ def main() -> None:
             make_model(Path(folder), vocabulary)
             figures[vocabulary] = {way: in_a_process(way, folder, args.rows) for way in WAYS}
     print(table(figures))
-    facts = {"rows": args.rows, "prompt": PROMPT, "new": NEW, "device": DEVICE, "peak_mb": figures}
-    RESULT.write_text(json.dumps(facts, indent=2) + "\n")
+    result = {"rows": args.rows, "prompt": PROMPT, "new": NEW, "device": DEVICE, "peak_mb": figures}
+    RESULT.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def in_a_process(way: str, folder: str, rows: int) -> dict[str, float]:
-    """What a fresh process measures."""
+    """Measure one way in a new process."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "benchmarks.logits_memory", "--rows", str(rows)),
@@ -84,7 +84,7 @@ def in_a_process(way: str, folder: str, rows: int) -> dict[str, float]:
 
 
 def table(figures: dict[int, dict[str, Any]]) -> str:
-    """Markdown: MB beyond the weights, and how many times ours."""
+    """A Markdown table of MB beyond the weights, and the ratio to ours."""
     lines = [
         "| vocabulary | weights, MB | ours, MB | plain formula, MB | TRL, MB |",
         "|---:|---:|---:|---:|---:|",
@@ -98,10 +98,10 @@ def table(figures: dict[int, dict[str, Any]]) -> str:
 
 
 def measured(way: str, folder: str, rows: int) -> dict[str, float]:
-    """Peak of one forward and backward pass and the weights, in MB; the gradient's norm."""
+    """MB at the peak of a forward and backward pass, MB of the weights, and the gradient's norm."""
     torch.manual_seed(0)
     model, loss = {"ours": ours, "plain": plain, "trl": trl}[way](folder)
-    torch.autograd.backward(loss(some_rows(1, 2)))  # what is loaded or allocated once is there
+    torch.autograd.backward(loss(some_rows(1, 2)))  # a first pass, for one-time allocations
     model.zero_grad(set_to_none=True)
     batch = some_rows(rows, NEW)
     before = reset_peak()
@@ -113,7 +113,7 @@ def measured(way: str, folder: str, rows: int) -> dict[str, float]:
 
 
 def reset_peak() -> float:
-    """Start to watch. -> what is held now, in MB."""
+    """Start to record the peak. -> the memory in use now, in MB."""
     gc.collect()
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -124,20 +124,20 @@ def reset_peak() -> float:
 
 
 def highest() -> float:
-    """The most that was held since, in MB."""
+    """The peak since the last reset, in MB."""
     if DEVICE == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resident("VmHWM")
 
 
 def resident(key: str) -> float:
-    """A figure of this process's resident set, in MB."""
+    """A memory figure of this process from /proc, in MB."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return next(int(x.split()[1]) for x in status.splitlines() if x.startswith(key)) / 1024
 
 
 def some_rows(rows: int, new: int) -> TrainBatch:
-    """Completions of so many queries, one each, in one micro-batch."""
+    """A micro-batch of ``rows`` completions with ``new`` tokens, each to another query."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(100, (rows, PROMPT + new), generator=generator)
     mask = torch.ones(rows, PROMPT + new, dtype=torch.bool)
@@ -162,12 +162,12 @@ def some_rows(rows: int, new: int) -> TrainBatch:
 
 
 def advantages(batch: TrainBatch) -> Tensor:
-    """Some, of both signs."""
+    """Advantages of both signs. -> (rows,)."""
     return torch.linspace(-1, 1, len(batch.rows) + 1, device=DEVICE)[1:]
 
 
 def loss_of(logprobs: Tensor, batch: TrainBatch) -> Tensor:
-    """The self-play loss of a micro-batch, with a KL term that reads the reference as TRL's."""
+    """The self-play loss of a micro-batch, with the KL term that TRL uses."""
     weights = torch.full_like(advantages(batch), 1 / len(batch.rows))
     reference = torch.full_like(logprobs, REFERENCE)
     return selfplay_loss(
@@ -179,13 +179,13 @@ Way = tuple[torch.nn.Module, Callable[[TrainBatch], Tensor]]
 
 
 def ours(folder: str) -> Way:
-    """Log-probs of the policy."""
+    """The policy and the loss as this package computes it."""
     policy = Policy(folder, dtype="float32", device=DEVICE)
     return policy, lambda batch: loss_of(policy.completion_logprobs(batch)[0], batch)
 
 
 def plain(folder: str) -> Way:
-    """All logits of the same policy, their log-softmax, the tokens' entries."""
+    """The same policy and the plain formula: log-softmax of all logits, then select the tokens."""
     policy = Policy(folder, dtype="float32", device=DEVICE)
 
     def loss(batch: TrainBatch) -> Tensor:
@@ -197,7 +197,7 @@ def plain(folder: str) -> Way:
 
 
 def trl(folder: str) -> Way:
-    """The loss that TRL's trainer takes its gradient of; generation and set-up are not in it."""
+    """The model and the loss of TRL's trainer, without generation and set-up."""
     library, peft = importlib.import_module("trl"), importlib.import_module("peft")
     prompts = [{"prompt": [{"role": "user", "content": "x"}]}] * 8
     trainer = library.GRPOTrainer(
@@ -218,7 +218,7 @@ def trl(folder: str) -> Way:
             r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"
         ),
     )
-    trainer.current_gradient_accumulation_steps = 1  # as the training loop sets it
+    trainer.current_gradient_accumulation_steps = 1  # as TRL's training loop sets it
     trainer.model.train()
 
     def loss(batch: TrainBatch) -> Tensor:
@@ -241,12 +241,12 @@ WAYS = ("ours", "plain", "trl")
 
 
 def transformers() -> Any:
-    """The library, loaded by those who need it."""
+    """The transformers library, imported on first use."""
     return importlib.import_module("transformers")
 
 
 def make_model(folder: Path, vocabulary: int) -> None:
-    """A random Llama with a character tokenizer and so many tokens."""
+    """Write a random Llama with a character tokenizer and ``vocabulary`` tokens."""
     tokens = ["<pad>", "<s>", "</s>", "<unk>", "<|user|>", "<|assistant|>", *string.printable]
     tokens += [f"<x{i}>" for i in range(len(tokens), vocabulary)]
     ids = {token: i for i, token in enumerate(tokens)}

@@ -1,8 +1,8 @@
-"""Gold answers with the texts of a careless or hostile solver, for fuzzing and benchmarks."""
+"""Solutions with texts of a careless or hostile Solver, for fuzzing and benchmarks."""
 
 import random
 
-#: Texts of these sorts take sympy to its limits and may be left undecided.
+#: Texts that sympy cannot handle in time; a verifier may leave them undecided.
 _MONSTERS = (
     "\\boxed{9^{9^{9^{9}}}}",
     "\\boxed{99999999!}",
@@ -30,7 +30,7 @@ def _gold(draw: random.Random) -> tuple[str, list[str], list[str]]:
 
 
 def _mangled(text: str, draw: random.Random) -> str:
-    """A text with some characters dropped, doubled or replaced: malformed LaTeX above all."""
+    """A text with some characters dropped, doubled or replaced: mostly malformed LaTeX."""
     kept = list(text)
     for _ in range(draw.randint(1, 6)):
         at = draw.randrange(len(kept))
@@ -39,15 +39,15 @@ def _mangled(text: str, draw: random.Random) -> str:
 
 
 def _noise(draw: random.Random) -> str:
-    """Characters without sense, now and then a lot of them."""
+    """Random characters, sometimes very many."""
     length = draw.choice([3, 30, 300, 3000, 30_000])
     return "".join(draw.choices(_ODD + "0123456789+-*/^(),. xy\n", k=length))
 
 
 def answers(n: int, seed: int, monsters: float = 0.002) -> list[tuple[str, str]]:
-    """``n`` pairs of a gold answer and a text; ``monsters`` is the share that may not end.
+    """``n`` pairs of a solution and a text; ``monsters`` is the share that may take forever.
 
-    Of the others, 70 % are well formed (half of them right), 20 % malformed and 10 % noise.
+    Of the others, 70 % are well-formed (half of them right), 20 % malformed and 10 % noise.
     """
     draw = random.Random(seed)
     pairs = []

@@ -1,6 +1,8 @@
-"""10,000 generated answers through the maths verifier: no hang, no exception; what is undecided.
+"""Check 10,000 generated answers with the maths verifier and count what it leaves undecided.
 
 python -m benchmarks.maths_fuzz [--answers 10000]
+
+It shows that no answer hangs the verifier or raises an exception.
 """
 
 import argparse
@@ -13,10 +15,10 @@ from lsp_lightning.rewards import Group
 
 
 def main() -> None:
-    """Check them all and count the verdicts."""
+    """Check all answers and count the verdicts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--answers", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, default=2.0, help="for one comparison, at most")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time limit of a comparison")
     args = parser.parse_args()
     verifier = MathVerifier(seconds=args.seconds)
     pairs = answers(args.answers, seed=0)

@@ -1,12 +1,12 @@
-"""What `plan` says against what is measured: real passes of random models, each in its own process.
+"""Compare the memory that `plan` estimates with measurements of random models.
 
 python -m benchmarks.plan_error [--rows llama-float32 ...]
 
-Measured is what PyTorch's allocator gave at most: torch.cuda.max_memory_allocated on a GPU, the
-profiler's record on a CPU. "passing" is the error of what comes and goes alone, without weights and
-gradients. "resident" is the high-water mark of the process on a CPU, in which matrix products in
-bfloat16 also hold copies of weights in a layout of their own. Loading is not measured. Writes
-benchmarks/plan_error.json.
+Each row runs in a separate process. "measured" is the peak of PyTorch's allocator:
+torch.cuda.max_memory_allocated on a GPU, the profiler's record on a CPU. "passing" is the error for
+temporary memory alone, without weights and gradients. "resident" is the peak of the process on a
+CPU; there matrix products in bfloat16 also keep copies of weights in another layout. Loading is not
+measured. Writes benchmarks/plan_error.json.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-#: Widths of a small model of each family; about 60 million parameters.
+#: Config of a small model of each family, with about 60 million parameters.
 WIDTHS: dict[str, Any] = {
     "vocab_size": 32_000,
     "hidden_size": 768,
@@ -39,18 +39,18 @@ WIDTHS: dict[str, Any] = {
     "eos_token_id": 2,
 }
 FAMILIES = ("llama", "qwen3", "gemma3_text")
-#: Completions of the micro-batch, tokens of each prompt and completion, completions of a prompt.
+#: The micro-batch: completions, tokens of a prompt, tokens of a completion, completions per prompt.
 BATCH = (4, 128, 256, 2)
-#: The same of the rollout.
+#: The rollout: the same four numbers.
 ROLLOUT = (32, 224, 24, 8)
 MIB = 2**20
 
 
 def main() -> None:
-    """Measure every row, print the table and write it."""
+    """Measure all rows, print the table and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", nargs="*", help="names of rows; all if none")
-    parser.add_argument("--case", help="measure this row here, as JSON")
+    parser.add_argument("--rows", nargs="*", help="names of rows; default: all")
+    parser.add_argument("--case", help="settings of one row as JSON; measures it in this process")
     args = parser.parse_args()
     if args.case:
         print(json.dumps(measure(**json.loads(args.case))))
@@ -68,25 +68,25 @@ def main() -> None:
 
 
 def worst(table: list[dict[str, Any]]) -> float:
-    """The largest error of a phase's peak, as a share of it."""
+    """The largest relative error of a phase's peak."""
     return float(max(abs(row["error"]) for row in table))
 
 
 def write(table: list[dict[str, Any]]) -> None:
-    """Put what is measured so far on the disk."""
+    """Write the rows that are measured so far."""
     found = {"device": device(), "largest_error": worst(table), "rows": table}
     Path("benchmarks/plan_error.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
 def cases() -> dict[str, dict[str, Any]]:
-    """What is measured, by name."""
+    """The settings of each row, by its name."""
     found: dict[str, dict[str, Any]] = {}
     for family in FAMILIES:
         for dtype in ("float32", "bfloat16"):
             for checkpointing in (False, True):
                 for quantized in (False, True):
                     if family != "llama" and not checkpointing and dtype != "float32":
-                        continue  # the whole grid for one family
+                        continue  # the full grid for llama only
                     words = [family.removesuffix("_text"), dtype]
                     words += ["nf4"] * quantized + ["checkpointing"] * checkpointing
                     found["-".join(words)] = {
@@ -108,12 +108,12 @@ def show(name: str, row: dict[str, Any]) -> None:
 
 
 def device() -> str:
-    """Where it is measured."""
+    """The device of the measurement."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def in_a_process(case: dict[str, Any]) -> list[dict[str, Any]]:
-    """The phases of one row, measured in a fresh process that gives freed memory back at once."""
+    """Measure the phases of one row in a new process that returns freed memory at once."""
     limits = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.plan_error", "--case", json.dumps(case)],
@@ -127,7 +127,7 @@ def in_a_process(case: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def measure(family: str, dtype: str, checkpointing: bool, quantized: bool) -> list[dict[str, Any]]:
-    """Bytes of an update and of a rollout, measured and planned, in MiB."""
+    """Measured and planned memory of an update and of a rollout, in MiB."""
     from lsp_lightning.models.policy import Policy
     from lsp_lightning.models.settings import Lora
     from lsp_lightning.planning import phases
@@ -175,7 +175,7 @@ def measure(family: str, dtype: str, checkpointing: bool, quantized: bool) -> li
 
 
 def save_random(folder: str, family: str) -> None:
-    """A model of random weights with a tokenizer of characters."""
+    """Write a model with random weights and a character tokenizer."""
     sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
     llama_tokenizer = importlib.import_module("tiny_models").llama_tokenizer
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -186,7 +186,7 @@ def save_random(folder: str, family: str) -> None:
 
 
 def learn(policy: Any, shape: Any) -> None:
-    """A forward and backward pass; gradients add up, as those of micro-batches do."""
+    """One forward and backward pass; gradients add up, as over micro-batches."""
     from lsp_lightning.functional import selfplay_loss
     from lsp_lightning.planning.shapes import train_batch
 
@@ -200,7 +200,7 @@ def learn(policy: Any, shape: Any) -> None:
 
 
 def draw(policy: Any, shape: Any) -> None:
-    """Completions of full length: no token ends them."""
+    """Sample completions of full length: no token ends them."""
     from lsp_lightning.generation import LocalEngine
     from lsp_lightning.types import Sampling
 
@@ -209,7 +209,7 @@ def draw(policy: Any, shape: Any) -> None:
 
 
 def peak_of(work: Callable[[], None]) -> tuple[float, float]:
-    """Bytes at most above what was there: of the allocator, and of the process's resident set."""
+    """Peak bytes above the state before: of the allocator, and of the process's resident set."""
     if torch.cuda.is_available():
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -218,7 +218,7 @@ def peak_of(work: Callable[[], None]) -> tuple[float, float]:
         return peak, peak
     gc.collect()
     before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     work()
     resident = _status("VmHWM") - before
     with torch.profiler.profile(
@@ -234,7 +234,7 @@ def peak_of(work: Callable[[], None]) -> tuple[float, float]:
 
 
 def held(policy: Any) -> int:
-    """Bytes of the policy's tensors, the scales of 4-bit weights and gradients included."""
+    """Bytes of the policy's tensors, with gradients and the scales of 4-bit weights."""
     tensors = [*policy.parameters(), *policy.buffers()]
     tensors += [p.grad for p in policy.parameters() if p.grad is not None]
     for state in (getattr(p, "quant_state", None) for p in policy.parameters()):

@@ -1,10 +1,10 @@
-"""Does self-play on program output teach anything? Four arms, several seeds, held-out programs.
+"""Does self-play on program output raise the score on held-out programs? Four arms, several seeds.
 
 python -m benchmarks.program_selfplay --out runs/programs [--seeds 0 1 2] [--rounds 100]
 
-The truth is what the sandbox prints; nobody writes a program or an answer down beforehand. The
-controls: the same game without a learning rate, and with a coin's rewards in place of the truth,
-with the judge's Q (which likes right answers too) and without it.
+The right answer is what the sandbox prints; no programs or solutions are given. Controls are the
+same game with learning rate 0, and with random rewards in place of the verifier's, once with the
+quality score Q (which also prefers right answers) and once without.
 """
 
 import argparse
@@ -35,13 +35,13 @@ ARMS: dict[str, Arm] = {
 
 
 def coin(query: str, answers: Sequence[str], solution: object) -> list[float]:
-    """0 or 1 for each answer by chance, the same ones for the same query and answers."""
+    """Random rewards of 0 or 1; the same query and answers always get the same rewards."""
     rng = random.Random(f"{query}\n{answers}")
     return [float(rng.random() < 0.5) for _ in answers]
 
 
 def main() -> None:
-    """Play all runs, score each on the reporting programs, print the table."""
+    """Play all runs, score each on the test programs, print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/programs"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def measure(run: Path | None, seed: int, rounds: int) -> dict[str, float]:
-    """One policy on the reporting programs, and what its Challenger came to write."""
+    """Scores of one policy on the test programs, and what its Challenger wrote."""
     policy = Policy(f"{WORLD}/base", init_adapter=str(run / "adapter") if run else None)
     tasks = read_queries(f"{WORLD}/data/programs_test.jsonl", "test")
     score = score_tasks(

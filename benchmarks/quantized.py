@@ -1,10 +1,10 @@
-"""4-bit bases: what they take, what they lose, and whether self-play on them learns as much.
+"""4-bit bases: their size, their error, and whether self-play on them learns as much.
 
 python -m benchmarks.quantized --out runs/quantized [--seeds 0 1 2] [--rounds 100] [--processes 2]
 
-Sizes are read off the tensors and off the saved file. Logits are compared on the tiny world's
-tasks for choosing, after answers that the float32 base sampled. Learning is compared on those for
-reporting; each run is the preset tiny_lsp, with the base in float32 or in NF4.
+Sizes come from the tensors and from the saved file. Logits are compared on the tiny world's dev
+tasks, at answers sampled from the float32 base. Learning is compared on the test tasks; each run is
+the preset tiny_lsp, with the base in float32 or in NF4.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from lsp_lightning.functional.evaluation import pass_at_k
 from lsp_lightning.game.queries import read_queries
 from lsp_lightning.models.loading import load_model
 from lsp_lightning.models.logits import head_logits, hidden_states
-from lsp_lightning.models.quantization import Quantization, full_weight, linear_layers, size
+from lsp_lightning.models.quantization import Quantization, full_weight, linear_layers
 from lsp_lightning.tinyworld.verifier import TinyWorldVerifier
 
 BASE = f"{WORLD}/base"
@@ -38,7 +38,7 @@ ARMS: dict[str, Arm] = {
 
 
 def main() -> None:
-    """Measure sizes and logits, play all runs, score them, print the tables."""
+    """Measure sizes and logits, play and score all runs, print tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/quantized"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -68,9 +68,10 @@ def main() -> None:
 
 
 def save_larger(target: Path) -> None:
-    """A random Llama of 51 million quantised weights, wide enough that the code tables are small.
+    """Write a random Llama with 51 million quantized weights.
 
-    Its normal weights are what NF4 is made for.
+    It is so wide that the code tables hardly count. Its weights are normally distributed, as NF4
+    assumes.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -89,12 +90,12 @@ def save_larger(target: Path) -> None:
 
 
 def sizes_of(base: str, compute_type: torch.dtype) -> dict[str, float]:
-    """Bits per weight in memory and on disk, and the error of the quantised weights."""
+    """Bits per weight in memory and on disk, and the error of the quantized weights."""
     model = load_model(base, compute_type, "nf4")
     original = dict(load_model(base, compute_type).named_modules())
     layers = {n: layer for n, layer in model.named_modules() if layer in linear_layers(model)}
-    count = sum(size(layer.weight) for layer in layers.values())
-    everything = {id(p): size(p) for p in model.parameters()}
+    count = sum(_weights(layer.weight) for layer in layers.values())
+    everything = {id(p): _weights(p) for p in model.parameters()}
     packed = sum(layer.weight.nbytes for layer in layers.values())
     scales = [s for layer in layers.values() for s in _scales(layer)]
     tables = {c.data_ptr(): c.nbytes for layer in layers.values() for c in _codes(layer)}
@@ -122,19 +123,25 @@ def sizes_of(base: str, compute_type: torch.dtype) -> dict[str, float]:
 
 
 def _scales(layer: Any) -> list[Tensor]:
-    """A layer's scales, the scales of those, and their offset."""
+    """A layer's scales, the scales of the scales, and their offset."""
     state = layer.weight.quant_state
     return [state.absmax, state.state2.absmax, state.offset]
 
 
 def _codes(layer: Any) -> list[Tensor]:
-    """What the 4-bit and the 8-bit codes stand for; layers may share them."""
+    """The tables of the 4-bit and the 8-bit codes; layers may share them."""
     state = layer.weight.quant_state
     return [state.code, state.state2.code]
 
 
+def _weights(parameter: torch.Tensor) -> int:
+    """How many weights a parameter holds: a quantized one stores two in each byte."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else int(torch.Size(state.shape).numel())
+
+
 def _saved_bytes(model: nn.Module, layers: set[str]) -> tuple[int, int]:
-    """Bytes of the quantised layers' tensors in the saved file, and of the file."""
+    """Bytes of the quantized layers' tensors in the saved file, and bytes of the whole file."""
     with tempfile.TemporaryDirectory() as target:
         saved: Any = model
         saved.save_pretrained(target)
@@ -150,7 +157,7 @@ def _saved_bytes(model: nn.Module, layers: set[str]) -> tuple[int, int]:
 
 @torch.no_grad()
 def compare_logits() -> dict[str, float]:
-    """How far the quantised base is from the float32 one at the places where an answer stands."""
+    """Difference between the logits of the quantized and the float32 base on answer tokens."""
     policies = {kind: Policy(BASE, quantization=nf4).eval() for kind, nf4 in KINDS.items()}
     player = Player.local(policies["fp32"])
     tasks = read_queries(f"{WORLD}/data/dev.jsonl", "dev")
@@ -182,9 +189,9 @@ def compare_logits() -> dict[str, float]:
 
 
 def compare_learning(out: Path, seeds: list[int]) -> dict[str, list[dict[str, float]]]:
-    """Both bases and what self-play made of each, on the reporting tasks.
+    """Scores on the test tasks of both bases, before and after self-play.
 
-    Beside them the adapters that were trained on the quantised base, put on the float32 one.
+    Also of the adapters that were trained on the quantized base, loaded on the float32 base.
     """
     results = {
         f"base, {kind}": [score(None, nf4, seed) for seed in seeds] for kind, nf4 in KINDS.items()
@@ -198,7 +205,7 @@ def compare_learning(out: Path, seeds: list[int]) -> dict[str, list[dict[str, fl
 
 
 def score(run: Path | None, quantization: Quantization | None, seed: int) -> dict[str, float]:
-    """One policy on the reporting tasks."""
+    """Scores of one policy on the test tasks."""
     adapter = str(run / "adapter") if run else None
     player = Player.local(Policy(BASE, init_adapter=adapter, quantization=quantization))
     tasks = read_queries(f"{WORLD}/data/test.jsonl", "test")
@@ -215,7 +222,7 @@ def score(run: Path | None, quantization: Quantization | None, seed: int) -> dic
 
 
 def tables(report: dict[str, Any]) -> str:
-    """Markdown: sizes, logits, and learning with mean and standard deviation over the seeds."""
+    """Markdown tables of sizes, logits and learning, with mean and deviation over the seeds."""
     sizes, learning = report["sizes"], report["learning"]
     lines = [f"| bits per weight | {' | '.join(sizes)} |", f"|---|{'---|' * len(sizes)}"]
     for name in next(iter(sizes.values())):

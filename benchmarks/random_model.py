@@ -1,4 +1,4 @@
-"""Random Llamas with a character tokenizer: for timing, where what is said does not matter."""
+"""Random Llamas with a character tokenizer, for timing: their text does not matter."""
 
 import importlib
 import string
@@ -15,13 +15,13 @@ _TEMPLATE = (
     "{% if m['role'] == 'assistant' %}</s>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-#: Tokens that the chat template adds to a query, one before it and one behind it.
+#: Tokens that the chat template adds to a query: one before it and one after it.
 TEMPLATE_TOKENS = 2
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a Llama; those left at 0 follow from ``hidden``."""
+    """Sizes of a Llama; a size of 0 is derived from ``hidden``."""
 
     hidden: int
     layers: int
@@ -31,7 +31,7 @@ class Shape:
     kv_heads: int = 0
 
     def config(self) -> dict[str, Any]:
-        """What LlamaConfig is told."""
+        """The arguments of LlamaConfig."""
         heads = self.heads or max(1, self.hidden // 64)
         return {
             "vocab_size": self.vocabulary,
@@ -51,9 +51,9 @@ class Shape:
 def make_random_model(
     folder: Path, shape: Shape, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> int:
-    """Write a model of this shape and its tokenizer. -> how many parameters it has.
+    """Write a model of this shape and its tokenizer. -> the number of parameters.
 
-    One printable character is one token; the rest of the vocabulary is never typed.
+    One printable character is one token; no text contains the other tokens.
     """
     transformers: Any = importlib.import_module("transformers")
     transformers.utils.logging.disable_progress_bar()

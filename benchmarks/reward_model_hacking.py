@@ -1,4 +1,4 @@
-"""Is a reward model hacked, with and without the quality self-reward? Its score and the true one.
+"""Does the policy hack a reward model, with and without Q? Compares its score with the true one.
 
 python -m benchmarks.reward_model_hacking --out runs/hacking [--seeds 0 1 2] [--rounds 150]
 """
@@ -11,7 +11,10 @@ from benchmarks.runs import Arm, cell, folder, play_all, summary, window
 
 ARMS: dict[str, Arm] = {
     "with Q": ("tiny_preference", []),
-    "with Q, learnability": ("tiny_preference", ["--model.challenger_objective", "learnability"]),
+    "with Q, learnability": (
+        "tiny_preference",
+        ["--model.objective", "lsp_lightning.Learnability"],
+    ),
     "without Q": ("tiny_preference_zero", []),
 }
 METRICS = {
@@ -24,7 +27,7 @@ METRICS = {
 
 
 def main() -> None:
-    """Play all runs and print a row for every so many rounds."""
+    """Play all runs and print a row for every 25 rounds (``--every``)."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/hacking"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -1,8 +1,8 @@
-"""How fast rewards are on this machine: checks and pairs a second, and two readings of one score.
+"""Speed of rewards on this machine: checks and pairs per second, and both readings of SelfReward.
 
 python -m benchmarks.reward_speed [--seconds 5]
 
-Each figure is of a whole call, processes and all, after a first one that warms up.
+Each figure is for whole calls, with their processes, after a first call to warm up.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from lsp_lightning import (
     SelfReward,
 )
 from lsp_lightning.rewards import Group, Verifier
+from lsp_lightning.runtime.memory import TokenBudget
 from lsp_lightning.sandbox import BubblewrapSandbox, MontySandbox, Sandbox
 from lsp_lightning.tinyworld.programs import make_program
 from lsp_lightning.types import Playout
@@ -46,9 +47,9 @@ CONSTRAINED = (
 
 
 def main() -> None:
-    """Measure everything, print it, and write benchmarks/reward_speed.json."""
+    """Measure all rewards, print the figures and write benchmarks/reward_speed.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each figure, about")
+    parser.add_argument("--seconds", type=float, default=5.0, help="approximate time per figure")
     args = parser.parse_args()
     torch.set_num_threads(1)
     figures = {**verifiers(args.seconds), **preference(args.seconds), **readings()}
@@ -58,7 +59,7 @@ def main() -> None:
 
 
 def verifiers(seconds: float) -> dict[str, float]:
-    """Answers checked a second, by two processes side by side."""
+    """Answers checked per second by each verifier, with its default number of processes."""
     sandboxes: dict[str, Sandbox] = {"Monty": MontySandbox()}
     if shutil.which("bwrap"):
         sandboxes["bubblewrap"] = BubblewrapSandbox()
@@ -82,7 +83,7 @@ def verifiers(seconds: float) -> dict[str, float]:
 
 
 def speed(verifier: Verifier, groups: Sequence[Group], seconds: float) -> float:
-    """Groups of one answer a second: distinct ones, as many as fit into the time."""
+    """Groups of one answer checked per second; all groups differ."""
     verifier.judge(groups[:8])
     done, start = 8, time.perf_counter()
     while done < len(groups) and time.perf_counter() - start < seconds:
@@ -92,15 +93,14 @@ def speed(verifier: Verifier, groups: Sequence[Group], seconds: float) -> float:
 
 
 def preference(seconds: float) -> dict[str, float]:
-    """Pairs a second of the tiny reward model, one by one and 64 at once."""
+    """Pairs per second of the tiny reward model, one at a time and 64 at once."""
     policy = Policy(f"{WORLD}/base")
     played = a_round(policy)
-    longest = 64  # tokens of the longest pair there is
+    longest = 64  # tokens; no pair is longer
     figures = {}
     for batch in (1, 64):
-        reward = PreferenceReward(f"{WORLD}/reward_model", batch_tokens=batch * longest)
-        if batch == 1:
-            reward = PreferenceReward(f"{WORLD}/reward_model", batch_tokens=1)
+        reward = PreferenceReward(f"{WORLD}/reward_model")
+        reward.budget = TokenBudget("pairs at once", 1 if batch == 1 else batch * longest)
         reward.connect(FrozenPlayer(policy))
         taken = median_seconds(partial(reward.score, played), seconds)
         figures[f"pairs/s: tiny reward model, batch {batch}"] = len(played.answers) / taken
@@ -108,7 +108,7 @@ def preference(seconds: float) -> dict[str, float]:
 
 
 def readings() -> dict[str, float]:
-    """The self-reward's two readings of one round: time, and how far they agree in rank."""
+    """The self-reward's two readings of one round: time, and their rank correlation."""
     policy = Policy(f"{WORLD}/base")
     played = a_round(policy)
     prompt = f"{WORLD}/prompts/judge.txt"
@@ -116,7 +116,6 @@ def readings() -> dict[str, float]:
     sampled = SelfReward(
         prompt=prompt,
         reading="sampled",
-        reply_prefix="<Calculation>",
         sampling=Sampling(max_new_tokens=40),
     )
     for reward in (expected, sampled):
@@ -134,7 +133,7 @@ def readings() -> dict[str, float]:
 
 
 def a_round(policy: Policy) -> Playout:
-    """16 queries of the tiny Challenger with 8 answers each."""
+    """16 queries of the tiny Challenger, with 8 answers each."""
     player = Player.local(policy)
     source = Challenger(
         prompt=f"{WORLD}/prompts/challenger.txt", sampling=Sampling(max_new_tokens=28)
@@ -142,11 +141,11 @@ def a_round(policy: Policy) -> Playout:
     drawn = source.draw(player, 16, 0, seed=0)
     prompts = [player.codec.encode("{query}", {"query": text}) for text in drawn.texts]
     replies = player.respond(prompts, 8, Sampling(max_new_tokens=8), seed=0)
-    return Playout(drawn.texts, replies, 8, drawn.rollouts)
+    return Playout(drawn.texts, replies, 8, drawn.written)
 
 
 def median_seconds(call: Callable[[], object], seconds: float) -> float:
-    """Median time of a call, over as many as fit into ``seconds``."""
+    """Median time of a call; calls are repeated for ``seconds``."""
     call()
     times: list[float] = []
     while sum(times) < seconds:

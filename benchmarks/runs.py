@@ -1,4 +1,4 @@
-"""Runs of the command line that benchmarks compare: played once each, side by side, then read."""
+"""Runs of the command line for benchmarks: play each one once and read its files."""
 
 import csv
 import json
@@ -13,26 +13,26 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-#: An arm's preset and what is typed beside it.
+#: An arm: the name of its preset, and further command-line arguments.
 Arm = tuple[str, list[str]]
 
 
 def folder(out: Path, arm: str, seed: int) -> Path:
-    """Where a run lies."""
+    """The folder of a run."""
     return out / f"{arm.replace(' ', '_').replace(',', '')}-{seed}"
 
 
 def play_all(
     out: Path, arms: Mapping[str, Arm], seeds: Sequence[int], rounds: int, processes: int
 ) -> None:
-    """Play every arm with every seed, ``processes`` runs at once."""
+    """Play every arm with every seed, ``processes`` runs at a time."""
     jobs = [(arm, seed) for seed in seeds for arm in arms]
     with ThreadPoolExecutor(processes) as pool:
         list(pool.map(lambda job: _play(folder(out, *job), arms[job[0]], job[1], rounds), jobs))
 
 
 def _play(run: Path, arm: Arm, seed: int, rounds: int) -> None:
-    """One run, on one thread; skipped if it is finished."""
+    """Play one run on one thread, unless it is finished already."""
     preset, extra = arm
     if (run / "summary.json").is_file():
         return
@@ -55,13 +55,13 @@ def _play(run: Path, arm: Arm, seed: int, rounds: int) -> None:
 
 
 def summary(run: Path) -> dict[str, Any]:
-    """What a run says of itself at its end."""
+    """The summary.json of a finished run."""
     content: dict[str, Any] = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     return content
 
 
 def queries_met(run: Path) -> set[str]:
-    """All queries that were played in a run: a Challenger may by chance write a reporting task."""
+    """All queries of a run. By chance, some may be test tasks."""
     shards = sorted((run / "transcripts").glob("*.parquet"))
     return {
         query for s in shards for query in pq.read_table(s, columns=["query"])["query"].to_pylist()
@@ -69,7 +69,7 @@ def queries_met(run: Path) -> set[str]:
 
 
 def window(run: Path, metric: str, start: int, end: int) -> float:
-    """A metric's mean over the rounds ``start`` to ``end`` (from 1, both included)."""
+    """Mean of a metric over the rounds ``start`` to ``end``, counted from 1, both included."""
     with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if start <= int(row["step"]) + 1 <= end]
     values = [float(row[metric]) for row in rows if row.get(metric)]
@@ -77,6 +77,6 @@ def window(run: Path, metric: str, start: int, end: int) -> float:
 
 
 def cell(values: Sequence[float]) -> str:
-    """``.790 ± .008``: mean and standard deviation over the seeds."""
+    """Mean and standard deviation over the seeds, as ``0.790 ± 0.008``."""
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.mean(values):.3f} ± {spread:.3f}"

@@ -1,10 +1,10 @@
-"""How fast we are: against TRL, as work grows, prompts shared, judging meanwhile, phase by phase.
+"""Speed: compared with TRL, with growing work, shared prompts, early judging, and by phase.
 
 python -m benchmarks.speed [--only peer scaling sharing bound overlap preset gpu]
                            [--rounds 5] [--cpu-time] [--config configs/...yaml] [--quick]
 
-One thread. Each section's figures replace its earlier ones in benchmarks/latest.json, with what
-they were measured with; those of a section that was not asked for, or could not run, stay.
+One thread. benchmarks/latest.json holds the latest figures of each section, with their settings and
+machine. Sections that you leave out, or that cannot run here, keep their earlier figures.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from benchmarks.speed_work import Clock
 
 RESULT = Path("benchmarks/latest.json")
 LIBRARIES = ("torch", "lightning", "transformers", "peft", "trl")
-#: What measures, its arguments for ``--quick``, and its settings that are no arguments.
+#: For each section: its function, its arguments for ``--quick``, and its constant settings.
 SECTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
     "peer": (speed_peer.peer, speed_peer.QUICK, speed_peer.FIXED),
     "scaling": (speed_scaling.scaling, speed_scaling.QUICK, speed_scaling.FIXED),
@@ -55,7 +55,7 @@ QUIET = {
 
 
 def main() -> None:
-    """Measure what is asked for, print tables, keep the figures in benchmarks/latest.json."""
+    """Measure the chosen sections, print tables and write benchmarks/latest.json."""
     args = arguments()
     os.environ.update(QUIET)
     warnings.simplefilter("ignore")
@@ -72,7 +72,7 @@ def main() -> None:
     for name in args.only:
         given = {key: value for key, value in asked.get(name, {}).items() if value is not None}
         record = measure(name, given, args.quick)
-        if record and not args.quick:  # at once: what comes later may fail
+        if record and not args.quick:  # now, because a later section may fail
             figures[name] = record
             RESULT.write_text(json.dumps(figures, indent=2, default=vars) + "\n")
             kept.append(name)
@@ -81,18 +81,20 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line asks for."""
+    """The parsed command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
-    parser.add_argument("--rounds", type=int, help="counted of each side against TRL, and a preset")
+    parser.add_argument(
+        "--rounds", type=int, help="measured rounds of the sections peer and preset"
+    )
     parser.add_argument(
         "--cpu-time",
         action="store_true",
-        help="the CPU's time, not the clock's, for a busy machine; not of a preset or a GPU",
+        help="measure CPU time, for a busy machine; not in the sections preset and gpu",
     )
-    parser.add_argument("--config", help="the preset")
+    parser.add_argument("--config", help="config of the section preset")
     parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: does it run? Writes no file"
+        "--quick", action="store_true", help="tiny sizes, to test that it runs; writes no file"
     )
     args = parser.parse_args()
     if args.rounds is not None and args.rounds < 1:
@@ -101,7 +103,7 @@ def arguments() -> argparse.Namespace:
 
 
 def measure(name: str, given: dict[str, Any], quick: bool) -> dict[str, Any] | None:
-    """A section's figures with all that they were measured with; None if it cannot run here."""
+    """A section's figures with settings, machine and versions; None if it cannot run here."""
     section, small, fixed = SECTIONS[name]
     settings = inspect.signature(section).bind(**{**(small if quick else {}), **given})
     settings.apply_defaults()
@@ -119,17 +121,17 @@ def measure(name: str, given: dict[str, Any], quick: bool) -> dict[str, Any] | N
 
 
 def machine() -> dict[str, Any]:
-    """What it ran on."""
-    cpu, facts = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if facts.is_file():
-        lines = facts.read_text(encoding="utf-8").splitlines()
+    """The machine: CPU, number of cores, GPU."""
+    cpu, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(encoding="utf-8").splitlines()
         cpu = next((x.partition(": ")[2] for x in lines if x.startswith("model name")), cpu)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu}
 
 
 def versions() -> dict[str, str]:
-    """Of what matters, as far as it is installed."""
+    """Versions of Python and of the installed libraries that matter."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:

@@ -1,7 +1,7 @@
-"""What bounds rollouts and updates: the products they cannot do without, at this machine's best.
+"""Lower bounds of rollouts and updates: their matrix products at this machine's best speed.
 
-Seconds are of plain runs; how they divide is told by torch's profiler in another run, whose own
-cost falls on what is not an operation.
+The seconds come from plain runs. Their shares by kind of operation come from torch's profiler in a
+separate run; the profiler's cost does not count as an operation.
 """
 
 import statistics
@@ -30,7 +30,7 @@ def bound(
     size: Size = Size(),  # noqa: B008 - frozen
     repeats: int = 5,
 ) -> list[dict[str, Any]]:
-    """Each model's phases, a dict each: seconds in all, by kind of operation, and of the bound."""
+    """A dict for each phase of each model: seconds, seconds by kind of operation, and the bound."""
     best = products_a_second()
     print(f"\nproducts of two matrices of 1024 x 1024: {best / 1e9:.0f} GF/s")
     print("| model, phase | s | products | attention | other operations | GF | at least, s | x |")
@@ -54,7 +54,7 @@ def bound(
 
 
 def products_a_second(side: int = 1024, repeats: int = 10) -> float:
-    """Floating-point operations a second of the best product of two square matrices, float32."""
+    """Best floating-point operations per second of a product of square float32 matrices."""
     a, b = torch.randn(side, side), torch.randn(side, side)
     seconds = []
     for _ in range(repeats):
@@ -65,7 +65,7 @@ def products_a_second(side: int = 1024, repeats: int = 10) -> float:
 
 
 def phases(game: Game, size: Size, repeats: int) -> dict[str, dict[str, float]]:
-    """Seconds of rollouts and update, and what they are made of."""
+    """Seconds of rollouts and update, in all and by kind of operation."""
     runs = [game.seconds(size) for _ in range(WARM_UP + repeats)][WARM_UP:]
     played = game.play(size)
     steps: dict[str, Callable[[], object]] = {
@@ -79,9 +79,9 @@ def phases(game: Game, size: Size, repeats: int) -> dict[str, dict[str, float]]:
 
 
 def operations(step: Callable[[], object]) -> dict[str, float]:
-    """Seconds by kind of operation, and floating-point operations of the products."""
-    step()  # the first one pays for its memory
-    # counting keeps inputs alive, which takes memory and so time: it is done in a run of its own
+    """Seconds by kind of operation, and the floating-point operations of the products."""
+    step()  # the first step also allocates memory
+    # counting keeps inputs alive, which costs time: it gets a separate run
     timed, counted = (_profiled(step, with_flops) for with_flops in (False, True))
     found = {"products": 0.0, "attention": 0.0, "other": 0.0}
     for event in timed:

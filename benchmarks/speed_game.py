@@ -1,4 +1,4 @@
-"""Rounds without a Trainer, of any size: what scaling, sharing and GPU figures are taken from."""
+"""Rounds of any size without a Trainer, for the sections scaling, sharing and bound."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,42 +8,43 @@ import torch
 from benchmarks.speed_ours import alternating
 from benchmarks.speed_work import ALPHA, BETA, CLOCKS, MAX_NORM, RANK, RATE, Clock, make_queries
 from lsp_lightning import FunctionReward, Lora, Player, Policy, Sampling, play_round
-from lsp_lightning.game.payoffs import Advantages
+from lsp_lightning.game.objectives import Advantages
 from lsp_lightning.game.queries import QueryBatch, QuerySource
 from lsp_lightning.runtime.memory import TokenBudget
-from lsp_lightning.training.gradient import LossSettings, RoundUpdate
+from lsp_lightning.training.gradient import LossSettings
+from lsp_lightning.training.update import RoundUpdate
 from lsp_lightning.types import SelfPlayRound
 
-#: Tokens of a micro-batch, as the module's default is.
+#: Tokens of a micro-batch: the default of SelfPlayModule.
 MICRO_BATCH = 8192
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is played."""
+    """The size of a round."""
 
     queries: int = 8
-    """N."""
+    """N queries."""
     answers: int = 8
-    """G."""
+    """G answers to each query."""
     new_tokens: int = 64
-    """T, exactly."""
+    """Tokens of each answer, exactly."""
     prompt: int = 70
-    """Tokens."""
+    """Tokens of each prompt, exactly."""
 
     @property
     def tokens(self) -> int:
-        """New ones in all."""
+        """New tokens of the round."""
         return self.queries * self.answers * self.new_tokens
 
 
 class Game:
-    """A policy with its player and its update.
+    """A policy that plays rounds and learns from them.
 
     Args:
-        folder: the model.
-        clock: what is measured.
-        micro_batch: tokens of a forward and backward pass at most.
+        folder: folder of the model.
+        clock: wall time or CPU time.
+        micro_batch: most tokens in one forward and backward pass.
     """
 
     def __init__(self, folder: Path, clock: Clock = "wall", micro_batch: int = MICRO_BATCH) -> None:
@@ -57,7 +58,7 @@ class Game:
         self._optimizer = torch.optim.AdamW(trained, lr=RATE)
 
     def play(self, size: Size) -> SelfPlayRound:
-        """A round, judged by a reward that costs nothing."""
+        """Play a round; its reward costs no time."""
         played = play_round(
             self.player,
             _Given(size),
@@ -71,7 +72,7 @@ class Game:
         return played
 
     def learn(self, played: SelfPlayRound) -> None:
-        """One optimiser step; every completion carries a signal, also in groups of one."""
+        """Take one optimiser step; every completion has an advantage, also in groups of one."""
         signs = torch.ones_like(played.rewards_NG).flatten()
         signs[1::2] = -1
         advantages = Advantages(signs.view_as(played.rewards_NG), None)
@@ -79,7 +80,7 @@ class Game:
         self._optimizer.step()
 
     def seconds(self, size: Size) -> dict[str, float]:
-        """Of the rollouts and of the update of one round."""
+        """Seconds of the rollouts and of the update of one round."""
         start = self._now()
         played = self.play(size)
         half = self._now()
@@ -88,12 +89,10 @@ class Game:
 
 
 class _Given(QuerySource):
-    """Queries of a length."""
-
-    selfplay = False
+    """Queries of one length."""
 
     def __init__(self, size: Size) -> None:
         self._texts = make_queries(size.queries, size.prompt)
 
     def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
-        return QueryBatch(self._texts, torch.ones(num_queries, dtype=torch.bool))
+        return QueryBatch(self._texts)

@@ -1,7 +1,7 @@
-"""Decoding on a GPU against the bound that its memory's bandwidth sets. Not yet run on one.
+"""Decoding on a GPU, compared with the bound by memory bandwidth. Not run on a GPU yet.
 
-A decoding step reads every weight once, whatever the number of rows, so it takes at least the
-weights' bytes over the bandwidth. The keys and values that it reads too are not in the bound.
+A decoding step reads every weight once, for any number of rows. So its time is at least the bytes
+of the weights divided by the bandwidth. Keys and values are not in the bound.
 """
 
 import tempfile
@@ -33,15 +33,16 @@ FIXED = {"warm_up": 1, "prompt": PROMPT, "queries": QUERIES, "draws": DRAWS, "cl
 def gpu(
     shapes: dict[str, Shape] = SHAPES, steps: tuple[int, int] = (32, 160), device: str = "cuda"
 ) -> list[dict[str, Any]] | None:
-    """Tokens a second of each shape in bf16 and in 4 bits, and the bound. None without a GPU.
+    """Tokens per second of each shape in bf16 and in 4 bits, and the bound. None without a GPU.
 
-    What is timed is a long call less a short one, of so many ``steps``: the prefill is in neither.
+    The time is that of a long call minus that of a short one, of ``steps`` tokens each, so that the
+    prefill does not count.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        print("\nno GPU: decoding against its memory's bandwidth is skipped")
+        print("\nno GPU: section gpu is skipped")
         return None
     bandwidth = measured_bandwidth(device)
-    print(f"\nbandwidth, by copying: {bandwidth / 1e9:.0f} GB/s")
+    print(f"\nmemory bandwidth, measured by copying: {bandwidth / 1e9:.0f} GB/s")
     print("| model | tokens/s | bound, tokens/s | of the bound |\n|---|---:|---:|---:|")
     rows = []
     for name, shape in shapes.items():
@@ -57,7 +58,7 @@ def gpu(
 
 
 def measured_bandwidth(device: str, size: int = 2**30) -> float:
-    """Bytes a second that a large copy reads and writes."""
+    """Bytes per second that a large copy reads and writes."""
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     target.copy_(source)
@@ -70,7 +71,7 @@ def measured_bandwidth(device: str, size: int = 2**30) -> float:
 
 
 def synchronize(device: str) -> None:
-    """Wait until all that was launched is done."""
+    """Wait until the GPU has finished."""
     if device == "cuda":
         torch.cuda.synchronize()
 
@@ -78,7 +79,7 @@ def synchronize(device: str) -> None:
 def decoding(
     folder: str, quantization: Quantization | None, steps: tuple[int, int], device: str
 ) -> tuple[float, int]:
-    """Seconds of a decoding step, and the bytes of all weights that it reads."""
+    """Seconds of one decoding step, and the bytes of the weights that it reads."""
     policy = Policy(
         folder,
         Lora(rank=RANK, alpha=ALPHA),
@@ -100,5 +101,5 @@ def decoding(
     short, long = steps
     seconds(long)
     step = (seconds(long) - seconds(short)) / (long - short)
-    # the embeddings are the head's weights too, and so are read whole
+    # embeddings are tied to the head, so all of them are read
     return step, sum(p.numel() * p.element_size() for p in policy.parameters())

@@ -1,4 +1,4 @@
-"""Our side of the speed comparison: rounds over a prompt file (GRPO), by Lightning's Trainer."""
+"""This package's side of the comparison with TRL: GRPO on a prompt file by Lightning's Trainer."""
 
 import json
 import tempfile
@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks.speed_work import ALPHA, BETA, MAX_NORM, RANK, RATE, Stopwatch, Work
 from lsp_lightning import (
     FunctionReward,
+    Learnability,
     LocalRollouts,
     Lora,
     Player,
@@ -26,23 +27,23 @@ from lsp_lightning import (
 from lsp_lightning.generation import Engine, LocalEngine
 from lsp_lightning.generation.served.adapters import TrainedPolicy
 from lsp_lightning.runtime.memory import TokenBudget
-from lsp_lightning.training.gradient import RoundUpdate
+from lsp_lightning.training.update import RoundUpdate
 from lsp_lightning.types import SelfPlayRound
 
-#: Tokens of a micro-batch, as in the presets for CPUs.
+#: Tokens of a micro-batch, as in the presets for the tiny world.
 MICRO_BATCH = 4096
 
 
 class Endless(LocalRollouts):
-    """No token ends a completion: each has its full length."""
+    """Rollouts of full length: no token ends a completion."""
 
     def build(self, policy: TrainedPolicy, budget: TokenBudget) -> Engine:
-        """The engine of such rollouts."""
+        """An engine without stop tokens."""
         return LocalEngine(policy.causal_lm, [], policy.pad_id, budget=budget)
 
 
 def run(work: Work, watch: Stopwatch) -> None:
-    """Train for ``work.steps`` rounds, each when the stopwatch says so."""
+    """Train for ``work.steps`` rounds; each one waits for the stopwatch."""
     module = SelfPlayModule(
         work.folder,
         [FunctionReward(alternating)],
@@ -50,7 +51,7 @@ def run(work: Work, watch: Stopwatch) -> None:
         dtype="float32",
         beta=BETA,
         kl="k3_loss",
-        advantage_scale="std",
+        objective=Learnability(advantage_scale="std"),
         optimizer=lambda params: torch.optim.AdamW(params, lr=RATE),
         max_grad_norm=MAX_NORM,
         micro_batch_tokens=MICRO_BATCH,
@@ -64,7 +65,6 @@ def run(work: Work, watch: Stopwatch) -> None:
             num_queries=len(work.queries),
             group_size=work.group_size,
             solver=Sampling(max_new_tokens=work.new_tokens),
-            seed=0,
         )
     trainer = Trainer(
         accelerator="cpu",
@@ -84,23 +84,23 @@ def run(work: Work, watch: Stopwatch) -> None:
 
 
 def phase(watch: Stopwatch, name: str, owner: type, method: str) -> Any:
-    """A context in which the method's time counts for a phase."""
+    """A context in which the method's time counts for ``name``."""
     return patch.object(owner, method, watch.timed(name, getattr(owner, method)))
 
 
 def alternating(query: str, answers: Sequence[str], solution: object) -> list[float]:
-    """A reward that costs nothing and tells the answers of a group apart."""
+    """A reward that costs no time: 0, 1, 0, 1, ... within a group."""
     return [float(j % 2) for j in range(len(answers))]
 
 
 class OnCommand(Callback):
-    """A round is played when the loader is asked for it: between two batches' ends."""
+    """Lets each round wait for the command. The loader plays a round after the last batch ends."""
 
     def __init__(self, watch: Stopwatch) -> None:
         self._watch = watch
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The first round waits."""
+        """Wait before the first round."""
         self._watch.wait()
 
     def on_train_batch_end(
@@ -111,7 +111,7 @@ class OnCommand(Callback):
         batch: SelfPlayRound,
         batch_idx: int,
     ) -> None:
-        """Report this round; the next one waits."""
+        """Report this round and wait before the next one."""
         answers = batch.playout.answers
         self._watch.report(
             rows(answers.prompt_ids, answers.prompt_mask),

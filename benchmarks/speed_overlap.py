@@ -1,7 +1,7 @@
-"""Verifiers at work while other answers are sampled, against judging after all of them.
+"""Judging during sampling (prefetch), compared with judging after it.
 
-Tokens are really sampled, by a random model, and end at random; what stands for each completion is
-one of some written answers, for a random model writes no mathematics and no programs.
+A random model samples tokens and completions end at random. Each completion is then replaced by one
+of some written answers, because a random model writes no mathematics and no programs.
 """
 
 import os
@@ -35,16 +35,16 @@ from lsp_lightning.sandbox import BubblewrapSandbox
 QUERIES, ANSWERS = 8, 8
 QUICK: dict[str, Any] = {"shape": Shape(64, 1, 512), "new_tokens": 8, "rounds": 1}
 FIXED = {"warm_up": WARM_UP, "queries": QUERIES, "answers": ANSWERS, "clock": "wall"}
-#: Of a vocabulary of 512: a completion has 85 tokens in the mean, where there is room for them.
+#: Stop tokens in a vocabulary of 512: a completion has 85 tokens on average if there is room.
 _STOPS = range(2, 512, 85)
 _TESTS = {"tests": [f"assert f([3, 1, 2, {i}]) == [{max(3, i)}]" for i in range(5)]}
 
-#: What is judged: the verifier, a solution for each query, and how an answer is written.
+#: The verifier, the solution of each query, and a function that writes an answer.
 Case = tuple[Verifier, Any, Callable[[random.Random], str]]
 
 
 def cases() -> Iterator[tuple[str, Case]]:
-    """As far as this machine has what they need; Monty is too fast to be begun early."""
+    """The cases that can run on this machine. Monty is too fast for prefetching to help."""
     yield "final answers", (MathVerifier(), "3/4", _maths)
     if shutil.which("bwrap"):
         yield "functions, bubblewrap", (CodeVerifier(BubblewrapSandbox()), _TESTS, _function)
@@ -55,7 +55,7 @@ def overlap(
     new_tokens: int = 128,
     rounds: int = 5,
 ) -> dict[str, Any]:
-    """Median seconds of answers and of what remains of judging, both ways in turn."""
+    """Median seconds of sampling, and of judging after it, for both ways in turn."""
     found: dict[str, Any] = {}
     print(f"\n| {os.cpu_count()} cores | answers, s | rewards, s | both, s |\n|---|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +78,7 @@ def _measured(
     player: Player, verifier: Verifier, solution: Any, new_tokens: int, rounds: int
 ) -> dict[str, dict[str, float]]:
     ways = {"after": VerifiableReward(verifier), "meanwhile": VerifiableReward(verifier)}
-    ways["after"].prefetch = lambda *told: None  # type: ignore[method-assign]
+    ways["after"].prefetch = lambda *args: None  # type: ignore[method-assign]
     runs = []
     for k in range(WARM_UP + rounds):
         played = {
@@ -115,7 +115,7 @@ def _ready(verifier: Verifier) -> Iterator[None]:
 
 
 class _Written:
-    """A codec in whose ears each completion is one of some written answers."""
+    """A codec that decodes each completion as one of some written answers."""
 
     def __init__(self, codec: Any, write: Callable[[random.Random], str]) -> None:
         self._codec = codec
@@ -129,17 +129,14 @@ class _Written:
 
 
 class _Given(QuerySource):
-    """Queries with one solution."""
-
-    selfplay = False
+    """Queries that all have the same solution."""
 
     def __init__(self, solution: Any) -> None:
         self._solution = solution
 
     def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
-        whole = torch.ones(num_queries, dtype=torch.bool)
         texts = make_queries(num_queries, 70)
-        return QueryBatch(texts, whole, solutions=(self._solution,) * num_queries)
+        return QueryBatch(texts, solutions=(self._solution,) * num_queries)
 
 
 def _maths(draw: random.Random) -> str:

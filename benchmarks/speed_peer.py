@@ -1,4 +1,4 @@
-"""The same work by TRL's GRPO trainer and by ours, step by step in turn."""
+"""TRL's GRPO trainer and ours at the same work, one step of each in turn."""
 
 import importlib.util
 import statistics
@@ -17,7 +17,7 @@ SHAPES = (Shape(128, 4, 512), Shape(256, 8, 4096))
 PROMPTS = (70, 256)
 PHASES = ("generation", "reference", "policy", "rest", "step")
 QUICK: dict[str, Any] = {"shapes": (Shape(64, 1, 128),), "prompts": (16,), "new_tokens": 4}
-#: What is no argument, for the record; TRL takes a whole step as one batch.
+#: Constant settings, for the record; TRL takes a whole step as one batch.
 FIXED = {"warm_up": WARM_UP, "micro_batch_tokens": MICRO_BATCH}
 
 
@@ -32,10 +32,10 @@ def peer(
 ) -> list[dict[str, Any]] | None:
     """Seconds of each phase on both sides, a dict for each model and prompt length.
 
-    The first steps are not counted. None where TRL is not installed.
+    The first steps do not count. None if TRL is not installed.
     """
     if not all(map(importlib.util.find_spec, ("trl", "datasets"))):
-        print("no comparison with TRL: pip install '.[bench]' brings it")
+        print("TRL is not installed, so section peer is skipped; pip install '.[bench]'")
         return None
     cases = []
     with tempfile.TemporaryDirectory() as folder, sides(Path(folder)) as both:
@@ -55,7 +55,7 @@ def peer(
 
 @contextmanager
 def sides(folder: Path) -> Iterator[dict[str, Side]]:
-    """Both trainers' processes."""
+    """The processes of both trainers."""
     both = {"trl": Side("speed_trl", folder), "ours": Side("speed_ours", folder)}
     try:
         yield both
@@ -65,7 +65,7 @@ def sides(folder: Path) -> Iterator[dict[str, Side]]:
 
 
 def in_turn(both: dict[str, Side], work: Work) -> dict[str, list[Step]]:
-    """Each side's steps: one of one side, one of the other; those that warm up are left out."""
+    """The steps of each side, without the warm-up; the sides take turns step by step."""
     for side in both.values():
         side.begin(work)
     steps: dict[str, list[Step]] = {name: [] for name in both}
@@ -76,7 +76,7 @@ def in_turn(both: dict[str, Side], work: Work) -> dict[str, list[Step]]:
 
 
 def check_equal(steps: dict[str, list[Step]], work: Work, prompt: int) -> None:
-    """End the program unless both sides did the same work."""
+    """Exit with an error unless both sides did the same work."""
     expected = (work.new_tokens,) * len(work.queries) * work.group_size
     prompts = {step.prompts for side in steps.values() for step in side}
     lengths = {step.lengths for side in steps.values() for step in side}
@@ -86,7 +86,7 @@ def check_equal(steps: dict[str, list[Step]], work: Work, prompt: int) -> None:
 
 
 def summary(steps: dict[str, list[Step]]) -> dict[str, Any]:
-    """Median seconds of each phase of each side, their ratio, and each step's seconds."""
+    """Median seconds of each phase on each side, their ratio, and the seconds of each step."""
     medians = {
         name: {p: statistics.median(s.seconds[p] for s in side) for p in PHASES}
         for name, side in steps.items()
@@ -97,7 +97,7 @@ def summary(steps: dict[str, list[Step]]) -> dict[str, Any]:
 
 
 def table(case: dict[str, Any]) -> str:
-    """Markdown: a row for each phase; the whole step with its least and most."""
+    """A Markdown table with a row for each phase; the row step also shows its range."""
     lines = [
         f"\n{case['parameters'] / 1e6:.1f}M parameters, prompts of {case['prompt']} tokens",
         "| phase | TRL, s | ours, s | ratio |",
@@ -113,5 +113,5 @@ def table(case: dict[str, Any]) -> str:
 
 
 def spread(seconds: Sequence[float]) -> str:
-    """The least and the most."""
+    """The range of some times, as `` (min-max)``."""
     return f" ({min(seconds):.3f}-{max(seconds):.3f})"

@@ -1,4 +1,4 @@
-"""Where a round's time goes: median seconds of each phase of a preset, over some rounds."""
+"""Median seconds of each phase of a round, for a preset."""
 
 import csv
 import statistics
@@ -14,7 +14,7 @@ FIXED = {"warm_up": WARM_UP, "clock": "wall"}
 
 
 def preset(config: str = "configs/tiny_lsp.yaml", rounds: int = 5) -> dict[str, Any]:
-    """Fit for a few rounds in a process of its own and read its table; the first rounds warm up."""
+    """Fit a few rounds in a separate process and read metrics.csv, without the warm-up rounds."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = [
@@ -33,7 +33,7 @@ def preset(config: str = "configs/tiny_lsp.yaml", rounds: int = 5) -> dict[str, 
         for name in phases
     }
     total = sum(medians.values())
-    print(f"\n| {config} | s | of the round |\n|---|---:|---:|")
+    print(f"\n| {config} | s | share of the round |\n|---|---:|---:|")
     for name, seconds in {**medians, "round": total}.items():
         print(f"| {name} | {seconds:.3f} | {seconds / total:.0%} |", flush=True)
     return {"seconds": medians, "total": total}

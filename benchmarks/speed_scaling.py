@@ -1,4 +1,4 @@
-"""How the cost of a round grows with the answers, the queries, the tokens and the vocabulary."""
+"""How the time of a round grows with answers, queries, new tokens and vocabulary."""
 
 import statistics
 import tempfile
@@ -38,10 +38,10 @@ def scaling(
     repeats: int = 3,
     clock: Clock = "wall",
 ) -> dict[str, Any]:
-    """Median seconds of rollouts and update for each value of what grows, and a straight line.
+    """Median seconds of rollouts and update for each value of one size, and a fitted line.
 
-    All else is as in ``base``. The vocabulary grows on a model of half the width and depth, where
-    it weighs most.
+    The other sizes are those of ``base``. For the vocabulary, the model has half the width and
+    depth, so that the vocabulary dominates.
     """
     tables = {}
     for what, sizes in values.items():
@@ -63,7 +63,7 @@ def scaling(
 def games(
     what: str, values: Sequence[int], base: Size, shape: Shape, clock: Clock
 ) -> Iterator[tuple[Size, Game, int]]:
-    """What is played for each value, by a game that has played before."""
+    """The size and a warmed-up game for each value."""
     with tempfile.TemporaryDirectory() as folder:
         if what != "vocabulary":
             make_random_model(Path(folder), shape)
@@ -82,7 +82,7 @@ def games(
 
 
 def straight_line(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
-    """The line a + b x that is nearest to y by relative error, and its largest relative error."""
+    """The line a + b x with the least squared relative error from y, and its largest one."""
     weights = 1 / torch.tensor(y, dtype=torch.float64)
     columns = torch.stack([torch.ones_like(weights), torch.tensor(x, dtype=torch.float64)], dim=1)
     a, b = torch.linalg.lstsq(columns * weights[:, None], weights.reciprocal() * weights).solution
@@ -91,7 +91,7 @@ def straight_line(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
 
 
 def table(what: str, rows: list[dict[str, float]], lines: dict[str, dict[str, float]]) -> str:
-    """Markdown, with the straight line of each phase below."""
+    """A Markdown table, with the fitted line of each phase below."""
     least = min(row["microseconds_per_token"] for row in rows)
     text = [
         f"\n| {what} | rollouts, s | update, s | microseconds a new token | x the least |",

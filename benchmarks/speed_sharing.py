@@ -1,8 +1,8 @@
-"""What sharing a prompt saves: answers to few long prompts against as many separate prompts.
+"""What sharing prompts saves: answers to a few long prompts, or each answer to its separate prompt.
 
-Times are in micro-batches of the default size, medians in turn. Memory is the highest during a
-phase beyond what was held before it, with the whole round in one micro-batch, each way in a process
-of its own with an allocator that returns at once what is freed.
+Times are medians with micro-batches of the default size; the two ways take turns. Memory is the
+peak during a phase minus the memory before it, with the whole round in one micro-batch. For memory
+each way runs in a separate process, with an allocator that frees memory at once.
 """
 
 import multiprocessing
@@ -38,7 +38,7 @@ ROWS = (
 def sharing(
     shape: Shape = SHAPE, size: Size = SIZE, repeats: int = 3, clock: Clock = "wall"
 ) -> dict[str, Any]:
-    """Seconds and megabytes of both phases, with shared and with separate prompts."""
+    """Seconds and MB of both phases, with shared and with separate prompts."""
     separate = replace(size, queries=size.queries * size.answers, answers=1)
     ways = {"shared": size, "separate": separate}
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +51,7 @@ def sharing(
 
 
 def times(game: Game, ways: dict[str, Size], repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds of each phase, each way in turn after a first time."""
+    """Median seconds of each phase after the warm-up; the ways take turns."""
     runs = [
         {name: game.seconds(way) for name, way in ways.items()} for _ in range(WARM_UP + repeats)
     ]
@@ -65,12 +65,12 @@ def times(game: Game, ways: dict[str, Size], repeats: int) -> dict[str, dict[str
 
 
 def peaks(folder: str, size: Size) -> dict[str, float]:
-    """The highest memory of each phase beyond what was held before, in MB."""
+    """Peak memory of each phase minus the memory before it, in MB."""
     torch.set_num_threads(1)
     rows = size.queries * size.answers * (size.prompt + size.new_tokens)
     game = Game(Path(folder), micro_batch=max(rows, MICRO_BATCH))
     few = replace(size, queries=1, new_tokens=2)
-    game.learn(game.play(few))  # what is loaded or allocated once is there
+    game.learn(game.play(few))  # for one-time allocations
     before = reset_peak()
     played = game.play(size)
     rollouts = highest() - before
@@ -80,14 +80,14 @@ def peaks(folder: str, size: Size) -> dict[str, float]:
 
 
 def in_a_process(function: Callable[..., dict[str, float]], *args: Any) -> dict[str, float]:
-    """What the function returns in a fresh process."""
+    """Call the function in a new process and return its result."""
     context = multiprocessing.get_context("spawn")
     with patch.dict(os.environ, MALLOC), ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *args).result()
 
 
 def table(found: dict[str, dict[str, float]], size: Size) -> str:
-    """Markdown: each phase's time and memory both ways."""
+    """A Markdown table of time and memory of each phase, for both ways."""
     n, g = size.queries, size.answers
     lines = [
         f"\n| {n} x {g} answers of {size.new_tokens} tokens, prompts of {size.prompt} | "

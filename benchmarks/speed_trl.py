@@ -1,4 +1,4 @@
-"""The peer's side of the speed comparison: TRL's GRPO trainer, sampling with transformers."""
+"""TRL's side of the comparison: its GRPO trainer, sampling with transformers."""
 
 import importlib
 import tempfile
@@ -11,7 +11,7 @@ from benchmarks.speed_work import ALPHA, BETA, MAX_NORM, RANK, RATE, Stopwatch, 
 
 
 def run(work: Work, watch: Stopwatch) -> None:
-    """Train for ``work.steps`` steps, each when the stopwatch says so."""
+    """Train for ``work.steps`` steps; each one waits for the stopwatch."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(work, folder)
         drawn: list[Any] = []
@@ -28,7 +28,7 @@ def run(work: Work, watch: Stopwatch) -> None:
 
 
 def kept(function: Any, results: list[Any]) -> Any:
-    """The function; its latest result is in ``results``."""
+    """Wrap a function so that ``results`` always holds its latest result."""
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         results[:] = [function(*args, **kwargs)]
@@ -38,7 +38,7 @@ def kept(function: Any, results: list[Any]) -> Any:
 
 
 def on_command(watch: Stopwatch, drawn: list[Any]) -> Any:
-    """A callback that waits before each step and reports it."""
+    """A callback that waits before each step and reports it afterwards."""
     transformers: Any = importlib.import_module("transformers")
 
     class OnCommand(transformers.TrainerCallback):  # type: ignore[misc]
@@ -54,7 +54,7 @@ def on_command(watch: Stopwatch, drawn: list[Any]) -> Any:
 
 
 def make_trainer(work: Work, folder: str) -> Any:
-    """Its GRPO trainer, which takes a whole step's completions as one batch."""
+    """TRL's GRPO trainer, with all completions of a step in one batch."""
     trl, transformers = importlib.import_module("trl"), importlib.import_module("transformers")
     prompts = [{"prompt": [{"role": "user", "content": text}]} for text in work.queries]
     return trl.GRPOTrainer(
@@ -65,7 +65,7 @@ def make_trainer(work: Work, folder: str) -> Any:
             per_device_train_batch_size=len(work.queries) * work.group_size,
             num_generations=work.group_size,
             max_completion_length=work.new_tokens,
-            generation_kwargs={"min_new_tokens": work.new_tokens},  # no stop token before
+            generation_kwargs={"min_new_tokens": work.new_tokens},  # no earlier stop token
             max_steps=work.steps,
             shuffle_dataset=False,
             beta=BETA,
@@ -88,5 +88,5 @@ def make_trainer(work: Work, folder: str) -> Any:
 
 
 def alternating(completions: Sequence[Any], **_: Any) -> list[float]:
-    """A reward that costs nothing and tells the answers of a group apart."""
+    """A reward that costs no time: 0, 1, 0, 1, ... within a group."""
     return [float(j % 2) for j in range(len(completions))]

@@ -1,4 +1,4 @@
-"""Steps of training on command: what both sides of the speed comparison do, each in a process."""
+"""Training steps on command, in separate processes, for both sides of the comparison with TRL."""
 
 import importlib
 import multiprocessing
@@ -21,52 +21,52 @@ from benchmarks.random_model import TEMPLATE_TOKENS
 
 #: Settings of both trainers: LoRA on all linear layers, AdamW, KL to the reference.
 RANK, ALPHA, BETA, RATE, MAX_NORM = 16, 32, 0.02, 1e-4, 1.0
-#: Rounds that are played first and not counted.
+#: Rounds that are played first and do not count.
 WARM_UP = 1
 
-#: The CPU's time is the steadier one where other programs run.
+#: CPU time varies less while other programs run.
 Clock = Literal["wall", "cpu"]
 CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass(frozen=True)
 class Work:
-    """Equal work: steps of so many queries x answers of so many tokens exactly."""
+    """The work of both sides; each answer has exactly ``new_tokens`` tokens."""
 
     folder: str
-    """The model."""
+    """Folder of the model."""
     queries: tuple[str, ...]
     """N queries, the same in every step."""
     group_size: int
-    """G."""
+    """G, answers to each query."""
     new_tokens: int
-    """T."""
+    """T, tokens of each answer."""
     steps: int
-    """Steps of this trainer in all."""
+    """Training steps, including the warm-up."""
     clock: Clock = "wall"
-    """What is measured."""
+    """Wall time or CPU time."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step took, and that it did the work."""
+    """The time of one step, and the work that it did."""
 
     seconds: dict[str, float]
-    """Of each phase; ``step`` is the whole."""
+    """Seconds of each phase; ``step`` is the whole step."""
     prompts: frozenset[tuple[int, ...]]
-    """Token ids of the prompts, without repetition."""
+    """Token ids of the prompts, each one once."""
     lengths: tuple[int, ...]
-    """Tokens of each completion."""
+    """Number of tokens of each completion."""
 
 
 def make_queries(count: int, prompt_tokens: int) -> tuple[str, ...]:
-    """Different queries whose prompts have exactly so many tokens, the chat template's included."""
+    """Different queries. With the chat template each has exactly ``prompt_tokens`` tokens."""
     rng, length = random.Random(0), prompt_tokens - TEMPLATE_TOKENS
     return tuple("".join(rng.choices(string.ascii_letters, k=length)) for _ in range(count))
 
 
 class Stopwatch:
-    """Lets a trainer go from step to step when it is told to, and reports what each one took."""
+    """Starts each step of a trainer on command and reports the time it took."""
 
     def __init__(self, connection: "Connection[Any, Any]", work: Work) -> None:
         self._connection = connection
@@ -77,7 +77,7 @@ class Stopwatch:
         self._start = 0.0
 
     def wait(self) -> None:
-        """Until the next step is wanted; at once after the last one."""
+        """Wait for the command to start the next step; return at once after the last one."""
         if self._left:
             self._connection.recv()
             self._left -= 1
@@ -85,7 +85,7 @@ class Stopwatch:
             self._start = self._now()
 
     def timed(self, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, whose time counts for ``phase``, less that of phases within it."""
+        """Wrap a function so that its time counts for ``phase``, without phases inside it."""
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             outer, self._inner = self._inner, 0.0
@@ -100,7 +100,7 @@ class Stopwatch:
         return wrapper
 
     def report(self, prompts: list[list[int]], completions: list[list[int]]) -> None:
-        """The step is done; its prompts and completions as token ids."""
+        """Report a finished step, with its prompts and completions as token ids."""
         total = self._now() - self._start
         rest = total - sum(self._seconds.values())
         self._connection.send(
@@ -113,11 +113,11 @@ class Stopwatch:
 
 
 class Side:
-    """A trainer in a process of its own: ``benchmarks.<name>`` has ``run(work, stopwatch)``.
+    """A trainer in a separate process.
 
     Args:
-        name: the module.
-        folder: where its output goes.
+        name: a module of benchmarks with a function ``run(work, stopwatch)``.
+        folder: folder for the output of the process.
     """
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -128,15 +128,15 @@ class Side:
             target=_serve, args=(f"benchmarks.{name}", its_end, str(self._log)), daemon=True
         )
         self._process.start()
-        its_end.close()  # so that the end of the process is the end of the pipe
+        its_end.close()  # so that the pipe ends with the process
 
     def begin(self, work: Work) -> None:
-        """Set up a trainer for this work; it waits for its first step."""
+        """Set up a trainer for this work, ready for its first step."""
         with suppress(OSError):  # if the process has ended, ``step`` says why
             self._connection.send(work)
 
     def step(self) -> Step:
-        """One step, when it is done; ends the program with the log of a side that failed."""
+        """Run one step. If the process failed, exit with its log."""
         try:
             self._connection.send("go")
             step: Step = self._connection.recv()

@@ -1,9 +1,9 @@
-"""The table of the README: every arm on the tiny world, several seeds, one set of reporting tasks.
+"""The README's table of learning on the tiny world: five arms, several seeds, the same test tasks.
 
 python -m benchmarks.tiny_table --out runs/table [--seeds 0 1 2] [--rounds 100] [--processes 2]
 
-Each arm is a run of the command line with its preset; nothing is tuned here. Runs that are there
-already are not played again, so a broken-off table goes on where it stopped.
+Each arm runs its preset from the command line; nothing is tuned here. Finished runs are not played
+again, so you can interrupt this command and start it again.
 """
 
 import argparse
@@ -26,7 +26,7 @@ WORLD = "pkg:lsp_lightning/tinyworld"
 DRAWS, QUERIES = 8, 512
 SOLVER = Sampling(max_new_tokens=8)
 
-#: Arms: label, preset, further arguments.
+#: Label of each arm, with its preset and further arguments.
 ARMS: dict[str, Arm] = {
     "lr 0": ("tiny_lsp", ["--model.optimizer.init_args.lr", "0.0"]),
     "GRPO with data": ("tiny_grpo", []),
@@ -37,7 +37,7 @@ ARMS: dict[str, Arm] = {
 
 
 def main() -> None:
-    """Play all runs, measure each adapter, print the table."""
+    """Play all runs, measure each adapter, print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/table"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def measure(run: Path | None, seed: int, temperature: float = 1.0) -> dict[str, float]:
-    """Score one policy on the reporting tasks and let it write queries as Challenger."""
+    """Score one policy on the test tasks, and let it write queries as the Challenger."""
     policy = Policy(f"{WORLD}/base", init_adapter=str(run / "adapter") if run else None)
     player = Player.local(policy)
     tasks = read_queries(f"{WORLD}/data/test.jsonl", "test")
@@ -78,8 +78,8 @@ def measure(run: Path | None, seed: int, temperature: float = 1.0) -> dict[str, 
     challenger = Challenger(
         prompt=f"{WORLD}/prompts/challenger.txt", sampling=Sampling(max_new_tokens=28)
     )
-    facts = [verifier.describe(q) for q in challenger.draw(player, QUERIES, 0, seed + 1000).texts]
-    known = [f for f in facts if f is not None]
+    written = challenger.draw(player, QUERIES, 0, seed + 1000).texts
+    known = [info for query in written if (info := verifier.describe(query)) is not None]
     met = queries_met(run) if run else set()
     unmet = torch.tensor([task.text not in met for task in tasks])
     return {
@@ -88,14 +88,14 @@ def measure(run: Path | None, seed: int, temperature: float = 1.0) -> dict[str, 
         "tasks met": len(tasks) - int(unmet.sum()),
         "greedy": float(score.greedy.mean()),
         "pass@8": float(pass_at_k(score.sampled, DRAWS).mean()),
-        "malformed": 1 - len(known) / len(facts),
-        **info_metrics("level", [f["level"] for f in known]),
-        **info_metrics("family", [f["family"] for f in known]),
+        "malformed": 1 - len(known) / len(written),
+        **info_metrics("level", [info["level"] for info in known]),
+        **info_metrics("family", [info["family"] for info in known]),
     }
 
 
 def table(results: dict[str, list[dict[str, float]]]) -> str:
-    """Markdown: mean and standard deviation over the seeds."""
+    """A Markdown table of means and standard deviations over the seeds."""
     names = list(next(iter(results.values()))[0])
     heads = [name.removeprefix("queries/").replace("_", " ") for name in names]
     lines = [f"| arm | {' | '.join(heads)} |", f"|---|{'---|' * len(names)}"]
