@@ -1,4 +1,4 @@
-"""Every committed config parses and names things that are there. No model is loaded."""
+"""Every committed config parses and names things that exist. No model is loaded."""
 
 import functools
 import re
@@ -19,7 +19,7 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 @pytest.fixture(autouse=True)
 def no_model(untouched_process, published, monkeypatch):
-    """No model is loaded; sizes of real ones come from files."""
+    """Loading a model fails the test; sizes of real models come from files."""
     monkeypatch.setattr(
         transformers.AutoModelForCausalLM,
         "from_pretrained",
@@ -28,9 +28,9 @@ def no_model(untouched_process, published, monkeypatch):
 
 
 def layers(path):
-    """The arguments that name a config; an overlay lies over a preset."""
-    under = [] if path.parent.name == "configs" else [str(ROOT / "configs/llama32_3b_paper.yaml")]
-    return [word for name in (*under, str(path)) for word in ("--config", name)]
+    """The arguments for a config; an overlay comes after a preset."""
+    preset = [] if path.parent.name == "configs" else [str(ROOT / "configs/llama32_3b_paper.yaml")]
+    return [word for name in (*preset, str(path)) for word in ("--config", name)]
 
 
 def named(path):
@@ -53,17 +53,17 @@ def test_a_config_parses(path, capsys):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=named)
 def test_a_config_makes_a_module_and_its_data(path, tmp_path, monkeypatch):
-    """All that is checked before the first weight is loaded, on a machine without a GPU."""
+    """Everything that is checked before weights are loaded, on a machine without a GPU."""
     made = []
     fit = Trainer.fit
 
     @functools.wraps(fit)
-    def nothing(self, model, *args, **kwargs):
+    def only_note(self, model, *args, **kwargs):
         made.append((model, kwargs.get("datamodule")))
 
-    monkeypatch.setattr(Trainer, "fit", nothing)
+    monkeypatch.setattr(Trainer, "fit", only_note)
     (tmp_path / "tasks.jsonl").write_text(
-        '{"query": "q", "reference": {"tests": ["assert f() == 1"]}}'
+        '{"query": "q", "solution": {"tests": ["assert f() == 1"]}}'
     )
     monkeypatch.chdir(tmp_path)
     arguments = ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path)]
@@ -74,17 +74,17 @@ def test_a_config_makes_a_module_and_its_data(path, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=named)
-def test_what_a_config_names_in_the_package_exists(path):
+def test_the_package_files_in_a_config_exist(path):
     for name in re.findall(r"pkg:[\w./-]+", path.read_text()):
         assert resolve(name).exists(), name
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=named)
-def test_a_config_says_what_it_is_for(path):
+def test_a_config_begins_with_a_comment(path):
     assert path.read_text().startswith("# ")
 
 
-def test_the_constrained_template_is_the_grammars():
+def test_the_template_of_the_instructions_overlay_is_that_of_the_package():
     overlay = yaml.safe_load((ROOT / "configs/rewards/instructions.yaml").read_text())
     template = overlay["data"]["queries"]["init_args"]["template"]
     assert template.strip() == CONSTRAINT_TEMPLATE.strip()
