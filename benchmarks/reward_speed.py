@@ -121,7 +121,7 @@ def readings() -> dict[str, float]:
     for reward in (expected, sampled):
         reward.connect(FrozenPlayer(policy))
     times = [median_seconds(partial(r.score, played), 4.0) for r in (sampled, expected)]
-    scores = [reward.score(played).flatten() for reward in (sampled, expected)]
+    scores = [reward.score(played).scores.flatten() for reward in (sampled, expected)]
     known = ~scores[0].isnan()
     return {
         "self-reward: time, sampled over expected": times[0] / times[1],

@@ -62,7 +62,7 @@ def judged_texts(playout: Playout) -> list[dict[str, str]]:
 
 
 def grade_scores(grades: Sequence[Grade | None], playout: Playout) -> Judgement:
-    """Grades of the N*G answers as scores in [0, 1]; NaN where the grade could not be read (None).
+    """Grades of the N*G answers as scores in [0, 1]; NaN for an unreadable grade (None).
 
     The metrics are the share of unreadable grades, and the mean points of each criterion.
     """

@@ -128,7 +128,7 @@ class LengthReward(Reward):
 
 
 class FormReward(Reward):
-    """Queries of a wanted form: 1 where a regular expression matches the whole query, else 0.
+    """Queries of a wanted form: 1 if a regular expression matches the whole query, else 0.
 
     Args:
         pattern: a regular expression of the regex package. If matching takes longer than 50 ms, the

@@ -311,7 +311,7 @@ def test_answers_by_an_older_adapter_are_never_used(engine, server, policy):
     stir(policy)
     server.mangle = lambda reply: {**reply, "model": stale}
     told = {}
-    with pytest.raises(BadReply, match=f"comes from the model '{stale}', whose weights are stale"):
+    with pytest.raises(BadReply, match=f"comes from the model '{stale}', which has stale"):
         engine.generate(PROMPTS, 1, FREE, seed=0, finished=told.__setitem__)
     assert told == {}
 

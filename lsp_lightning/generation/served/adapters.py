@@ -125,8 +125,8 @@ class AdapterPublisher:
         try:
             client.ask(f"{client.base}/unload_lora_adapter", {"lora_name": name})
         except EngineError as error:
-            gone = isinstance(error, Refused) and error.status == 404
-            if not gone:  # it only wastes the server's memory, because the name is never used again
+            unloaded = isinstance(error, Refused) and error.status == 404
+            if not unloaded:  # harmless but for the server's memory: the name is never used again
                 warnings.warn(f"adapter {name} is still loaded: {error}", stacklevel=2)
         shutil.rmtree(self._folder / name, ignore_errors=True)
 
@@ -136,11 +136,11 @@ class AdapterPublisher:
 
     def _write(self, name: str) -> Path:
         """Write the adapter; the final folder name appears only when all files are complete."""
-        written, begun = self._folder / name, self._folder / f".{name}"
+        written, partial = self._folder / name, self._folder / f".{name}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._policy.save(begun)
-            begun.rename(written)
+            self._policy.save(partial)
+            partial.rename(written)
         except OSError as error:
             raise ConfigError(
                 f"{self._client.key}.adapter_folder",

@@ -121,7 +121,7 @@ class Request:
             raise self._bad(f"is no completion ({quoted(body)})")
         if reply.get("model") != self.model:
             name = quoted(repr(reply.get("model")))
-            raise self._bad(f"comes from the model {name}, whose weights are stale or foreign")
+            raise self._bad(f"comes from the model {name}, which has stale or foreign weights")
         choices: list[Any] = reply["choices"]
         if not all(isinstance(c, dict) and type(c.get("index")) is int for c in choices):
             raise self._bad("has malformed choices")
