@@ -1,4 +1,4 @@
-"""Engines: token ids in; completions with their sampled log-probs out."""
+"""Engines: token ids in, completions with the log-probs of their tokens out."""
 
 from lsp_lightning.generation.base import Engine
 from lsp_lightning.generation.local import LocalEngine

@@ -1,16 +1,16 @@
-"""What the game asks of an engine."""
+"""The interface of an engine."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lsp_lightning.types import Completions, Sampling
 
-#: Called with a completion's row among all of the call's, and its tokens up to and with the stop.
+#: Called with the row of a completion and its tokens, up to and with the stop token.
 Finished = Callable[[int, list[int]], None]
 
 
 class Engine(Protocol):
-    """Draws completions from the current policy. Speaks tokens; text lives elsewhere."""
+    """Samples completions from the current policy. Tokens in, tokens out."""
 
     def generate(
         self,
@@ -20,16 +20,16 @@ class Engine(Protocol):
         seed: int,
         finished: Finished | None = None,
     ) -> Completions:
-        """``draws`` completions of each prompt, n = len(prompts) * draws rows, a prompt's together.
+        """Sample ``draws`` completions of each prompt: n = len(prompts) * draws rows, prompt-major.
 
-        Each prompt is computed once for all of its draws. The same seed, prompts and weights give
-        the same tokens.
+        Each prompt is computed once for all of its completions. The same seed, prompts and weights
+        give the same tokens.
 
         Args:
             prompts: token ids.
-            draws: of each prompt.
-            sampling: how they are drawn.
-            seed: of all that is drawn.
-            finished: told of each completion as soon as it has ended, in any order, while others
-                go on. Of a call that has to be drawn again, a row's last telling holds.
+            draws: completions of each prompt.
+            sampling: how tokens are sampled.
+            seed: seed of the whole call.
+            finished: called for each completion when it ends, in any order, while others continue.
+                If the call is repeated (out of memory), the last call for a row counts.
         """

@@ -1,4 +1,4 @@
-"""The engine in the training process, over the Hugging Face module itself."""
+"""The engine in the training process, over the Hugging Face model itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,34 +13,34 @@ from lsp_lightning.models.lora_speed import merged_lora
 from lsp_lightning.models.modes import inference_state
 from lsp_lightning.prefix.cuda_graph import GraphRecorder
 from lsp_lightning.prefix.decoders import Decoder, RowDecoder, TreeDecoder
-from lsp_lightning.prefix.hooks import takes_trees
+from lsp_lightning.prefix.sharing import shares_prefixes
 from lsp_lightning.runtime.memory import TokenBudget
 from lsp_lightning.types import Completions, Sampling
 
-#: Completions that have ended leave the batch when it is no fuller than this: the others' keys and
-#: values are copied then. On a GPU rows cost little, and a smaller batch is recorded anew.
-FULL, _FULL_ON_GPU = 0.875, 0.5
-#: Rows that are decoded together, whatever the budget.
+#: Finished completions are removed from the batch when at most this share of it is unfinished:
+#: removing copies the keys and values of the rest. On a GPU, rows are cheap, and a smaller batch
+#: needs a new CUDA graph.
+COMPACT_AT, _COMPACT_AT_ON_GPU = 0.875, 0.5
+#: Most rows that are decoded together, whatever the budget.
 MAX_ROWS = 512
 
 
 class LocalEngine:
-    """Samples with a KV cache; each prompt is prefilled once for all its draws.
+    """Samples with a KV cache; each prompt is computed once for all of its completions.
 
-    Reads the weights as they are now and changes nothing: mode, gradients and precision are set for
-    the time of the call and restored.
+    It reads the weights as they are at the time of a call. Mode, gradients and precision are set
+    during the call and restored after it.
 
     Args:
         model: a causal LM whose forward takes ``input_ids, attention_mask, position_ids,
             past_key_values, logits_to_keep`` (all current Hugging Face ones do).
         stop_ids: tokens that end a completion.
-        pad_id: what fills up shorter rows.
-        max_rows: prompts are taken together until their draws are so many; one prompt's draws are
-            not parted for it.
-        budget: tokens decoded at once, at most, with the longest prompt and completion of the call
-            for each; completions share their prompt's where the model allows it. Where not even one
-            prompt's draws fit, they are parted and the prompt is computed again for each part. None
-            sets no limit.
+        pad_id: fills up shorter rows.
+        max_rows: most rows decoded together; completions of one prompt are not split for it.
+        budget: most tokens decoded together, counting the longest prompt and the longest possible
+            completion for each row; if the model shares prefixes, a prompt counts once. If the
+            completions of one prompt do not fit, they are split and the prompt is computed for each
+            part. None is no limit.
     """
 
     def __init__(
@@ -68,78 +68,70 @@ class LocalEngine:
     ) -> Completions:
         """See :class:`lsp_lightning.generation.base.Engine`.
 
-        Where memory runs out, the budget is halved and the whole call drawn again from its seed:
-        the same tokens, but for rounding.
+        If memory runs out, the budget is halved and the whole call repeated with the same seed,
+        which gives the same tokens up to rounding.
 
         Raises:
-            OutOfMemory: not even a single row fits.
+            OutOfMemory: a single row does not fit.
         """
         call = _Call(prompts, draws, sampling, seed, finished)
         if self._budget is None:
             return self._generate(call, None)
-        return self._budget.run(lambda tokens: self._generate(call, tokens), call.longest)
+        return self._budget.run(lambda tokens: self._generate(call, tokens), call.longest_row)
 
-    def _generate(self, call: "_Call", tokens: int | None) -> Completions:
-        """The call with at most so many tokens at once."""
+    def _generate(self, call: "_Call", most_tokens: int | None) -> Completions:
+        """The whole call, with at most so many tokens decoded together."""
         device = next(self._model.parameters()).device
+        parts = split_rows(
+            prompts=len(call.prompts),
+            draws=call.draws,
+            prompt_tokens=call.longest_prompt,
+            new_tokens=call.sampling.max_new_tokens,
+            max_rows=self._max_rows,
+            max_tokens=most_tokens,
+            shared=shares_prefixes(self._model),
+        )
         with inference_state(self._model, device.type), merged_lora(self._model):
-            parts = [
-                self._decode(call, rows, device)
-                for rows in call.parts(self._max_rows, tokens, takes_trees(self._model))
-            ]
-        return _concatenate(parts, self._pad_id)
+            completions = [self._decode(call, part, device) for part in parts]
+        return _concatenate(completions, self._pad_id)
 
     def _decode(self, call: "_Call", part: range, device: torch.device) -> Completions:
-        """Some rows of the call: all draws of some prompts, or some draws of one."""
-        limit, n = call.sampling.max_new_tokens, len(part)
+        """Sample some rows of the call: all completions of some prompts, or some of one prompt."""
+        limit = call.sampling.max_new_tokens
         decoder = self._decoder(call, part, device)
         uniforms = call.uniforms(part).to(device)
         stop_ids = torch.tensor(self._stop_ids, device=device)
-        full = _FULL_ON_GPU if device.type == "cuda" else FULL
-
-        # by step first: what a step writes lies together
-        ids = torch.full((limit, n), self._pad_id, device=device)
-        logprobs = torch.zeros((limit, n), device=device)
-        lengths = torch.full((n,), limit, device=device)
-        truncated = torch.ones(n, dtype=torch.bool, device=device)
-        # rows of the batch being decoded: which completion each one is, and whether it goes on
-        rows = torch.arange(n, device=device)
-        going = truncated.clone()
+        compact_at = _COMPACT_AT_ON_GPU if device.type == "cuda" else COMPACT_AT
+        sampled = _Sampled(len(part), limit, self._pad_id, device)
+        # the batch being decoded: the row of each completion in the part, and whether it continues
+        rows = torch.arange(len(part), device=device)
+        active = torch.ones(len(part), dtype=torch.bool, device=device)
         logits = decoder.begin()
         for step in range(limit):
-            tokens, token_logprobs = sample(logits, call.sampling, uniforms[:, step])
-            ids[step].index_copy_(0, rows, tokens)
-            logprobs[step].index_copy_(0, rows, token_logprobs)
-            ends = going & torch.isin(tokens, stop_ids)
-            if ends.any():  # one look a token at what the device computes
-                ended = rows[ends]
-                lengths[ended], truncated[ended] = step + 1, False
-                call.tell(part.start, ended, ids[: step + 1])
-                going &= ~ends
-                count = int(going.sum())
-                if count == 0:
+            tokens, logprobs = sample(logits, call.sampling, uniforms[:, step])
+            sampled.write(step, rows, tokens, logprobs)
+            ends = active & torch.isin(tokens, stop_ids)
+            if ends.any():  # the only synchronisation with the device per token
+                sampled.end(step, rows[ends])
+                call.report(part.start, rows[ends], sampled.ids[: step + 1])
+                active &= ~ends
+                remaining = int(active.sum())
+                if remaining == 0:
                     break
-                if count <= full * len(going) and step + 1 < limit:
-                    keep = going.nonzero().squeeze(1)
+                if remaining <= compact_at * len(active) and step + 1 < limit:
+                    keep = active.nonzero().squeeze(1)
                     decoder.keep(keep)
-                    rows, going, tokens = rows[keep], going[keep], tokens[keep]
+                    rows, active, tokens = rows[keep], active[keep], tokens[keep]
                     uniforms = uniforms[keep]
             if step + 1 < limit:
                 logits = decoder.step(tokens)
-        call.tell(part.start, truncated.nonzero().squeeze(1), ids)
-        width = int(lengths.max())
-        mask = torch.arange(width, device=device) < lengths.unsqueeze(1)
-        return Completions(
-            ids=ids[:width].T.masked_fill(~mask, self._pad_id),
-            mask=mask,
-            logprobs=logprobs[:width].T.masked_fill(~mask, 0.0),
-            truncated=truncated,
-        )
+        call.report(part.start, sampled.truncated.nonzero().squeeze(1), sampled.ids)
+        return sampled.completions()
 
     def _decoder(self, call: "_Call", part: range, device: torch.device) -> Decoder:
         prompts = call.prompts[part.start // call.draws : -(-part.stop // call.draws)]
         draws = len(part) // len(prompts)
-        if takes_trees(self._model):
+        if shares_prefixes(self._model):
             limit = call.sampling.max_new_tokens
             record = self._record if device.type == "cuda" else None
             return TreeDecoder(self._model, prompts, draws, limit, device, record)
@@ -148,7 +140,7 @@ class LocalEngine:
 
 @dataclass(frozen=True)
 class _Call:
-    """What an engine was asked for."""
+    """The arguments of one call of the engine."""
 
     prompts: Sequence[Sequence[int]]
     draws: int
@@ -157,75 +149,118 @@ class _Call:
     finished: Finished | None
 
     @property
-    def longest(self) -> int:
-        """Tokens of a row at most."""
-        return max(map(len, self.prompts)) + self.sampling.max_new_tokens
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt."""
+        return max(map(len, self.prompts))
 
-    def parts(self, max_rows: int, tokens: int | None, shared: bool) -> list[range]:
-        """The rows, in parts that are decoded together; see :func:`parts_within`."""
-        new = self.sampling.max_new_tokens
-        return parts_within(
-            len(self.prompts), self.draws, self.longest - new, new, max_rows, tokens, shared
-        )
+    @property
+    def longest_row(self) -> int:
+        """Most tokens of a prompt with its completion."""
+        return self.longest_prompt + self.sampling.max_new_tokens
 
     def uniforms(self, part: range) -> Tensor:
-        """A number for each token of some rows, (n, tokens): each row's are its own.
+        """A random number for each token of some rows, (n, tokens).
 
-        QueryBatch on the CPU, so that no device and no way of parting the rows changes them.
+        Made on the CPU for all rows of the call, so that a row's numbers depend neither on the
+        device nor on how the rows are split.
         """
         generator = torch.Generator().manual_seed(self.seed)
         count = len(self.prompts) * self.draws
         numbers = torch.rand(count, self.sampling.max_new_tokens, generator=generator)
         return numbers[part.start : part.stop]
 
-    def tell(self, start: int, rows: Tensor, ids: Tensor) -> None:
-        """Tell that some rows of a part have ended, with their tokens in ids (t, n)."""
+    def report(self, start: int, rows: Tensor, ids: Tensor) -> None:
+        """Report that some rows of the part from ``start`` on have ended; ids (t, n) has them."""
         if self.finished is not None:
             for row, tokens in zip(rows.tolist(), ids[:, rows].T.tolist(), strict=True):
                 self.finished(start + row, tokens)
 
 
-def parts_within(
-    prompts: int,
-    draws: int,
-    prompt: int,
-    new: int,
-    max_rows: int,
-    tokens: int | None,
-    shared: bool,
-) -> list[range]:
-    """Rows, ``draws`` of each prompt, in parts that are decoded together.
-
-    Prompts are taken together as rows and tokens allow; the draws of one are parted only where
-    tokens do not hold them all.
+class _Sampled:
+    """The tokens of n completions, written step by step.
 
     Args:
-        prompts: how many.
-        draws: of each.
-        prompt: tokens of the longest one.
-        new: tokens of a completion at most.
-        max_rows: rows at once, more only if one prompt has more draws.
-        tokens: tokens at once, padding included; None is any number.
-        shared: whether draws share the tokens of their prompt.
+        n: completions.
+        limit: most tokens of each.
+        pad_id: fills up shorter rows.
+        device: where the tokens are.
     """
-    length, most, together = prompt + new, draws, max(1, max_rows // draws)
-    if tokens is not None:
-        together = min(together, tokens // (prompt + draws * new if shared else draws * length))
+
+    def __init__(self, n: int, limit: int, pad_id: int, device: torch.device) -> None:
+        # the step is the first axis, so that what a step writes is contiguous
+        self.ids = torch.full((limit, n), pad_id, device=device)
+        self.truncated = torch.ones(n, dtype=torch.bool, device=device)
+        self._logprobs = torch.zeros((limit, n), device=device)
+        self._lengths = torch.full((n,), limit, device=device)
+        self._pad_id = pad_id
+
+    def write(self, step: int, rows: Tensor, tokens: Tensor, logprobs: Tensor) -> None:
+        """Write one token of each of these rows."""
+        self.ids[step].index_copy_(0, rows, tokens)
+        self._logprobs[step].index_copy_(0, rows, logprobs)
+
+    def end(self, step: int, rows: Tensor) -> None:
+        """Mark rows whose token of this step is a stop token."""
+        self._lengths[rows], self.truncated[rows] = step + 1, False
+
+    def completions(self) -> Completions:
+        """The rows, cut to the longest; tokens after a row's stop token are masked out."""
+        width = int(self._lengths.max())
+        mask = torch.arange(width, device=self.ids.device) < self._lengths.unsqueeze(1)
+        return Completions(
+            ids=self.ids[:width].T.masked_fill(~mask, self._pad_id),
+            mask=mask,
+            logprobs=self._logprobs[:width].T.masked_fill(~mask, 0.0),
+            truncated=self.truncated,
+        )
+
+
+def split_rows(
+    *,
+    prompts: int,
+    draws: int,
+    prompt_tokens: int,
+    new_tokens: int,
+    max_rows: int,
+    max_tokens: int | None,
+    shared: bool,
+) -> list[range]:
+    """Split the rows of a call, prompt-major, into parts that are decoded together.
+
+    A part has all completions of as many prompts as fit. If the completions of one prompt have too
+    many tokens, a part has as many of them as fit, at least one.
+
+    Args:
+        prompts: number of prompts.
+        draws: completions of each.
+        prompt_tokens: tokens of the longest prompt.
+        new_tokens: most tokens of a completion.
+        max_rows: most rows of a part, unless one prompt has more completions.
+        max_tokens: most tokens of a part, padding included; None is no limit.
+        shared: whether a prompt counts once for all of its completions.
+    """
+    row_tokens = prompt_tokens + new_tokens
+    rows_of_one, together = draws, max(1, max_rows // draws)
+    if max_tokens is not None:
+        group_tokens = prompt_tokens + draws * new_tokens if shared else draws * row_tokens
+        together = min(together, max_tokens // group_tokens)
         if together == 0:
-            fitting = (tokens - prompt) // new if shared else tokens // length
-            most, together = min(draws, max(1, fitting)), 1
+            fitting = (
+                (max_tokens - prompt_tokens) // new_tokens if shared else max_tokens // row_tokens
+            )
+            rows_of_one, together = min(draws, max(1, fitting)), 1
     rows = range(prompts * draws)
-    if most == draws:
+    if rows_of_one == draws:
         return [rows[i : i + together * draws] for i in rows[:: together * draws]]
     return [
-        rows[i + done : i + min(done + most, draws)]
+        rows[i + done : i + min(done + rows_of_one, draws)]
         for i in rows[::draws]
-        for done in range(0, draws, most)
+        for done in range(0, draws, rows_of_one)
     ]
 
 
 def _concatenate(parts: Sequence[Completions], pad_id: int) -> Completions:
-    """Completions of several batches as one, padded on the right to the longest."""
+    """The completions of several parts, padded on the right to the longest."""
     longest = max(part.ids.shape[1] for part in parts)
 
     def padded(name: str, value: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""One token a row from its logits."""
+"""Sample one token per row from its logits."""
 
 import torch
 from torch import Tensor
@@ -7,15 +7,15 @@ from lsp_lightning.types import Sampling
 
 
 def sample(logits_nV: Tensor, sampling: Sampling, uniform_n: Tensor) -> tuple[Tensor, Tensor]:
-    """One token a row, and its log-prob at the sampling temperature before any truncation.
+    """Sample one token per row, with its log-prob at the sampling temperature before truncation.
 
-    The token whose share of the cumulated probabilities ``uniform_n`` falls into: what is drawn
-    depends on a row's own logits and number alone, not on which rows are there beside it. At
-    temperature 0 it is the likeliest token, with its log-prob at temperature 1.
+    Inverse transform sampling: the token at which the cumulative probability passes ``uniform_n``.
+    So a row's token depends on its logits and its number only, not on the other rows of the batch.
+    At temperature 0 it is the most likely token, with its log-prob at temperature 1.
 
     Args:
-        logits_nV: of the next token.
-        sampling: how it is drawn.
+        logits_nV: logits of the next token.
+        sampling: temperature, top-p and top-k.
         uniform_n: numbers in [0, 1).
 
     Returns:
@@ -29,39 +29,39 @@ def sample(logits_nV: Tensor, sampling: Sampling, uniform_n: Tensor) -> tuple[Te
         tokens = logprobs_nV.argmax(dim=-1)
     else:
         kept_nV = truncate(logprobs_nV, sampling.top_p, sampling.top_k)
-        tokens = _draw(kept_nV.exp(), uniform_n)
+        tokens = _inverse_cdf(kept_nV.exp(), uniform_n)
     return tokens, logprobs_nV.gather(1, tokens.unsqueeze(1)).squeeze(1)
 
 
-def _draw(shares_nV: Tensor, uniform_n: Tensor) -> Tensor:
-    """The place of each row's number among its cumulated shares, which need not sum to 1. (n,).
+def _inverse_cdf(weights_nV: Tensor, uniform_n: Tensor) -> Tensor:
+    """The token of each row at which the cumulative weight passes its number. (n,).
 
-    First among the sums of blocks, then inside of one: cumulating is slow, and so little of it is
-    done.
+    Weights need not sum to 1. Cumulative sums are slow, so the search is first over the sums of
+    blocks and then inside one block.
     """
-    n, size = shares_nV.shape
+    n, size = weights_nV.shape
     width = int(size**0.5) + 1
-    blocks = torch.nn.functional.pad(shares_nV, (0, -size % width)).view(n, -1, width)
+    blocks = torch.nn.functional.pad(weights_nV, (0, -size % width)).view(n, -1, width)
     sums = blocks.sum(dim=2)
-    block, at = _place(sums, uniform_n.unsqueeze(1) * sums.sum(dim=1, keepdim=True))
+    block, rest = _search(sums, uniform_n.unsqueeze(1) * sums.sum(dim=1, keepdim=True))
     inside = blocks.gather(1, block.unsqueeze(2).expand(-1, 1, width)).squeeze(1)
-    place, _ = _place(inside, at)
-    return (block * width + place).squeeze(1).clamp_max(size - 1)
+    index, _ = _search(inside, rest)
+    return (block * width + index).squeeze(1).clamp_max(size - 1)
 
 
-def _place(shares_nk: Tensor, at_n1: Tensor) -> tuple[Tensor, Tensor]:
-    """Which share a place on the line of all shares falls into, and where in it. (n, 1) each."""
-    ends = shares_nk.cumsum(dim=1)
-    place = torch.searchsorted(ends, at_n1, right=True)
-    # rounding may lift a place to the end of the line: it is in the last share that is not empty
-    place = torch.minimum(place, torch.searchsorted(ends, ends[:, -1:].contiguous()))
-    place = place.clamp_max(shares_nk.shape[1] - 1)  # NaN is found behind the end
-    # nor may it fall below 0 by rounding, where a first share that is empty would be found
-    return place, (at_n1 - (ends - shares_nk).gather(1, place)).clamp_min(0)
+def _search(weights_nk: Tensor, target_n1: Tensor) -> tuple[Tensor, Tensor]:
+    """The interval of the cumulative weights that holds a target, and the offset in it. (n, 1)."""
+    ends = weights_nk.cumsum(dim=1)
+    index = torch.searchsorted(ends, target_n1, right=True)
+    # rounding may lift a target to the total: then it is in the last interval that is not empty
+    index = torch.minimum(index, torch.searchsorted(ends, ends[:, -1:].contiguous()))
+    index = index.clamp_max(weights_nk.shape[1] - 1)  # NaN is found after the end
+    # rounding may give an offset below 0, which would find an empty first interval
+    return index, (target_n1 - (ends - weights_nk).gather(1, index)).clamp_min(0)
 
 
 def truncate(logprobs_nV: Tensor, top_p: float, top_k: int) -> Tensor:
-    """Log-probs with the tokens outside of top-k and of the nucleus at minus infinity. (n, V)."""
+    """Set the log-probs of tokens outside of the top k or the nucleus to minus infinity. (n, V)."""
     if top_k > 0 and top_k < logprobs_nV.shape[1]:
         smallest = logprobs_nV.topk(top_k, dim=-1).values[:, -1:]
         logprobs_nV = logprobs_nV.masked_fill(logprobs_nV < smallest, float("-inf"))

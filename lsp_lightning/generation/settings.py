@@ -1,4 +1,4 @@
-"""Where rollouts are drawn: in this process, or by a server."""
+"""Where rollouts are sampled: in this process, or by a server."""
 
 import math
 from abc import ABC, abstractmethod
@@ -20,62 +20,55 @@ _START = "start it, or sample in this process (LocalRollouts)"
 
 
 class RolloutSettings(ABC):
-    """Where and within which bounds rollouts are drawn."""
+    """Where rollouts are sampled, and how many tokens at once."""
 
     tokens: int
-    """Tokens of the completions sampled at once in this process, prompts included."""
+    """Most tokens of the completions sampled together in this process, prompts included."""
 
     @property
     def importance_cap(self) -> float | None:
-        """The largest importance weight; None where the trainer's own model samples."""
+        """The largest importance weight; None if the trained model itself samples."""
         return None
 
     @property
-    def elsewhere(self) -> bool:
-        """Whether this process never draws them."""
+    def served(self) -> bool:
+        """Whether a server samples, so that rollouts take no memory of this process."""
         return False
 
-    def check(self, has_adapter: bool) -> None:  # noqa: B027 - nothing is wrong with most
-        """Refuse what cannot work, before a model is loaded.
+    def check(self, has_adapter: bool) -> None:  # noqa: B027 - optional
+        """Raise ConfigError if this cannot work; called before a model is loaded.
 
         Args:
-            has_adapter: whether adapters are trained, and not all weights.
-
-        Raises:
-            ConfigError: it cannot.
+            has_adapter: whether adapters are trained instead of all weights.
         """
 
-    def check_reachable(self) -> None:  # noqa: B027 - this process is there
-        """Find out whether what draws is there, before a model is loaded.
-
-        Raises:
-            ConfigError: it is not.
-        """
+    def check_reachable(self) -> None:  # noqa: B027 - optional
+        """Raise ConfigError unless the server answers; called before a model is loaded."""
 
     def resume_settings(self) -> dict[str, object]:
-        """What a resumed run is compared by: plain values, and no word of memory and speed."""
+        """Plain values that a resumed run is compared by; nothing about memory and speed."""
         return {"class": type(self).__name__}
 
     @abstractmethod
     def build(self, policy: TrainedPolicy, budget: TokenBudget) -> Engine:
-        """The engine that draws from ``policy``; one for a run, for it remembers what it has done.
+        """The engine of a run; build one for the whole run, because engines keep state.
 
         Args:
-            policy: what is sampled from, as it is at each call.
-            budget: starts from :attr:`tokens`; bounds what is sampled in this process.
+            policy: sampled with the weights that it has at each call.
+            budget: bounds what is sampled together in this process; starts from :attr:`tokens`.
 
         Raises:
-            ConfigError: it cannot draw from this policy.
+            ConfigError: this policy cannot be sampled from in this way.
         """
 
 
 @dataclass(frozen=True)
 class LocalRollouts(RolloutSettings):
-    """Rollouts are drawn in this process.
+    """Rollouts are sampled in this process.
 
     Args:
-        tokens: of the completions sampled at once at most, prompts included, which bounds the KV
-            cache; halved where memory runs out.
+        tokens: most tokens of the completions sampled together, prompts included. It bounds the KV
+            cache, and is halved when memory runs out.
     """
 
     tokens: int = 65_536
@@ -92,7 +85,7 @@ class LocalRollouts(RolloutSettings):
 class ServedRollouts(RolloutSettings):
     """Rollouts are sampled by a vLLM server; the adapter is published there before each round.
 
-    Start the server yourself, with the same base model and in an environment of its own::
+    Start the server yourself, with the same base model, in a separate Python environment::
 
         VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve BASE --enable-lora --max-lora-rank RANK
 
@@ -134,8 +127,8 @@ class ServedRollouts(RolloutSettings):
             )
 
     @property
-    def elsewhere(self) -> bool:
-        """See :meth:`RolloutSettings.elsewhere`."""
+    def served(self) -> bool:
+        """See :meth:`RolloutSettings.served`."""
         return True
 
     def check(self, has_adapter: bool) -> None:

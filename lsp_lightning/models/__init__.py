@@ -1,1 +1,1 @@
-"""A Hugging Face causal LM as a policy."""
+"""Any Hugging Face causal LM as a policy: loading, adapters, log-probs, the frozen reference."""

@@ -1,6 +1,11 @@
-"""What a model can do, found out by trying, once, when it is loaded."""
+"""Which way a loaded model computes prompts, found by a test on a few tokens.
 
-from collections.abc import Callable
+A model that shares prefixes computes a prompt once for all of its completions. One that cannot
+computes every completion with its prompt, provided that decoding with its cache gives what a pass
+over whole rows gives.
+"""
+
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,62 +15,43 @@ from lsp_lightning.errors import ConfigError
 from lsp_lightning.models.logits import head_logits, hidden_states
 from lsp_lightning.models.modes import inference_state
 from lsp_lightning.prefix.attention import TreeAttention
-from lsp_lightning.prefix.cache import PrefixCache
+from lsp_lightning.prefix.cache import Prefill, PrefixCache
 from lsp_lightning.prefix.decoders import RowDecoder
-from lsp_lightning.prefix.hooks import (
-    INNER,
-    LAYERS,
-    Inner,
-    register,
-    tree_hidden_states,
-    tree_logits,
-)
+from lsp_lightning.prefix.hooks import Inner, tree_hidden_states, tree_logits
+from lsp_lightning.prefix.sharing import PrefixSharing, set_sharing, sharing_by_config
 from lsp_lightning.prefix.tree import token_tree
 from lsp_lightning.text.padding import pad_right
 
-#: Relative difference of hidden states that rounding explains; one token too many makes more.
+#: Largest relative difference of hidden states that rounding explains; one token too many in
+#: attention makes a larger one.
 _ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
 _ROUNDING_16_BITS = 0.05
-#: The same of logits, above which a model does not compute its steps as it computes rows. Wide, for
-#: rounding may send a token to another expert; of states that are lost they have nothing in common.
-_OTHERWISE = 0.1
+#: Largest relative difference of logits between steps and rows. Wide, because rounding may send a
+#: token to another expert; if states are lost, the logits have nothing in common.
+_STEP_DIFFERENCE = 0.1
 
 
-def enable_prefix_sharing(model: Any) -> None:
-    """Have a causal LM take an attention of ours wherever it is given one, if it can.
+def enable_prefix_sharing(model: Any) -> PrefixSharing:
+    """Have a causal LM share prefixes if it can. -> whether it does, and if not, why.
 
-    Tried on a few tokens. A model that cannot (states in place of keys and values, an attention
-    that is not looked up by name) stays as it is, and each completion is computed with its own
-    prompt.
+    Errors of the test are raised: out of memory, or a fault in this package. No architecture of
+    transformers 5.23 that :func:`sharing_by_config` lets through raises one.
 
     Raises:
-        ConfigError: nor can it be sampled from that way.
+        ConfigError: the model cannot be sampled from row by row either.
     """
-    config = model.config.get_text_config()
-    inner = config._attn_implementation
-    if inner in INNER:
-        config._attn_implementation = register(inner)
-        if _succeeds(_agrees, model):
-            return
-        config._attn_implementation = inner
-    if not _succeeds(_steps_as_rows, model):
-        raise ConfigError(
-            "model.base",
-            f"{type(model).__name__} does not compute the same token by token as over whole rows, "
-            "so that what is sampled would not be what is trained",
-            "choose another architecture",
-        )
+    sharing = sharing_by_config(model)
+    if sharing.available:
+        set_sharing(model, sharing)
+        sharing = replace(sharing, unavailable=_difference(model))
+    set_sharing(model, sharing)
+    if not sharing.available:
+        _check_steps(model)
+    return sharing
 
 
-def _succeeds(trial: Callable[[Any], bool], model: Any) -> bool:
-    try:
-        return trial(model)
-    except (TypeError, ValueError, AttributeError, RuntimeError, LookupError):
-        return False  # whatever it is that such a model does, it is not what ours does
-
-
-class _Witness:
-    """An attention that notes how far each layer sees."""
+class _WindowRecorder:
+    """An attention that notes the sliding window of each layer."""
 
     def __init__(self, attention: TreeAttention) -> None:
         self._attention = attention
@@ -85,8 +71,8 @@ class _Witness:
         return self._attention.attend(module, query, key, value, inner, **settings)
 
 
-def _agrees(model: Any) -> bool:
-    """Whether tree, rollout and plain rows say the same."""
+def _difference(model: Any) -> str | None:
+    """How a model that shares differs from the same model over plain rows; None if it does not."""
     vocabulary = model.get_input_embeddings().weight.shape[0]
     shared = [i % vocabulary for i in range(1, 18)]
     rows = [[*shared, *((k + j) % vocabulary for j in range(5 + k))] for k in (2, 4)]
@@ -95,57 +81,85 @@ def _agrees(model: Any) -> bool:
     with inference_state(model, device.type):
         ids, mask = (x.to(device) for x in pad_right(rows, 0))
         expected = [h[m] for h, m in zip(hidden_states(model, ids), mask, strict=True)]
-        witness = _Witness(TreeAttention.of(tree).to(device))
+        recorder = _WindowRecorder(TreeAttention.of(tree).to(device))
         tokens, positions = tree.tokens.to(device), tree.positions.to(device)
-        found = tree_hidden_states(model, tokens[None], positions[None], witness)[0]
-        if witness.windows != _windows(model):
-            return False
-        if not all(_near(found[p], e) for p, e in zip(tree.rows, expected, strict=True)):
-            return False
+        found = tree_hidden_states(model, tokens[None], positions[None], recorder)[0]
+        if not recorder.windows:
+            return "this model does not use the attention that shares them"
+        if recorder.windows != _windows(model):
+            return "the sliding windows of this model are not those in its config"
+        if not all(_near(found[i], e) for i, e in zip(tree.rows, expected, strict=True)):
+            return "this model computes other hidden states when they are shared"
         logits = _decoded(model, rows, len(shared), device)
         last = head_logits(model, torch.stack([e[-1] for e in expected]))
-        return _near(logits, last)
+        if not _near(logits, last):
+            return "this model computes other logits when they are shared"
+        return None
 
 
 def _decoded(model: Any, rows: list[list[int]], known: int, device: torch.device) -> Tensor:
-    """The logits after each row, its tokens given one by one. (rows, V)."""
+    """The logits after each row, if its tokens after the first ``known`` come step by step.
+
+    -> (rows, V).
+    """
     tree = token_tree([row[:known] for row in rows])
     longest = max(map(len, rows)) - known
-    cache = PrefixCache(tree, longest, device)
     first = torch.zeros(1, dtype=torch.long, device=device)
     tokens, positions = tree.tokens.to(device), tree.positions.to(device)
-    tree_logits(model, tokens[None], positions[None], cache, first)
-    cache.begin(1)
+    prefill = Prefill(tree, device)
+    tree_logits(model, tokens[None], positions[None], prefill, first)
+    cache = PrefixCache(prefill, draws=1, limit=longest)
     last: dict[int, Tensor] = {}
-    going = list(range(len(rows)))
+    active = list(range(len(rows)))
     for step in range(known, known + longest):
-        tokens = torch.tensor([[rows[i][step]] for i in going], device=device)
+        tokens = torch.tensor([[rows[i][step]] for i in active], device=device)
         logits = tree_logits(model, tokens, cache.step()[:, None], cache, first)
-        last.update(zip(going, logits[:, 0], strict=True))
-        more = [j for j, i in enumerate(going) if step + 1 < len(rows[i])]
-        if more and len(more) < len(going):
-            cache.keep(torch.tensor(more, device=device))
-            going = [going[j] for j in more]
+        last.update(zip(active, logits[:, 0], strict=True))
+        longer = [j for j, i in enumerate(active) if step + 1 < len(rows[i])]
+        if longer and len(longer) < len(active):
+            cache.keep(torch.tensor(longer, device=device))
+            active = [active[j] for j in longer]
     return torch.stack([last[i] for i in range(len(rows))])
 
 
+def _check_steps(model: Any) -> None:
+    """Raise ConfigError unless decoding with the model's cache gives what whole rows give."""
+    try:
+        same = _steps_as_rows(model)
+    except (TypeError, ValueError) as error:  # the model refuses the cache, or its arguments
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise _not_supported(model, f"cannot be sampled from token by token ({reason})") from error
+    if not same:
+        raise _not_supported(
+            model,
+            "computes other logits token by token than over whole rows, so sampling and training "
+            "would differ",
+        )
+
+
+def _not_supported(model: Any, problem: str) -> ConfigError:
+    return ConfigError(
+        "model.base", f"{type(model).__name__} {problem}", "choose another architecture"
+    )
+
+
 def _steps_as_rows(model: Any) -> bool:
-    """Whether rows that grow over the model's own cache say what plain rows do."""
+    """Whether decoding with the model's cache gives the logits of a pass over whole rows."""
     vocabulary = model.get_input_embeddings().weight.shape[0]
     device = next(model.parameters()).device
     steps, known = 4, (9, 5)
     rows = [[(1 + 3 * k + j) % vocabulary for j in range(n + steps)] for k, n in enumerate(known)]
     with inference_state(model, device.type):
         decoder = RowDecoder(model, [row[:-steps] for row in rows], 1, 0, device)
-        grown = [decoder.begin()]
+        decoded = [decoder.begin()]
         for step in range(steps):
             tokens = [row[n + step] for row, n in zip(rows, known, strict=True)]
-            grown.append(decoder.step(torch.tensor(tokens, device=device)))
+            decoded.append(decoder.step(torch.tensor(tokens, device=device)))
         ids, _ = pad_right(rows, 0)
         hidden = zip(hidden_states(model, ids.to(device)), known, strict=True)
         plain = [head_logits(model, row[n - 1 : n + steps]) for row, n in hidden]
-    found, expected = torch.stack(grown, dim=1).float(), torch.stack(plain).float()
-    return bool((found - expected).norm() < _OTHERWISE * expected.norm())
+    found, expected = torch.stack(decoded, dim=1).float(), torch.stack(plain).float()
+    return bool((found - expected).norm() < _STEP_DIFFERENCE * expected.norm())
 
 
 def _near(found: Tensor, expected: Tensor) -> bool:
@@ -154,13 +168,11 @@ def _near(found: Tensor, expected: Tensor) -> bool:
     return bool(difference < tolerance)
 
 
-def _windows(model: Any) -> dict[int, int | None] | None:
-    """How far each layer sees by the model's config; None where it says what is not known here."""
+def _windows(model: Any) -> dict[int, int | None]:
+    """The sliding window of each layer according to the model's config."""
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None)
     window = getattr(config, "sliding_window", None)
     if kinds is None:
         return dict.fromkeys(range(config.num_hidden_layers), window)
-    if not set(kinds) <= LAYERS:
-        return None
     return {i: window if kind == "sliding_attention" else None for i, kind in enumerate(kinds)}

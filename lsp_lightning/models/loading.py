@@ -1,4 +1,4 @@
-"""Loading models and tokenizers: safetensors only, no code from the hub, one-line faults."""
+"""Load models and tokenizers: only safetensors, no code from the Hub, errors of one line."""
 
 import json
 import os
@@ -23,10 +23,10 @@ _CPU = torch.device("cpu")
 
 
 def check_base(base: str, key: str = _KEY) -> None:
-    """What can be known of a model folder or hub id without loading it.
+    """Check a model folder or Hub id as far as possible without loading it.
 
     Raises:
-        ConfigError: no such folder, or one without a config or without safetensors weights.
+        ConfigError: no such folder, or it has no config or no safetensors weights.
     """
     try:
         folder = resolve(base)
@@ -36,7 +36,7 @@ def check_base(base: str, key: str = _KEY) -> None:
         if _HUB_ID.fullmatch(base) and not base.startswith("."):
             return
         raise ConfigError(
-            key, f"no folder {base!r}", "give a model folder, or a hub id like Qwen/Qwen3-1.7B"
+            key, f"no folder {base!r}", "give a model folder, or a Hub id such as Qwen/Qwen3-1.7B"
         )
     if not (folder / "config.json").is_file():
         raise ConfigError(
@@ -45,7 +45,7 @@ def check_base(base: str, key: str = _KEY) -> None:
     if not any(folder.glob("*.safetensors")):
         raise ConfigError(
             key,
-            f"folder {base!r} has no safetensors weights (pickled ones can run code)",
+            f"folder {base!r} has no safetensors weights (pickled weights can run code)",
             "save the model again with save_pretrained(..., safe_serialization=True)",
         )
 
@@ -56,16 +56,18 @@ def check_policy(
     init_adapter: str | None,
     quantized: Quantization | None = None,
 ) -> None:
-    """What can be known of the policy's folders without loading anything.
+    """Check the policy's folders as far as possible without loading anything.
 
     Raises:
-        ConfigError: see :func:`check_base`; ``init_adapter`` is no adapter in peft's layout; or
-            quantised weights would have to be trained.
+        ConfigError: see :func:`check_base`; or ``init_adapter`` is not a LoRA adapter in peft's
+            layout; or quantized weights would be trained.
     """
     check_base(base)
     if quantized and not with_lora:
         raise ConfigError(
-            "model.quantization", "needs LoRA: 4-bit weights cannot be trained", "set model.lora"
+            "model.quantization",
+            "needs LoRA, because 4-bit weights cannot be trained",
+            "set model.lora",
         )
     if init_adapter is None:
         return
@@ -75,23 +77,23 @@ def check_policy(
     if not (folder / "adapter_config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise ConfigError(
             key,
-            f"{init_adapter!r} is not a peft adapter (adapter_config.json, *.safetensors)",
+            f"{init_adapter!r} is not a peft adapter (adapter_config.json and *.safetensors)",
             "give the 'adapter' folder of a finished run",
         )
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    beside = ("modules_to_save", "trainable_token_indices")
+    more = ("modules_to_save", "trainable_token_indices")
     biased = config.get("bias", "none") != "none"
-    if config.get("peft_type") != "LORA" or biased or any(config.get(k) for k in beside):
+    if config.get("peft_type") != "LORA" or biased or any(config.get(k) for k in more):
         raise ConfigError(
-            key, f"{init_adapter!r} is more than LoRA matrices", "give a plain LoRA adapter"
+            key, f"{init_adapter!r} holds more than LoRA matrices", "give a plain LoRA adapter"
         )
 
 
 def load_config(base: str, key: str = _KEY) -> Any:
-    """A model's config: its architecture and sizes, without its weights.
+    """The config of a model: its architecture and sizes, without weights.
 
     Raises:
-        ConfigError: it cannot be had.
+        ConfigError: it could not be loaded.
     """
     from transformers import AutoConfig
 
@@ -105,12 +107,13 @@ def load_model(
     quantized: Quantization | None = None,
     device: torch.device = _CPU,
 ) -> Any:
-    """The causal LM, in eval mode; quantised on the device it will be used on, else on the CPU.
+    """A causal LM in eval mode.
 
-    Within ``torch.device(...)``, as Lightning's Trainer has it, on that one.
+    A quantized model is on ``device``. Others are on the CPU, or on the device of a surrounding
+    ``torch.device(...)`` context, as Lightning's Trainer has one.
 
     Raises:
-        ConfigError: it cannot be had (missing, gated, without safetensors), or not be quantised.
+        ConfigError: it could not be loaded (missing, gated, no safetensors) or not be quantized.
     """
     from transformers import AutoModelForCausalLM
 
@@ -124,12 +127,12 @@ def load_classifier(
     quantized: Quantization | None = None,
     device: torch.device = _CPU,
 ) -> Any:
-    """A sequence classifier with one label, in eval mode, in the type it was saved in.
+    """A sequence classifier with one label in eval mode, in the type it was saved in.
 
-    On the CPU, or quantised on the device it will be used on.
+    A quantized model is on ``device``, others are on the CPU.
 
     Raises:
-        ConfigError: it cannot be had, not be quantised, or has another number of labels.
+        ConfigError: it could not be loaded or not be quantized, or has other than one label.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -146,9 +149,9 @@ def skeleton(config: Any, dtype: torch.dtype, kind: str = "AutoModelForCausalLM"
     """A model's modules and shapes on the meta device: no weights, no memory.
 
     Args:
-        config: of :func:`load_config`.
-        dtype: of its floating-point weights.
-        kind: the auto class of transformers that makes it.
+        config: from :func:`load_config`.
+        dtype: the type of its floating-point weights.
+        kind: the auto class of transformers that builds it.
     """
     import transformers
 
@@ -168,8 +171,8 @@ def _load(
     if getattr(config, "quantization_config", None):
         raise ConfigError(
             key,
-            f"{base!r} is quantised already",
-            "give the model it was made from: model.quantization does this while loading",
+            f"{base!r} is already quantized",
+            "give the original model; model.quantization quantizes it while loading",
         )
     options: dict[str, Any] = {
         "dtype": dtype,
@@ -185,7 +188,7 @@ def _load(
         quantization.check_sizes(shapes, key)
     options["dtype"] = compute_type
     options["quantization_config"] = quantization.settings(shapes, compute_type)
-    options["device_map"] = {"": str(device)}  # each layer is quantised where it will be used
+    options["device_map"] = {"": str(device)}  # each layer is quantized where it will be used
     with _one_line(base, key):
         model = kind.from_pretrained(_source(base), **options)
     return quantization.guard(model)
@@ -194,10 +197,16 @@ def _load(
 def load_codec(
     base: str, model: Any, template_kwargs: Mapping[str, Any], key: str = _KEY
 ) -> tuple[ChatCodec, int]:
-    """The model's chat codec, which knows what ends a turn, and its padding id.
+    """The chat codec of a model, with the tokens that end a turn, and its padding id.
+
+    Args:
+        base: folder or Hub id.
+        model: the loaded model, whose generation config is read; None if there is none.
+        template_kwargs: fixed arguments of the chat template.
+        key: the config key of ``base``.
 
     Raises:
-        ConfigError: no tokenizer, or nothing that ends a turn.
+        ConfigError: the tokenizer could not be loaded, or no token ends a turn.
     """
     tokenizer = load_tokenizer(base, key)
     generation = getattr(model, "generation_config", None)
@@ -207,7 +216,7 @@ def load_codec(
     stop_ids = sorted({i for i in named if i is not None})
     if not stop_ids:
         raise ConfigError(
-            key, f"{base!r} names no token that ends a turn", "set eos_token_id in its config"
+            key, f"{base!r} has no token that ends a turn", "set eos_token_id in its config"
         )
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_ids[0]
     return ChatCodec(tokenizer, template_kwargs, stop_ids), pad_id
@@ -217,7 +226,7 @@ def load_tokenizer(base: str, key: str) -> Any:
     """The tokenizer of a model.
 
     Raises:
-        ConfigError: it cannot be had.
+        ConfigError: it could not be loaded.
     """
     from transformers import AutoTokenizer
 
@@ -232,7 +241,7 @@ def _source(base: str) -> str:
 
 @contextmanager
 def _one_line(base: str, key: str) -> Iterator[None]:
-    """The loaders' many ways to fail, as one line that names the key."""
+    """Turn the errors of transformers' loaders into one line with the key and the remedy."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -240,11 +249,11 @@ def _one_line(base: str, key: str) -> Iterator[None]:
         if "gated" in text:
             remedy = f"accept its licence at {page}, then log in: hf auth login"
         elif "not a valid model identifier" in text:
-            remedy = f"see whether {page} exists; if it is private, log in: hf auth login"
+            remedy = f"check that {page} exists; if it is private, log in: hf auth login"
         elif os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
-            remedy = f"unset HF_HUB_OFFLINE, or fetch it while online: hf download {base}"
+            remedy = f"unset HF_HUB_OFFLINE, or download it while online: hf download {base}"
         else:
-            remedy = "check the id and the connection, or give a folder"
+            remedy = "check the id and your connection, or give a folder"
         first_line = (
             str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         )

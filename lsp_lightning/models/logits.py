@@ -1,7 +1,7 @@
-"""From tokens to log-probs, as each architecture does it: hidden states, head, soft-capping."""
+"""From tokens to log-probs as each architecture computes them: hidden states, head, soft-cap."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -10,7 +10,8 @@ from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional.logprobs import token_logprobs
 from lsp_lightning.models.modes import inference_state
 from lsp_lightning.prefix.attention import TreeAttention
-from lsp_lightning.prefix.hooks import Attention, takes_trees, tree_hidden_states
+from lsp_lightning.prefix.hooks import Attention, tree_hidden_states
+from lsp_lightning.prefix.sharing import shares_prefixes
 from lsp_lightning.prefix.tree import trees_within
 from lsp_lightning.text.padding import by_token_budget, pad_right
 from lsp_lightning.types import TrainBatch
@@ -23,15 +24,15 @@ def hidden_states(
 
     Args:
         model: a causal LM.
-        input_ids: (B, S), padded on the right where ``tree`` is None.
-        position_ids: (B, S), or None where each row counts its places.
-        tree: what each place attends to; None is plain causal attention.
+        input_ids: (B, S), padded on the right unless there is a tree.
+        position_ids: (B, S); None counts each row from 0.
+        tree: the attention over a tree; None is plain causal attention.
     """
     if tree is not None:
         assert position_ids is not None
         return tree_hidden_states(model, input_ids, position_ids, tree)
     if position_ids is None:
-        # padding counts on: a position that starts again would be taken for another packed row
+        # padding too: models take a position that starts again for another packed row
         position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)
         position_ids = position_ids.expand_as(input_ids)
     out = model.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False)
@@ -39,13 +40,19 @@ def hidden_states(
     return hidden
 
 
+def batch_hidden_states(model: Any, batch: TrainBatch) -> Tensor:
+    """Final hidden states (B, S, H) of the tokens of a batch."""
+    attention = cast("Attention | None", batch.attention)
+    return hidden_states(model, batch.input_ids, batch.position_ids, attention)
+
+
 def head_logits(model: Any, hidden: Tensor) -> Tensor:
-    """Logits as the architecture makes them from hidden states (m, H) -> (m, V)."""
+    """Logits (m, V) of hidden states (m, H), scaled and soft-capped as the architecture does."""
     head = model.get_output_embeddings()
     logits: Tensor = head(hidden.to(head.weight.dtype))
     config = model.config.get_text_config()
     scale = (getattr(config, "logit_scale", None) or 1.0) / getattr(config, "logits_scaling", 1.0)
-    if scale != 1:  # each operation holds another copy of the logits
+    if scale != 1:  # not if it is 1: each operation takes another copy of the logits
         logits = logits * scale
     cap = getattr(config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
@@ -54,16 +61,18 @@ def head_logits(model: Any, hidden: Tensor) -> Tensor:
 def completion_logprobs(
     model: Any, batch: TrainBatch, logits_at_once: int, entropies: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Log-probs of the completions' tokens, differentiable; entropies, detached. (K, T) fp32 each.
+    """Log-probs of the completion tokens, differentiable, and their entropies, detached.
 
     Args:
         model: a causal LM.
         batch: some completions of a round.
         logits_at_once: see :func:`lsp_lightning.functional.logprobs.token_logprobs`.
-        entropies: whether they are wanted; they are 0 where not.
+        entropies: False skips the entropies and returns 0 for them.
+
+    Returns:
+        (K, T) fp32 each, 0 on padding.
     """
-    hidden = hidden_states(model, batch.input_ids, batch.position_ids, batch.attention)
-    hidden = hidden.flatten(0, 1)
+    hidden = batch_hidden_states(model, batch).flatten(0, 1)
     places = batch.mask.nonzero(as_tuple=True)
     logprobs, entropy = token_logprobs(
         hidden[batch.sources[places]],
@@ -83,14 +92,14 @@ def next_token_logprobs(
     """Log-probs of the token after each prompt at temperature 1. -> (n, V) fp32, on the CPU.
 
     Args:
-        model: a causal LM, in inference.
+        model: a causal LM in inference state.
         prompts: token ids.
         pad_id: fills up shorter rows.
-        max_tokens: through the model at once; a longer prompt goes by itself.
+        max_tokens: most tokens of one forward pass; a longer prompt gets a pass of its own.
     """
     results: dict[int, Tensor] = {}
     for part, last in _last_hidden_states(model, prompts, pad_id, max_tokens):
-        # (n, V) is no small tensor: not kept where the model is
+        # on the CPU: (n, V) of all prompts takes much memory
         logprobs = head_logits(model, last).float().log_softmax(dim=-1).cpu()
         results.update(zip(part, logprobs, strict=True))
     return torch.stack([results[i] for i in range(len(prompts))])
@@ -99,12 +108,12 @@ def next_token_logprobs(
 def _last_hidden_states(
     model: Any, prompts: Sequence[Sequence[int]], pad_id: int, max_tokens: int
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Some prompts, by index, and the hidden state after each (n, H), until all are done.
+    """Yield the numbers of some prompts and the hidden state after each, (n, H).
 
-    What prompts begin with alike, a judge's rubric, is computed once where the model can.
+    Models that share prefixes compute what prompts begin with (a judge's rubric) once.
     """
     device = next(model.parameters()).device
-    if takes_trees(model):
+    if shares_prefixes(model):
         for part, tree in trees_within(prompts, max_tokens):
             ids, positions = tree.tokens.to(device), tree.positions.to(device)
             attention = TreeAttention.of(tree).to(device)
@@ -118,21 +127,18 @@ def _last_hidden_states(
 
 
 def check_head(model: Any) -> None:
-    """Whether logits made from hidden states are the model's own, while it is trained too.
-
-    Raises:
-        ConfigError: this architecture makes its logits in a way that is not known here.
-    """
+    """Raise ConfigError unless :func:`head_logits` gives the model's logits, in training too."""
     ids = torch.arange(4, device=next(model.parameters()).device).unsqueeze(0)
     with inference_state(model, ids.device.type):
-        own = model(input_ids=ids).logits[0].float()
-        ours = head_logits(model, hidden_states(model, ids)[0]).float()
+        expected = model(input_ids=ids).logits[0].float()
+        in_eval = head_logits(model, hidden_states(model, ids)[0]).float()
         model.train()
-        trained = head_logits(model, hidden_states(model, ids)[0]).float()
+        in_train = head_logits(model, hidden_states(model, ids)[0]).float()
         model.eval()
-    if not all(torch.allclose(own, found, atol=1e-2, rtol=1e-2) for found in (ours, trained)):
+    same = (torch.allclose(expected, x, atol=1e-2, rtol=1e-2) for x in (in_eval, in_train))
+    if not all(same):
         raise ConfigError(
             "model.base",
-            f"{type(model).__name__} makes its logits in a way that is not supported",
+            f"{type(model).__name__} computes its logits in a way that is not supported",
             "choose another architecture",
         )

@@ -1,4 +1,4 @@
-"""Adapters at less cost: folded into copies of the weights to sample, in one step to train."""
+"""LoRA layers made faster: merged into copies of the weights to sample, fused to train."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,48 +9,48 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-#: Share of a layer's own work that its adapter must add to be worth a copy of the weight. In layers
-#: so small the copy is small too; in large ones the adapter is next to nothing.
-_WORTH_FOLDING = 0.05
+#: Smallest share of a layer's work that its adapter must add to be worth a merged copy. Such layers
+#: are small, and so is the copy; in large layers the adapter adds almost nothing.
+_WORTH_MERGING = 0.05
 
 
 @contextmanager
 def merged_lora(model: nn.Module) -> Iterator[None]:
-    """Layers compute with one matrix where they had three, the base's and the adapter's two.
+    """Adapted layers compute with one merged matrix instead of three. For sampling.
 
-    No weight changes: a layer calls something else for a while. In float32 only, where it changes
-    results by rounding; in 16 bits small updates would be lost, and 4-bit weights have no room.
+    No weight changes. In float32 only, where results change by rounding: in 16 bits small updates
+    would be lost, and there is no memory for copies of 4-bit weights.
 
     Args:
-        model: with adapters of peft, or without; in eval mode, and read without gradients.
+        model: with or without peft adapters, in eval mode; read without gradients.
     """
 
-    def one_matrix(layer: Any) -> Callable[..., Tensor] | None:
+    def merged(layer: Any) -> Callable[..., Tensor] | None:
         base, name = layer.get_base_layer(), layer.active_adapters[0]
         added = layer.lora_A[name].weight.numel() + layer.lora_B[name].weight.numel()
-        if base.weight.dtype != torch.float32 or added < _WORTH_FOLDING * base.weight.numel():
+        if base.weight.dtype != torch.float32 or added < _WORTH_MERGING * base.weight.numel():
             return None
         with torch.no_grad():
             weight = base.weight + layer.get_delta_weight(name)
         return partial(nn.functional.linear, weight=weight, bias=base.bias)
 
-    with _instead(model, one_matrix):
+    with _replaced_forwards(model, merged):
         yield
 
 
 @contextmanager
 def fused_lora(model: nn.Module) -> Iterator[None]:
-    """Layers add their adapter's part in place, forward and backward.
+    """Adapted layers add their adapter in place, forward and backward. For training.
 
-    peft scales, adds and differentiates each in an operation of its own: on a CPU these passes over
-    memory take as long as the small products. For layers of one type, without dropout; the others
-    stay as they are. It must last until the backward pass is done, which may run layers again.
+    peft scales, adds and differentiates in separate operations; on a CPU these passes over memory
+    take as long as the small products. Layers with mixed types or with dropout are left alone. Keep
+    the context open until the backward pass is done: it may run layers again.
 
     Args:
-        model: with adapters of peft, or without.
+        model: with or without peft adapters.
     """
 
-    def in_place(layer: Any) -> Callable[..., Tensor] | None:
+    def fused(layer: Any) -> Callable[..., Tensor] | None:
         base, name = layer.get_base_layer(), layer.active_adapters[0]
         a, b = layer.lora_A[name], layer.lora_B[name]
         one_type = base.weight.dtype == a.weight.dtype == b.weight.dtype
@@ -63,15 +63,15 @@ def fused_lora(model: nn.Module) -> Iterator[None]:
         rest = (base.weight, base.bias, a.weight, b.weight, layer.scaling[name])
         return lambda x: apply(x, *rest)
 
-    with _instead(model, in_place):
+    with _replaced_forwards(model, fused):
         yield
 
 
 @contextmanager
-def _instead(
+def _replaced_forwards(
     model: nn.Module, choose: Callable[[Any], Callable[..., Tensor] | None]
 ) -> Iterator[None]:
-    """Plain adapted layers call what is chosen for them, for a while."""
+    """Replace the forward of plain LoRA layers by what ``choose`` returns, then restore it."""
     from peft.tuners.lora import Linear
 
     changed = []
@@ -89,7 +89,7 @@ def _instead(
 
 
 def _is_plain(layer: Any) -> bool:
-    """Whether a layer of peft computes ``W x + scaling * B A x`` now, with one adapter."""
+    """Whether a peft layer computes ``W x + scaling * B A x`` now, with one adapter."""
     active = layer.active_adapters
     if layer.disable_adapters or layer.merged or "forward" in vars(layer):
         return False
@@ -97,12 +97,12 @@ def _is_plain(layer: Any) -> bool:
         return False
     if len(active) != 1 or active[0] not in layer.lora_A:
         return False
-    varied = active[0] in getattr(layer, "lora_variant", {})  # DoRA and the like
+    varied = active[0] in getattr(layer, "lora_variant", {})  # DoRA and similar
     return not varied and layer.lora_B[active[0]].bias is None
 
 
 class _Fused(torch.autograd.Function):
-    """``W x + bias + scaling * B A x`` with a frozen W."""
+    """``W x + bias + scaling * B A x`` with a frozen W, in few operations."""
 
     @staticmethod
     def forward(
@@ -114,7 +114,7 @@ class _Fused(torch.autograd.Function):
         b: Tensor,
         scaling: float,
     ) -> Tensor:
-        """(..., out) from (..., in)."""
+        """(..., in) -> (..., out)."""
         flat = x.reshape(-1, x.shape[-1])
         inner = flat @ a.T
         out = nn.functional.linear(flat, weight, bias).addmm_(inner, b.T, alpha=scaling)
@@ -125,7 +125,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Of x, A and B."""
+        """The gradients of x, A and B."""
         flat, inner, weight, a, b = ctx.saved_tensors
         grad = grad.reshape(-1, grad.shape[-1])
         grad_inner = (grad @ b).mul_(ctx.scaling)

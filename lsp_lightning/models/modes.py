@@ -1,4 +1,4 @@
-"""A model's state while it is only read, and its own dropout."""
+"""The state of a model while it is only read, and the dropout of its base."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +8,10 @@ import torch
 
 @contextmanager
 def inference_state(model: torch.nn.Module, device_type: str) -> Iterator[None]:
-    """Eval mode, no gradients, no autocast; what was there before comes back.
+    """Eval mode without gradients and autocast; restores the modes at the end.
 
-    ``no_grad`` and not ``inference_mode``: models may keep buffers they make here (long-context
-    rotary tables), and training could not use them afterwards.
+    ``no_grad`` instead of ``inference_mode``: models may keep buffers that they make here (rotary
+    tables for long contexts), and training could not use inference tensors.
     """
     training = [module for module in model.modules() if module.training]
     model.eval()
@@ -24,7 +24,7 @@ def inference_state(model: torch.nn.Module, device_type: str) -> Iterator[None]:
 
 
 def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
-    """The model with its own dropout off: what is trained must be the function that sampled."""
+    """Switch the base model's dropout off: training must use the function that sampled."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

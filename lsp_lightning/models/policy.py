@@ -1,4 +1,4 @@
-"""The shared policy and its frozen reference: one base model, with LoRA or fine-tuned whole."""
+"""The policy and its frozen reference: one base model, with LoRA or fully fine-tuned."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,33 +18,38 @@ from lsp_lightning.models.modes import inference_state
 from lsp_lightning.models.quantization import Quantization
 from lsp_lightning.models.settings import Dtype, Lora, PolicySettings, ReferenceChoice
 from lsp_lightning.paths import resolve
-from lsp_lightning.prefix.hooks import takes_trees
+from lsp_lightning.prefix.sharing import shares_prefixes
 from lsp_lightning.runtime.memory import moved
 from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.types import TrainBatch
 
-#: What goes through a pass without gradients at once, if nothing else is said.
+#: Default for the most tokens of a pass without gradients.
 PASS_TOKENS = 16_384
 
 _TRAINED, _FROZEN = "default", "reference"
 
 
 class Policy(nn.Module):
-    """One set of weights that plays both roles, and the reference it is held near.
+    """One set of weights that plays both roles, and the reference that the KL penalty refers to.
 
-    The reference is the model as it was when this training began: the base with its adapter off,
-    the start adapter kept frozen beside the trained one, or (without LoRA) a frozen copy.
+    The reference is the model at the start of training: the base with the adapter off, a frozen
+    copy of the start adapter, or (without LoRA) a frozen copy of all weights.
 
     Args:
-        base: folder or hub id of any causal LM with safetensors weights; ``pkg:`` for a package's.
+        base: folder or Hub id of any causal LM with safetensors weights; ``pkg:PACKAGE/FOLDER``
+            for a folder inside a Python package.
         lora: the adapter, or None to fine-tune all weights.
-        init_adapter: folder of an adapter to start from; it brings its own rank and alpha.
-        reference: "start" is where this training began, "base" is the model without any adapter.
-        dtype: compute type, see :func:`compute_type`. Adapters are float32 always.
+        init_adapter: folder of an adapter to start from; its rank and alpha override ``lora``.
+        reference: "start" is the model at the start of training, "base" the model without any
+            adapter.
+        dtype: the compute type, see :func:`compute_type`. Adapters are always float32.
         quantization: "nf4" keeps the base in 4 bits; needs LoRA.
         chat_template_kwargs: fixed arguments of the chat template.
-        activation_checkpointing: compute activations again in the backward pass to save memory.
-        device: where the model will be trained.
+        activation_checkpointing: recompute activations in the backward pass to save memory.
+        device: where the model is trained.
+
+    Raises:
+        ConfigError: a setting does not fit, or the model could not be loaded or is not supported.
     """
 
     def __init__(
@@ -65,7 +70,11 @@ class Policy(nn.Module):
         self.dtype = compute_type(dtype, device, lora is not None, family)
         model = load_model(base, self.dtype, quantization, device)
         check_head(model)
-        enable_prefix_sharing(model)
+        sharing = enable_prefix_sharing(model)
+        if not sharing.available:
+            print(
+                f"prompts are computed once for each completion: {sharing.unavailable}", flush=True
+            )
         self.codec: ChatCodec
         self.codec, self.pad_id = load_codec(base, model, chat_template_kwargs or {})
         if activation_checkpointing:
@@ -73,7 +82,7 @@ class Policy(nn.Module):
         self.model: nn.Module
         if lora is None and init_adapter is None:
             self.model = model
-            # in a list it is outside of parameters() and state_dict(): it is loaded, never saved
+            # in a list, so that it is not in parameters() and state_dict(): never trained or saved
             self._copies = [copy.deepcopy(model).eval().requires_grad_(False)]
         else:
             self.model = with_adapter(model, lora or Lora(), init_adapter, reference)
@@ -88,45 +97,45 @@ class Policy(nn.Module):
 
     @property
     def causal_lm(self) -> Any:
-        """The Hugging Face model with its adapters: what engines sample from."""
+        """The Hugging Face model with its adapters, which engines sample from."""
         return causal_lm(self.model)
 
     @property
     def has_adapter(self) -> bool:
-        """Whether adapters are trained, and not all weights."""
+        """Whether adapters are trained instead of all weights."""
         return not self._copies
 
     @property
     def shares_prompts(self) -> bool:
-        """Whether prompts are computed once for all behind them."""
-        return takes_trees(self.causal_lm)
+        """Whether a prompt is computed once for all of its completions."""
+        return shares_prefixes(self.causal_lm)
 
     @property
     def device(self) -> torch.device:
-        """Where it computes; frozen weights may wait elsewhere, see :meth:`parked`."""
+        """Where it computes; frozen weights may be elsewhere, see :meth:`parked`."""
         weights = list(self.model.parameters())
         return next((p for p in weights if p.requires_grad), weights[0]).device
 
     def completion_logprobs(
         self, batch: TrainBatch, logits_at_once: int = LOGITS_AT_ONCE
     ) -> tuple[Tensor, Tensor]:
-        """Log-probs of the completions' tokens, differentiable; entropies, detached. (K, T) each.
+        """Log-probs of the completion tokens, differentiable, and entropies, detached. (K, T) each.
 
-        Both at each one's sampling temperature, in fp32; 0 on padding.
+        Both at the completion's sampling temperature, in fp32; 0 on padding.
         """
         return completion_logprobs(self.causal_lm, batch, logits_at_once)
 
     def reference_logprobs(self, batch: TrainBatch, logits_at_once: int = LOGITS_AT_ONCE) -> Tensor:
-        """The reference's log-probs of the completions' tokens. (K, T), detached."""
+        """The reference's log-probs of the completion tokens, detached. (K, T) fp32."""
         with self.reference() as model:
             return completion_logprobs(model, batch, logits_at_once, entropies=False)[0]
 
     @contextmanager
     def reference(self) -> Iterator[Any]:
-        """The reference model, without gradients and in eval mode.
+        """The reference model in eval mode, without gradients.
 
-        Not to be entered between a forward pass of the policy and its backward pass: switching
-        adapters drops the gradient without a word.
+        Do not enter it between a forward pass of the policy and its backward pass: switching
+        adapters silently drops the gradient.
         """
         if self._copies:
             self._copies[0].to(self.device)
@@ -147,7 +156,7 @@ class Policy(nn.Module):
 
     @contextmanager
     def parked(self) -> Iterator[None]:
-        """The frozen weights wait in CPU memory: for the time that another model has the GPU."""
+        """Move the frozen weights to CPU memory for a while, so that another model has the GPU."""
         with ExitStack() as stack:
             for model in (self.model, *self._copies):
                 stack.enter_context(moved(model, torch.device("cpu")))
@@ -158,22 +167,22 @@ class Policy(nn.Module):
     ) -> Tensor:
         """The reference's log-probs of the token after each prompt, temperature 1. -> (n, V) fp32.
 
-        At most ``max_tokens`` go through the model at once.
+        A forward pass takes at most ``max_tokens``.
         """
         with self.reference() as model:
             return next_token_logprobs(model, prompts, self.pad_id, max_tokens)
 
     def trained_state(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold, by name: every adapter, frozen too, or all weights."""
+        """The tensors of a checkpoint, by name: all adapters, frozen ones too, or all weights."""
         state = self.state_dict()
         if self._copies:
             return state
         marks = tuple(f".{name}." for name in (_TRAINED, _FROZEN))
-        # adapters of embeddings are parameters themselves: their names end with the adapter's
+        # an adapter of embeddings is a parameter itself: its name ends with the adapter's name
         return {k: v for k, v in state.items() if "lora_" in k and any(m in f"{k}." for m in marks)}
 
     def save(self, folder: Path) -> None:
-        """The trained adapter in peft's layout, or the whole model, with its tokenizer."""
+        """Write the trained adapter in peft's layout, or the whole model; and the tokenizer."""
         model: Any = self.model
         if self._copies:
             model.save_pretrained(folder)
@@ -185,7 +194,7 @@ class Policy(nn.Module):
 def with_adapter(
     model: Any, lora: Lora, init_adapter: str | None, reference: ReferenceChoice
 ) -> nn.Module:
-    """The model with a new adapter, or with the start adapter and its frozen twin beside it."""
+    """The model with a new adapter, or with the start adapter and, for the reference, a copy."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
     if init_adapter is None:
@@ -194,7 +203,7 @@ def with_adapter(
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=lora.target_modules,
-            exclude_modules=_beside_the_text(model) or None,
+            exclude_modules=_outside_the_text_model(model) or None,
             task_type="CAUSAL_LM",
         )
         try:
@@ -202,7 +211,7 @@ def with_adapter(
         except ValueError as error:
             why = str(error).splitlines()[0]
             raise ConfigError(
-                "model.lora", f"fits not to this model ({why})", "change it"
+                "model.lora", f"does not fit this model ({why})", "change target_modules"
             ) from error
         return wrapped
     folder = str(resolve(init_adapter))
@@ -214,8 +223,8 @@ def with_adapter(
     return peft_model
 
 
-def _beside_the_text(model: Any) -> list[str]:
-    """Linear layers that no text passes through (towers for pictures): no gradient gets there."""
+def _outside_the_text_model(model: Any) -> list[str]:
+    """Linear layers that no text passes through (vision towers), and so no gradient reaches."""
     text = {id(module) for module in model.get_decoder().modules()}
     text.add(id(model.get_output_embeddings()))
     return [
@@ -226,31 +235,31 @@ def _beside_the_text(model: Any) -> list[str]:
 
 
 def compute_type(dtype: Dtype, device: torch.device, with_lora: bool, family: str) -> torch.dtype:
-    """The type that the model computes in.
+    """The compute type of the model.
 
-    "auto" is bfloat16 on GPUs that have it and float16 on older ones (T4, 20xx), where the loss is
-    scaled; float32 on a CPU, without LoRA (small updates are lost in 16 bits), and for models whose
-    activations overflow float16.
+    "auto" is bfloat16 on GPUs that support it, and float16 with a scaled loss on older ones (T4,
+    20xx). It is float32 on a CPU, without LoRA (16 bits lose small updates), and for models whose
+    activations overflow float16 on a GPU without bfloat16.
 
     Args:
-        dtype: what was asked for.
+        dtype: the setting.
         device: where the model computes.
-        with_lora: whether adapters are trained, and not all weights.
-        family: ``model_type`` of the model's config.
+        with_lora: whether adapters are trained instead of all weights.
+        family: ``model_type`` in the model's config.
 
     Raises:
-        ConfigError: what was asked for cannot be trained.
+        ConfigError: the model cannot be trained in this type.
     """
     if not with_lora and dtype not in ("auto", "float32"):
         raise ConfigError(
             "model.dtype",
-            f"is {dtype}, in which small updates of whole weights are lost",
-            "leave it at auto, or set model.lora",
+            f"is {dtype}, but without LoRA small updates are lost in 16 bits",
+            "set it to auto, or set model.lora",
         )
     overflows = "gemma" in family
     if overflows and dtype == "float16":
         raise ConfigError(
-            "model.dtype", f"is float16, which a {family} overflows", "set bfloat16 or float32"
+            "model.dtype", f"is float16, which {family} overflows", "set bfloat16 or float32"
         )
     if dtype != "auto":
         return {
@@ -266,5 +275,5 @@ def compute_type(dtype: Dtype, device: torch.device, with_lora: bool, family: st
 
 
 def causal_lm(model: Any) -> Any:
-    """The model under an adapter of peft, or the model."""
+    """The causal LM inside a peft model; a model without adapters is returned as it is."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

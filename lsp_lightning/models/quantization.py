@@ -1,8 +1,8 @@
-"""Bases in 4 bits (QLoRA, arXiv 2305.14314): NF4 with double quantisation, by bitsandbytes.
+"""Base models in 4 bits (QLoRA, arXiv 2305.14314): NF4 with double quantization, by bitsandbytes.
 
-Linear layers but the head are quantised; norms, embeddings and head stay in the compute type. On a
-CPU bitsandbytes 0.50 has two silent faults, and :func:`guard` and :func:`check_sizes` are there for
-them.
+All linear layers except the head are quantized; norms, embeddings and head stay in the compute
+type. On a CPU bitsandbytes 0.50 has two silent bugs: :func:`guard` works around one,
+:func:`check_sizes` refuses models with the other.
 """
 
 import logging
@@ -15,20 +15,19 @@ from lsp_lightning.errors import ConfigError
 
 Quantization = Literal["nf4"]
 
-#: Weights that share a scale.
+#: How many weights share a scale.
 BLOCK = 64
 
-# importing bitsandbytes warns on some CPUs that a kernel is missing: the one that guard() switches
-# off because it has no backward pass
+# on some CPUs importing bitsandbytes warns of a missing kernel, the one that guard() switches off
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
     lambda record: "gemm_4bit_forward" not in str(record.msg)
 )
 
 
 def settings(skeleton: nn.Module, compute_type: torch.dtype) -> Any:
-    """How transformers is told to quantise a model.
+    """The quantization config for transformers.
 
-    The head is named, because transformers would find one without a bias only.
+    It names the head, because transformers finds a head only if it has no bias.
     """
     from transformers import BitsAndBytesConfig
 
@@ -42,7 +41,7 @@ def settings(skeleton: nn.Module, compute_type: torch.dtype) -> Any:
 
 
 def heads(skeleton: nn.Module) -> list[str]:
-    """Names of what is not quantised: what stands outside of the base model, such as the head."""
+    """Names of the modules that are not quantized: those outside of the base model, as the head."""
     base = getattr(skeleton, "base_model", skeleton)
     output = getattr(skeleton, "get_output_embeddings", lambda: None)()
     names = [name for name, module in skeleton.named_modules() if module is output]
@@ -52,17 +51,14 @@ def heads(skeleton: nn.Module) -> list[str]:
 
 
 def check_sizes(skeleton: nn.Module, key: str) -> None:
-    """Whether every layer of a model can be quantised on a CPU.
+    """Raise ConfigError unless every layer of a model can be quantized on a CPU.
 
-    Where a row is no whole number of blocks, bitsandbytes' CPU kernels give wrong weights (a
-    relative error of .25 in place of .09) without a word. GPUs have no such fault.
+    If the inputs of a layer are not a multiple of 64, the CPU kernels of bitsandbytes give wrong
+    weights without an error (relative error .25 instead of .09). GPUs do not have this bug.
 
     Args:
         skeleton: the model, on the meta device.
-        key: the config key that names it.
-
-    Raises:
-        ConfigError: a layer's inputs are no multiple of 64.
+        key: the config key of the model.
     """
     kept = set(heads(skeleton))
     for name, layer in skeleton.named_modules():
@@ -70,14 +66,14 @@ def check_sizes(skeleton: nn.Module, key: str) -> None:
         if inputs % BLOCK and not any(name == head or name.startswith(f"{head}.") for head in kept):
             raise ConfigError(
                 key,
-                f"layer {name} has {inputs} inputs, no multiple of {BLOCK}: 4-bit "
+                f"layer {name} has {inputs} inputs, which is not a multiple of {BLOCK}: its 4-bit "
                 "weights would be wrong on a CPU",
                 "set model.quantization to null, or run on a GPU",
             )
 
 
 def _inputs(layer: nn.Module) -> int:
-    """Inputs of a layer that would be quantised; 0 for others."""
+    """Inputs of a layer that would be quantized; 0 for other layers."""
     from transformers.pytorch_utils import Conv1D
 
     if isinstance(layer, Conv1D):  # GPT-2's linear layer, whose weight is (in, out)
@@ -86,10 +82,10 @@ def _inputs(layer: nn.Module) -> int:
 
 
 def guard(model: nn.Module) -> nn.Module:
-    """The model, with the kernel switched off that would spoil its gradients on some CPUs.
+    """Switch off a kernel that makes gradients wrong on some CPUs. -> the model.
 
-    With AVX512-BF16 the first pass without gradients repacks each weight for a kernel that has no
-    backward pass, and later gradients are wrong (cosine .2 to the true ones) without a word.
+    With AVX512-BF16, the first pass without gradients repacks each weight for a kernel that has no
+    backward pass. Later gradients are wrong without an error (cosine .2 to the true ones).
     """
     for layer in linear_layers(model):
         layer.support_avx512bf16_for_cpu = False
@@ -97,14 +93,14 @@ def guard(model: nn.Module) -> nn.Module:
 
 
 def linear_layers(model: nn.Module) -> list[Any]:
-    """The quantised layers."""
+    """The quantized layers."""
     from bitsandbytes.nn.modules import Linear4bit
 
     return [layer for layer in model.modules() if isinstance(layer, Linear4bit)]
 
 
 def full_weight(layer: Any) -> Tensor:
-    """A linear layer's weight (out, in) as its forward pass uses it, dequantised if need be."""
+    """The weight (out, in) that a linear layer computes with, dequantized if it is quantized."""
     weight = layer.weight
     if getattr(weight, "quant_state", None) is None:
         return weight.data  # type: ignore[no-any-return]
@@ -112,9 +108,3 @@ def full_weight(layer: Any) -> Tensor:
 
     full: Tensor = dequantize_4bit(weight.data, weight.quant_state)
     return full
-
-
-def size(parameter: Tensor) -> int:
-    """Weights that a parameter holds: two in each byte of a quantised one."""
-    state = getattr(parameter, "quant_state", None)
-    return parameter.numel() if state is None else int(torch.Size(state.shape).numel())

@@ -1,4 +1,4 @@
-"""The settings of a policy: what is loaded, and how it is trained."""
+"""The settings of a policy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,14 +13,15 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class Lora:
-    """Low-rank adapters over every linear layer (peft).
+    """Low-rank adapters (peft).
 
     Args:
         rank: inner dimension of each adapter.
         alpha: the adapter's output is scaled by alpha / rank.
-        dropout: on the adapter's input while training; 0 keeps policy and rollouts the same
-            function.
-        target_modules: names of the layers that get one; "all-linear" is every one but the head.
+        dropout: dropout on the adapter's input in training. With 0, training computes the same
+            function that sampled.
+        target_modules: names of the layers with an adapter; "all-linear" is every linear layer
+            except the head.
     """
 
     rank: int = 16
@@ -29,8 +30,8 @@ class Lora:
     target_modules: str | list[str] = "all-linear"
 
     def __post_init__(self) -> None:
-        require_at_least(self.rank, 1, "model.lora.rank", "an adapter has a dimension")
-        require_at_least(self.alpha, 1, "model.lora.alpha", "the adapter would be scaled away")
+        require_at_least(self.rank, 1, "model.lora.rank", "an adapter needs a dimension")
+        require_at_least(self.alpha, 1, "model.lora.alpha", "with 0 the adapter has no effect")
         if not 0 <= self.dropout < 1:
             raise ConfigError("model.lora.dropout", f"is {self.dropout}", "set 0 to below 1")
 

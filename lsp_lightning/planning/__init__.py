@@ -1,7 +1,7 @@
-"""What a run will take of a device's memory, and roughly of time, before any weights are loaded.
+"""How much memory a run takes, and roughly how much time, before any weights are loaded.
 
-No formulas for each architecture: the phases of a round run over tensors without contents
-(:mod:`lsp_lightning.planning.phases`), and what lives at once is counted.
+There are no formulas per architecture. The phases of a round run over tensors without data
+(:mod:`lsp_lightning.planning.phases`), and the bytes that are alive at once are counted.
 """
 
 import torch
@@ -18,12 +18,12 @@ def print_plan(model: PlannedModule, datamodule: PlannedData, gpu_gib: float | N
     """Print what a run takes on a GPU, whether it fits, and what to change if not.
 
     Args:
-        model: the module, with nothing loaded.
+        model: the module; its policy need not be loaded.
         datamodule: its data.
-        gpu_gib: memory of the GPU in GiB; None is the one that is here, if there is one.
+        gpu_gib: memory of the GPU in GiB; None is the GPU of this machine, if there is one.
 
     Raises:
-        ConfigError: a model cannot be had, or not be planned for.
+        ConfigError: a model's config could not be loaded, or the model cannot be planned.
     """
     if gpu_gib is None and torch.cuda.is_available():
         gpu_gib = torch.cuda.get_device_properties(0).total_memory / 2**30
@@ -31,12 +31,12 @@ def print_plan(model: PlannedModule, datamodule: PlannedData, gpu_gib: float | N
 
 
 def memory_line(model: PlannedModule, datamodule: PlannedData, device: torch.device) -> str:
-    """What a run takes on a device, in one line. Never raises: no plan is worth a run.
+    """What a run takes on a device, in one line. It never raises: a failed plan ends no run.
 
     Args:
         model: the module.
         datamodule: its data.
-        device: where it will run; what is neither a GPU of CUDA nor a CPU is planned as a CPU.
+        device: where it will run; everything except CUDA is planned as a CPU.
     """
     try:
         return line(read_settings(model, datamodule, "cuda" if device.type == "cuda" else "cpu"))

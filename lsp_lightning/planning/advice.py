@@ -1,4 +1,4 @@
-"""What to change first where a run does not fit."""
+"""Which settings to change if a run does not fit."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -6,26 +6,26 @@ from dataclasses import replace
 from lsp_lightning.planning.estimate import GIB, Plan, make_plan, phase_peak
 from lsp_lightning.planning.settings import Optimizer, Settings
 
-#: Bytes that bitsandbytes' 8-bit AdamW keeps of each number: two states of a byte each, and a
-#: float32 scale of each for every 256 numbers.
+#: The state of bitsandbytes' 8-bit AdamW: two bytes per number, and for every 256 numbers two
+#: float32 scales.
 _ADAM_8BIT = Optimizer("PagedAdamW8bit", 2 + 2 * 4 / 256, True)
 
-#: A change that saves less than this share of the peak is not worth a line.
+#: Smallest share of the peak that a suggested change must save.
 _LEAST = 0.01
 _MOST_LINES = 8
 
 
 def advice(plan: Plan, room: float) -> list[str]:
-    """Lines that say what to set, the greatest saving first, until it fits.
+    """Lines that say what to set, the largest saving first, until the run fits.
 
     Args:
-        plan: one that does not fit.
-        room: bytes that there are.
+        plan: a plan that does not fit.
+        room: available bytes.
     """
     lines: list[str] = []
     while plan.peak > room and len(lines) < _MOST_LINES:
         name, least = plan.largest.name, (1 - _LEAST) * plan.peak
-        # what does not help the largest phase does not help: the others need not be looked at
+        # a change must help the largest phase, so the other phases are not computed
         tried = [
             (phase_peak(changed, name), text, changed) for text, changed in changes(plan.settings)
         ]
@@ -39,12 +39,12 @@ def advice(plan: Plan, room: float) -> list[str]:
         lines.append(f"  set {text}: {plan.peak / GIB:.1f} -> {better.peak / GIB:.1f} GiB")
         plan = better
     if plan.peak > room:
-        lines.append("  more than these settings can save: use a smaller model, or a larger card")
+        lines.append("  these settings cannot save enough: use a smaller model, or a larger GPU")
     return lines
 
 
 def changes(settings: Settings) -> Iterator[tuple[str, Settings]]:
-    """Every single change that may help, and the settings with it."""
+    """Every single change that may help, as text and as changed settings."""
     policy = settings.policy
     longest = max(r.length for r in settings.rollouts)
     if settings.micro_batch_tokens // 2 >= longest:
@@ -55,7 +55,7 @@ def changes(settings: Settings) -> Iterator[tuple[str, Settings]]:
         changed = replace(settings, policy=replace(policy, checkpointing=True))
         yield "model.activation_checkpointing true", changed
     if settings.rollout_tokens // 2 >= longest:
-        here = [r for r in settings.rollouts if not r.elsewhere]
+        here = [r for r in settings.rollouts if not r.served]
         rows = sum(r.length * r.prompts * r.draws for r in here)
         half = min(settings.rollout_tokens, rows) // 2
         if half >= longest:
@@ -73,46 +73,32 @@ def changes(settings: Settings) -> Iterator[tuple[str, Settings]]:
 
 
 def _of_reward_models(settings: Settings) -> Iterator[tuple[str, Settings]]:
+    """Reward models in 4 bits, or elsewhere while they do not judge."""
     for i, reward in enumerate(settings.reward_models):
-
-        def changed(i: int = i, **how: object) -> Settings:
-            models = list(settings.reward_models)
-            models[i] = replace(models[i], **how)  # type: ignore[arg-type]
-            return replace(settings, reward_models=tuple(models))
-
+        changes = []
         if not reward.spec.packed:
-            yield (
-                f"quantization nf4 of reward {reward.name!r}",
-                changed(spec=replace(reward.spec, packed=True)),
-            )
+            packed = replace(reward, spec=replace(reward.spec, packed=True))
+            changes.append(("quantization nf4", packed))
         for placement in ("offload", "exclusive"):
             if reward.placement not in (placement, "exclusive"):
-                yield (
-                    f"placement {placement} of reward {reward.name!r}",
-                    changed(placement=placement),
-                )
-        if reward.batch_tokens // 2 >= reward.max_tokens:
-            half = reward.batch_tokens // 2
-            yield f"batch_tokens {half} of reward {reward.name!r}", changed(batch_tokens=half)
+                moved = replace(reward, placement=placement)
+                changes.append((f"placement {placement}", moved))
+        for text, changed in changes:
+            models = (*settings.reward_models[:i], changed, *settings.reward_models[i + 1 :])
+            yield f"{text} of reward {reward.name!r}", replace(settings, reward_models=models)
 
 
 def _of_lengths(settings: Settings) -> Iterator[tuple[str, Settings]]:
-    """Shorter answers and smaller groups: they change what is learned, so they come last."""
+    """Shorter answers. They change what is learned, so they come last."""
     answers = settings.rollout("answers")
     assert answers is not None
-    if answers.sampling.max_new_tokens >= 128:
-        half = answers.sampling.max_new_tokens // 2
-        saved = answers.sampling.max_new_tokens - half
-
-        def shorter(key: str) -> tuple[object, ...]:
-            return tuple(
-                replace(r, sampling=replace(r.sampling, max_new_tokens=half)) if r.key == key else r
-                for r in settings.rollouts
-            )
-
-        judge = settings.judge_prompt and settings.judge_prompt - saved
-        rollouts = shorter(answers.key)
-        yield (
-            f"{answers.key} {half}",
-            replace(settings, rollouts=rollouts, judge_prompt=judge),  # type: ignore[arg-type]
-        )
+    new = answers.sampling.max_new_tokens
+    if new < 128:
+        return
+    half = new // 2
+    rollouts = tuple(
+        replace(r, sampling=replace(r.sampling, max_new_tokens=half)) if r.key == answers.key else r
+        for r in settings.rollouts
+    )
+    judge_prompt = settings.judge_prompt and settings.judge_prompt - (new - half)
+    yield f"{answers.key} {half}", replace(settings, rollouts=rollouts, judge_prompt=judge_prompt)

@@ -1,4 +1,4 @@
-"""The steps of a rollout, run dry: its first, and its last with a full KV cache."""
+"""Dry runs of a rollout's steps: the first one, and the last one with a full KV cache."""
 
 from typing import Any
 
@@ -8,18 +8,19 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from lsp_lightning.planning.shapes import Shape
 from lsp_lightning.planning.tracking import LiveBytes
-from lsp_lightning.prefix.cache import PrefixCache
+from lsp_lightning.prefix.cache import Prefill, PrefixCache
 from lsp_lightning.prefix.decoders import Decoder, RowDecoder, TreeDecoder
-from lsp_lightning.prefix.hooks import takes_trees, tree_logits
+from lsp_lightning.prefix.hooks import tree_logits
+from lsp_lightning.prefix.sharing import shares_prefixes
 from lsp_lightning.prefix.tree import token_tree
 
 _CPU = torch.device("cpu")
 
 
 def first_decoder(lm: Any, shape: Shape) -> Decoder:
-    """What a rollout begins with."""
+    """The decoder of a rollout before its prompts are computed."""
     with unset_fake_temporarily():
-        if takes_trees(lm):
+        if shares_prefixes(lm):
             return TreeDecoder(lm, shape.prompt_ids(), shape.draws, shape.completion, _CPU)
         return RowDecoder(lm, shape.prompt_ids(), shape.draws, 0, _CPU)
 
@@ -27,22 +28,20 @@ def first_decoder(lm: Any, shape: Shape) -> Decoder:
 def last_step(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, Any, int]:
     """Logits (n, V) of the last step, the KV cache, and its bytes.
 
-    The tracker looks from there on where the prompts are computed.
+    The peak counts from the moment when the prompts are computed.
     """
-    return (_of_tree if takes_trees(lm) else _of_rows)(lm, tracker, shape)
+    return (_of_tree if shares_prefixes(lm) else _of_rows)(lm, tracker, shape)
 
 
 def _of_tree(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, PrefixCache, int]:
-    """Logits (n, V) of the last step, the KV cache, and its bytes.
-
-    As :class:`lsp_lightning.prefix.decoders.TreeDecoder` asks.
-    """
+    """See :func:`last_step`; as :class:`lsp_lightning.prefix.decoders.TreeDecoder` computes it."""
     with unset_fake_temporarily():
         tree = token_tree(shape.prompt_ids())
-        cache = _FullCache(tree, shape.completion, _CPU)
+        prefill = Prefill(tree, _CPU)
         first = torch.zeros(1, dtype=torch.long)
-    tree_logits(lm, tree.tokens[None], tree.positions[None], cache, first)
-    cache.begin(shape.draws)
+    tree_logits(lm, tree.tokens[None], tree.positions[None], prefill, first)
+    cache = _FullCache(prefill, shape.draws, shape.completion)
+    del prefill
     tracker.reset_peak()
     cache.fill(shape.completion - 2)
     tracker.flops = 0
@@ -51,7 +50,7 @@ def _of_tree(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, PrefixC
 
 
 def _of_rows(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, Any, int]:
-    """Logits (n, V) of the last step, the model's own cache, and its bytes."""
+    """See :func:`last_step`; with the model's cache."""
     from transformers import DynamicCache
 
     cache, before = DynamicCache(config=lm.config), tracker.live
@@ -63,7 +62,7 @@ def _of_rows(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, Any, in
 
 
 class _FullCache(PrefixCache):
-    """A cache that need not be filled token by token."""
+    """A cache that is filled at once instead of token by token."""
 
     def fill(self, tokens: int) -> None:
         """Grow as if each completion had so many tokens."""
@@ -82,7 +81,7 @@ class _FullCache(PrefixCache):
 def _next_logits(
     model: Any, rows: int, new: int, length: int, cache: Any, padded: bool = True
 ) -> Tensor:
-    """Logits (n, V) after ``new`` tokens a row, as plain rows are decoded."""
+    """Logits (n, V) after ``new`` tokens per row, with the model's cache."""
     with unset_fake_temporarily():
         positions = torch.arange(length - new, length).expand(rows, new).clone()
         last = torch.tensor([-1]) if new > 1 else 1
@@ -99,13 +98,13 @@ def _next_logits(
 
 
 def token_ids(rows: int, length: int) -> Tensor:
-    """Token ids that are really there: models look at them to choose masks."""
+    """Token ids with data: models look at them to choose masks."""
     with unset_fake_temporarily():
         return torch.zeros(rows, length, dtype=torch.long)
 
 
 def attention_mask(rows: int, length: int, padded: bool = True) -> Tensor:
-    """An attention mask; some rows are shorter than others, so that it cannot be left out."""
+    """An attention mask with data; one row is shorter, so that models cannot leave it out."""
     with unset_fake_temporarily():
         mask = torch.ones(rows, length, dtype=torch.long)
         if padded and rows > 1:

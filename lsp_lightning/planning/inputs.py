@@ -1,6 +1,9 @@
-"""What a plan reads of a module and its data: the planner imports neither."""
+"""What a plan reads of the module and the data, so that the planner imports neither."""
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
+
+import torch
 
 from lsp_lightning.game.queries import Query, QuerySource
 from lsp_lightning.generation import RolloutSettings
@@ -12,24 +15,36 @@ from lsp_lightning.types import Sampling
 
 
 class PlannedModule(Protocol):
-    """A module with nothing loaded."""
+    """The module; its policy need not be loaded."""
 
-    policy: Policy | None
-    policy_settings: PolicySettings
-    rewards: list[Reward]
-    rollouts: RolloutSettings
-    budgets: Budgets
-    optimizer: Any
+    @property
+    def policy(self) -> Policy | None: ...
+    @property
+    def policy_settings(self) -> PolicySettings: ...
+    @property
+    def rewards(self) -> Sequence[Reward]: ...
+    @property
+    def rollouts(self) -> RolloutSettings: ...
+    @property
+    def budgets(self) -> Budgets: ...
+    @property
+    def optimizer(self) -> Callable[[Iterable[Any]], torch.optim.Optimizer]: ...
 
 
 class PlannedData(Protocol):
-    """The lengths and counts of a round."""
+    """The data: how many queries and answers a round has, and how they are written."""
 
-    queries: QuerySource
-    num_queries: int
-    group_size: int
-    solver: Sampling
-    solver_prompt: str
-    heldout: list[Query]
-    heldout_draws: int
-    heldout_batch: int
+    @property
+    def queries(self) -> QuerySource: ...
+    @property
+    def num_queries(self) -> int: ...
+    @property
+    def group_size(self) -> int: ...
+    @property
+    def solver(self) -> Sampling: ...
+    @property
+    def solver_prompt(self) -> str: ...
+    @property
+    def heldout(self) -> Sequence[Query]: ...
+    @property
+    def heldout_draws(self) -> int: ...

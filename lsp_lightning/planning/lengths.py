@@ -1,43 +1,50 @@
-"""How long prompts and completions get: asked of those who write the prompts."""
+"""How many tokens prompts and completions have, and whether the model's context holds them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.evaluation.exam import HELDOUT_BATCH
+from lsp_lightning.game.queries import longest_text
 from lsp_lightning.models.loading import load_codec, load_config
 from lsp_lightning.models.policy import compute_type
 from lsp_lightning.planning.inputs import PlannedData, PlannedModule
-from lsp_lightning.rewards import SelfReward
+from lsp_lightning.rewards import Reward, SelfReward
 from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.text.prompts import SCORE_PREFIX
-from lsp_lightning.types import Rollouts, Sampling
+from lsp_lightning.types import Sampling
 
-#: Tokens that a prompt of ours takes around its slots, where no tokenizer tells: the longest
-#: default prompt (the judge's) has about 330 in common vocabularies.
+#: Tokens of a prompt around its slots, assumed if its length is unknown. The longest default prompt
+#: (the judge's) has about 330 in common vocabularies.
 ASSUMED_TEMPLATE = 384
+#: Tokens around a query in the Solver's prompt, assumed without a tokenizer.
+_ASSUMED_FRAME = 32
+#: Tokens of a query, assumed if the query source does not tell; the Challenger's default limit.
+ASSUMED_QUERY = 256
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """One kind of completion that the engine draws."""
+class PlannedRollout:
+    """One kind of completion that the engine samples in a round."""
 
     name: str
-    """What is drawn."""
+    """What is sampled: queries, answers ..."""
     prompts: int
-    """How many prompts."""
+    """Number of prompts."""
     draws: int
     """Completions of each."""
     prompt: int
     """Tokens of the longest prompt."""
     sampling: Sampling
-    """How they are drawn."""
+    """How completions are sampled."""
     key: str
-    """The config key of its length."""
-    elsewhere: bool = False
-    """Whether a server draws it, with memory and time of its own."""
+    """The config key of their length."""
+    served: bool = False
+    """Whether a server samples them, with memory and time of its own."""
+    assumption: str | None = None
+    """What was assumed because ``prompt`` is unknown; None if it is known."""
 
     @property
     def length(self) -> int:
@@ -46,12 +53,12 @@ class Rollout:
 
 
 def codec_of(model: PlannedModule) -> ChatCodec | None:
-    """The tokenizer of the policy, or None where it cannot be had."""
+    """The policy's chat codec, or None if its tokenizer could not be loaded."""
     if model.policy is not None:
         return model.policy.codec
-    own = model.policy_settings
+    settings = model.policy_settings
     try:
-        return load_codec(own.base, None, own.chat_template_kwargs or {})[0]
+        return load_codec(settings.base, None, settings.chat_template_kwargs or {})[0]
     except ConfigError:
         return None
 
@@ -63,134 +70,137 @@ def template_length(codec: ChatCodec | None, template: str, prefix: str = "") ->
 
 def rollouts_of(
     model: PlannedModule, data: PlannedData, codec: ChatCodec | None
-) -> tuple[Rollout, ...]:
-    """What the policy writes: queries, answers, held-out answers."""
-    queries = _asked_of(data, codec)
-    known = [query.text for query in data.queries.known()]
-    frame = template_length(codec, data.solver_prompt) if codec else 32
-    longest = queries.sampling.max_new_tokens if queries else _longest(known, codec)
-    key = "data.solver.max_new_tokens"
-    n, g = data.num_queries, data.group_size
-    answers = Rollout("answers", n, g, frame + longest, data.solver, key)
-    found = [queries, answers] if queries else [answers]
+) -> tuple[PlannedRollout, ...]:
+    """What the policy writes in a round: queries (if it does), answers, held-out answers."""
+    found = [*_queries(data, codec), _answers(data, codec)]
     if data.heldout:
-        texts = [query.text for query in data.heldout]
-        prompt = frame + _longest(texts, codec)
-        count = min(len(texts), data.heldout_batch)
-        found.append(Rollout("held-out", count, data.heldout_draws, prompt, data.solver, key))
-    return tuple(replace(rollout, elsewhere=model.rollouts.elsewhere) for rollout in found)
-
-
-def _longest(texts: Sequence[str], codec: ChatCodec | None) -> int:
-    """Tokens of the longest text; without a tokenizer a token is taken for three characters."""
-    longest = sorted(texts, key=len)[-8:]
-    if codec is None:
-        return max((len(text) // 3 for text in longest), default=0)
-    return max((len(codec.encode_plain(text)) for text in longest), default=0)
-
-
-class _Asked(Exception):
-    """What a source of queries asks of the player."""
-
-    def __init__(self, prompt: Sequence[int], draws: int, sampling: Sampling) -> None:
-        super().__init__()
-        self.rollout = Rollout(
-            "queries",
-            1,
-            draws,
-            len(prompt),
-            sampling,
-            "data.queries.init_args.sampling.max_new_tokens",
+        longest = longest_text([query.text for query in data.heldout], codec) or 0
+        found.append(
+            replace(
+                _answers(data, codec),
+                name="held-out",
+                prompts=min(len(data.heldout), HELDOUT_BATCH),
+                draws=data.heldout_draws,
+                prompt=_frame(data, codec) + longest,
+                assumption=None,
+            )
         )
+    return tuple(replace(rollout, served=model.rollouts.served) for rollout in found)
 
 
-@dataclass(frozen=True)
-class _Listener:
-    """A player that writes nothing, but hears what it is asked for."""
+def _queries(data: PlannedData, codec: ChatCodec | None) -> list[PlannedRollout]:
+    """The queries of a round, if the policy writes them and its source tells how."""
+    source = data.queries
+    if not source.selfplay or source.sampling is None:
+        return []
+    prompt, assumption = source.longest_prompt(codec), None
+    if prompt is None:
+        prompt = ASSUMED_TEMPLATE
+        assumption = f"prompts of the Challenger are assumed to have {prompt} tokens"
+    return [
+        PlannedRollout(
+            name="queries",
+            prompts=1,
+            draws=data.num_queries,
+            prompt=prompt,
+            sampling=source.sampling,
+            key="data.queries.init_args.sampling.max_new_tokens",
+            assumption=assumption,
+        )
+    ]
 
-    codec: Any
 
-    def respond(
-        self, prompts: Sequence[Sequence[int]], draws: int, sampling: Sampling, seed: int
-    ) -> Rollouts:
-        """See :class:`lsp_lightning.game.player.Player`."""
-        raise _Asked(max(prompts, key=len), draws * len(prompts), sampling)
+def _answers(data: PlannedData, codec: ChatCodec | None) -> PlannedRollout:
+    """The answers of a round."""
+    query, assumption = data.queries.longest_query(codec), None
+    if query is None:
+        query = ASSUMED_QUERY
+        assumption = f"queries are assumed to have {query} tokens"
+    return PlannedRollout(
+        name="answers",
+        prompts=data.num_queries,
+        draws=data.group_size,
+        prompt=_frame(data, codec) + query,
+        sampling=data.solver,
+        key="data.solver.max_new_tokens",
+        assumption=assumption,
+    )
 
 
-class _NoTokenizer:
-    """Says that every prompt has the assumed length."""
-
-    def encode(self, template: str, slots: Any, prefix: str = "") -> list[int]:
-        """See :meth:`lsp_lightning.text.chat.ChatCodec.encode`."""
-        return [0] * ASSUMED_TEMPLATE
-
-
-def _asked_of(data: PlannedData, codec: ChatCodec | None) -> Rollout | None:
-    """The rollout of the queries, if the policy writes them."""
-    if not data.queries.selfplay:
-        return None
-    listener: Any = _Listener(codec or _NoTokenizer())
-    try:
-        data.queries.draw(listener, data.num_queries, 0, 0)
-    except _Asked as asked:
-        return asked.rollout
-    return None
+def _frame(data: PlannedData, codec: ChatCodec | None) -> int:
+    """Tokens of the Solver's prompt around a query."""
+    return _ASSUMED_FRAME if codec is None else template_length(codec, data.solver_prompt)
 
 
 def check_model(model: PlannedModule, datamodule: PlannedData) -> None:
-    """Whether a model computes in the type asked for, and its context holds the longest rows.
+    """Check that a model can compute in its dtype, and that its context holds the longest rows.
+
+    Rows of unknown length are not checked: those of a query source that does not tell its longest
+    prompt or query, and all without a tokenizer.
 
     Raises:
-        ConfigError: one of them is not so; names the key.
+        ConfigError: the dtype cannot be trained, or a row is too long; names the key.
     """
-    own, config = model.policy_settings, load_config(model.policy_settings.base)
-    compute_type(own.dtype, torch.device("cpu"), own.lora is not None, config.model_type)
-    context, what = _context(config.get_text_config())
+    policy, config = model.policy_settings, load_config(model.policy_settings.base)
+    compute_type(policy.dtype, torch.device("cpu"), policy.lora is not None, config.model_type)
+    context, name = _context(config.get_text_config())
     codec = codec_of(model)
     if context is None or codec is None:
         return
-    rollouts = rollouts_of(model, datamodule, codec)
+    name = f"the {name} of {policy.base!r}"
+    rollouts = [r for r in rollouts_of(model, datamodule, codec) if r.assumption is None]
     for rollout in rollouts:
-        if rollout.length > context:
-            _too_long(rollout, context, f"{what} of {own.base!r}")
-    answers = next(rollout for rollout in rollouts if rollout.name == "answers")
-    for reward in model.rewards:
-        if isinstance(reward, SelfReward):
-            frame = template_length(codec, reward.template.text, SCORE_PREFIX)
-            reply = reward.sampling.max_new_tokens if reward.reading == "sampled" else 0
-            length = answers.length + frame + reply
-            if length > context:
-                raise ConfigError(
-                    answers.key,
-                    f"is {answers.sampling.max_new_tokens}, and reward {reward.name!r} would judge "
-                    f"up to {length} tokens in the {what} of {own.base!r}, which is {context}",
-                    "shorten queries or answers, or use another model",
-                )
+        _check_rollout(rollout, context, name)
+    for answers in rollouts:
+        if answers.name == "answers":
+            for reward in model.rewards:
+                _check_judge(reward, codec, answers, context, name)
 
 
 def _context(config: Any) -> tuple[int | None, str]:
-    """Tokens of the longest row that a model can take, and what they are called.
+    """The longest row that a model can take, in tokens, and what that limit is called.
 
-    Rotary embeddings that stretch with the longest row of a batch count to the length from which
-    they do: further on a completion's log-probs depend on the rows beside it, and the keys that are
-    cached while it is sampled are not those it is trained with.
+    Some rotary embeddings change with the longest row of a batch. They count up to the length at
+    which they begin to change: beyond it a completion's log-probs would depend on the other rows,
+    and training would not see the keys that were cached in sampling.
     """
-    context, what = getattr(config, "max_position_embeddings", None), "context"
+    context, name = getattr(config, "max_position_embeddings", None), "context"
     ropes = getattr(config, "rope_parameters", None) or {}
-    nested = [rope for rope in ropes.values() if isinstance(rope, dict)]  # one for a kind of layer
+    nested = [rope for rope in ropes.values() if isinstance(rope, dict)]  # one per kind of layer
     for rope in nested or [ropes]:
         if rope.get("rope_type") in ("dynamic", "longrope"):
             first = rope.get("original_max_position_embeddings") or context
             if first and (context is None or first < context):
-                context, what = first, "context before its rotary embedding changes with a batch"
-    return context, what
+                context, name = first, "context before its rotary embedding changes with a batch"
+    return context, name
 
 
-def _too_long(rollout: Rollout, context: int, what: str) -> NoReturn:
+def _check_rollout(rollout: PlannedRollout, context: int, name: str) -> None:
+    """Raise ConfigError unless the longest row of a rollout fits into the context."""
+    if rollout.length <= context:
+        return
     new, room = rollout.sampling.max_new_tokens, context - rollout.prompt
     raise ConfigError(
         rollout.key,
-        f"is {new}, after a prompt of up to {rollout.prompt} tokens ({rollout.name}), and the "
-        f"{what} is {context}",
+        f"is {new}, after a prompt of up to {rollout.prompt} tokens ({rollout.name}), but {name} "
+        f"is {context} tokens",
         f"set {room} or less" if room > 0 else "make queries shorter, or use another model",
     )
+
+
+def _check_judge(
+    reward: Reward, codec: ChatCodec, answers: PlannedRollout, context: int, name: str
+) -> None:
+    """Raise ConfigError unless the prompts of a self-reward, and its replies, fit too."""
+    if not isinstance(reward, SelfReward):
+        return
+    frame = template_length(codec, reward.template.text, SCORE_PREFIX)
+    reply = reward.sampling.max_new_tokens if reward.reading == "sampled" else 0
+    length = answers.length + frame + reply
+    if length > context:
+        raise ConfigError(
+            answers.key,
+            f"is {answers.sampling.max_new_tokens}, so reward {reward.name!r} would judge up to "
+            f"{length} tokens, but {name} is {context} tokens",
+            "shorten queries or answers, or use another model",
+        )

@@ -1,21 +1,21 @@
-"""A stand-in for 4-bit linear layers: the same bytes, and the same temporaries in both passes."""
+"""A stand-in for 4-bit linear layers, with the same bytes and temporaries in both passes."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-#: Bytes that a quantised weight takes: 4 bits, an 8-bit scale for each block of 64, and a float32
-#: scale for each 256 of those (NF4 with double quantisation, arXiv 2305.14314): 4.127 bits.
+#: Bytes of a quantized weight: 4 bits, an 8-bit scale for each block of 64, and a float32 scale for
+#: each 256 of those: 4.127 bits (NF4 with double quantization, arXiv 2305.14314).
 BYTES_PER_WEIGHT = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer whose frozen weight is unpacked for the time of a pass.
+    """A linear layer whose frozen weight is unpacked during each pass.
 
     Args:
-        layer: the layer it stands for, on the meta device.
-        compute_type: what the weight is unpacked to.
+        layer: the layer that it replaces, on the meta device.
+        compute_type: the type that the weight is unpacked to.
     """
 
     def __init__(self, layer: nn.Linear, compute_type: torch.dtype) -> None:
@@ -35,12 +35,12 @@ class PackedLinear(nn.Linear):
             input.to(self.compute_type), self.weight, self.bias, shape
         )
         result: Tensor = out.to(given)
-        # peft copies what a 4-bit layer returns before it adds to it
+        # peft copies the output of a 4-bit layer before it adds to it
         return result.clone()
 
 
 class _UnpackedMatmul(torch.autograd.Function):
-    """What bitsandbytes does: the whole weight is unpacked, forward and again backward."""
+    """As bitsandbytes: the whole weight is unpacked in the forward and in the backward pass."""
 
     @staticmethod
     def forward(
@@ -58,11 +58,11 @@ class _UnpackedMatmul(torch.autograd.Function):
 
 
 def pack_linear_layers(model: nn.Module, compute_type: torch.dtype) -> None:
-    """Put a stand-in for every linear layer but the head, as bitsandbytes would.
+    """Replace every linear layer except the head, as bitsandbytes does.
 
     Args:
-        model: on the meta device.
-        compute_type: what weights are unpacked to.
+        model: a model on the meta device.
+        compute_type: the type that weights are unpacked to.
     """
     head = getattr(model, "get_output_embeddings", lambda: None)()
     for parent in list(model.modules()):

@@ -1,10 +1,10 @@
-"""The phases of a round, run dry: the real functions over tensors without contents."""
+"""Dry runs of the phases of a round: the real functions over tensors without data."""
 
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,9 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lsp_lightning.functional import LOGITS_AT_ONCE, selfplay_loss
-from lsp_lightning.generation.local import FULL
+from lsp_lightning.generation.local import COMPACT_AT
 from lsp_lightning.generation.sampling import sample
-from lsp_lightning.models.logits import completion_logprobs, head_logits, hidden_states
+from lsp_lightning.models.logits import batch_hidden_states, completion_logprobs, head_logits
 from lsp_lightning.models.lora_speed import merged_lora
 from lsp_lightning.models.modes import inference_state
 from lsp_lightning.models.policy import causal_lm
@@ -29,18 +29,19 @@ from lsp_lightning.planning.shapes import Shape, train_batch
 from lsp_lightning.planning.tracking import LiveBytes, dry_run
 from lsp_lightning.prefix.attention import TreeAttention
 from lsp_lightning.prefix.cache import PrefixCache
-from lsp_lightning.prefix.hooks import Inner, takes_trees
+from lsp_lightning.prefix.hooks import Inner
+from lsp_lightning.prefix.sharing import shares_prefixes
 from lsp_lightning.types import Sampling, TrainBatch
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a phase takes beside the weights."""
+    """What a phase takes in addition to the weights."""
 
     peak: float = 0.0
-    """Bytes at the same time, at most."""
+    """Most bytes at once."""
     cache: float = 0.0
-    """Bytes of these that are a KV cache."""
+    """Bytes of the KV cache, part of ``peak``."""
     flops: float = 0.0
     """Floating-point operations."""
 
@@ -64,41 +65,45 @@ def cost(
     sampling: Sampling = Sampling(),  # noqa: B008 - frozen
     whole: bool = False,
 ) -> Cost:
-    """What a phase takes for a model.
+    """The cost of a phase for a model.
 
     Args:
-        phase: one of this file's.
+        phase: a phase function of this file.
         spec: the model.
-        shape: what goes through it.
-        sampling: how is sampled, where it is.
-        whole: run the model with all its layers, not with few.
+        shape: the rows that go through it.
+        sampling: how tokens are sampled, for phases that sample.
+        whole: run the model with all its layers instead of few.
     """
     parts = whole_model(spec) if whole else short_models(spec)
     total = Cost()
     for factor, kept in parts:
         model = _dry_model(spec, kept)
-        # passes in which no attention has a mask; those of trees have some, see _ByKernel
-        trees = takes_trees(causal_lm(model))
-        unmasked = phase is prefill if trees else phase in (update, reference, judging)
+        # passes in which no attention has a mask; over trees some pieces have one, see _ByKernel
+        shared = shares_prefixes(causal_lm(model))
+        unmasked = phase is prefill if shared else phase in (update, reference, judging)
         with _kernel(spec.dtype) if unmasked else nullcontext(), dry_run() as tracker:
             total = total.plus(phase(model, tracker, shape, sampling), factor)
     return total
 
 
 def _kernel(dtype: torch.dtype | None) -> AbstractContextManager[None]:
-    """The kernel of attention without a mask that a GPU has.
+    """The attention kernel that a GPU uses without a mask.
 
-    Those that compute in float16 have no flash attention, and their other kernel that keeps no
-    scores takes neither grouped queries nor, so, passes without a mask: they keep the scores.
+    GPUs that compute in float16 have no flash attention, and their memory-efficient kernel does not
+    take grouped queries: they use the plain kernel, which keeps the scores.
     """
     return sdpa_kernel(SDPBackend.MATH) if dtype == torch.float16 else nullcontext()
 
 
 @dataclass(frozen=True)
 class _ByKernel:
-    """A tree's attention, the pieces that are causal without a mask by the kernel for these."""
+    """The attention over a tree, whose pieces without a mask use the kernel for that case."""
 
     tree: TreeAttention
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same attention on another device."""
+        return type(self)(self.tree.to(device))
 
     def attend(
         self,
@@ -129,7 +134,7 @@ def _dry_model(spec: ModelSpec, kept: tuple[int, ...]) -> Any:
 
 
 def update(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> Cost:
-    """Forward and backward pass of a micro-batch whose gradients are added to earlier ones."""
+    """Forward and backward pass of a micro-batch; its gradients are added to earlier ones."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
@@ -153,12 +158,12 @@ def reference(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) 
 
 
 def judging(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> Cost:
-    """The log-probs of the token after each row, which is a judge's prompt."""
+    """Log-probs of the token after each row; the rows are judge prompts."""
     lm, start = causal_lm(model), _start(tracker)
     batch = _batch(lm, replace(shape, completion=shape.completion + 1))  # the last is not read
     with inference_state(model, "cpu"):
-        hidden = hidden_states(lm, batch.input_ids, batch.position_ids, batch.attention)
-        last = hidden.flatten(0, 1)[batch.sources[:, -1]]
+        hidden = batch_hidden_states(lm, batch).flatten(0, 1)
+        last = hidden[batch.sources[:, -1]]
         head_logits(lm, last).float().log_softmax(dim=-1)
     return Cost(tracker.peak - start, flops=tracker.flops)
 
@@ -172,7 +177,7 @@ def scoring(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) ->
 
 
 def prefill(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> Cost:
-    """The prompts' keys and values, and the first token of each completion."""
+    """The pass over the prompts, and the first token of each completion."""
     lm, start = causal_lm(model), _start(tracker)
     with inference_state(model, "cpu"), merged_lora(lm):
         decoder = first_decoder(lm, shape)
@@ -181,27 +186,27 @@ def prefill(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) ->
 
 
 def decode(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> Cost:
-    """The last step of a rollout, when the KV cache is as long as it gets; then some rows leave."""
+    """The last step of a rollout, when the KV cache is full; then some rows are removed."""
     lm, start = causal_lm(model), _start(tracker)
     with inference_state(model, "cpu"), merged_lora(lm):
         logits, cache, filled = last_step(lm, tracker, shape)
         sample(logits, sampling, torch.zeros(shape.rows))
         with unset_fake_temporarily():
-            others = torch.arange(int(FULL * shape.rows))
-        leave = cache.keep if isinstance(cache, PrefixCache) else cache.reorder_cache
-        if len(others):  # of a single row, none goes on
-            leave(others)
+            others = torch.arange(int(COMPACT_AT * shape.rows))
+        keep = cache.keep if isinstance(cache, PrefixCache) else cache.reorder_cache
+        if len(others):  # a single row leaves none
+            keep(others)
     return Cost(tracker.peak - start, filled, tracker.flops)
 
 
 def _batch(lm: Any, shape: Shape) -> TrainBatch:
-    """A micro-batch; what is looked at in it is real, small tensors."""
+    """A micro-batch; the small tensors whose values matter have data."""
     with unset_fake_temporarily():
-        batch = train_batch(shape, takes_trees(lm))
-        # looked at to find rows packed one behind another: without any there need be no mask
+        batch = train_batch(shape, shares_prefixes(lm))
+        # models look at positions to find packed rows, and need no mask without any
         counted = torch.arange(batch.input_ids.shape[1]).expand_as(batch.input_ids)
     tree = batch.attention
-    if tree is None:
+    if not isinstance(tree, TreeAttention):
         return replace(batch, position_ids=counted)
     blocks = tuple(
         replace(block, queries_ct=_hollow(block.queries_ct), keys_cl=_hollow(block.keys_cl))
@@ -212,12 +217,12 @@ def _batch(lm: Any, shape: Shape) -> TrainBatch:
 
 
 def _hollow(tensor: Tensor) -> Tensor:
-    """A tensor in whose place contents do not matter: operations on it are remembered by shape."""
+    """The same tensor without data: operations on it are cached by shape."""
     return torch.empty(tensor.shape, dtype=tensor.dtype)
 
 
 def _start(tracker: LiveBytes) -> int:
-    """What lives before a phase begins."""
+    """Bytes that are alive before a phase begins."""
     tracker.flops = 0
     tracker.reset_peak()
     return tracker.live

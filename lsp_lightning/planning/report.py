@@ -6,16 +6,16 @@ from lsp_lightning.planning.estimate import GIB, Plan, make_plan
 from lsp_lightning.planning.settings import Settings
 from lsp_lightning.planning.speed import round_seconds
 
-#: The share of a card's memory that a run can have: the screen takes some, and the nominal size is
-#: not all there for programs.
+#: Share of a GPU's memory that a run can use: the screen takes some, and the nominal size is not
+#: all available.
 USABLE = 0.92
 
 
 def plan_or_error(settings: Settings) -> Plan:
-    """The plan.
+    """The plan of these settings.
 
     Raises:
-        ConfigError: a model cannot be had, or its code cannot be run without data.
+        ConfigError: a model's config could not be loaded, or its code needs data to run.
     """
     try:
         return make_plan(settings)
@@ -25,8 +25,8 @@ def plan_or_error(settings: Settings) -> Plan:
         reason = " ".join(str(error).split())[:160]
         raise ConfigError(
             "model.base",
-            f"{settings.policy.source!r} cannot be planned for ({type(error).__name__}: {reason})",
-            "run fit: where memory runs out it takes smaller parts by itself",
+            f"{settings.policy.source!r} cannot be planned ({type(error).__name__}: {reason})",
+            "run fit without a plan: it makes batches smaller when memory runs out",
         ) from error
 
 
@@ -34,28 +34,27 @@ def report(settings: Settings, gpu_gib: float | None) -> str:
     """The plan as a table, whether it fits, and what to change if not.
 
     Args:
-        settings: of the run.
-        gpu_gib: memory of the card; None is any.
+        settings: settings of the run.
+        gpu_gib: memory of the GPU in GiB; None asks nothing about fitting.
     """
     plan = plan_or_error(settings)
     dtype = str(settings.policy.dtype).removeprefix("torch.")
     base = f"{settings.policy.source}, {'nf4, ' if settings.policy.packed else ''}{dtype}"
-    lines = [base, "", *_rows("what stays", plan.parts)]
-    lines += ["", *_rows("at most, by phase", {p.name: p.peak for p in plan.phases})]
-    lines += [f"  of these the KV cache: {plan.cache / GIB:.2f} GiB"]
+    lines = [base, "", *_rows("permanent", plan.parts)]
+    lines += ["", *_rows("peak by phase", {p.name: p.peak for p in plan.phases})]
+    lines += [f"  largest KV cache: {plan.cache / GIB:.2f} GiB"]
     if settings.optimizer.paged:
-        lines.append("  the optimiser's state may wait in CPU memory")
-    if settings.assumed:
-        lines.append("  lengths of prompts are assumed: the tokenizer could not be had")
-    seconds, beside = round_seconds(plan, gpu_gib), ""
-    if any(rollout.elsewhere for rollout in settings.rollouts):
-        beside = " beside the server's rollouts, whose time and memory are its own"
+        lines.append("  the optimizer state can move to CPU memory")
+    lines += [f"  {assumption}" for assumption in settings.assumptions]
+    seconds, more = round_seconds(plan, gpu_gib), ""
+    if any(rollout.served for rollout in settings.rollouts):
+        more = ", without the server's rollouts"
     lines += [
         "",
-        f"a round takes roughly {seconds:.0f} s (a guess from the card's data sheet){beside}",
+        f"a round takes roughly {seconds:.0f} s (estimated from the GPU's data sheet){more}",
     ]
     if gpu_gib is None:
-        return "\n".join([*lines, f"peak: {plan.peak / GIB:.1f} GiB; --gpu_gib 8 asks if it fits"])
+        return "\n".join([*lines, f"peak: {plan.peak / GIB:.1f} GiB; check a GPU with --gpu_gib 8"])
     room = USABLE * gpu_gib * GIB - plan.peak
     if room >= 0:
         return "\n".join([*lines, f"fits on {gpu_gib:g} GiB: yes, {room / GIB:.1f} GiB to spare"])
@@ -66,7 +65,7 @@ def report(settings: Settings, gpu_gib: float | None) -> str:
 
 
 def line(settings: Settings) -> str:
-    """The plan in one line, of the two phases that mostly take most."""
+    """The plan in one line, from the two phases that usually take the most memory."""
     plan = make_plan(settings, brief=True)
     parts = ", ".join(f"{name} {_short(size)}" for name, size in plan.parts.items())
     return (

@@ -1,83 +1,82 @@
-"""What a plan is made from: the settings of a run that decide what it takes, read off its parts."""
+"""The settings of a run that decide how much it takes, read from the module and its data."""
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from lsp_lightning.models.loading import load_config
 from lsp_lightning.models.policy import compute_type
 from lsp_lightning.planning.inputs import PlannedData, PlannedModule
-from lsp_lightning.planning.lengths import Rollout, codec_of, rollouts_of, template_length
+from lsp_lightning.planning.lengths import PlannedRollout, codec_of, rollouts_of, template_length
 from lsp_lightning.planning.models import CLASSIFIER, ModelSpec
-from lsp_lightning.rewards import PreferenceReward, Reward, SelfReward
+from lsp_lightning.rewards import Reward, SelfReward
 from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.text.prompts import SCORE_PREFIX
 
-#: Numbers of a parameter that tells how much an optimiser keeps of each: those of bitsandbytes keep
-#: 32 bits of parameters below 4096.
+#: Size of the parameter on which an optimizer is tried: bitsandbytes keeps 32-bit states of
+#: parameters below 4096 numbers.
 _SAMPLE_SIZE = 16_384
 
 
 @dataclass(frozen=True)
 class RewardModel:
-    """A reward model on the same machine."""
+    """A model that a reward loads beside the policy."""
 
     name: str
-    """The reward's."""
+    """The reward's name."""
     spec: ModelSpec
-    """Its model."""
+    """The model."""
     placement: str
     """resident, offload or exclusive, see :class:`lsp_lightning.rewards.PreferenceReward`."""
     max_tokens: int
-    """Tokens of a pair at most."""
+    """Most tokens of a judged pair."""
     batch_tokens: int
-    """Tokens judged together at most."""
+    """Most tokens of a forward pass."""
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What an optimiser keeps."""
+    """The state of an optimizer."""
 
     name: str
     """Its class."""
     bytes_each: float
-    """Bytes of its state for each number that is trained."""
+    """Bytes of state per trained number."""
     paged: bool
-    """Whether its state may wait in CPU memory."""
+    """Whether its state may be moved to CPU memory."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides what a run takes."""
+    """Everything that decides how much a run takes."""
 
     policy: ModelSpec
     """The policy."""
     device: str
     """cuda or cpu."""
-    rollouts: tuple[Rollout, ...]
+    rollouts: tuple[PlannedRollout, ...]
     """What the policy or its reference writes: queries, answers, held-out answers, judgements."""
     trained: tuple[str, ...]
-    """Names of the rollouts that are learned from."""
+    """Names of the rollouts that are trained on."""
     judge_prompt: int
-    """Tokens of the judge's longest prompt, where its next token is read; 0 without one."""
+    """Tokens of the longest prompt whose next token the reference judges by; 0 if there is none."""
     reward_models: tuple[RewardModel, ...]
-    """Reward models beside the policy."""
+    """Models of rewards."""
     optimizer: Optimizer
-    """The optimiser."""
+    """The optimizer."""
     micro_batch_tokens: int
-    """Of a forward and backward pass at most."""
+    """Most tokens of a forward and backward pass."""
     pass_tokens: int
-    """Of a judging pass at most."""
+    """Most tokens of a pass without gradients."""
     rollout_tokens: int
-    """Of the completions drawn at once at most."""
-    assumed: bool = False
-    """Whether prompt lengths are assumed, for want of a tokenizer."""
+    """Most tokens of the completions sampled together."""
+    assumptions: tuple[str, ...] = ()
+    """What was assumed about lengths, one sentence each."""
 
-    def rollout(self, name: str) -> Rollout | None:
-        """The rollout of this name, if there is one."""
+    def rollout(self, name: str) -> PlannedRollout | None:
+        """The rollout of this name, or None."""
         return next((r for r in self.rollouts if r.name == name), None)
 
 
@@ -85,113 +84,117 @@ def read_settings(model: PlannedModule, datamodule: PlannedData, device: str) ->
     """The settings of a run, with the lengths of its prompts.
 
     Args:
-        model: the module; nothing is loaded but tokenizers and configs.
+        model: the module; only configs and tokenizers are loaded.
         datamodule: its data.
         device: cuda or cpu.
 
     Raises:
-        ConfigError: the model's config cannot be had.
+        ConfigError: the config of a model could not be loaded.
     """
-    policy = _policy_spec(model, device)
     codec = codec_of(model)
     rollouts = rollouts_of(model, datamodule, codec)
-    trained = tuple(r.name for r in rollouts if r.name in ("queries", "answers"))
-    longest = {r.name: r for r in rollouts}["answers"].length
+    answers = next(r for r in rollouts if r.name == "answers")
     return Settings(
-        policy=policy,
+        policy=_policy_spec(model, device),
         device=device,
-        rollouts=(*rollouts, *_written_grades(model.rewards, codec, longest, rollouts)),
-        trained=trained,
+        rollouts=(*rollouts, *_judgements(model.rewards, codec, answers)),
+        trained=tuple(r.name for r in rollouts if r.name in ("queries", "answers")),
         judge_prompt=max(
             (
-                longest + template_length(codec, _template(r), SCORE_PREFIX)
+                answers.length + template_length(codec, r.template.text, SCORE_PREFIX)
                 for r in model.rewards
                 if isinstance(r, SelfReward) and r.reading == "expected"
             ),
             default=0,
         ),
-        reward_models=tuple(
-            _reward_model(r) for r in model.rewards if isinstance(r, PreferenceReward)
-        ),
+        reward_models=_reward_models(model.rewards),
         optimizer=optimizer_of(model),
         micro_batch_tokens=model.budgets.micro_batches.tokens,
         pass_tokens=model.budgets.passes.tokens,
         rollout_tokens=model.budgets.rollouts.tokens,
-        assumed=codec is None,
+        assumptions=_assumptions(datamodule, codec, rollouts),
     )
+
+
+def _assumptions(
+    data: PlannedData, codec: ChatCodec | None, rollouts: Sequence[PlannedRollout]
+) -> tuple[str, ...]:
+    """What is not known, one sentence each."""
+    if codec is None:
+        return ("prompt lengths are assumed: the tokenizer could not be loaded",)
+    source = type(data.queries).__name__
+    found = [f"{r.assumption}: {source} does not tell" for r in rollouts if r.assumption]
+    if data.queries.selfplay and data.queries.sampling is None:
+        found.append(f"writing queries is not included: {source} does not tell its sampling")
+    return tuple(found)
 
 
 def _policy_spec(model: PlannedModule, device: str) -> ModelSpec:
-    own = model.policy_settings
-    adapted = own.lora is not None
-    asked, family = own.dtype, load_config(own.base).model_type
-    if asked == "auto" and device == "cuda" and adapted and not torch.cuda.is_available():
-        asked = "bfloat16"  # the card that is planned for has it, unless it is an old one
+    policy = model.policy_settings
+    with_lora = policy.lora is not None
+    dtype, family = policy.dtype, load_config(policy.base).model_type
+    if dtype == "auto" and device == "cuda" and with_lora and not torch.cuda.is_available():
+        dtype = "bfloat16"  # the planned GPU supports it, unless it is an old one
     return ModelSpec(
-        source=own.base,
-        dtype=compute_type(asked, torch.device(device), adapted, family),
-        packed=own.quantization is not None,
-        lora=own.lora,
-        init_adapter=own.init_adapter,
-        reference=own.reference,
-        checkpointing=own.activation_checkpointing,
+        source=policy.base,
+        dtype=compute_type(dtype, torch.device(device), with_lora, family),
+        packed=policy.quantization is not None,
+        lora=policy.lora,
+        init_adapter=policy.init_adapter,
+        reference=policy.reference,
+        checkpointing=policy.activation_checkpointing,
     )
 
 
-def _template(reward: Any) -> str:
-    text: str = reward.template.text
-    return text
-
-
-def _written_grades(
-    rewards: Sequence[Reward], codec: ChatCodec | None, longest: int, rollouts: Sequence[Rollout]
-) -> list[Rollout]:
-    """What a judge writes whose replies are sampled."""
-    answers = next(r for r in rollouts if r.name == "answers")
+def _judgements(
+    rewards: Sequence[Reward], codec: ChatCodec | None, answers: PlannedRollout
+) -> list[PlannedRollout]:
+    """The replies of judges that write."""
     return [
-        Rollout(
-            "judgements",
-            answers.prompts * answers.draws,
-            1,
-            longest + template_length(codec, _template(r)),
-            r.sampling,
-            "model.rewards.SelfReward.sampling.max_new_tokens",
+        PlannedRollout(
+            name="judgements",
+            prompts=answers.prompts * answers.draws,
+            draws=1,
+            prompt=answers.length + template_length(codec, r.template.text),
+            sampling=r.sampling,
+            key="model.rewards.SelfReward.sampling.max_new_tokens",
         )
         for r in rewards
         if isinstance(r, SelfReward) and r.reading == "sampled"
     ]
 
 
-def _reward_model(reward: PreferenceReward) -> RewardModel:
-    own: Any = reward
-
-    def setting(name: str, default: Any) -> Any:
-        return getattr(own, name, getattr(own, f"_{name}", default))
-
-    return RewardModel(
-        name=own.name,
-        spec=ModelSpec(
-            source=str(setting("source", "")),
-            dtype=None,
-            packed=setting("quantization", None) is not None,
-            kind=CLASSIFIER,
-            key="model.rewards.PreferenceReward.model",
-        ),
-        placement=str(setting("placement", "resident")),
-        max_tokens=int(setting("max_tokens", 2048)),
-        batch_tokens=int(setting("batch_tokens", 8192)),
+def _reward_models(rewards: Sequence[Reward]) -> tuple[RewardModel, ...]:
+    """The models that rewards load; they are planned as classifiers."""
+    loaded = [(reward, reward.loads()) for reward in rewards]
+    return tuple(
+        RewardModel(
+            name=reward.name,
+            spec=ModelSpec(
+                source=model.source,
+                dtype=None,
+                packed=model.quantization is not None,
+                kind=CLASSIFIER,
+                key=f"model.rewards.{type(reward).__name__}.model",
+            ),
+            placement=model.placement,
+            max_tokens=model.max_tokens,
+            batch_tokens=model.batch_tokens,
+        )
+        for reward, model in loaded
+        if model is not None
     )
 
 
 def optimizer_of(model: PlannedModule) -> Optimizer:
-    """What the run's optimiser keeps of each number, found by one step over a few."""
+    """The run's optimizer, measured by one step on a small parameter."""
     sample = torch.nn.Parameter(torch.zeros(_SAMPLE_SIZE))
     sample.grad = torch.zeros_like(sample)
     optimizer = model.optimizer([sample])
     name = type(optimizer).__name__
-    with warnings.catch_warnings():  # a paged one says that it does not page these few on a CPU
+    with warnings.catch_warnings():  # a paged optimizer warns that a CPU does not page
         warnings.simplefilter("ignore")
         optimizer.step()
-    kept = [t for state in optimizer.state.values() for t in state.values()]
-    size = sum(t.numel() * t.element_size() for t in kept if isinstance(t, torch.Tensor))
+    state = [t for entry in optimizer.state.values() for t in entry.values()]
+    size = sum(t.numel() * t.element_size() for t in state if isinstance(t, torch.Tensor))
     return Optimizer(name, size / _SAMPLE_SIZE, name.startswith("Paged"))

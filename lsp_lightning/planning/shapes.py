@@ -1,31 +1,31 @@
-"""What goes through a model together: how many rows, how long, and how many share a prompt."""
+"""The batches of a plan: how many rows, how long, and how many share a prompt."""
 
 from dataclasses import dataclass
 
 import torch
 
-from lsp_lightning.generation.local import MAX_ROWS, parts_within
-from lsp_lightning.planning.lengths import Rollout
+from lsp_lightning.generation.local import MAX_ROWS, split_rows
+from lsp_lightning.planning.lengths import PlannedRollout
 from lsp_lightning.training.batches import pack
 from lsp_lightning.types import Playout, Rollouts, SelfPlayRound, TrainBatch
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Rows that go through a model together."""
+    """Rows of one forward pass."""
 
     rows: int
-    """How many."""
+    """Number of rows."""
     prompt: int
     """Tokens of each prompt."""
     completion: int
     """Tokens of each completion."""
     draws: int = 1
-    """How many of them continue the same prompt; the last prompt may have fewer."""
+    """Rows that continue the same prompt; the last prompt may have fewer."""
 
     @property
     def prompts(self) -> int:
-        """How many prompts."""
+        """Number of prompts."""
         return -(-self.rows // self.draws)
 
     @property
@@ -34,61 +34,67 @@ class Shape:
         return self.prompt + self.completion
 
     def tokens(self, shared: bool) -> int:
-        """Tokens of all rows, each prompt's once where it is shared."""
+        """Tokens of all rows; shared prompts count once."""
         if shared:
             return self.prompts * self.prompt + self.rows * self.completion
         return self.rows * self.length
 
     def prompt_ids(self) -> list[list[int]]:
-        """The prompts: different from their first token on, every other one a token shorter."""
+        """Prompts that differ from their first token on; every other one is a token shorter."""
         return [[q] * max(1, self.prompt - q % 2) for q in range(self.prompts)]
 
 
-def rollout_shape(rollout: Rollout, budget: int, shared: bool) -> tuple[Shape, int]:
-    """The rows that the engine decodes together at most, and how many such batches there are.
+def rollout_shape(rollout: PlannedRollout, budget: int, shared: bool) -> tuple[Shape, int]:
+    """The largest batch that the engine decodes together, and the number of batches.
 
     Args:
-        rollout: what is drawn.
-        budget: tokens at once.
-        shared: whether completions share their prompt's.
+        rollout: what is sampled.
+        budget: most tokens of a batch.
+        shared: whether completions share their prompt.
     """
     new = rollout.sampling.max_new_tokens
-    parts = parts_within(
-        rollout.prompts, rollout.draws, rollout.prompt, new, MAX_ROWS, budget, shared
+    parts = split_rows(
+        prompts=rollout.prompts,
+        draws=rollout.draws,
+        prompt_tokens=rollout.prompt,
+        new_tokens=new,
+        max_rows=MAX_ROWS,
+        max_tokens=budget,
+        shared=shared,
     )
     rows = len(parts[0])
     return Shape(rows, rollout.prompt, new, min(rollout.draws, rows)), len(parts)
 
 
-def batch_shape(rollout: Rollout, budget: int, shared: bool) -> Shape:
-    """The micro-batch of a rollout's completions that takes most.
+def batch_shape(rollout: PlannedRollout, budget: int, shared: bool) -> Shape:
+    """The micro-batch of a rollout's completions that takes the most memory.
 
-    Completions are of full length, each for itself. Where prompts are shared, no two completions
-    are taken to begin alike, and all are so short that as many as possible of them are together:
-    attention copies a prompt's keys for each of them.
+    Without sharing, that is one of completions of full length. With shared prompts, attention
+    copies the keys of a prompt for each of its completions: then it is one of completions so short
+    that as many as possible are in it. No two completions are assumed to begin alike.
 
     Args:
-        rollout: what was drawn.
-        budget: tokens of a micro-batch.
-        shared: whether completions share their prompt's.
+        rollout: what was sampled.
+        budget: most tokens of a micro-batch.
+        shared: whether completions share their prompt.
     """
     rows, new = rollout.prompts * rollout.draws, rollout.sampling.max_new_tokens
     if not shared:
         return Shape(min(rows, max(1, budget // rollout.length)), rollout.prompt, new)
-    own = max(1, min(new, (budget - rollout.prompts * rollout.prompt) // rows))
-    groups, rest = divmod(budget, rollout.prompt + rollout.draws * own)
-    fitting = groups * rollout.draws + max(0, rest - rollout.prompt) // own
-    if fitting <= 1:  # a row too long for the budget goes by itself
+    short = max(1, min(new, (budget - rollout.prompts * rollout.prompt) // rows))
+    groups, rest = divmod(budget, rollout.prompt + rollout.draws * short)
+    fitting = groups * rollout.draws + max(0, rest - rollout.prompt) // short
+    if fitting <= 1:  # a row that exceeds the budget is a batch of its own
         return Shape(1, rollout.prompt, new)
-    return Shape(min(rows, fitting), rollout.prompt, own, rollout.draws)
+    return Shape(min(rows, fitting), rollout.prompt, short, rollout.draws)
 
 
 def train_batch(shape: Shape, shared: bool) -> TrainBatch:
-    """The rows of a shape as they are laid out for training; completions differ from the first.
+    """A training batch of this shape; completions differ from their first token on.
 
     Args:
-        shape: of the rows.
-        shared: whether they share their prompts.
+        shape: the rows.
+        shared: whether rows share their prompts.
     """
     prompts, new = shape.prompt_ids(), shape.completion
     ids = torch.zeros(shape.rows, shape.prompt, dtype=torch.long)

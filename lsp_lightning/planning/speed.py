@@ -1,4 +1,4 @@
-"""A rough guess of a round's time, from data sheets. Nothing here was measured on a GPU."""
+"""A rough estimate of the time of a round, from data sheets. Nothing was measured on a GPU."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,18 @@ from lsp_lightning.planning.shapes import rollout_shape
 
 @dataclass(frozen=True)
 class Card:
-    """A card's data sheet."""
+    """The data sheet of a GPU."""
 
     gib: int
-    """Memory."""
+    """Memory in GiB."""
     bandwidth: float
-    """Bytes a second between memory and cores."""
+    """Memory bandwidth in bytes per second."""
     flops: float
-    """16-bit tensor operations a second with sums in 32 bits."""
+    """16-bit tensor operations per second, accumulated in 32 bits."""
 
 
-#: The slower of two common cards of each size: 4060 (and 3060 Ti), 3060 (and 4070), 4060 Ti (and
-#: T4), 3090 (and 4090).
+#: The slower of two common GPUs of each size: 4060 (not 3060 Ti), 3060 (not 4070), 4060 Ti (not
+#: T4), 3090 (not 4090).
 CARDS = (
     Card(8, 272e9, 30e12),
     Card(12, 360e9, 25e12),
@@ -28,28 +28,28 @@ CARDS = (
     Card(24, 936e9, 71e12),
 )
 
-#: What is reached of the data sheet by plain PyTorch code, as is commonly seen.
+#: Shares of the data sheet that plain PyTorch code usually reaches.
 _BANDWIDTH_SHARE, _FLOPS_SHARE = 0.6, 0.3
-#: Seconds that the many small operations of a layer and its adapters wait for Python, a step.
+#: Seconds per step that the many small operations of a layer and its adapters wait for Python.
 _LAYER_SECONDS = 1.5e-3
-#: The reference's pass beside the policy's forward, backward and, mostly, second forward.
+#: The reference's pass, relative to the policy's forward, backward and usually second forward.
 _REFERENCE_SHARE = 0.33
-#: A packed weight is read in half a byte, and written and read again in two when it is unpacked.
+#: Bytes of traffic per packed weight: half a byte is read; unpacked, two are written and read.
 _PACKED_TRAFFIC = 4.5
 
 
 def round_seconds(plan: Plan, gpu_gib: float | None) -> float:
-    """Seconds of a round, roughly: within a factor of two or three.
+    """Seconds of a round, within a factor of two or three.
 
     Args:
-        plan: of the run.
-        gpu_gib: memory of the card, by which one is chosen; None is 24.
+        plan: the plan of the run.
+        gpu_gib: memory of the GPU in GiB, which selects a data sheet; None is 24.
     """
     card = min(CARDS, key=lambda card: abs(card.gib - (gpu_gib or 24)))
     settings = plan.settings
-    own, shared = sizes(settings.policy), shares_prompts(settings.policy)
+    size, shared = sizes(settings.policy), shares_prompts(settings.policy)
     width = settings.policy.dtype.itemsize if settings.policy.dtype else 4
-    traffic = own.parameters * (_PACKED_TRAFFIC if settings.policy.packed else width)
+    traffic = size.parameters * (_PACKED_TRAFFIC if settings.policy.packed else width)
     phases = {phase.name: phase for phase in plan.phases}
     seconds = 0.0
     for phase in plan.phases:
@@ -57,11 +57,11 @@ def round_seconds(plan: Plan, gpu_gib: float | None) -> float:
             share = 1 + _REFERENCE_SHARE * (phase.name == "update")
             seconds += share * phase.calls * phase.flops / (card.flops * _FLOPS_SHARE)
     for rollout in settings.rollouts:
-        if rollout.name != "held-out" and not rollout.elsewhere:
+        if rollout.name != "held-out" and not rollout.served:
             shape, batches = rollout_shape(rollout, settings.rollout_tokens, shared)
             phase = phases[rollout.name if rollout.name in phases else "answers"]
             reading = (traffic + phase.cache / 2) / (card.bandwidth * _BANDWIDTH_SHARE)
             computing = phase.flops / (card.flops * _FLOPS_SHARE)
-            step = max(reading + computing, own.layers * _LAYER_SECONDS)
+            step = max(reading + computing, size.layers * _LAYER_SECONDS)
             seconds += batches * shape.completion * step
     return seconds

@@ -1,4 +1,4 @@
-"""What a computation needs while it runs: bytes alive at once, and floating-point operations."""
+"""Measure a computation while it runs: bytes alive at once, and floating-point operations."""
 
 import functools
 import weakref
@@ -15,11 +15,11 @@ from torch.utils.flop_counter import flop_registry
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that live, and remembers the most there were.
+    """Counts the bytes of live tensors and remembers the peak.
 
-    Tensors that were there before it was entered count for nothing. Beneath a
-    :class:`FakeTensorMode` operations on fake tensors compute nothing; those on real tensors alone
-    (masks and indices, whose values decide shapes) are computed.
+    Tensors made before it was entered do not count. Inside a :class:`FakeTensorMode`, operations on
+    fake tensors compute nothing; operations on real tensors only (masks and indices, whose values
+    decide shapes) are computed.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known: set[int] = set()
 
     def reset_peak(self) -> None:
-        """Look from here on."""
+        """Start a new peak from what lives now."""
         self.peak = self.live
 
     def __torch_dispatch__(
@@ -40,13 +40,13 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run one operation and count what it made."""
-        if func is torch.ops.prim.device.default:  # half of all that is asked, and makes nothing
+        """Run one operation and count its outputs."""
+        if func is torch.ops.prim.device.default:  # half of all calls; makes no tensor
             return func(*args)
         kwargs = dict(kwargs or {})
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         for tensor in given:
-            self._meet(tensor, new=False)
+            self._note(tensor, new=False)
         if given and all(_is_real(tensor) for tensor in given):
             with unset_fake_temporarily():
                 out = func(*args, **kwargs)
@@ -57,11 +57,11 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.flops += int(count(*args, **kwargs, out_val=out))
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
-                self._meet(tensor, new=True)
+                self._note(tensor, new=True)
         self.peak = max(self.peak, self.live)
         return out
 
-    def _meet(self, tensor: Tensor, new: bool) -> None:
+    def _note(self, tensor: Tensor, new: bool) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._known:
@@ -82,12 +82,12 @@ def _is_real(tensor: Tensor) -> bool:
 
 @functools.cache
 def _mode() -> FakeTensorMode:
-    """One for all dry runs, so that a model made in one of them can be used in the next."""
+    """One mode for all dry runs, so that a model made in one run can be used in the next."""
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 @contextmanager
 def dry_run() -> Iterator[LiveBytes]:
-    """Inside of it tensors have shapes and no contents; what they would take is counted."""
+    """Tensors made inside have shapes but no data; the bytes they would take are counted."""
     with _mode(), LiveBytes() as tracker:
         yield tracker

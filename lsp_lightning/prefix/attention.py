@@ -1,4 +1,4 @@
-"""Attention over a tree of tokens, as rows cut out of it for the model's own attention."""
+"""Attention over a tree of tokens: its pieces as padded batches for the model's own attention."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,24 +10,24 @@ from torch import Tensor, nn
 from lsp_lightning.prefix.hooks import Inner
 from lsp_lightning.prefix.tree import Piece, TokenTree
 
-#: Share of a padded block's work that is not for padding; else a new one is begun.
+#: Smallest share of a block's work that is not padding; a piece that would lower it starts a block.
 _LEAST_FILLED = 0.9
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Pieces of like size, padded to each other: c pieces, t tokens, behind a context of a."""
+    """c pieces of similar size as one batch: t tokens after a context of a, padded."""
 
     queries_ct: Tensor
-    """Places of the pieces' tokens."""
+    """Indices of the pieces' tokens."""
     keys_cl: Tensor
-    """Places of what they may see, l = a + t: contexts, then their own."""
+    """Indices of the tokens they may see, l = a + t: the contexts, then the pieces."""
     contexts_c: Tensor
     """Tokens of each context."""
 
     @property
     def width(self) -> int:
-        """a: places of the longest context."""
+        """a: tokens of the longest context."""
         return self.keys_cl.shape[1] - self.queries_ct.shape[1]
 
     def to(self, device: torch.device | str) -> Self:
@@ -36,18 +36,18 @@ class _Block:
         )
 
     def mask(self, window: int | None, dtype: torch.dtype) -> Tensor | None:
-        """What is added to scores, (c or 1, 1, t, l); None where causality says it all."""
+        """What is added to scores, (c or 1, 1, t, l); None if plain causal attention will do."""
         (_, t), width = self.queries_ct.shape, self.width
         if width == 0 and (window is None or t <= window):
             return None
         device = self.queries_ct.device
-        own_t, seen_a = torch.arange(t, device=device), torch.arange(width, device=device)
+        new_t, context_a = torch.arange(t, device=device), torch.arange(width, device=device)
         contexts_c1 = self.contexts_c.unsqueeze(1)
         if bool((contexts_c1 == contexts_c1[0]).all()):
-            contexts_c1 = contexts_c1[:1]  # one mask for all
-        places_ct = contexts_c1 + own_t
-        seen_ca = seen_a < contexts_c1
-        causal_tt = own_t.unsqueeze(0) <= own_t.unsqueeze(1)
+            contexts_c1 = contexts_c1[:1]  # one mask for all pieces
+        positions_ct = contexts_c1 + new_t
+        seen_ca = context_a < contexts_c1
+        causal_tt = new_t.unsqueeze(0) <= new_t.unsqueeze(1)
         seen_ctl = torch.cat(
             [
                 seen_ca.unsqueeze(1).expand(-1, t, -1),
@@ -56,9 +56,9 @@ class _Block:
             dim=2,
         )
         if window is not None:
-            keys_cl = torch.cat([seen_a.expand(len(contexts_c1), -1), places_ct], dim=1)
-            seen_ctl &= places_ct.unsqueeze(2) - keys_cl.unsqueeze(1) < window
-        # the lowest number and not -inf: a padded row that sees nothing must not become NaN
+            keys_cl = torch.cat([context_a.expand(len(contexts_c1), -1), positions_ct], dim=1)
+            seen_ctl &= positions_ct.unsqueeze(2) - keys_cl.unsqueeze(1) < window
+        # the lowest number, not -inf: a padded row that sees nothing must not become NaN
         lowest = torch.finfo(dtype).min
         return (
             torch.zeros(seen_ctl.shape, dtype=dtype, device=device)
@@ -69,32 +69,32 @@ class _Block:
 
 @dataclass(frozen=True)
 class TreeAttention:
-    """Each token of a tree sees its context and, causally, its own piece.
+    """Each token of a tree attends to its context and, causally, to its piece.
 
-    Differentiable; with activation checkpointing too.
+    Differentiable, with activation checkpointing too.
     """
 
     blocks: tuple[_Block, ...]
     order: Tensor
-    """(M,), where each place's output lies among all blocks' outputs."""
+    """(M,), where the output of each token is among the outputs of all blocks."""
     _masks: dict[Any, Tensor | None] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, tree: TokenTree) -> Self:
-        """The attention of a tree's tokens."""
-        parts = _alike(tree.pieces, len(tree.tokens))
+        """The attention over this tree."""
+        parts = _batches(tree.pieces, len(tree.tokens))
         blocks = [_block(pieces) for pieces in parts]
         order = torch.empty(len(tree.tokens), dtype=torch.long)
         start = 0
         for pieces, block in zip(parts, blocks, strict=True):
             t = block.queries_ct.shape[1]
             for c, piece in enumerate(pieces):
-                order[piece.places] = start + c * t + torch.arange(len(piece.places))
+                order[piece.indices] = start + c * t + torch.arange(len(piece.indices))
             start += block.queries_ct.numel()
         return cls(tuple(blocks), order)
 
     def to(self, device: torch.device | str) -> Self:
-        """The same on another device."""
+        """The same attention on another device."""
         return type(self)(tuple(b.to(device) for b in self.blocks), self.order.to(device))
 
     def attend(
@@ -106,16 +106,16 @@ class TreeAttention:
         inner: Inner,
         **settings: Any,
     ) -> Tensor:
-        """See :class:`lsp_lightning.prefix.hooks.Attention`; B is 1."""
+        """See :class:`lsp_lightning.prefix.hooks.Attention`; B is 1, S is M."""
         window = settings.get("sliding_window")
         q, k, v = (x[0].transpose(0, 1).flatten(1) for x in (query, key, value))
         outputs = []
         for i, block in enumerate(self.blocks):
             out, _ = inner(
                 module,
-                _rows(q, block.queries_ct, query),
-                _rows(k, block.keys_cl, key),
-                _rows(v, block.keys_cl, value),
+                _gathered(q, block.queries_ct, query),
+                _gathered(k, block.keys_cl, key),
+                _gathered(v, block.keys_cl, value),
                 self._mask(i, window, query.dtype),
                 **settings,
             )
@@ -123,34 +123,34 @@ class TreeAttention:
         return torch.cat(outputs).index_select(0, self.order).unsqueeze(0)
 
     def _mask(self, block: int, window: int | None, dtype: torch.dtype) -> Tensor | None:
-        """Made once for all layers of a pass."""
+        """The mask of a block, made once for all layers."""
         key = (block, window, dtype)
         if key not in self._masks:
             self._masks[key] = self.blocks[block].mask(window, dtype)
         return self._masks[key]
 
 
-def _rows(x: Tensor, places: Tensor, like: Tensor) -> Tensor:
-    """(M, heads * dim) at some places (c, l) as attention takes it, (c, heads, l, dim)."""
-    picked = x.index_select(0, places.flatten())
-    return picked.view(*places.shape, like.shape[1], like.shape[3]).transpose(1, 2)
+def _gathered(x: Tensor, indices: Tensor, like: Tensor) -> Tensor:
+    """Rows of (M, heads * dim) at (c, l) indices, in attention's layout (c, heads, l, dim)."""
+    picked = x.index_select(0, indices.flatten())
+    return picked.view(*indices.shape, like.shape[1], like.shape[3]).transpose(1, 2)
 
 
-def _alike(pieces: Sequence[Piece], most_keys: int) -> list[list[Piece]]:
-    """Pieces in blocks that take like work for each, so that little of it is padding.
+def _batches(pieces: Sequence[Piece], most_keys: int) -> list[list[Piece]]:
+    """Pieces that need similar work together, so that little of it is padding.
 
-    A block copies the keys that its pieces see: it is given no more of them than there are tokens
-    in all, as many as plain rows of so many tokens would have.
+    A block copies the keys that its pieces see. It gets at most ``most_keys`` of them: with the
+    number of tokens in the tree, that is as many as plain rows of so many tokens have.
     """
 
     def work(piece: Piece) -> int:
-        return len(piece.places) * (len(piece.context) + len(piece.places))
+        return len(piece.indices) * (len(piece.context) + len(piece.indices))
 
     blocks: list[list[Piece]] = []
     done = tokens = context = 0
     for piece in sorted(pieces, key=lambda p: (len(p.context) > 0, work(p)), reverse=True):
         if blocks:
-            t, a = max(tokens, len(piece.places)), max(context, len(piece.context))
+            t, a = max(tokens, len(piece.indices)), max(context, len(piece.context))
             count = len(blocks[-1]) + 1
             filled = done + work(piece) >= _LEAST_FILLED * count * t * (a + t)
             alike = (context > 0) == (len(piece.context) > 0)
@@ -159,17 +159,17 @@ def _alike(pieces: Sequence[Piece], most_keys: int) -> list[list[Piece]]:
                 done, tokens, context = done + work(piece), t, a
                 continue
         blocks.append([piece])
-        done, tokens, context = work(piece), len(piece.places), len(piece.context)
+        done, tokens, context = work(piece), len(piece.indices), len(piece.context)
     return blocks
 
 
 def _block(pieces: Sequence[Piece]) -> _Block:
-    t = max(len(piece.places) for piece in pieces)
+    t = max(len(piece.indices) for piece in pieces)
     a = max(len(piece.context) for piece in pieces)
     queries = torch.zeros(len(pieces), t, dtype=torch.long)
     keys = torch.zeros(len(pieces), a + t, dtype=torch.long)
     for c, piece in enumerate(pieces):
-        queries[c, : len(piece.places)] = piece.places
+        queries[c, : len(piece.indices)] = piece.indices
         keys[c, : len(piece.context)] = piece.context
-        keys[c, a : a + len(piece.places)] = piece.places
+        keys[c, a : a + len(piece.indices)] = piece.indices
     return _Block(queries, keys, torch.tensor([len(piece.context) for piece in pieces]))

@@ -1,8 +1,8 @@
-"""A step of decoding recorded once and done again: a GPU then waits for no Python.
+"""Decoding steps as CUDA graphs: recorded once and replayed, so that no GPU waits for Python.
 
-A decoding step of a small batch is some thousand short kernels, and launching them takes longer
-than computing them. **Not yet run on a GPU**: what is tested is that a step in this form computes
-the same, on a CPU; on a GPU each recording is compared with the step it was made of.
+A decoding step of a small batch is about a thousand short kernels, and launching them takes longer
+than running them. **Not yet run on a GPU**: tests check on a CPU that a step in this form computes
+the same. On a GPU each recording is compared with the step it was made from.
 """
 
 import warnings
@@ -13,23 +13,23 @@ from torch import Tensor
 
 from lsp_lightning.runtime.memory import is_out_of_memory
 
-#: Token ids and positions (n, 1) to logits (n, V).
+#: Takes token ids and positions, (n, 1) each, and returns logits (n, V).
 Step = Callable[[Tensor, Tensor], Tensor]
-#: Makes of a step, and of what it is called with now, one of the same effect for these shapes.
+#: Takes a step and its arguments, and returns a step that does the same for these shapes.
 Recorder = Callable[[Step, Tensor, Tensor], Step]
 
-#: Relative difference of logits that other kernels explain.
+#: Largest relative difference of logits that other kernels explain.
 _ROUNDING = 0.02
 
 
 class GraphRecorder:
-    """Records steps as CUDA graphs; where that fails, says so once and leaves steps as they are."""
+    """Records steps as CUDA graphs; if that fails, it warns once and returns steps unchanged."""
 
     def __init__(self) -> None:
         self._works = True
 
     def __call__(self, step: Step, ids: Tensor, positions: Tensor) -> Step:
-        """See :data:`Recorder`. The step is done some times: it must write what it wrote before."""
+        """See :data:`Recorder`. Runs the step several times; it must write the same each time."""
         if not self._works:
             return step
         try:
@@ -38,35 +38,36 @@ class GraphRecorder:
             same = (found - expected).norm() <= _ROUNDING * expected.norm()
             if bool(same) or bool(expected.isnan().any()):
                 return recorded
-            why = "it computes something else"
+            why = "its logits differ from those of the plain step"
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
             why = (str(error).splitlines() or ["no reason given"])[0]
         self._works = False
-        warnings.warn(f"rollouts go on without a CUDA graph: {why}", stacklevel=2)
+        warnings.warn(f"rollouts continue without CUDA graphs: {why}", stacklevel=2)
         return step
 
 
 class _Graph:
-    """A step in a CUDA graph, with the memory it reads from and writes to."""
+    """A step as a CUDA graph, with the tensors that it reads and writes."""
 
     def __init__(self, step: Step, ids: Tensor, positions: Tensor) -> None:
         self._ids, self._positions = ids.clone(), positions.clone()
-        # libraries set themselves up in their first calls, which cannot be recorded
-        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
+        # warm up on another stream: libraries initialise in their first calls, which cannot be
+        # recorded
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
             for _ in range(2):
                 step(self._ids, self._positions)
-        torch.cuda.current_stream().wait_stream(beside)
+        torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.current_stream()
         try:
             with torch.cuda.graph(self._graph):
                 self._logits = step(self._ids, self._positions)
         finally:
-            torch.cuda.set_stream(stream)  # a recording that fails leaves its own behind
+            torch.cuda.set_stream(stream)  # a failed recording leaves its stream set
 
     def __call__(self, ids: Tensor, positions: Tensor) -> Tensor:
         self._ids.copy_(ids)

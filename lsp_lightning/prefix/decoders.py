@@ -1,4 +1,4 @@
-"""Completions grown by a token at a time, over a cache of keys and values."""
+"""Completions sampled token by token, over cached keys and values."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lsp_lightning.prefix.cache import PrefixCache
+from lsp_lightning.prefix.cache import Prefill, PrefixCache
 from lsp_lightning.prefix.cuda_graph import Recorder, Step
 from lsp_lightning.prefix.hooks import tree_logits
 from lsp_lightning.prefix.static_cache import StaticCache
@@ -15,28 +15,28 @@ from lsp_lightning.text.padding import pad_left
 
 
 class Decoder(Protocol):
-    """The model at work on the n completions of one batch."""
+    """The state of a model while it continues one batch of n completions."""
 
     def begin(self) -> Tensor:
         """Compute the prompts. -> logits of the first tokens, (n, V)."""
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Add a token (n,) to each completion. -> logits of the next ones, (n, V)."""
+        """Append a token (n,) to each completion. -> logits of the next ones, (n, V)."""
 
     def keep(self, rows: Tensor) -> None:
-        """Only these completions go on."""
+        """Continue with these completions only."""
 
 
 class TreeDecoder:
-    """Prompts share what they begin with, and completions their prompt: nothing is there twice.
+    """Decoding for models that share prefixes: shared tokens are computed and stored once.
 
     Args:
-        model: a causal LM that takes trees.
+        model: a causal LM that shares prefixes.
         prompts: token ids.
-        draws: completions of each.
-        limit: tokens of a completion at most.
+        draws: completions of each prompt.
+        limit: most tokens of a completion.
         device: where the model is.
-        record: what records a step, to be done again without Python; None does each step anew.
+        record: records a step so that it is repeated without Python; None runs every step.
     """
 
     def __init__(
@@ -50,21 +50,25 @@ class TreeDecoder:
     ) -> None:
         self._model = model
         self._draws = draws
+        self._limit = limit
         self._tree = token_tree(prompts)
-        cache = PrefixCache if record is None else StaticCache
-        self._cache = cache(self._tree, limit, device)
+        self._prefill: Prefill | None = Prefill(self._tree, device)
+        self._cache: PrefixCache
         self._first = torch.zeros(1, dtype=torch.long, device=device)
         self._record = record
         self._recorded: Step | None = None
         self._layout: tuple[int, int] | None = None
 
     def begin(self) -> Tensor:
-        """See :class:`Decoder`."""
+        """See :class:`Decoder`. Call it once."""
         device, tree = self._first.device, self._tree
+        prefill, self._prefill = self._prefill, None  # frees its masks when this returns
+        assert prefill is not None
         ends = torch.stack([row[-1] for row in tree.rows]).to(device)
         tokens, positions = tree.tokens.to(device), tree.positions.to(device)
-        logits = tree_logits(self._model, tokens[None], positions[None], self._cache, ends)[0]
-        self._cache.begin(self._draws)
+        logits = tree_logits(self._model, tokens[None], positions[None], prefill, ends)[0]
+        cache = PrefixCache if self._record is None else StaticCache
+        self._cache = cache(prefill, self._draws, self._limit)
         return logits.repeat_interleave(self._draws, dim=0)
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -75,15 +79,15 @@ class TreeDecoder:
             return self._logits(ids, positions)
         assert isinstance(self._cache, StaticCache)
         if self._recorded is None or self._layout != self._cache.layout:
-            self._recorded = None  # its memory is needed for the next one
-            self._recorded = self._record(self._anew, ids, positions)
+            self._recorded = None  # frees its memory for the next one
+            self._recorded = self._record(self._complete_step, ids, positions)
             self._layout = self._cache.layout
         return self._recorded(ids, positions)
 
-    def _anew(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """The step with all that it computes: recorded, nothing may be left from a pass before."""
+    def _complete_step(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """A step that reuses nothing of the pass before, so that a recording holds all of it."""
         assert isinstance(self._cache, StaticCache)
-        self._cache.forget()
+        self._cache.forget_masks()
         return self._logits(ids, positions)
 
     def _logits(self, ids: Tensor, positions: Tensor) -> Tensor:
@@ -95,12 +99,12 @@ class TreeDecoder:
 
 
 class RowDecoder:
-    """Each completion in a row with its prompt, over the model's own cache: every architecture.
+    """Decoding for every architecture: each completion has its own prompt in the model's cache.
 
     Args:
         model: a causal LM.
         prompts: token ids.
-        draws: completions of each; their prompt is computed once, and copied.
+        draws: completions of each prompt, which is computed once and then copied.
         pad_id: fills up shorter prompts.
         device: where the model is.
     """
@@ -137,13 +141,13 @@ class RowDecoder:
     def keep(self, rows: Tensor) -> None:
         """See :class:`Decoder`."""
         self._mask = self._mask[rows]
-        self._cache.reorder_cache(rows)  # the one way to pick rows that all kinds of layers know
+        self._cache.reorder_cache(rows)  # the only selection of rows that all cache layers support
 
     def _logits(self, ids: Tensor) -> Tensor:
         """Logits (n, V) after the last of ``ids`` (n, new), whose keys join the cache."""
         positions = (self._mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-        # the last place by its index, which copies it: of a slice, which is not contiguous, CPUs
-        # make a copy of the head's weights for each row in bfloat16
+        # an index copies the last hidden state; from a slice, which is not contiguous, CPUs copy
+        # the weights of the head for each row in bfloat16
         last = torch.tensor([-1], device=ids.device) if ids.shape[1] > 1 else 1
         out = self._model(
             input_ids=ids,

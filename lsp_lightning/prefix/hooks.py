@@ -1,10 +1,9 @@
-"""Attention over a tree of tokens: a prompt is computed once for all that is said behind it.
+"""How a Hugging Face model is given attention over a tree of tokens.
 
-The model's own modules run unchanged over one row that holds every token once; only what each token
-attends to is ours. It goes in where Hugging Face models look up their attention by name, and calls
-what was there before on rows cut out of the tree, so that soft-caps, sinks and grouped queries stay
-each architecture's own. Which models can is found out by trying, see
-:mod:`lsp_lightning.models.capabilities`.
+The model's modules run unchanged over one row that holds every token once; only its attention is
+replaced. Hugging Face models look up their attention by name, so one is registered there. It calls
+the attention that the model used before, on batches gathered from the tree: soft-caps, sinks and
+grouped queries stay as each architecture has them.
 """
 
 import sys
@@ -14,19 +13,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-#: Names of attentions that can be given a tree begin like this, and end with what they call.
-TREE = "tree_"
-#: What they can call: attentions that take a mask of any form.
-INNER = ("sdpa", "eager")
-#: Kinds of layers, in a config's words, that see what a tree's pieces say.
-LAYERS = {"full_attention", "sliding_attention"}
-
-#: What a layer calls with itself, query, key, value and a mask that is added to the scores.
+#: An attention function of transformers: layer, query, key, value, and a mask added to the scores.
 Inner = Callable[..., tuple[Tensor, Tensor | None]]
 
 
 class Attention(Protocol):
-    """What a pass attends to, in place of the model's causal rows."""
+    """The attention of one forward pass, in place of the model's causal attention over rows."""
 
     def attend(
         self,
@@ -37,22 +29,22 @@ class Attention(Protocol):
         inner: Inner,
         **settings: Any,
     ) -> Tensor:
-        """Attention's output (B, S, heads, dim).
+        """The output of attention, (B, S, heads, dim).
 
         Args:
             module: the attention layer.
             query: (B, heads, S, dim).
-            key: (B, heads of keys, S, dim).
+            key: (B, key heads, S, dim).
             value: as ``key``.
-            inner: the attention that the layer would call, on a mask that is added.
-            settings: what the layer tells its attention: scaling, sliding_window ...
+            inner: the model's attention function; causal without a mask.
+            settings: what the layer passes to its attention: scaling, sliding_window ...
         """
 
 
 def tree_hidden_states(
     model: Any, input_ids: Tensor, position_ids: Tensor, attention: Attention
 ) -> Tensor:
-    """Final hidden states (B, S, H) of a causal LM under an attention of ours."""
+    """Final hidden states (B, S, H) of a causal LM that computes with ``attention``."""
     out = model.base_model(
         input_ids=input_ids,
         position_ids=position_ids,
@@ -65,34 +57,29 @@ def tree_hidden_states(
 
 
 def tree_logits(
-    model: Any, input_ids: Tensor, position_ids: Tensor, attention: Attention, places: Tensor
+    model: Any, input_ids: Tensor, position_ids: Tensor, attention: Attention, indices: Tensor
 ) -> Tensor:
-    """Logits (B, p, V) of a causal LM under an attention of ours, at some of its S places, (p,)."""
+    """Logits (B, p, V) of a causal LM that computes with ``attention``, at p of S indices."""
     logits: Tensor = model(
         input_ids=input_ids,
         position_ids=position_ids,
         attention_mask=_ready_mask(input_ids),
         use_cache=False,
-        logits_to_keep=places,
+        logits_to_keep=indices,
         tree=attention,
     ).logits
     return logits
 
 
 def _ready_mask(input_ids: Tensor) -> Tensor:
-    """A mask of four dimensions is taken for a finished one: none is made. Ours looks at none."""
+    """A mask of four dimensions keeps the model from making one. Tree attention ignores it."""
     return torch.zeros(1, 1, 1, 1, device=input_ids.device)
 
 
-def takes_trees(model: Any) -> bool:
-    """Whether a causal LM was found to take an attention of ours where it is given one."""
-    return str(model.config.get_text_config()._attn_implementation).startswith(TREE)
-
-
 def register(inner: str) -> str:
-    """Make an attention known to Hugging Face models that can be given one of ours. -> its name.
+    """Register an attention that computes over a tree if it is passed one. -> its name.
 
-    Without one of ours it does what ``inner`` does.
+    Without a tree it does what ``inner`` does.
 
     Args:
         inner: "sdpa" or "eager".
@@ -114,20 +101,20 @@ def register(inner: str) -> str:
         else:
             plain = ALL_ATTENTION_FUNCTIONS[inner]
         if tree is not None:
-            return tree.attend(module, query, key, value, _masked(plain, inner), **settings), None
+            return tree.attend(module, query, key, value, _causal(plain, inner), **settings), None
         out: tuple[Tensor, Tensor | None] = plain(
             module, query, key, value, attention_mask, **settings
         )
         return out
 
-    name = TREE + inner
+    name = f"tree_{inner}"
     ALL_ATTENTION_FUNCTIONS.register(name, attention)
     ALL_MASK_ATTENTION_FUNCTIONS.register(name, ALL_MASK_ATTENTION_FUNCTIONS[inner])
     return name
 
 
-def _masked(plain: Inner, inner: str) -> Inner:
-    """An attention that is causal where it gets no mask."""
+def _causal(plain: Inner, inner: str) -> Inner:
+    """An attention function that is causal without a mask; "sdpa" is already."""
     if inner != "eager":
         return plain
 

@@ -1,36 +1,31 @@
-"""A cache whose tensors stay where they are from step to step, as recorded steps need."""
+"""A cache whose tensors keep their addresses from step to step, as CUDA graphs need."""
 
 import torch
 from torch import Tensor
 
-from lsp_lightning.prefix.cache import FIRST_PLACES, Layer, PrefixCache
-from lsp_lightning.prefix.tree import TokenTree
+from lsp_lightning.prefix.cache import FIRST_ROOM, Layer, Prefill, PrefixCache
 
 
 class StaticCache(PrefixCache):
-    """Steps compute over all places there are and hide those that are not filled yet.
+    """A cache whose steps compute over all room there is, and hide what is not filled yet.
 
     Args:
-        tree: the prompts, a row each.
-        limit: tokens of a completion at most.
-        device: where the model is.
+        prefill: the attention of the finished pass over the prompts.
+        draws: completions of each prompt.
+        limit: most tokens of a completion.
     """
 
-    def __init__(self, tree: TokenTree, limit: int, device: torch.device) -> None:
-        super().__init__(tree, limit, device)
-        self._room = min(limit, FIRST_PLACES)
-        # where a recorded step reads it
-        self._at = torch.full((1,), -1, dtype=torch.long, device=device)
+    def __init__(self, prefill: Prefill, draws: int, limit: int) -> None:
+        super().__init__(prefill, draws, limit)
+        self._room = min(limit, FIRST_ROOM)
+        # a tensor, because a recorded step reads it anew
+        self._at = torch.full((1,), -1, dtype=torch.long, device=prefill.lengths_Q.device)
+        self._make_room()
 
     @property
     def layout(self) -> tuple[int, int]:
-        """Completions, and places for each: while both stay the same, so does all memory."""
-        return len(self._owners_n), self._room
-
-    def begin(self, draws: int) -> None:
-        """See :meth:`PrefixCache.begin`."""
-        super().begin(draws)
-        self._make_room()
+        """Completions, and the room of each; while both stay the same, so do all addresses."""
+        return len(self._grouping.prompts_n), self._room
 
     def step(self) -> Tensor:
         """See :meth:`PrefixCache.step`."""
@@ -41,17 +36,17 @@ class StaticCache(PrefixCache):
             self._make_room()
         return positions
 
-    def forget(self) -> None:
-        """Have the next pass make its masks itself, instead of taking those of the last one."""
+    def forget_masks(self) -> None:
+        """Have the next pass make its masks, instead of reusing those of the pass before."""
         self._masks.clear()
 
     def _make_room(self) -> None:
         for layer in self._layers.values():
-            layer.keys, layer.values = self._wider(layer.keys), self._wider(layer.values)
+            layer.keys, layer.values = self._widened(layer.keys), self._widened(layer.values)
 
-    def _wider(self, old: Tensor) -> Tensor:
+    def _widened(self, old: Tensor) -> Tensor:
         n, heads, filled, dim = old.shape
-        wider = old.new_zeros(n, heads, self._room, dim)  # hidden, and still no NaN
+        wider = old.new_zeros(n, heads, self._room, dim)  # zeros: hidden values must not be NaN
         wider[:, :, :filled] = old
         return wider
 

@@ -1,4 +1,4 @@
-"""Rows of tokens as a tree: what several rows begin with is there once."""
+"""Rows of tokens as a tree that holds each shared beginning once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,71 +7,73 @@ from itertools import groupby, takewhile
 import torch
 from torch import Tensor
 
-#: Places that sharing must save at least; a tree of many short pieces costs more than it saves.
+#: Fewest tokens that sharing a piece must save: a tree of many short pieces costs more than it
+#: saves.
 _WORTH_SHARING = 8
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Tokens that follow each other, behind all that comes before them in their rows."""
+    """Consecutive tokens of one or more rows, with the tokens before them."""
 
-    places: Tensor
-    """(t,) int64, where its tokens lie."""
+    indices: Tensor
+    """(t,) int64, where its tokens are in the flat sequence."""
     context: Tensor
-    """(a,) int64, where the tokens before it lie, in order."""
+    """(a,) int64, where the tokens before it are, in order."""
 
 
 @dataclass(frozen=True)
 class TokenTree:
-    """Rows laid out one piece after another, M places in all."""
+    """Rows as one flat sequence of M tokens, piece after piece."""
 
     tokens: Tensor
-    """(M,) int64."""
+    """(M,) int64, token ids."""
     positions: Tensor
-    """(M,) int64, how many tokens come before each in its row."""
+    """(M,) int64, each token's position in its row."""
     pieces: tuple[Piece, ...]
-    """Each place is in one of them."""
+    """Every index belongs to exactly one piece."""
     rows: tuple[Tensor, ...]
-    """Where each row's tokens lie, in order; rows that begin alike share places."""
+    """The indices of each row's tokens, in order; rows that begin alike share indices."""
 
 
 def token_tree(rows: Sequence[Sequence[int]], share: bool = True) -> TokenTree:
-    """The rows as a tree.
+    """Build the tree of some rows.
 
     Args:
-        rows: token ids, at least one each.
-        share: whether anything is shared; False lays out every row for itself.
+        rows: token ids, at least one per row.
+        share: False shares nothing: every row is one piece.
     """
     tokens: list[int] = []
     pieces: list[Piece] = []
     found: dict[int, Tensor] = {}
 
-    def grow(new: Sequence[int], context: Tensor) -> Tensor:
+    def add_piece(new: Sequence[int], context: Tensor) -> Tensor:
+        """Append a piece. -> the indices of its row up to its end."""
         if not new:
             return context
-        places = torch.arange(len(tokens), len(tokens) + len(new))
+        indices = torch.arange(len(tokens), len(tokens) + len(new))
         tokens.extend(new)
-        pieces.append(Piece(places, context))
-        return torch.cat([context, places])
+        pieces.append(Piece(indices, context))
+        return torch.cat([context, indices])
 
-    # rows that begin alike, sorted; how much of them is laid out, and where
+    # each entry: sorted rows that begin alike, how many of their tokens are in the tree, and where
     nothing = torch.empty(0, dtype=torch.long)
     order = sorted(range(len(rows)), key=lambda i: list(rows[i]))
     todo = [(order, 0, nothing)] if share else [([i], 0, nothing) for i in range(len(rows))]
     while todo:
         members, depth, context = todo.pop()
         end = depth + common_tokens(rows[members[0]][depth:], rows[members[-1]][depth:])
-        alike = end == len(rows[members[-1]])  # sorted: the first is no longer than the last
-        if alike or (end - depth) * (len(members) - 1) >= _WORTH_SHARING:
-            context, depth = grow(rows[members[0]][depth:end], context), end
-        for goes_on, group in _by_next(rows, members, end):
-            if goes_on or depth < end:
+        equal = end == len(rows[members[-1]])  # sorted, so all rows are as the last
+        if equal or (end - depth) * (len(members) - 1) >= _WORTH_SHARING:
+            context, depth = add_piece(rows[members[0]][depth:end], context), end
+        for continues, group in _by_next_token(rows, members, end):
+            if continues or depth < end:
                 todo.append((group, depth, context))
             else:
                 found.update(dict.fromkeys(group, context))
     return TokenTree(
         tokens=torch.tensor(tokens),
-        positions=torch.cat([len(p.context) + torch.arange(len(p.places)) for p in pieces]),
+        positions=torch.cat([len(p.context) + torch.arange(len(p.indices)) for p in pieces]),
         pieces=tuple(pieces),
         rows=tuple(found[i] for i in range(len(rows))),
     )
@@ -80,20 +82,20 @@ def token_tree(rows: Sequence[Sequence[int]], share: bool = True) -> TokenTree:
 def trees_within(
     rows: Sequence[Sequence[int]], most_tokens: int
 ) -> list[tuple[list[int], TokenTree]]:
-    """Rows in parts, by index, with the tree of each; those of most tokens first.
+    """Split rows into batches. -> the row numbers and the tree of each, the largest tree first.
 
     Args:
-        rows: token ids, at least one each.
-        most_tokens: of a tree; a longer row is one of its own.
+        rows: token ids, at least one per row.
+        most_tokens: largest size of a tree; a longer row is a batch by itself.
     """
     parts: list[list[int]] = []
     used, before = 0, list[int]()
-    for i in sorted(range(len(rows)), key=lambda i: list(rows[i])):  # what is alike is together
+    for i in sorted(range(len(rows)), key=lambda i: list(rows[i])):  # rows that begin alike meet
         row = list(rows[i])
-        alike = common_tokens(before, row)
-        if parts and used + len(row) - alike <= most_tokens:
+        shared = common_tokens(before, row)
+        if parts and used + len(row) - shared <= most_tokens:
             parts[-1].append(i)
-            used += len(row) - alike
+            used += len(row) - shared
         else:
             parts.append([i])
             used = len(row)
@@ -105,7 +107,10 @@ def trees_within(
 def _halved(
     rows: Sequence[Sequence[int]], part: list[int], most_tokens: int
 ) -> list[tuple[list[int], TokenTree]]:
-    """A tree, or more where what is alike is too little to be shared and one would be too large."""
+    """The tree of a batch; two smaller batches if the tree is too large.
+
+    It can be too large because beginnings too short to be worth sharing are stored more than once.
+    """
     tree = token_tree([rows[i] for i in part])
     if len(tree.tokens) <= most_tokens or len(part) == 1:
         return [(part, tree)]
@@ -116,10 +121,10 @@ def _halved(
     ]
 
 
-def _by_next(
+def _by_next_token(
     rows: Sequence[Sequence[int]], members: Sequence[int], end: int
 ) -> list[tuple[bool, list[int]]]:
-    """Sorted rows in groups of one next token; whether they have one."""
+    """Group sorted rows by their token at ``end``; each group with whether it has one."""
 
     def following(i: int) -> list[int]:
         return list(rows[i][end : end + 1])

@@ -1,16 +1,18 @@
 """The engine in the process: what it samples, what it computes, what it leaves behind."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_game import make_policy, stir
 
 from lsp_lightning.errors import OutOfMemory
 from lsp_lightning.generation import LocalEngine
-from lsp_lightning.generation.local import parts_within
+from lsp_lightning.generation.local import split_rows
 from lsp_lightning.generation.sampling import sample, truncate
 from lsp_lightning.prefix import cuda_graph as recording
 from lsp_lightning.prefix.cuda_graph import GraphRecorder
-from lsp_lightning.prefix.hooks import takes_trees
+from lsp_lightning.prefix.sharing import set_sharing, shares_prefixes
 from lsp_lightning.runtime.memory import TokenBudget
 from lsp_lightning.text.padding import pad_left
 from lsp_lightning.training.batches import pack
@@ -51,9 +53,10 @@ def many_stops(model):
 
 
 def in_rows(model):
-    """Take from a model what lets it share prompts, as if its architecture could not."""
-    model.config._attn_implementation = "sdpa"
-    assert not takes_trees(model)
+    """Have a model compute every row by itself, as if its architecture could not share prompts."""
+    set_sharing(model, replace(model.prefix_sharing, unavailable="of this test"))
+    assert model.config._attn_implementation == "sdpa"
+    assert not shares_prefixes(model)
 
 
 def forward_shapes(model, call):
@@ -146,14 +149,14 @@ def test_a_prompt_is_computed_once_for_all_its_draws(model, max_rows):
     for part in parts:
         prefill, *decoding = shapes[:5]
         # one row that holds each of its tokens once, or a row for each padded to the longest
-        assert prefill == ((1, sum(part)) if takes_trees(model) else (len(part), max(part)))
+        assert prefill == ((1, sum(part)) if shares_prefixes(model) else (len(part), max(part)))
         assert decoding == [(4 * len(part), 1)] * 4
         shapes = shapes[5:]
     assert not shapes
 
 
 def test_what_prompts_begin_with_alike_is_computed_once(model):
-    if not takes_trees(model):
+    if not shares_prefixes(model):
         pytest.skip("in rows each prompt is for itself")
     first, *others = prompts_of([40, 3, 5, 1], vocabulary(model))
     prompts = [[*first, *other] for other in others]
@@ -195,7 +198,7 @@ def test_what_is_decoded_at_once_stays_within_the_budget(model, tokens, of_tree,
     drawn = []
     shapes = forward_shapes(model, lambda: drawn.append(engine.generate(prompts, 4, FREE, seed=0)))
     # four new tokens are computed after each prefill, the fifth is only drawn
-    assert [rows for rows, _ in shapes[1::5]] == (of_tree if takes_trees(model) else of_rows)
+    assert [rows for rows, _ in shapes[1::5]] == (of_tree if shares_prefixes(model) else of_rows)
     # every completion is there, in its place, and the same
     assert torch.equal(drawn[0].ids, expected.ids)
 
@@ -204,7 +207,15 @@ def test_what_is_decoded_at_once_stays_within_the_budget(model, tokens, of_tree,
 @pytest.mark.parametrize("tokens", [None, 1, 80, 170, 300, 1000, 10_000])
 @pytest.mark.parametrize(("prompts", "draws"), [(1, 1), (1, 9), (6, 4), (700, 1), (2, 600)])
 def test_each_row_is_in_one_part_and_parts_are_as_large_as_may_be(prompts, draws, tokens, shared):
-    parts = parts_within(prompts, draws, 90, 10, 512, tokens, shared)
+    parts = split_rows(
+        prompts=prompts,
+        draws=draws,
+        prompt_tokens=90,
+        new_tokens=10,
+        max_rows=512,
+        max_tokens=tokens,
+        shared=shared,
+    )
     assert [row for part in parts for row in part] == list(range(prompts * draws))
     assert len(parts[0]) == max(map(len, parts))
 
@@ -265,7 +276,7 @@ def test_a_call_that_runs_out_of_memory_is_drawn_again_in_smaller_parts(
     engine = LocalEngine(model, [], PAD, budget=budget)
     drawn = engine.generate(prompts, 4, GREEDY, seed=0)
     # 24, 12, 6, 3 rows; as a tree four of them take no more than three in rows of their own
-    assert budget.tokens == (21 if takes_trees(model) else 3 * LONGEST)
+    assert budget.tokens == (21 if shares_prefixes(model) else 3 * LONGEST)
     assert "out of memory at model.rollouts.tokens" in capsys.readouterr().out
     assert torch.equal(drawn.ids, greedy.ids)
     torch.testing.assert_close(drawn.logprobs, greedy.logprobs, atol=1e-4, rtol=0)
@@ -309,7 +320,7 @@ def test_positions_count_from_the_first_token_of_each_prompt(model):
     finally:
         handle.remove()
     (prefill, mask), *steps = seen
-    if takes_trees(model):
+    if shares_prefixes(model):
         found = sorted(prefill[0].tolist())
         assert found == sorted(place for length in lengths for place in range(length))
     else:
@@ -355,7 +366,7 @@ def recorder_that(result):
     ("result", "said"),
     [
         (0.0, None),
-        (1.0, "computes something else"),
+        (1.0, "logits differ"),
         (RuntimeError("operation not permitted when stream is capturing\nmore"), "not permitted"),
     ],
 )

@@ -1,5 +1,6 @@
 """Every family of models: the engine, the trainer and the chat template agree on what it says."""
 
+from dataclasses import replace
 from datetime import datetime
 from itertools import combinations
 
@@ -17,6 +18,7 @@ from lsp_lightning.generation import LocalEngine
 from lsp_lightning.models.modes import inference_state
 from lsp_lightning.prefix import static_cache
 from lsp_lightning.prefix.decoders import TreeDecoder
+from lsp_lightning.prefix.sharing import set_sharing
 from lsp_lightning.text.padding import pad_left
 from lsp_lightning.training.batches import pack
 from lsp_lightning.types import Sampling
@@ -175,13 +177,12 @@ def test_tree_and_rows_sample_the_same_tokens(policy, prompts):
     stop_ids = list(range(0, len(policy.codec.tokenizer), 10))
     call = (prompts, 3, Sampling(max_new_tokens=NEW_TOKENS), 5)
     fast = engine_of(policy, stop_ids).generate(*call)
-    config = policy.causal_lm.config.get_text_config()
-    name = config._attn_implementation
-    config._attn_implementation = name.removeprefix("tree_")
+    sharing = policy.causal_lm.prefix_sharing
+    set_sharing(policy.causal_lm, replace(sharing, unavailable="of this test"))
     try:
         plain = engine_of(policy, stop_ids).generate(*call)
     finally:
-        config._attn_implementation = name
+        set_sharing(policy.causal_lm, sharing)
     assert torch.equal(fast.ids, plain.ids)
     torch.testing.assert_close(fast.logprobs, plain.logprobs, atol=1e-4, rtol=0)
 
@@ -236,7 +237,7 @@ def test_a_step_that_can_be_recorded_says_the_same(policy, prompts, monkeypatch)
     """What a CUDA graph asks of a step, on a CPU: fixed sizes, fixed places, the same logits."""
     if not policy.shares_prompts:
         pytest.skip("models with states are decoded step by step")
-    monkeypatch.setattr(static_cache, "FIRST_PLACES", 4)  # so that it grows twice
+    monkeypatch.setattr(static_cache, "FIRST_ROOM", 4)  # so that it grows twice
     replays = []
 
     def record(step, ids, positions):

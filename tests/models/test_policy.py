@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from lsp_lightning import ConfigError, Lora, Policy
-from lsp_lightning.models.capabilities import install
+from lsp_lightning.models.capabilities import enable_prefix_sharing
 from lsp_lightning.models.logits import check_head
 from lsp_lightning.models.lora_speed import fused_lora, merged_lora
 from lsp_lightning.training.batches import pack
@@ -346,7 +346,7 @@ def test_an_architecture_whose_steps_forget_what_rows_remember_is_refused():
     model = MambaForCausalLM(config).eval()
     check_head(model)
     with pytest.raises(ConfigError, match=r"model\.base: MambaForCausalLM does not compute"):
-        install(model)
+        enable_prefix_sharing(model)
 
 
 def test_completion_logprobs_are_the_plain_formula(folder):

@@ -14,9 +14,10 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 from lsp_lightning import ConfigError, Policy, SelfPlayModule, VerifiableReward
+from lsp_lightning.callbacks.summary import parameter_counts
 from lsp_lightning.models import quantization
 from lsp_lightning.models.loading import load_classifier, load_model
-from lsp_lightning.models.quantization import full_weight, linear_layers, size
+from lsp_lightning.models.quantization import full_weight, linear_layers
 from lsp_lightning.tinyworld.verifier import TinyWorldVerifier
 
 WORLD = "pkg:lsp_lightning/tinyworld"
@@ -152,7 +153,7 @@ def test_adapters_are_float32_and_all_that_is_trained_or_kept(tiny_llama_folder,
 def test_a_quantised_weight_counts_as_many_as_it_stands_for(tiny_llama_folder):
     plain = make_policy(tiny_llama_folder)
     quantised = make_policy(tiny_llama_folder, quantization="nf4")
-    counts = [sum(size(p) for p in policy.parameters()) for policy in (plain, quantised)]
+    counts = [parameter_counts(policy)[0] for policy in (plain, quantised)]
     assert counts[0] == counts[1] == sum(p.numel() for p in plain.parameters())
 
 

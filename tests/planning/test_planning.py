@@ -11,19 +11,25 @@ from architectures import build as build_architecture
 from torch import nn
 from transformers import Gemma3TextConfig, MixtralConfig
 
-from lsp_lightning import PreferenceReward, SelfPlayDataModule, SelfPlayModule, SelfReward
+from lsp_lightning import Paper, PreferenceReward, SelfPlayDataModule, SelfPlayModule, SelfReward
 from lsp_lightning.cli.main import main
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional import selfplay_loss
-from lsp_lightning.game.queries import Challenger
+from lsp_lightning.game.queries import Challenger, QuerySource
 from lsp_lightning.generation import LocalEngine
 from lsp_lightning.generation.settings import ServedRollouts
+from lsp_lightning.models import loading
 from lsp_lightning.models.policy import Policy
 from lsp_lightning.models.settings import Lora
-from lsp_lightning.planning import check_model, estimate, memory_line, phases, settings
+from lsp_lightning.planning import check_model, estimate, lengths, memory_line, phases, settings
 from lsp_lightning.planning.advice import advice
 from lsp_lightning.planning.estimate import GIB, make_plan
-from lsp_lightning.planning.lengths import Rollout, _context
+from lsp_lightning.planning.lengths import (
+    ASSUMED_QUERY,
+    ASSUMED_TEMPLATE,
+    PlannedRollout,
+    _context,
+)
 from lsp_lightning.planning.models import (
     CLASSIFIER,
     ModelSpec,
@@ -48,7 +54,7 @@ FLOAT = 4
 def module():
     """The tiny world's model, judged by a reward model and by its reference; nothing is loaded."""
     rewards = [PreferenceReward(f"{WORLD}/reward_model"), SelfReward()]
-    return SelfPlayModule(f"{WORLD}/base", rewards, challenger_objective="minimax")
+    return SelfPlayModule(f"{WORLD}/base", rewards, objective=Paper())
 
 
 @pytest.fixture
@@ -103,10 +109,9 @@ def test_operations_are_counted():
 
 
 @pytest.fixture
-def takes_no_trees(monkeypatch):
+def shares_nothing(monkeypatch):
     """Models compute every row for itself, in plans and for real."""
-    monkeypatch.setattr("lsp_lightning.planning.models.INNER", ())
-    monkeypatch.setattr("lsp_lightning.models.capabilities.INNER", ())
+    monkeypatch.setattr("lsp_lightning.prefix.sharing.ATTENTIONS", ())
     for cached in (phases._dry_model, cost, shares_prompts):
         cached.cache_clear()
     yield
@@ -139,7 +144,7 @@ def test_an_update_takes_what_the_plan_says(tiny_qwen3_folder, checkpointing):
     assert_an_update_is_planned(tiny_qwen3_folder, checkpointing, shared=True)
 
 
-@pytest.mark.usefixtures("takes_no_trees")
+@pytest.mark.usefixtures("shares_nothing")
 def test_an_update_of_plain_rows_takes_what_the_plan_says(tiny_qwen3_folder):
     assert_an_update_is_planned(tiny_qwen3_folder, checkpointing=True, shared=False)
 
@@ -148,7 +153,7 @@ def test_an_update_of_plain_rows_takes_what_the_plan_says(tiny_qwen3_folder):
 def test_a_rollout_takes_what_the_plan_says(tiny_qwen3_folder, new, monkeypatch):
     """Of full length: no token ends a completion, so no row leaves, and none is copied then."""
     shape = Shape(40, 20, new, draws=10)
-    monkeypatch.setattr(phases, "FULL", 1 / shape.rows)
+    monkeypatch.setattr(phases, "COMPACT_AT", 1 / shape.rows)
     policy = Policy(str(tiny_qwen3_folder))
     engine = LocalEngine(policy.causal_lm, [], 0)
     with LiveBytes() as tracker:
@@ -253,10 +258,8 @@ def test_a_packed_layer_is_unpacked_forward_and_backward():
 @pytest.fixture
 def by_config(monkeypatch):
     """Models by a config that is nowhere on disk."""
-    from lsp_lightning.models import loading as pretrained
-
     found = {}
-    monkeypatch.setattr(pretrained, "load_config", lambda base, key="": found[base])
+    monkeypatch.setattr(loading, "load_config", lambda base, key="": found[base])
     return found
 
 
@@ -290,7 +293,7 @@ def test_the_cache_is_each_prompts_and_each_completions_keys_and_values(tiny_qwe
     assert cost(phases.decode, spec, Shape(6, 7, 9, draws=3)).cache == expected
 
 
-@pytest.mark.usefixtures("takes_no_trees")
+@pytest.mark.usefixtures("shares_nothing")
 def test_the_cache_of_plain_rows_has_a_prompt_for_each(tiny_qwen3_folder):
     spec = ModelSpec(str(tiny_qwen3_folder), torch.float32, lora=Lora())
     expected = 2 * 2 * 2 * 16 * 6 * (7 + 9 - 1) * FLOAT  # all tokens but the last one
@@ -329,7 +332,7 @@ def test_shapes_follow_from_the_settings(module, data):
 
 
 def test_a_micro_batch_holds_as_many_completions_as_may_be_together():
-    rollout = Rollout("answers", 3, 4, 90, Sampling(max_new_tokens=100), "k")
+    rollout = PlannedRollout("answers", 3, 4, 90, Sampling(max_new_tokens=100), "k")
     assert batch_shape(rollout, 1000, shared=False) == Shape(5, 90, 100)  # 5 x 190
     # all twelve, if each has (1000 - 3 x 90) // 12 tokens: none can be longer
     assert batch_shape(rollout, 1000, shared=True) == Shape(12, 90, 60, 4)
@@ -341,13 +344,13 @@ def test_a_micro_batch_holds_as_many_completions_as_may_be_together():
 
 def test_whole_weights_are_trained_beside_a_frozen_copy(data):
     reward = PreferenceReward(f"{WORLD}/reward_model")
-    whole = SelfPlayModule(f"{WORLD}/base", [reward], None, challenger_objective="minimax")
+    whole = SelfPlayModule(f"{WORLD}/base", [reward], None, objective=Paper())
     plan = make_plan(read_settings(whole, data, "cpu"))
     assert plan.parts["frozen copy"] == plan.parts["weights"]
     assert plan.parts["gradients"] == pytest.approx(plan.parts["weights"], rel=0.01)
-    assert plan.parts["optimiser"] == pytest.approx(2 * plan.parts["gradients"], rel=0.01)
-    [step] = [phase for phase in plan.phases if phase.name == "optimiser step"]
-    assert step.passing == pytest.approx(plan.parts["gradients"], rel=0.01)  # torch's own copies
+    assert plan.parts["optimizer"] == pytest.approx(2 * plan.parts["gradients"], rel=0.01)
+    [step] = [phase for phase in plan.phases if phase.name == "optimizer step"]
+    assert step.temporary == pytest.approx(plan.parts["gradients"], rel=0.01)  # torch's own copies
 
 
 @pytest.mark.parametrize("placement", ["resident", "offload", "exclusive"])
@@ -370,19 +373,17 @@ def test_a_gpu_has_a_context_and_bfloat16(module, data):
     assert make_plan(found).parts["CUDA context"] > 0.5 * GIB
 
 
-@pytest.mark.parametrize("on_loss", ["stop", "local"])
-def test_what_a_server_draws_takes_nothing_here(on_loss, data):
+def test_what_a_server_draws_takes_nothing_here(data):
     rewards = [PreferenceReward(f"{WORLD}/reward_model"), SelfReward(reading="sampled")]
-    rollouts = ServedRollouts("http://127.0.0.1:1/v1", "base", "adapters", on_loss=on_loss)
+    rollouts = ServedRollouts("http://127.0.0.1:1/v1", "base", "adapters")
     here = SelfPlayModule(f"{WORLD}/base", rewards)
     served = SelfPlayModule(f"{WORLD}/base", rewards, rollouts=rollouts)
     all_here, found = (read_settings(model, data, "cpu") for model in (here, served))
     names = {phase.name for phase in make_plan(all_here).phases}
     assert {"answers", "judgements", "update"} <= names
     left = {phase.name for phase in make_plan(found).phases}
-    # where the server may be lost and the run goes on, there must be room for what it drew
-    assert left == (names if on_loss == "local" else names - {"queries", "answers", "held-out"})
-    assert ("the server's" in report(found, None)) == (on_loss == "stop")
+    assert left == names - {"queries", "answers", "held-out"}
+    assert "without the server's rollouts" in report(found, None)
     assert memory_line(served, data, torch.device("cpu")).startswith("memory: about")
     assert advice(make_plan(found), 0.5 * make_plan(found).peak)
 
@@ -430,7 +431,7 @@ def test_the_command_prints_the_plan(untouched_process, capsys):
     tiny = str(ROOT / "configs/tiny_lsp.yaml")
     assert main(["plan", "--config", tiny, "--gpu_gib", "8"]) == 0
     shown = capsys.readouterr().out
-    for word in ("weights", "adapters", "optimiser", "KV cache", "update", "fits on 8 GiB: yes"):
+    for word in ("weights", "adapters", "optimizer", "KV cache", "update", "fits on 8 GiB: yes"):
         assert word in shown
 
 
@@ -484,3 +485,73 @@ def test_a_completion_that_the_context_cannot_hold_is_refused(module, data):
     data.queries.sampling = Sampling(max_new_tokens=100_000)
     with pytest.raises(ConfigError, match=r"data\.queries\.init_args\.sampling\.max_new_tokens"):
         check_model(module, data)
+
+
+class Stranger(QuerySource):
+    """A source that tells no lengths. It must never be run by a plan, only by a round."""
+
+    selfplay = True
+    sampling = Sampling(max_new_tokens=16)
+
+    def draw(self, player, num_queries, index, seed):
+        raise AssertionError("a plan ran the user's code")
+
+
+class Teller(Stranger):
+    """The same source, but it tells them."""
+
+    def longest_prompt(self, codec):
+        return 20
+
+    def longest_query(self, codec):
+        return 10
+
+
+def test_a_query_source_is_asked_for_its_lengths_and_never_run(module, data):
+    data.queries = Teller()
+    found = read_settings(module, data, "cpu")
+    frame = len(Policy(f"{WORLD}/base").codec.encode(data.solver_prompt, {}))
+    assert (found.rollout("queries").prompt, found.rollout("answers").prompt) == (20, frame + 10)
+    assert not found.assumptions
+
+
+def test_unknown_lengths_are_assumed_and_the_report_says_so(module, data):
+    data.queries = Stranger()
+    found = read_settings(module, data, "cpu")
+    assert found.rollout("queries").prompt == ASSUMED_TEMPLATE
+    [line] = [line for line in report(found, None).splitlines() if "assumed" in line]
+    assert line == (
+        f"  prompts of the Challenger are assumed to have {ASSUMED_TEMPLATE} tokens: Stranger does "
+        "not tell"
+    )
+
+
+def test_queries_of_unknown_length_are_assumed_and_the_report_says_so(module, data):
+    data.queries = Stranger()
+    data.queries.sampling = None  # what it writes, it writes in its own way
+    shown = report(read_settings(module, data, "cpu"), None)
+    assert f"  queries are assumed to have {ASSUMED_QUERY} tokens: Stranger does not tell" in shown
+    assert "  writing queries is not included: Stranger does not tell its sampling" in shown
+
+
+def test_without_a_tokenizer_the_report_says_so_in_one_line(module, data, monkeypatch):
+    def missing(*args, **kwargs):
+        raise ConfigError("model.base", "no tokenizer", "add one")
+
+    monkeypatch.setattr(lengths, "load_codec", missing)
+    shown = report(read_settings(module, data, "cpu"), None)
+    [line] = [line for line in shown.splitlines() if "assumed" in line]
+    assert line == "  prompt lengths are assumed: the tokenizer could not be loaded"
+
+
+def test_rows_of_unknown_length_are_not_checked_against_the_context(module, data):
+    module.rewards[1] = SelfReward(prompt=f"{WORLD}/prompts/judge.txt")
+    data.queries = Teller()
+    check_model(module, data)
+    data.queries.sampling = Sampling(max_new_tokens=100_000)
+    with pytest.raises(ConfigError, match=r"data\.queries\.init_args\.sampling\.max_new_tokens"):
+        check_model(module, data)
+    data.queries = Stranger()
+    data.queries.sampling = None
+    data.solver = Sampling(max_new_tokens=100_000)
+    check_model(module, data)  # how long the queries are is not known
