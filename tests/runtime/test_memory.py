@@ -1,5 +1,6 @@
 """After out-of-memory errors the work is repeated in smaller batches, with the same result."""
 
+import json
 import os
 import subprocess
 import sys
@@ -158,7 +159,7 @@ def policy(base):
 def played(base):
     policy = make_policy(base)
     stir(policy, scale=0.05)
-    return tiny_round(policy, n=16, g=4)
+    return tiny_round(policy, n=8, g=4)
 
 
 def gradient(policy, played, tokens, budget=None):
@@ -261,7 +262,7 @@ def test_out_of_memory_in_activation_checkpointing_is_handled(base, played, caps
 def test_a_single_row_that_does_not_fit_raises_out_of_memory(policy, played, monkeypatch):
     cramp(policy, longest_row(played) - 1, "forward", monkeypatch)
     with pytest.raises(OutOfMemory, match=f"a single row of {longest_row(played)} tokens"):
-        gradient(policy, played, 10**4)
+        gradient(policy, played, 2 * longest_row(played))
 
 
 # -- judging ---------------------------------------------------------------------------------------
@@ -313,10 +314,10 @@ def test_a_run_out_of_memory_ends_with_one_line_and_can_be_resumed(
     assert "Traceback" not in err
     start = "model.micro_batch_tokens: a single row of" if failure == "a row" else "out of memory"
     assert errors[0].startswith(f"error: {start}")
-    assert f"fit --ckpt_path {checkpoint}" in out.partition("go on with")[2]
+    assert f"fit --ckpt_path {checkpoint}" in out
     assert rounds == [0, 1, 2]
     assert main(["fit", "--ckpt_path", str(checkpoint)]) == 0
-    assert "rounds played: 4" in capsys.readouterr().out
+    assert json.loads((folder / "summary.json").read_text())["rounds"] == 4
 
 
 LIMITED = """
