@@ -37,8 +37,7 @@ class HeldOutScore:
     def means(self) -> dict[str, Tensor]:
         """The scores by the names they are logged under.
 
-        pass@k, with k answers drawn to each task, is there for k > 1 and tasks that are solved or
-        not.
+        With k > 1 draws to each task and kind "solved" there is also pass@k.
         """
         draws = self.sampled.shape[1]
         found = {"heldout/sampled": self.sampled, "heldout/greedy": self.greedy}

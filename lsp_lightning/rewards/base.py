@@ -57,7 +57,12 @@ class LoadedModel:
 
 
 class Reward(Callback):
-    """Scores the answers of a round. To write one, subclass it and override :meth:`score`.
+    """Scores the answers of a round. To write one, subclass it and override :meth:`score`::
+
+        class Short(Reward):
+            def score(self, playout):
+                groups = playout.spoken_groups()
+                return torch.tensor([[float(len(a) < 9) for a in group] for group in groups])
 
     A reward is also a Lightning callback: all hooks are available. Without a Trainer, call
     ``reward.score(playout)``.
@@ -74,7 +79,7 @@ class Reward(Callback):
 
     #: Lowest and highest possible score, or None if there is no limit (a reward model's logits).
     span: tuple[float, float] | None = None
-    #: Whether every score is 0 or 1.
+    #: Whether every score is 0 or 1; then ``span`` need not be set.
     binary: bool = False
     #: Whether the scores of two answers to one query can be compared if they were scored in
     #: different rounds: the higher score is the better answer.

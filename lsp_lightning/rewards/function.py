@@ -29,7 +29,7 @@ class FunctionReward(Reward):
         span: the lowest and the highest number that the function can return, if it has limits.
         standardize: see :class:`lsp_lightning.rewards.base.Reward`.
         binary: whether the function returns only 0 and 1. Held-out scores are then the share of
-            tasks solved, and ``span`` is 0 to 1.
+            tasks solved.
         comparable: whether numbers of different calls can be compared: of two answers to one query,
             the one with the higher number is better. Held-out scores are then win rates against
             the reference. Leave it False if the function compares the answers of a call with each
@@ -61,7 +61,7 @@ class FunctionReward(Reward):
             key = "model.rewards.FunctionReward.span"
             raise ConfigError(key, f"is {span}", "set the lowest and the highest number")
         self.function = function
-        self.span = (0.0, 1.0) if binary and span is None else span
+        self.span = span
         self.binary = binary
         self.comparable = comparable
 

@@ -147,7 +147,9 @@ def check_rewards(rewards: Sequence[Reward]) -> None:
     names = [reward.name for reward in rewards]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(key, f"two rewards are named {name!r}", "set init_args.name of one")
+            raise ConfigError(
+                key, f"two rewards are named {name!r}", "set init_args.name of one of them"
+            )
 
 
 def require_unit_range(rewards: Sequence[Reward], key: str) -> None:
@@ -170,9 +172,10 @@ def in_unit_range(rewards: Sequence[Reward]) -> bool:
     """Whether R, the weighted sum of the task rewards, always lies in [0, 1]."""
     low = high = 0.0
     for reward in _task(rewards):
-        if reward.span is None or reward.scale is not None:
+        span = (0.0, 1.0) if reward.binary else reward.span
+        if span is None or reward.scale is not None:
             return False
-        ends = [reward.weight * end for end in reward.span]
+        ends = [reward.weight * end for end in span]
         low, high = low + min(ends), high + max(ends)
     return low >= -_ROUNDING and high <= 1 + _ROUNDING
 

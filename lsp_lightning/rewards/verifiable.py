@@ -72,9 +72,13 @@ class Verdict:
 
 
 class Verifier(ABC):
-    """Checks answers by a program. To write one, subclass it and override :meth:`check`.
+    """Checks answers by a program. To write one, subclass it and override :meth:`check`::
 
-    Use it as ``VerifiableReward(MyVerifier())``. The same texts must always get the same scores.
+        class Reversed(Verifier):
+            def check(self, query, answers, solution):
+                return [float(answer == query[::-1]) for answer in answers]
+
+    Use it as ``VerifiableReward(Reversed())``. The same texts must always get the same scores.
     """
 
     #: Whether every score is 0 or 1. Set it to False if your scores lie between.

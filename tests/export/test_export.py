@@ -287,6 +287,8 @@ def test_the_card_tells_the_facts_and_what_the_scores_mean():
     assert "share of sampled answers that solve one of `8` held-out tasks: 50.0%" in card
     wins = card_of(heldout_before=before, heldout_after={**after, "kind": "win_rate"})
     assert "win rate of sampled answers against the reference" in wins
+    mean = card_of(heldout_before=before, heldout_after={**after, "kind": "mean"})
+    assert "mean reward of sampled answers to `8` held-out tasks: 0.500 before, 0.750 after" in mean
     grpo = card_of(selfplay=False)
     assert "GRPO" in grpo
     assert "Challenger" not in grpo

@@ -19,7 +19,7 @@ from lsp_lightning import Reward
 class Short(Reward):
     """1 for answers of at most three characters."""
 
-    span, binary = (0.0, 1.0), True
+    binary = True
 
     def score(self, playout):
         groups = playout.spoken_groups()

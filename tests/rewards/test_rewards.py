@@ -382,6 +382,13 @@ def test_the_range_of_r_is_that_of_the_weighted_sum_of_task_rewards(rewards, ins
     assert in_unit_range(rewards) is inside
 
 
+def test_a_binary_reward_needs_no_span():
+    reward = task()
+    reward.binary = True
+    assert in_unit_range([reward])
+    assert not in_unit_range([task()])
+
+
 def test_r_is_binary_only_as_one_unweighted_binary_task_reward():
     binary = VerifiableReward(Exact())
     assert is_binary([binary])
