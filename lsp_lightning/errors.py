@@ -1,12 +1,12 @@
-"""The errors a user can mend: one line that names the key and the remedy."""
+"""Errors that you can fix: one line with the key, the problem and the remedy."""
 
 from collections.abc import Sequence
 
 
 class ConfigError(Exception):
-    """A setting that cannot work, found before any model is loaded where that is possible.
+    """A setting that cannot work; raised before a model is loaded whenever possible.
 
-    Not a ValueError: parsers take those for "try the next type" and would hide the line.
+    Not a ValueError: a parser would take that for "try the next type" and hide the message.
 
     Args:
         key: the config key, as typed on the command line (``data.group_size``).
@@ -22,37 +22,36 @@ class ConfigError(Exception):
 
 
 def require_one_of(value: str, choices: Sequence[str], key: str) -> None:
-    """Whether a setting is one of the names it can have.
-
-    Raises:
-        ConfigError: it is not.
-    """
+    """Raise ConfigError unless a setting is one of its choices."""
     if value not in choices:
         raise ConfigError(key, f"is {value!r}", f"set one of {', '.join(choices)}")
 
 
 def require_at_least(value: int, least: int, key: str, reason: str) -> None:
-    """Whether a setting reaches its least value.
+    """Raise ConfigError unless a setting is a whole number of at least ``least``.
 
-    Raises:
-        ConfigError: it does not, for this reason.
+    Args:
+        value: the setting.
+        least: the smallest value that works.
+        key: the config key.
+        reason: why a smaller value cannot work, for the message.
     """
-    if not isinstance(value, int):  # null passes for many types
+    if not isinstance(value, int):  # a parser lets null pass for many types
         raise ConfigError(key, f"is {value!r}", f"set a whole number, {least} or more")
     if value < least:
         raise ConfigError(key, f"is {value}, but {reason}", f"set {least} or more")
 
 
 class OutOfMemory(Exception):
-    """Memory ran out, and there is nothing left that could be done in smaller parts.
+    """Memory ran out, and the work cannot be split into smaller parts.
 
     Args:
-        key: the config key that says how much is done at once.
+        key: the config key of the token budget.
         longest: tokens of the single row that does not fit.
     """
 
     def __init__(self, key: str, longest: int) -> None:
         super().__init__(
             f"{key}: a single row of {longest} tokens does not fit into memory; "
-            "lower max_new_tokens, or ask `plan` what else can be changed"
+            "lower max_new_tokens, or run `lsp-lightning plan` to see what else to change"
         )

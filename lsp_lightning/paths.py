@@ -1,4 +1,4 @@
-"""Paths in a config: a file or folder, or ``pkg:package/rest`` for what a package ships."""
+"""Paths in a config: a file or folder, or ``pkg:package/rest`` for a path inside a package."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -9,7 +9,7 @@ _PACKAGE_SCHEME = "pkg:"
 
 
 def resolve(path: str) -> Path:
-    """The local path meant by ``path``.
+    """The local path of a path in a config.
 
     Raises:
         ModuleNotFoundError: ``pkg:`` names a package that is not installed.
@@ -21,7 +21,7 @@ def resolve(path: str) -> Path:
 
 
 def require_file(path: str, key: str) -> Path:
-    """The local file meant by ``path``.
+    """The local path of an existing file.
 
     Raises:
         ConfigError: there is no such file.

@@ -1,4 +1,4 @@
-"""One seed for each thing that is drawn, so that a round never depends on what came before it."""
+"""A seed for each purpose, so that a round does not depend on what was sampled before it."""
 
 import hashlib
 import random
@@ -15,13 +15,13 @@ def derive_seed(run_seed: int, *purpose: int | str) -> int:
 
 
 def permutation(size: int, seed: int) -> list[int]:
-    """The numbers below ``size`` in an order that depends on the seed alone."""
+    """The numbers below ``size`` in an order that depends only on the seed."""
     return random.Random(seed).sample(range(size), size)
 
 
 @contextmanager
 def seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Global randomness (dropout) from this seed alone; what was there before comes back."""
+    """Seed torch's global generators (for dropout) inside the block, and restore them after it."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

@@ -1,6 +1,6 @@
-"""CPU threads of a command where the user has said nothing of them. Light: no torch.
+"""The number of CPU threads of a command, if you do not set it. Does not import torch.
 
-Only the command line asks for it; whoever imports the package keeps the settings of their process.
+Only the command line uses this; importing the package changes no thread settings.
 """
 
 import os
@@ -8,38 +8,37 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-#: On so few CPUs threads wait for each other, and for whatever else runs, longer than they gain.
+#: With this many CPUs or fewer, threads lose more time by waiting than they gain.
 _TOO_FEW = 2
-_SAID_BY_USER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_USER_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def wait_asleep() -> None:
-    """Have OpenMP's threads sleep while they wait for each other, unless the environment disagrees.
+    """Let OpenMP's threads sleep while they wait, unless OMP_WAIT_POLICY is set.
 
-    They spin by default, for milliseconds after every operation. Where another process wants the
-    core, they burn the very time that the thread they wait for would need. OpenMP reads the
-    setting once, so it is given before torch loads; after that nothing is changed.
+    By default they spin for milliseconds after every operation. If another process needs the core,
+    they use up the time of the thread that they wait for. OpenMP reads the setting once, so this
+    has no effect after torch is imported.
     """
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def default_threads(current: int) -> int:
-    """How many threads torch should compute with.
+    """The number of threads that torch should use.
 
-    Torch knows the cores and the affinity of its process but not the share of time that a
-    container is given (``docker run --cpus 4``): it would start a thread for each core of the host.
+    Torch knows the cores and the affinity of its process, but not the CPU limit of a container
+    (``docker run --cpus 4``): it would start a thread for each core of the host.
 
     Args:
         current: ``torch.get_num_threads()``.
 
     Returns:
-        ``current`` where OMP_NUM_THREADS or MKL_NUM_THREADS is set; else 1 where there are two CPUs
-        or fewer (a round on two is slower with two threads where other work runs, and hardly
-        faster where none does), and on more ``current``, or as many as the control group has CPUs'
-        worth of time where that is less.
+        ``current`` if OMP_NUM_THREADS or MKL_NUM_THREADS is set. Otherwise 1 with at most two CPUs:
+        with two threads a round on two CPUs is slower if other work runs, and hardly faster if
+        none does. Otherwise ``current``, or the CPU limit of the control group if that is less.
     """
-    if any(name in os.environ for name in _SAID_BY_USER):
+    if any(name in os.environ for name in _USER_SETTINGS):
         return current
     limit = cgroup_cpus()
     cpus = float(usable_cores()) if limit is None else min(usable_cores(), limit)
@@ -47,21 +46,20 @@ def default_threads(current: int) -> int:
 
 
 def usable_cores() -> int:
-    """Cores, counted with hyper-threads, that this process may run on."""
+    """Number of logical cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def cgroup_cpus(root: Path = Path("/")) -> float | None:
-    """CPUs' worth of time that this process's control group may take, by version 1 or 2.
+    """The CPU limit of this process's control group (version 1 or 2), in CPUs.
 
     Args:
-        root: where ``proc`` and ``sys`` lie.
+        root: the folder that contains ``proc`` and ``sys``.
 
     Returns:
-        The least limit of the group and those around it; None where there is none, or the system
-        has no control groups.
+        The smallest limit of the group and the groups around it; None without a limit.
     """
     limits = []
     for folder in _cpu_groups(root):
@@ -78,9 +76,10 @@ def cgroup_cpus(root: Path = Path("/")) -> float | None:
 
 
 def _cpu_groups(root: Path) -> Iterator[Path]:
-    """Folders of the process's group and of those around it.
+    """Folders of the process's group and of the groups around it.
 
-    In a container the path may be the host's: then only the topmost folder is there, and is right.
+    In a container the path may be that of the host. Then only the topmost folder exists, and it is
+    the right one.
     """
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")

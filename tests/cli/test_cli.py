@@ -83,7 +83,7 @@ def process(tasks, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(process):
-    """The folder of a finished run of two rounds. Read only: copy it to go on with it."""
+    """The folder of a finished run of two rounds. Read only: copy it to resume it."""
     return process[0]
 
 
@@ -229,7 +229,7 @@ def moved(finished, folder):
     return folder / "checkpoints" / "last.ckpt"
 
 
-def test_a_run_goes_on_in_its_folder(finished, tasks, tmp_path):
+def test_a_run_is_resumed_in_its_folder(finished, tasks, tmp_path):
     folder = tmp_path / "run"
     checkpoint = moved(finished, folder)
     assert main(["fit", "--ckpt_path", str(checkpoint), "--trainer.max_steps", "4"]) == 0
@@ -357,7 +357,7 @@ def test_a_rate_can_be_typed_where_the_config_has_no_optimizer(bare_config, capf
     assert config["model"]["optimizer"]["init_args"]["lr"] == 0.125
 
 
-def test_a_run_without_an_optimizer_in_its_config_goes_on(bare_config, tmp_path):
+def test_a_run_without_an_optimizer_in_its_config_is_resumed(bare_config, tmp_path):
     assert main(["fit", "--config", bare_config]) == 0
     checkpoint = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert main(["fit", "--ckpt_path", checkpoint, "--trainer.max_steps", "2"]) == 0
@@ -413,7 +413,7 @@ SELF_REWARD = {"class_path": "lsp_lightning.SelfReward"}
 MISTAKES = {
     "missing model folder": (
         lambda tmp: ["--model.base", "./no/such/folder"],
-        ("model.base", "no folder", "hub id"),
+        ("model.base", "no folder", "Hub id"),
     ),
     "pickled weights": (
         lambda tmp: ["--model.base", pickled_base(tmp / "pickled")],
@@ -437,7 +437,7 @@ MISTAKES = {
     ),
     "several processes": (
         lambda tmp: ["--trainer.devices", "2", "--trainer.strategy", "ddp"],
-        ("trainer.devices", "2 processes", "leave it at 1"),
+        ("trainer.devices", "2 processes", "set 1"),
     ),
     "a gradient clipped to a negative norm": (
         lambda tmp: ["--model.max_grad_norm", "-1"],
@@ -493,8 +493,8 @@ MISTAKES = {
     ),
     "impossible top-p": (lambda tmp: ["--data.solver.top_p", "0"], ("data.solver.top_p", "set")),
     "unknown objective": (
-        lambda tmp: ["--model.challenger_objective", "maximin"],
-        ("model.challenger_objective", "maximin", "minimax"),
+        lambda tmp: ["--model.objective", "lsp_lightning.Maximin"],
+        ("model.objective", "cannot import lsp_lightning.Maximin"),
     ),
     "unknown kl": (lambda tmp: ["--model.kl", "k4"], ("model.kl", "k4", "k1_in_reward")),
     "half precision": (
@@ -771,7 +771,7 @@ def test_a_reward_that_fails_is_said_with_its_place_and_the_run_can_go_on(tasks,
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 1), ("SIGKILL", -9)])
-def test_a_killed_run_goes_on_and_ends_as_the_uninterrupted_one(tasks, tmp_path, name, code):
+def test_a_killed_run_is_resumed_and_ends_as_the_uninterrupted_one(tasks, tmp_path, name, code):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "lsp_lightning", *fit_args(run, tasks)]
     with (tmp_path / "log").open("w") as log:
@@ -806,7 +806,7 @@ def test_a_killed_run_goes_on_and_ends_as_the_uninterrupted_one(tasks, tmp_path,
     assert (run / weights).read_bytes() == (whole / weights).read_bytes()
 
 
-def test_a_run_that_a_validation_ends_goes_on_from_its_last_round(tasks, tmp_path):
+def test_a_run_that_a_validation_ends_is_resumed_from_its_last_round(tasks, tmp_path):
     stop = {"monitor": "heldout/greedy", "mode": "max", "stopping_threshold": -1.0}
     callbacks = json.dumps({"class_path": "EarlyStopping", "init_args": stop})
     args = fit_args(tmp_path / "run", tasks, "--trainer.callbacks", callbacks)
