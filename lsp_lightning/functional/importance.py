@@ -18,7 +18,7 @@ def truncated_importance_weights(
 
     The weights correct the draw of each token given the tokens before it. For completions of one
     token and an infinite cap the expected gradient is exact. For longer ones it would take the
-    product of the weights over the completion, whose variance grows with the length. A finite cap
+    product of the weights over the completion, but its variance grows with the length. A finite cap
     bounds the variance and leaves a bias where ``pi / mu`` exceeds it.
 
     Args:

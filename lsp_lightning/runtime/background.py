@@ -18,8 +18,8 @@ _MAX_CALLS = 4096
 class Prefetcher(Generic[Key, Result]):
     """Runs calls in background threads; a later :meth:`take` collects the results.
 
-    The caller makes all calls itself whose results are missing, failed ones included. So a result
-    must depend on its key alone, and prefetching never changes what the caller gets.
+    If a result is missing, because its call failed or never began, the caller makes the call. So a
+    result must depend on its key alone; then prefetching never changes what the caller gets.
 
     Calls belong to a round. The first :meth:`take` ends the round: waiting calls are dropped. The
     first :meth:`begin` after it drops the results that nobody took.

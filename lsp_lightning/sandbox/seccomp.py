@@ -22,8 +22,8 @@ UNKNOWN = 457
 
 #: Refused calls: number on x86_64 and on aarch64 (None: the call does not exist there).
 DENIED: dict[str, tuple[int | None, int | None]] = {
-    # new processes: each would have its limits anew; threads too: their number is not limited for
-    # root, so they could use up all process numbers of the host
+    # new processes, because each would get fresh limits; threads, because their number is not
+    # limited for root, so they could use up all process numbers of the host
     "fork": (57, None),
     "vfork": (58, None),
     "clone": (56, 220),
