@@ -95,7 +95,7 @@ def next_token_logprobs(
         model: a causal LM in inference state.
         prompts: token ids.
         pad_id: fills up shorter rows.
-        max_tokens: most tokens of one forward pass; a longer prompt gets a pass of its own.
+        max_tokens: most tokens of one forward pass; a longer prompt gets a separate pass.
     """
     results: dict[int, Tensor] = {}
     for part, last in _last_hidden_states(model, prompts, pad_id, max_tokens):

@@ -109,7 +109,7 @@ def _phases(settings: Settings) -> dict[str, Callable[[], PhasePlan]]:
     if settings.judge_prompt:
         found["judging by the reference"] = functools.partial(_judging, settings, resident)
     found["update"] = functools.partial(_learning, settings, resident)
-    found["optimizer step"] = functools.partial(_step, settings, resident)
+    found["optimiser step"] = functools.partial(_step, settings, resident)
     return found
 
 
@@ -135,7 +135,7 @@ def _parts(settings: Settings) -> dict[str, float]:
     else:
         parts["frozen copy"] = size.frozen + size.trained
     parts["gradients"] = size.trained
-    parts["optimizer"] = size.trained_parameters * settings.optimizer.bytes_each
+    parts["optimiser"] = size.trained_parameters * settings.optimizer.bytes_each
     for reward in settings.reward_models:
         if reward.placement == "resident":
             parts[f"reward model {reward.name}"] = sizes(reward.spec).frozen
@@ -223,6 +223,6 @@ def _round_tokens(rollout: PlannedRollout, shared: bool) -> int:
 
 
 def _step(settings: Settings, resident: float) -> PhasePlan:
-    """The optimizer step; torch's optimizers hold another copy of the trained weights during it."""
+    """The optimiser step; torch's optimisers hold another copy of the trained weights during it."""
     temporary = 0.0 if "8bit" in settings.optimizer.name else float(sizes(settings.policy).trained)
-    return _phase(settings, "optimizer step", resident, Cost(temporary))
+    return _phase(settings, "optimiser step", resident, Cost(temporary))

@@ -42,7 +42,7 @@ class PlannedRollout:
     key: str
     """The config key of their length."""
     served: bool = False
-    """Whether a server samples them, with memory and time of its own."""
+    """Whether a server samples them; they then take no memory of this process."""
     assumption: str | None = None
     """What was assumed because ``prompt`` is unknown; None if it is known."""
 

@@ -44,7 +44,7 @@ def report(settings: Settings, gpu_gib: float | None) -> str:
     lines += ["", *_rows("peak by phase", {p.name: p.peak for p in plan.phases})]
     lines += [f"  largest KV cache: {plan.cache / GIB:.2f} GiB"]
     if settings.optimizer.paged:
-        lines.append("  the optimizer state can move to CPU memory")
+        lines.append("  the optimiser state can move to CPU memory")
     lines += [f"  {assumption}" for assumption in settings.assumptions]
     seconds, more = round_seconds(plan, gpu_gib), ""
     if any(rollout.served for rollout in settings.rollouts):

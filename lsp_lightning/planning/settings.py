@@ -15,7 +15,7 @@ from lsp_lightning.rewards import Reward, SelfReward
 from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.text.prompts import SCORE_PREFIX
 
-#: Size of the parameter on which an optimizer is tried: bitsandbytes keeps 32-bit states of
+#: Size of the parameter on which an optimiser is tried: bitsandbytes keeps 32-bit states of
 #: parameters below 4096 numbers.
 _SAMPLE_SIZE = 16_384
 
@@ -38,7 +38,7 @@ class RewardModel:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """The state of an optimizer."""
+    """The state of an optimiser."""
 
     name: str
     """Its class."""
@@ -65,7 +65,7 @@ class Settings:
     reward_models: tuple[RewardModel, ...]
     """Models of rewards."""
     optimizer: Optimizer
-    """The optimizer."""
+    """The optimiser."""
     micro_batch_tokens: int
     """Most tokens of a forward and backward pass."""
     pass_tokens: int
@@ -187,12 +187,12 @@ def _reward_models(rewards: Sequence[Reward]) -> tuple[RewardModel, ...]:
 
 
 def optimizer_of(model: PlannedModule) -> Optimizer:
-    """The run's optimizer, measured by one step on a small parameter."""
+    """The run's optimiser, measured by one step on a small parameter."""
     sample = torch.nn.Parameter(torch.zeros(_SAMPLE_SIZE))
     sample.grad = torch.zeros_like(sample)
     optimizer = model.optimizer([sample])
     name = type(optimizer).__name__
-    with warnings.catch_warnings():  # a paged optimizer warns that a CPU does not page
+    with warnings.catch_warnings():  # a paged optimiser warns that a CPU does not page
         warnings.simplefilter("ignore")
         optimizer.step()
     state = [t for entry in optimizer.state.values() for t in entry.values()]

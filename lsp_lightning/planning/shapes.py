@@ -84,7 +84,7 @@ def batch_shape(rollout: PlannedRollout, budget: int, shared: bool) -> Shape:
     short = max(1, min(new, (budget - rollout.prompts * rollout.prompt) // rows))
     groups, rest = divmod(budget, rollout.prompt + rollout.draws * short)
     fitting = groups * rollout.draws + max(0, rest - rollout.prompt) // short
-    if fitting <= 1:  # a row that exceeds the budget is a batch of its own
+    if fitting <= 1:  # a row that exceeds the budget is a separate batch
         return Shape(1, rollout.prompt, new)
     return Shape(min(rows, fitting), rollout.prompt, short, rollout.draws)
 

@@ -1,4 +1,4 @@
-"""Attention over a tree of tokens: its pieces as padded batches for the model's own attention."""
+"""Attention over a tree of tokens, computed in padded batches of its pieces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -99,7 +99,7 @@ class TreeDecoder:
 
 
 class RowDecoder:
-    """Decoding for every architecture: each completion has its own prompt in the model's cache.
+    """Decoding for every architecture, with the model's cache and a prompt for each completion.
 
     Args:
         model: a causal LM.

@@ -7,7 +7,7 @@ from lsp_lightning.prefix.cache import FIRST_ROOM, Layer, Prefill, PrefixCache
 
 
 class StaticCache(PrefixCache):
-    """A cache whose steps compute over all room there is, and hide what is not filled yet.
+    """A cache whose steps compute over all allocated room, and mask what is not filled yet.
 
     Args:
         prefill: the attention of the finished pass over the prompts.
@@ -18,7 +18,7 @@ class StaticCache(PrefixCache):
     def __init__(self, prefill: Prefill, draws: int, limit: int) -> None:
         super().__init__(prefill, draws, limit)
         self._room = min(limit, FIRST_ROOM)
-        # a tensor, because a recorded step reads it anew
+        # a tensor, because a replayed step reads its value again
         self._at = torch.full((1,), -1, dtype=torch.long, device=prefill.lengths_Q.device)
         self._make_room()
 

@@ -190,7 +190,7 @@ def test_tree_and_rows_sample_the_same_tokens(policy, prompts):
 class Replay:
     """As a CUDA graph: a step's tensors are read and written where they were when it was recorded.
 
-    Every tensor that the cache holds must still be there, and no Python may decide anything anew.
+    Every tensor that the cache holds must still be there, and no Python may take another decision.
     """
 
     def __init__(self, step, ids, positions):

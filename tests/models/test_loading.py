@@ -1,4 +1,4 @@
-"""What is said where a model cannot be had: one line with the key, the page and the remedy."""
+"""If a model cannot be loaded, the error is one line with the key, the page and the remedy."""
 
 import pytest
 import transformers
@@ -19,13 +19,13 @@ UNREACHED = "We couldn't connect to 'https://huggingface.co' to load the files."
     ("said", "offline", "remedy"),
     [
         (GATED, "0", f"accept its licence at https://huggingface.co/{BASE}, then log in: hf auth"),
-        (MISSING, "0", f"see whether https://huggingface.co/{BASE} exists"),
-        (UNREACHED, "1", f"unset HF_HUB_OFFLINE, or fetch it while online: hf download {BASE}"),
-        (UNREACHED, "0", "check the id and the connection, or give a folder"),
+        (MISSING, "0", f"check that https://huggingface.co/{BASE} exists"),
+        (UNREACHED, "1", f"unset HF_HUB_OFFLINE, or download it while online: hf download {BASE}"),
+        (UNREACHED, "0", "check the id and your connection, or give a folder"),
     ],
     ids=["gated", "missing", "offline", "unreached"],
 )
-def test_a_model_that_cannot_be_had_is_one_line(said, offline, remedy, monkeypatch):
+def test_a_model_that_cannot_be_loaded_is_one_line(said, offline, remedy, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(said)
 

@@ -341,7 +341,7 @@ def test_an_architecture_that_computes_otherwise_in_training_is_refused(tiny_lla
 
 
 def test_an_architecture_whose_steps_forget_what_rows_remember_is_refused():
-    """Its states are not where others keep keys and values: each step would begin anew."""
+    """Its states are not where others keep keys and values: each step would start without them."""
     config = MambaConfig(vocab_size=64, hidden_size=32, state_size=8, num_hidden_layers=2)
     model = MambaForCausalLM(config).eval()
     check_head(model)
@@ -485,12 +485,12 @@ def test_a_fused_adapter_has_the_value_and_the_gradients_of_the_plain_one(bias):
         assert "forward" in vars(model.base_model.model[0])
         trained = [p for p in model.parameters() if p.requires_grad]
         inputs = (x, *trained)
-        ours = model(x)
+        fused = model(x)
         # against finite differences, in x, A and B
         assert torch.autograd.gradcheck(lambda *_: model(x), inputs)
-        grads = torch.autograd.grad(ours.square().sum(), inputs)
+        grads = torch.autograd.grad(fused.square().sum(), inputs)
     plain = model(x)
-    torch.testing.assert_close(ours, plain)
+    torch.testing.assert_close(fused, plain)
     expected = torch.autograd.grad(plain.square().sum(), inputs)
     for found, grad in zip(grads, expected, strict=True):
         torch.testing.assert_close(found, grad)
@@ -508,7 +508,7 @@ def test_adapters_that_compute_otherwise_are_left_as_they_are(config):
 
 
 @pytest.mark.parametrize("config", [{"use_dora": True}, {"lora_bias": True}], ids=str)
-def test_nor_are_they_folded(config):
+def test_nor_are_they_merged(config):
     model = adapted_layer(**config).float().eval()
     x = torch.randn(2, 7)
     plain = model(x)
@@ -539,7 +539,7 @@ def test_layers_call_themselves_again_after_an_error_too(tiny_llama_folder):
         assert not any("forward" in vars(m) for m in policy.causal_lm.modules())
 
 
-def test_a_folded_adapter_gives_the_logits_of_the_plain_one_and_changes_no_weight(
+def test_a_merged_adapter_gives_the_logits_of_the_plain_one_and_changes_no_weight(
     tiny_llama_folder,
 ):
     policy = make_policy(tiny_llama_folder)
@@ -552,7 +552,7 @@ def test_a_folded_adapter_gives_the_logits_of_the_plain_one_and_changes_no_weigh
             found = model(input_ids=IDS).logits
         with policy.reference() as reference:
             bare = reference(input_ids=IDS).logits
-            with merged_lora(reference):  # nothing is folded where adapters are off
+            with merged_lora(reference):  # nothing is merged while adapters are off
                 assert torch.equal(reference(input_ids=IDS).logits, bare)
     torch.testing.assert_close(found, plain, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(found, bare, atol=1e-2)

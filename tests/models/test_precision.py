@@ -172,9 +172,9 @@ def test_a_float16_policy_has_float32_adapters_and_computes_in_float16(half, pla
 
 def test_the_scaled_float16_gradient_points_where_float32s_does(half, single, played):
     exact, norm, _ = Update(single).gradient(played)
-    ours, our_norm, _ = Update(half, scale=256.0).gradient(played)
-    assert cosine(ours, exact) > 0.99
-    assert float(our_norm) == pytest.approx(float(norm), rel=0.05)
+    found, found_norm, _ = Update(half, scale=256.0).gradient(played)
+    assert cosine(found, exact) > 0.99
+    assert float(found_norm) == pytest.approx(float(norm), rel=0.05)
 
 
 def test_small_gradients_vanish_without_the_scale_and_not_with_it(half, single, played):

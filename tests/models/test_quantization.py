@@ -55,7 +55,7 @@ def bert_folder(tmp_path_factory):
     return str(folder)
 
 
-def quantised_names(model):
+def quantized_names(model):
     layers = {id(layer) for layer in linear_layers(model)}
     return {name for name, module in model.named_modules() if id(module) in layers}
 
@@ -85,16 +85,16 @@ def plain_twin(policy, folder):
     Not by way of state_dict(): bitsandbytes undoes there what the guard prevents.
     """
     dtype = str(policy.dtype).removeprefix("torch.")
-    twin, fresh = make_policy(folder, dtype=dtype), load_model(str(folder), policy.dtype, "nf4")
+    copied, fresh = make_policy(folder, dtype=dtype), load_model(str(folder), policy.dtype, "nf4")
     own = dict(policy.named_parameters())
     with torch.no_grad():
-        for name, parameter in twin.named_parameters():
+        for name, parameter in copied.named_parameters():
             if parameter.requires_grad:
                 parameter.copy_(own[name])
-        for name in quantised_names(fresh):
-            layer = twin.causal_lm.get_submodule(f"{name}.base_layer")
+        for name in quantized_names(fresh):
+            layer = copied.causal_lm.get_submodule(f"{name}.base_layer")
             layer.weight.copy_(full_weight(fresh.get_submodule(name)))
-    return twin
+    return copied
 
 
 # -- which layers ----------------------------------------------------------------------------------
@@ -102,17 +102,17 @@ def plain_twin(policy, folder):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("model", ["llama", "qwen3"])  # with a head of its own, and with a tied one
-def test_all_linear_layers_but_the_head_are_quantised_and_nothing_else(model, dtype, request):
+def test_all_linear_layers_but_the_head_are_quantized_and_nothing_else(model, dtype, request):
     folder = str(request.getfixturevalue(f"tiny_{model}_folder"))
     compute_type = getattr(torch, dtype)
     plain = load_model(folder, compute_type)
     linear = {n for n, module in plain.named_modules() if isinstance(module, nn.Linear)}
-    quantised = load_model(folder, compute_type, "nf4")
-    assert quantised_names(quantised) == linear - {"lm_head"}
-    others = {n: p for n, p in quantised.named_parameters() if p.dtype != torch.uint8}
+    quantized = load_model(folder, compute_type, "nf4")
+    assert quantized_names(quantized) == linear - {"lm_head"}
+    others = {n: p for n, p in quantized.named_parameters() if p.dtype != torch.uint8}
     assert {p.dtype for p in others.values()} == {compute_type}
     assert {name.removesuffix(".weight") for name in others} >= {"model.embed_tokens", "model.norm"}
-    for layer in linear_layers(quantised):
+    for layer in linear_layers(quantized):
         state = layer.weight.quant_state
         assert (state.quant_type, state.blocksize, state.nested) == ("nf4", 64, True)
         assert full_weight(layer).dtype == layer.compute_dtype == compute_type
@@ -121,20 +121,20 @@ def test_all_linear_layers_but_the_head_are_quantised_and_nothing_else(model, dt
 def test_weights_are_those_of_the_base_to_a_tenth(tiny_llama_folder):
     plain = dict(load_model(str(tiny_llama_folder), torch.float32).named_modules())
     model = load_model(str(tiny_llama_folder), torch.float32, "nf4")
-    for name in quantised_names(model):
+    for name in quantized_names(model):
         weight = plain[name].weight
         error = (full_weight(model.get_submodule(name)) - weight).norm() / weight.norm()
         assert 0.05 < error < 0.11  # NF4 of normal weights: .09
 
 
-def test_layers_that_keep_their_weight_transposed_are_quantised_and_checked_too(tmp_path):
+def test_layers_that_keep_their_weight_transposed_are_quantized_and_checked_too(tmp_path):
     for width in (64, 96):
         config = GPT2Config(vocab_size=100, n_embd=width, n_layer=1, n_head=2, n_positions=64)
         GPT2LMHeadModel(config).save_pretrained(tmp_path / str(width))
     plain = dict(load_model(str(tmp_path / "64"), torch.float32).named_modules())
     model = load_model(str(tmp_path / "64"), torch.float32, "nf4")
-    assert len(quantised_names(model)) == 4
-    for name in quantised_names(model):
+    assert len(quantized_names(model)) == 4
+    for name in quantized_names(model):
         weight = plain[name].weight.T
         assert (full_weight(model.get_submodule(name)) - weight).norm() < 0.11 * weight.norm()
     with pytest.raises(ConfigError, match=r"c_attn has 96 inputs"):
@@ -150,10 +150,10 @@ def test_adapters_are_float32_and_all_that_is_trained_or_kept(tiny_llama_folder,
     assert len(trained) == 2 * len(linear_layers(policy))
 
 
-def test_a_quantised_weight_counts_as_many_as_it_stands_for(tiny_llama_folder):
+def test_a_quantized_weight_counts_as_many_as_it_stands_for(tiny_llama_folder):
     plain = make_policy(tiny_llama_folder)
-    quantised = make_policy(tiny_llama_folder, quantization="nf4")
-    counts = [parameter_counts(policy)[0] for policy in (plain, quantised)]
+    quantized = make_policy(tiny_llama_folder, quantization="nf4")
+    counts = [parameter_counts(policy)[0] for policy in (plain, quantized)]
     assert counts[0] == counts[1] == sum(p.numel() for p in plain.parameters())
 
 
@@ -245,7 +245,7 @@ def test_without_the_check_of_sizes_weights_are_wrong(odd_folder, monkeypatch):
     plain = dict(load_model(str(odd_folder), torch.float32).named_modules())
     model = load_model(str(odd_folder), torch.float32, "nf4")
     errors = {96: [], 192: []}
-    for name in quantised_names(model):
+    for name in quantized_names(model):
         weight = plain[name].weight
         error = (full_weight(model.get_submodule(name)) - weight).norm() / weight.norm()
         errors[weight.shape[1]].append(error)
@@ -256,22 +256,22 @@ def test_without_the_check_of_sizes_weights_are_wrong(odd_folder, monkeypatch):
 # -- reward models ---------------------------------------------------------------------------------
 
 
-def test_a_reward_models_head_is_not_quantised_even_with_a_bias(bert_folder):
+def test_a_reward_models_head_is_not_quantized_even_with_a_bias(bert_folder):
     model = load_classifier(bert_folder, "key", "nf4")
     assert type(model.classifier) is nn.Linear
-    assert "bert.pooler.dense" in quantised_names(model)
+    assert "bert.pooler.dense" in quantized_names(model)
     assert not model.training
 
 
-def test_a_quantised_reward_model_scores_like_the_whole_one():
+def test_a_quantized_reward_model_scores_like_the_whole_one():
     plain = load_classifier(f"{WORLD}/reward_model", "key")
-    quantised = load_classifier(f"{WORLD}/reward_model", "key", "nf4")
-    assert type(quantised.score) is nn.Linear
-    assert torch.equal(quantised.score.weight, plain.score.weight)
-    assert len(linear_layers(quantised)) == 2 * 7
+    quantized = load_classifier(f"{WORLD}/reward_model", "key", "nf4")
+    assert type(quantized.score) is nn.Linear
+    assert torch.equal(quantized.score.weight, plain.score.weight)
+    assert len(linear_layers(quantized)) == 2 * 7
     ids = torch.randint(4, 59, (64, 12), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        scores = [m(input_ids=ids).logits.squeeze(1) for m in (plain, quantised)]
+        scores = [m(input_ids=ids).logits.squeeze(1) for m in (plain, quantized)]
     assert float(torch.corrcoef(torch.stack(scores))[0, 1]) > 0.97
     assert (scores[1] - scores[0]).abs().mean() < 0.2 * scores[0].std()
 
@@ -279,7 +279,7 @@ def test_a_quantised_reward_model_scores_like_the_whole_one():
 # -- what is refused -------------------------------------------------------------------------------
 
 
-def test_quantised_weights_without_lora_are_refused(tiny_llama_folder):
+def test_quantized_weights_without_lora_are_refused(tiny_llama_folder):
     with pytest.raises(ConfigError, match=r"^model\.quantization: needs LoRA") as error:
         SelfPlayModule(
             str(tiny_llama_folder),
@@ -291,8 +291,8 @@ def test_quantised_weights_without_lora_are_refused(tiny_llama_folder):
 
 
 @pytest.mark.parametrize("again", [None, "nf4"])
-def test_a_base_that_is_quantised_already_is_refused(tiny_llama_folder, tmp_path, again):
+def test_a_base_that_is_quantized_already_is_refused(tiny_llama_folder, tmp_path, again):
     load_model(str(tiny_llama_folder), torch.float32, "nf4").save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match=r"^model\.base: .* is quantised already") as error:
+    with pytest.raises(ConfigError, match=r"^model\.base: .* is quantized already") as error:
         Policy(str(tmp_path), quantization=again)
     assert "\n" not in str(error.value)

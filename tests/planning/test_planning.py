@@ -348,8 +348,8 @@ def test_whole_weights_are_trained_beside_a_frozen_copy(data):
     plan = make_plan(read_settings(whole, data, "cpu"))
     assert plan.parts["frozen copy"] == plan.parts["weights"]
     assert plan.parts["gradients"] == pytest.approx(plan.parts["weights"], rel=0.01)
-    assert plan.parts["optimizer"] == pytest.approx(2 * plan.parts["gradients"], rel=0.01)
-    [step] = [phase for phase in plan.phases if phase.name == "optimizer step"]
+    assert plan.parts["optimiser"] == pytest.approx(2 * plan.parts["gradients"], rel=0.01)
+    [step] = [phase for phase in plan.phases if phase.name == "optimiser step"]
     assert step.temporary == pytest.approx(plan.parts["gradients"], rel=0.01)  # torch's own copies
 
 
@@ -431,7 +431,7 @@ def test_the_command_prints_the_plan(untouched_process, capsys):
     tiny = str(ROOT / "configs/tiny_lsp.yaml")
     assert main(["plan", "--config", tiny, "--gpu_gib", "8"]) == 0
     shown = capsys.readouterr().out
-    for word in ("weights", "adapters", "optimizer", "KV cache", "update", "fits on 8 GiB: yes"):
+    for word in ("weights", "adapters", "optimiser", "KV cache", "update", "fits on 8 GiB: yes"):
         assert word in shown
 
 
