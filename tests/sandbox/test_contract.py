@@ -129,9 +129,7 @@ def test_prints_of_a_called_function_are_discarded(sandbox):
         ("print('\ud800')", None, (), "surrogates"),
     ],
 )
-def test_a_failing_program_gives_an_error_in_one_line(
-    sandbox, source, function, cases, detail
-):
+def test_a_failing_program_gives_an_error_in_one_line(sandbox, source, function, cases, detail):
     outcome = sandbox.run(Program(source, function, cases))
     assert (outcome.status, outcome.values) == ("error", ())
     assert detail in outcome.detail
