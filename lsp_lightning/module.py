@@ -128,7 +128,8 @@ class SelfPlayModule(LightningModule):
         if stage == "fit":
             check_model(self, self.data)
             # a step is a round; Lightning's default would log one of 50 (0 logs nothing)
-            self.trainer.log_every_n_steps = min(self.trainer.log_every_n_steps, 1)
+            trainer: Any = self.trainer
+            trainer.log_every_n_steps = min(trainer.log_every_n_steps, 1)
         self.rollouts.check_reachable()
 
     def configure_model(self) -> None:

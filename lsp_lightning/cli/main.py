@@ -84,8 +84,10 @@ def check_config_files(args: Sequence[str]) -> None:
     """Raise ConfigError unless every config file exists and is a YAML mapping."""
     import yaml
 
-    for path in (Path(a) for f, a in _flags(args) if f in ("--config", "-c")):
-        name = repr(str(path))
+    for value in (value for flag, value in _flags(args) if flag in ("--config", "-c")):
+        path, name = Path(value), repr(value)
+        if not value:
+            raise ConfigError("config", "has no value", "write --config FILE")
         if not path.is_file():
             raise ConfigError("config", f"no file {name}", "give an existing YAML file")
         try:

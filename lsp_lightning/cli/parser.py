@@ -35,7 +35,7 @@ class Parser(LightningArgumentParser):
         keys = [action.dest for parser in (self, *below.values()) for action in parser._actions]
         if "config" in keys:  # a command's
             raise one_line(message, keys, ex) from ex
-        kind = self._for_class
-        plain = dataclasses.is_dataclass(kind) and kind.__bases__ == (object,)
+        bases = getattr(self._for_class, "__bases__", ())
+        plain = dataclasses.is_dataclass(self._for_class) and bases == (object,)
         found = one_line(message, keys, ex, of_class=True)
         raise ClassError(found, "" if plain else "init_args.") from ex

@@ -114,7 +114,7 @@ def list_topic(args: Sequence[str]) -> int:
 
 def settings_text(sections: Sequence[Section]) -> str:
     """The list as text; its last line has both counts."""
-    lines = []
+    lines: list[str] = []
     group = ""
     for section in sections:
         if section.group != group:

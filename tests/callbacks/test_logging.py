@@ -10,7 +10,7 @@ from small_game import SHORT_PROMPT
 from lsp_lightning import Challenger, FunctionReward, Sampling, SelfPlayDataModule, SelfPlayModule
 
 
-def length(query, answers):
+def length(query, answers, solution):
     """A reward that needs no model."""
     return [float(len(answer)) for answer in answers]
 
