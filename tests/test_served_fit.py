@@ -223,13 +223,15 @@ def test_a_run_that_fails_unloads_its_adapter_from_the_server(base, server, tmp_
 def test_the_end_of_a_run_does_not_wait_for_a_server_that_hangs(
     base, server, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(served_client, "_HURRIED_SECONDS", 0.2)
+    monkeypatch.setattr(served_client, "_QUICK_SECONDS", 0.2)
     monkeypatch.setattr(http, "RETRIES", 9)
     rollouts = served(server, tmp_path / "adapters", timeout=60.0)
     module = make_module(base, 1.0, rollouts=rollouts)
     module.player.engine.generate([[5, 6]], 1, Sampling(max_new_tokens=2), seed=0)
     monkeypatch.setattr(server, "unload", lambda request: server.closing.wait(30))
-    with pytest.warns(UserWarning, match=r"is still loaded: .*did not answer within 0\.2 s"):
+    with pytest.warns(
+        UserWarning, match=r"stays loaded on the rollout server \(.*did not answer within 0\.2 s\)"
+    ):
         module.player.engine.close()
 
 

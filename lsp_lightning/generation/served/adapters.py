@@ -99,7 +99,7 @@ class AdapterPublisher:
         if self._loaded is not None and now == self._published:
             return self._loaded
         before()
-        self.withdraw()
+        self.unload()
         self._version += 1
         name = f"{self._run}-{self._version:06d}"
         written = self._write(name)
@@ -111,26 +111,29 @@ class AdapterPublisher:
         self._loaded, self._published = name, now
         return name
 
-    def withdraw(self, patiently: bool = True) -> None:
+    def unload(self, quick: bool = False) -> None:
         """Unload the adapter from the server and delete its folder.
 
         Args:
-            patiently: with the usual timeout and retries. Otherwise one short try: at the end of a
-                run, which may have ended because the server hangs.
+            quick: make one short try instead of the usual ones: at the end of a run, which may have
+                ended because the server hangs.
         """
         name, self._loaded = self._loaded, None
         if name is None:
             return
-        client = self._client if patiently else self._client.hurried()
+        client = self._client.quick() if quick else self._client
         try:
             client.ask(f"{client.base}/unload_lora_adapter", {"lora_name": name})
         except EngineError as error:
             unloaded = isinstance(error, Refused) and error.status == 404
-            if not unloaded:  # harmless but for the server's memory: the name is never used again
-                warnings.warn(f"adapter {name} is still loaded: {error}", stacklevel=2)
+            if not unloaded:  # it only takes memory there: the name is never used again
+                warnings.warn(
+                    f"adapter {name} stays loaded on the rollout server ({error.cause})",
+                    stacklevel=2,
+                )
         shutil.rmtree(self._folder / name, ignore_errors=True)
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Publish again in the next call, because the server may have lost the adapter."""
         self._published = None  # `_loaded` stays, so that the old adapter is still unloaded
 

@@ -11,7 +11,7 @@ from lsp_lightning.runtime.http import Client, Connection, Unanswered, check_url
 
 #: Most bytes of an answer that is no completion.
 SMALL_BODY = 1_000_000
-_HURRIED_SECONDS = 5.0
+_QUICK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class ServerClient:
         """The URL of paths that are not OpenAI's."""
         return self.base.removesuffix("/v1")
 
-    def hurried(self) -> Self:
+    def quick(self) -> Self:
         """The same server, asked with a short timeout and without retries."""
-        timeout = min(self.client.timeout, _HURRIED_SECONDS)
+        timeout = min(self.client.timeout, _QUICK_SECONDS)
         return replace(self, client=replace(self.client, timeout=timeout), retries=0)
 
     def ask(self, url: str, request: Mapping[str, object] | None = None) -> bytes:

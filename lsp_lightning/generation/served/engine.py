@@ -108,12 +108,12 @@ class ServedEngine:
             return self._generate(prompts, draws, sampling, seed, finished)
         except EngineError:
             # the server may have lost the adapter
-            self._publisher.forget()
+            self._publisher.invalidate()
             raise
 
     def close(self) -> None:
         """Unload the adapter from the server."""
-        self._publisher.withdraw(patiently=False)
+        self._publisher.unload(quick=True)
 
     def _generate(
         self,
