@@ -1,4 +1,4 @@
-"""Rounds written by hand, for tests of what is made of them."""
+"""Rounds written by hand, for tests."""
 
 from collections.abc import Sequence
 
@@ -58,7 +58,7 @@ def scored_round(
     from_file: bool = False,
     binary: bool = False,
 ) -> SelfPlayRound:
-    """A scored round with these rewards; ``judged`` is told for each query or for each answer."""
+    """A scored round with these rewards; ``judged`` is given per query or per answer."""
     n, g = len(rewards), len(rewards[0])
     judged_NG = torch.tensor(judged or [True] * n)
     return SelfPlayRound(
