@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from sampled_rounds import PAD, as_round, forward_shapes, prompts_of
 from small_game import make_policy, stir
 
 from lsp_lightning.errors import OutOfMemory
@@ -16,9 +17,7 @@ from lsp_lightning.prefix.sharing import set_sharing, shares_prefixes
 from lsp_lightning.runtime.memory import TokenBudget
 from lsp_lightning.text.padding import pad_left
 from lsp_lightning.training.batches import pack
-from lsp_lightning.types import Completions, Playout, Rollouts, Sampling, SelfPlayRound
-
-PAD = 0
+from lsp_lightning.types import Sampling
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen3", "llama-rows"])
@@ -42,11 +41,6 @@ def vocabulary(model):
     return model.config.vocab_size
 
 
-def prompts_of(lengths, size, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randint(1, size, (n,), generator=generator).tolist() for n in lengths]
-
-
 def many_stops(model):
     """A sixth of the vocabulary: most completions end early."""
     return list(range(5, vocabulary(model), 6))
@@ -57,21 +51,6 @@ def in_rows(model):
     set_sharing(model, replace(model.prefix_sharing, unavailable="of this test"))
     assert model.config._attn_implementation == "sdpa"
     assert not shares_prefixes(model)
-
-
-def forward_shapes(model, call):
-    """What the model was asked to compute during ``call``: (rows, new tokens) each."""
-    seen = []
-
-    def look(module, args, kwargs):
-        seen.append(tuple(kwargs["input_ids"].shape))
-
-    handle = model.register_forward_pre_hook(look, with_kwargs=True)
-    try:
-        call()
-    finally:
-        handle.remove()
-    return seen
 
 
 @pytest.mark.parametrize("stops", ["rare", "many"])
@@ -114,27 +93,6 @@ def test_sampled_logprobs_are_those_the_trainer_computes_again(policy, temperatu
         for c, row in enumerate(batch.rows.tolist()):
             sampled = completions.logprobs[row][completions.mask[row]]
             torch.testing.assert_close(logprobs[c][batch.mask[c]], sampled, atol=1e-4, rtol=0)
-
-
-def as_round(prompts, draws, completions: Completions, temperature):
-    ids, mask = pad_left(prompts, PAD)
-    n = len(prompts)
-    answers = Rollouts(
-        prompt_ids=ids.repeat_interleave(draws, 0),
-        prompt_mask=mask.repeat_interleave(draws, 0),
-        completion_ids=completions.ids,
-        completion_mask=completions.mask,
-        logprobs=completions.logprobs,
-        truncated=completions.truncated,
-        texts=("",) * (n * draws),
-        temperature=temperature,
-    )
-    return SelfPlayRound(
-        index=0,
-        playout=Playout(("q",) * n, answers, draws),
-        rewards_NG=torch.zeros(n, draws),
-        judged_NG=torch.ones((n, draws), dtype=torch.bool),
-    )
 
 
 @pytest.mark.parametrize("max_rows", [512, 8])

@@ -8,8 +8,8 @@ import pytest
 import torch
 from architectures import ARCHITECTURES, WINDOW, build
 from peft import PeftModel
+from sampled_rounds import as_round, forward_shapes, prompts_of
 from small_game import make_policy, stir
-from test_engine import as_round, forward_shapes, prompts_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 from transformers.utils import chat_template_utils

@@ -1,4 +1,4 @@
-"""Tiny random models of many families, with tokenizers and templates in each family's form."""
+"""Tiny random models of many families, with tokenizers and chat templates like the family's."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from tiny_models import llama_tokenizer, qwen_tokenizer
 from transformers import (
     AutoModelForCausalLM,
+    DeepseekV3Config,
     Gemma2Config,
     Gemma3Config,
     Gemma3TextConfig,
@@ -29,7 +30,7 @@ from transformers import (
     SmolLM3Config,
 )
 
-#: Places that a sliding layer sees; less than what the tests let models read.
+#: Tokens that a sliding layer sees; fewer than the tests let models read.
 WINDOW = 8
 
 _SIZES = {
@@ -64,7 +65,7 @@ _QWEN25_TEMPLATE = (
     "{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
 )
-#: Earlier turns lose their thinking; thinking is switched off by a block that is empty.
+#: Earlier turns lose their thinking; an empty block switches thinking off.
 QWEN3_TEMPLATE = (
     "{%- for message in messages %}"
     "{%- set content = message.content %}"
@@ -319,6 +320,28 @@ ARCHITECTURES = {
         _bytes(None, eos="<|endoftext|>", pad=None),
         ("<|endoftext|>",),
         ("<|endoftext|>",),
+    ),
+    # latent attention: values have fewer numbers than queries and keys
+    "deepseek-v3": Architecture(
+        lambda **ids: DeepseekV3Config(
+            **_SIZES,
+            num_key_value_heads=4,
+            moe_intermediate_size=64,
+            first_k_dense_replace=1,
+            n_routed_experts=4,
+            num_experts_per_tok=2,
+            n_group=1,
+            topk_group=1,
+            q_lora_rank=32,
+            kv_lora_rank=32,
+            qk_rope_head_dim=16,
+            qk_nope_head_dim=16,
+            v_head_dim=24,
+            **ids,
+        ),
+        _bytes(QWEN3_TEMPLATE),
+        _BOTH,
+        _BOTH,
     ),
     # states in place of keys and values: linear attention, Mamba
     "qwen3.5": Architecture(
