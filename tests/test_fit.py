@@ -12,7 +12,9 @@ from small_game import SHORT_PROMPT, Checksum, brief, tiny_trainer
 from lsp_lightning import (
     Challenger,
     ConfigError,
+    Learnability,
     Lora,
+    Paper,
     PromptFile,
     Reward,
     Sampling,
@@ -252,6 +254,39 @@ def test_a_checkpoint_of_one_state_of_the_optimiser_changed_is_seen_too(whole, b
     assert resume_differences(whole, base, tmp_path / "on", tmp_path / "tampered.ckpt", 3)
 
 
+class Widest(Reward):
+    """Rewards without a range, whose spread is widest in the first round."""
+
+    rounds = 0
+
+    def score(self, playout):
+        n, g = len(playout.query_texts), playout.group_size
+        return torch.arange(n * g).view(n, g) ** 1.5 / (1 + self.rounds)
+
+    def observe(self, played):
+        self.rounds += 1
+
+    def state_dict(self):
+        return {"rounds": self.rounds}
+
+    def load_state_dict(self, state_dict):
+        self.rounds = state_dict["rounds"]
+
+
+def test_what_an_objective_remembers_is_resumed(base, tmp_path):
+    _, diary = run(tmp_path / "whole", make_module(base, rewards=[Widest()]))
+    run(tmp_path / "part", make_module(base, rewards=[Widest()]), rounds=2)
+    checkpoint = str(last(tmp_path / "part"))
+    rest = range(2, ROUNDS)
+    _, resumed = run(tmp_path / "on", make_module(base, rewards=[Widest()]), ckpt_path=checkpoint)
+    assert not differences([diary.metrics[i] for i in rest], [resumed.metrics[i] for i in rest])
+    # a test of the test: what the first rounds left behind matters to the others
+    forgetful = make_module(base, rewards=[Widest()])
+    forgetful.objective.load_state_dict = lambda state: None
+    _, other = run(tmp_path / "off", forgetful, ckpt_path=checkpoint)
+    assert differences([diary.metrics[i] for i in rest], [other.metrics[i] for i in rest])
+
+
 # -- checkpoints -----------------------------------------------------------------------------------
 
 
@@ -401,9 +436,9 @@ class Huge(Reward):
         return scores * 3e38 if self.round == self.index else scores
 
 
-@pytest.mark.parametrize("objective", ["minimax", "learnability"])
+@pytest.mark.parametrize("objective", [Paper, Learnability])
 def test_rewards_that_overflow_in_one_round_cost_that_round_alone(base, tmp_path, objective):
-    module = make_module(base, rewards=[Huge(1)], challenger_objective=objective)
+    module = make_module(base, rewards=[Huge(1)], objective=objective())
     _, diary = run(tmp_path, module, rounds=8)
     skipped = [diary.metrics[i]["skipped"] for i in range(8)]
     assert skipped == [0, 1, *[0] * 6]

@@ -18,12 +18,12 @@ from lsp_lightning.types import Rollouts, Sampling
 
 @dataclass(frozen=True)
 class Player:
-    """Both roles are this one: the same engine, told apart by the prompt alone.
+    """The policy behind an engine. It plays both roles; only the prompt tells them apart.
 
     Args:
-        engine: draws completions from the current weights.
-        codec: chat turns to tokens and back.
-        pad_id: fills up shorter prompts.
+        engine: samples completions from the current weights.
+        codec: turns chat turns into tokens, and tokens into text.
+        pad_id: the token that pads shorter prompts.
     """
 
     engine: Engine
@@ -32,7 +32,7 @@ class Player:
 
     @classmethod
     def local(cls, policy: Policy, budget: TokenBudget | None = None) -> Self:
-        """A player that samples in this process, so much at once as ``budget`` allows."""
+        """A player that samples in this process; ``budget`` bounds the tokens sampled at once."""
         codec, pad_id = policy.codec, policy.pad_id
         engine = LocalEngine(policy.causal_lm, codec.stop_ids, pad_id, budget=budget)
         return cls(engine, codec, pad_id)
@@ -48,12 +48,12 @@ class Player:
         """``draws`` completions of each prompt, query-major, on the CPU.
 
         Args:
-            prompts: token ids.
-            draws: of each.
-            sampling: how they are drawn.
-            seed: of all that is drawn.
-            finished: told each row and its text as soon as it has ended, while others go on; see
-                :class:`lsp_lightning.generation.base.Engine`.
+            prompts: token ids, one sequence per prompt.
+            draws: completions per prompt.
+            sampling: how they are sampled.
+            seed: fixes the samples.
+            finished: called with the row and text of each completion as soon as it ends, while
+                others are still sampled; see :class:`lsp_lightning.generation.base.Engine`.
         """
 
         def told(row: int, tokens: list[int]) -> None:
@@ -77,12 +77,12 @@ class Player:
 
 
 class FrozenPlayer:
-    """The frozen reference behind an engine: what judges the game without playing it.
+    """The frozen reference behind an engine: it judges the game and does not play it.
 
     Args:
-        policy: whose reference it is.
-        rollouts: how much is sampled at once; None is no limit.
-        passes: how much goes through a pass without gradients at once.
+        policy: the policy that it is the reference of.
+        rollouts: the token budget of sampling; None is no limit.
+        passes: the token budget of a pass without gradients.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class FrozenPlayer:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of its weights."""
         return self._policy.device
 
     def encode(self, template: str, slots: Mapping[str, str], prefix: str = "") -> list[int]:

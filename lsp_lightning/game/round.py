@@ -24,37 +24,37 @@ def play_round(
     index: int = 0,
     seed: int = 0,
 ) -> SelfPlayRound:
-    """Play and judge one round with the weights as they are. Needs no Trainer.
+    """Play and judge one round with the current weights. Needs no Trainer.
 
     Args:
         player: the policy, in both roles.
         source: where the queries come from.
-        rewards: what judges; those that judge with the reference must be connected to it.
+        rewards: the rewards; those that judge with the reference must be connected to it.
         num_queries: N.
-        group_size: G, answers to each query.
-        sampling: how answers are drawn.
-        solver_prompt: what the Solver is told; slot {query}.
-        index: which round of the run; together with ``seed`` it fixes all that is drawn.
-        seed: the run's seed.
+        group_size: G, answers per query.
+        sampling: how answers are sampled.
+        solver_prompt: the Solver's prompt, with slot {query}.
+        index: the round, from 0; with ``seed`` it fixes everything that is sampled.
+        seed: the seed of the run.
     """
     seconds: dict[str, float] = {}
     with _timed(seconds, "queries"):
-        drawn = source.draw(player, num_queries, index, seed)
+        batch = source.draw(player, num_queries, index, seed)
     with _timed(seconds, "answers"):
-        prompts = [player.codec.encode(solver_prompt, {"query": text}) for text in drawn.texts]
+        prompts = [player.codec.encode(solver_prompt, {"query": text}) for text in batch.texts]
         answers = player.respond(
             prompts,
             group_size,
             sampling,
             derive_seed(seed, index, "answers"),
-            finished=_prefetch(rewards, drawn, group_size),
+            finished=_prefetch(rewards, batch, group_size),
         )
     playout = Playout(
-        query_texts=drawn.texts,
+        query_texts=batch.texts,
         answers=answers,
         group_size=group_size,
-        written=drawn.written,
-        solutions=drawn.solutions,
+        written=batch.written,
+        solutions=batch.solutions,
         seed=derive_seed(seed, index, "rewards"),
     )
     with _timed(seconds, "rewards"):
@@ -75,18 +75,18 @@ def play_round(
 
 
 def _prefetch(
-    rewards: Sequence[Reward], drawn: QueryBatch, group_size: int
+    rewards: Sequence[Reward], batch: QueryBatch, group_size: int
 ) -> Callable[[int, str], None]:
-    """Tell rewards of all queries now, and by what is returned of each answer once it is there."""
+    """Let rewards prefetch: each query now, and each answer through the returned callback."""
 
     def tell(i: int, answer: str | None) -> None:
-        solution = None if drawn.solutions is None else drawn.solutions[i]
+        solution = None if batch.solutions is None else batch.solutions[i]
         for reward in rewards:
-            # what cannot be begun now is said when it is judged; it must not end the sampling
+            # a failure is reported when the answer is judged; it must not end the sampling
             with suppress(Exception, SystemExit):
-                reward.prefetch(drawn.texts[i], answer, solution)
+                reward.prefetch(batch.texts[i], answer, solution)
 
-    for i in range(len(drawn.texts)):
+    for i in range(len(batch.texts)):
         tell(i, None)
     return lambda row, text: tell(row // group_size, without_thinking(text))
 

@@ -1,4 +1,4 @@
-"""A round's completions laid out for training: what they share once, within a token budget."""
+"""The completions of a round as micro-batches, with shared prefixes stored once."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from lsp_lightning.types import Rollouts, SelfPlayRound, TrainBatch
 
 @dataclass(frozen=True)
 class _Row:
-    """One completion behind its prompt."""
+    """One completion with its prompt."""
 
     index: int
-    """Which completion of the round it is."""
+    """Its place among the R rows of the round."""
     prompt: list[int]
     completion: list[int]
     temperature: float
 
     @property
     def read(self) -> list[int]:
-        """What the model reads to predict the completion: its last token predicts nothing."""
+        """The input of the model; the last token of the completion predicts nothing."""
         return [*self.prompt, *self.completion[:-1]]
 
 
@@ -35,16 +35,16 @@ def pack(
     shared: bool = False,
     chosen: Tensor | None = None,
 ) -> list[TrainBatch]:
-    """Micro-batches that together hold every completion of the round once.
+    """Micro-batches that together contain every chosen completion once.
 
     Args:
         played: the round.
-        pad_id: fills up shorter rows.
-        token_budget: tokens of a micro-batch at most, padding included; a single longer row is a
-            micro-batch of its own.
-        shared: whether rows that begin alike share what they begin with: a prompt is computed once
-            for its completions. Else each row is for itself.
-        chosen: (R,) bool, which completions are wanted; None is all.
+        pad_id: the token that pads shorter rows.
+        token_budget: most tokens in a micro-batch, padding included; a longer single row becomes a
+            micro-batch by itself.
+        shared: whether to store shared prefixes once, so that a prompt is computed once for all its
+            completions.
+        chosen: (R,) bool, the completions to include; None is all.
     """
     rows = [
         row for row in _rows(played.playout.rollouts) if chosen is None or bool(chosen[row.index])
@@ -57,13 +57,13 @@ def pack(
 
 
 def longest_row(played: SelfPlayRound) -> int:
-    """Tokens of the round's longest row: what one pass must hold at least."""
+    """Tokens of the longest row of the round, which one pass must be able to hold."""
     lengths = [r.prompt_mask.sum(1) + r.completion_mask.sum(1) for r in played.playout.rollouts]
     return int(torch.cat(lengths).max()) - 1
 
 
 def sampled_logprobs(played: SelfPlayRound) -> list[Tensor]:
-    """Log-probs as sampled of each completion's tokens, in the order of the round's rows."""
+    """Log-probs of each completion's tokens as sampled, R of (t,), in the order of the rows."""
     return [
         row[mask]
         for r in played.playout.rollouts
@@ -72,7 +72,7 @@ def sampled_logprobs(played: SelfPlayRound) -> list[Tensor]:
 
 
 def by_row(batches: Sequence[TrainBatch], values: Sequence[Tensor]) -> dict[int, Tensor]:
-    """Values (K, T) of micro-batches by the completion they are of, (t,) each, on the CPU."""
+    """Values (K, T) of micro-batches, by row of the round: (t,) each, on the CPU."""
     found = {}
     for batch, of_batch in zip(batches, values, strict=True):
         lengths = batch.mask.sum(1).tolist()
@@ -82,7 +82,7 @@ def by_row(batches: Sequence[TrainBatch], values: Sequence[Tensor]) -> dict[int,
 
 
 def in_batch(values: Mapping[int, Tensor], batch: TrainBatch) -> Tensor:
-    """Values of each completion as a micro-batch has them, (K, T), where it is."""
+    """Values by row, arranged as in a micro-batch, on its device. -> (K, T)."""
     chosen = [values[row] for row in batch.rows.tolist()]
     padded = torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True)
     return padded.to(batch.mask.device)
@@ -137,7 +137,7 @@ def _train_batch(
         attention=attention,
         targets=targets,
         mask=mask,
-        # the state at the place before a token predicts it
+        # a token is predicted by the hidden state at the place before it
         sources=torch.nn.utils.rnn.pad_sequence(list(sources), batch_first=True),
         temperature=torch.tensor([row.temperature for row in rows]),
         rows=torch.tensor([row.index for row in rows]),

@@ -1,4 +1,4 @@
-"""What is logged of a round."""
+"""The metrics of a round."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,15 @@ def round_metrics(
     gradient_norm: Tensor,
     seconds: Mapping[str, float],
 ) -> dict[str, Tensor | float]:
-    """All that is logged of a round, by name; ``seconds`` is wall time by phase."""
+    """All metrics of a round by name, as scalars or as tensors to average.
+
+    Args:
+        played: the scored round.
+        advantages: of its completions.
+        stats: of its gradient.
+        gradient_norm: (), before clipping.
+        seconds: wall time by phase.
+    """
     judged_N = played.judged_N
     rewards_NG = played.rewards_NG[judged_N]
     values_N = query_values(rewards_NG)
@@ -47,14 +55,14 @@ def round_metrics(
     for name, scores in played.components.items():
         metrics[f"reward/{name}"] = scores
         metrics[f"unjudged/{name}"] = scores.isnan().float()
-    told: dict[str, Tensor | float] = dict(played.reward_metrics)
+    of_rewards: dict[str, Tensor | float] = dict(played.reward_metrics)
     for name, values in played.query_info.items():
-        told |= info_metrics(name, values)
-    return told | metrics  # what rewards call their stats never hides what is measured here
+        of_rewards |= info_metrics(name, values)
+    return of_rewards | metrics  # a reward's metric never replaces one measured here
 
 
 def info_metrics(name: str, values: Sequence[object]) -> dict[str, float]:
-    """The mean of numbers and truths; of texts the entropy of their shares, in nats."""
+    """The mean of numbers and booleans; for texts the entropy of their frequencies, in nats."""
     known = [value for value in values if value is not None]
     if not known:
         return {}
@@ -87,5 +95,5 @@ def _solver_total(played: SelfPlayRound) -> Tensor:
 
 
 def _sampled_tokens(played: SelfPlayRound) -> int:
-    """Tokens that the engine drew for this round."""
+    """Tokens sampled in this round."""
     return sum(int(r.completion_mask.sum()) for r in played.playout.rollouts)

@@ -1,7 +1,7 @@
-"""How likely completions were when they were drawn, and how likely the trainer finds them.
+"""The log-probs of the sampler against those of the trainer.
 
-The two are one where this process samples. A server computes the same weights with other kernels
-and number formats, and may not say what it found.
+They are the same if this process samples. A server computes the same weights with other kernels and
+number formats, and may return no log-probs at all.
 """
 
 import warnings
@@ -19,26 +19,26 @@ from lsp_lightning.models.policy import Policy
 from lsp_lightning.training.batches import by_row, sampled_logprobs
 from lsp_lightning.types import SelfPlayRound, TrainBatch
 
-#: Nats a token that no number format explains: 16 bits make a few hundredths.
+#: Nats per token that no number format explains; 16 bits explain a few hundredths.
 _FAR = 0.5
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The completions of a round as draws from the policy; R of them, t tokens each, on the CPU."""
+    """The R completions of a round as samples of the policy; on the CPU."""
 
     logprobs: Sequence[Tensor]
     """The policy's log-probs of each completion's tokens, R of (t,)."""
     weights: Mapping[int, Tensor] | None = None
-    """Importance weights of each completion's tokens, (t,); None where all are 1."""
+    """Importance weights of each completion's tokens, (t,); None if all are 1."""
     stats: Mapping[str, float] = field(default_factory=dict)
-    """How far sampler and trainer are apart, by name; NaN where the sampler told nothing."""
+    """How far sampler and trainer differ, by metric; NaN if the sampler gave no log-probs."""
 
     def log_ratios(self, references: Mapping[int, Tensor]) -> Tensor:
-        """Each completion's log-ratio to the reference. -> (R,).
+        """The log-ratio of each completion to the reference. -> (R,).
 
         Args:
-            references: the reference's log-probs of each completion's tokens.
+            references: the reference's log-probs of each completion's tokens, (t,), by row.
         """
         reference = [references[row] for row in range(len(self.logprobs))]
         return sequence_log_ratio(_padded(self.logprobs), _padded(reference), _mask(self.logprobs))
@@ -47,17 +47,17 @@ class Draws:
 def draws_of(
     policy: Policy, played: SelfPlayRound, batches: Sequence[TrainBatch], cap: float | None
 ) -> Draws:
-    """The round's draws.
+    """The log-probs of a round, and importance weights if a server sampled it.
 
-    Where another program has sampled, the policy's log-probs are the trainer's own, of every token:
-    the difference of two number formats, summed over a completion, can be as large as the distance
-    to the reference. It takes a pass without gradients, which nothing else does.
+    For a server's samples the trainer computes the policy's log-probs again, in a pass without
+    gradients: the rounding errors of two number formats, summed over a completion, can be as large
+    as its log-ratio to the reference.
 
     Args:
-        policy: as it was when the round was drawn.
+        policy: with the weights that sampled the round.
         played: the round.
-        batches: all of its completions.
-        cap: the largest importance weight; None where this process has sampled.
+        batches: micro-batches of all its completions.
+        cap: the largest importance weight; None if this process sampled.
     """
     sampled = sampled_logprobs(played)
     if cap is None and not any(row.isnan().any() for row in sampled):
@@ -73,7 +73,7 @@ def draws_of(
 
 
 def _own_logprobs(policy: Policy, batches: Sequence[TrainBatch]) -> dict[int, Tensor]:
-    """The policy's log-probs of each completion's tokens, without dropout, as a server computes."""
+    """The policy's log-probs of each completion's tokens, without dropout, as a server has them."""
     model = policy.causal_lm
     with inference_state(model, policy.device.type):
         found = [
@@ -84,17 +84,17 @@ def _own_logprobs(policy: Policy, batches: Sequence[TrainBatch]) -> dict[int, Te
 
 
 def _distance(own: Tensor, sampled: Tensor, cap: float) -> dict[str, float]:
-    """What is logged of the log-probs of all tokens, (tokens,) each."""
+    """Metrics of the trainer's log-probs against the server's, (tokens,) each."""
     known = ~sampled.isnan()
     log_ratio = (own - sampled)[known]
     weights = log_ratio.exp().clamp(max=cap)
     gap = float(log_ratio.abs().mean())
     if gap > _FAR:
-        # without the figure, so that it is said once and not each round
+        # without the figure, so that Python shows the warning once and not each round
         warnings.warn(
-            "model.rollouts: the server's log-probs are not those of this policy, by "
-            f"{_FAR} and more a token (importance/logprob_gap in metrics.csv): look whether it has "
-            "the same base and applies the adapter",
+            "model.rollouts: the server's log-probs differ from the trainer's by more than "
+            f"{_FAR} nats per token (importance/logprob_gap in metrics.csv), which rounding cannot "
+            "explain; check that the server has the same base and applies the adapter",
             stacklevel=3,
         )
     return {
