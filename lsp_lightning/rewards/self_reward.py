@@ -35,7 +35,7 @@ class SelfReward(Reward):
         weight: factor of Q; the paper adds 0 to 7 points to R unscaled, which is weight 7.
         name: the name in metrics and transcripts.
         prompt: file with the judge's template; it needs the slots {instruction} and {response}.
-        reading: how the score is read, see above.
+        reading: how the score is read: expected is one forward pass, sampled writes a reply.
         sampling: how replies are sampled (only for *sampled*); leave room for the justification.
     """
 

@@ -75,7 +75,7 @@ class JudgeReward(Reward):
     Args:
         url: base URL of the protocol, such as ``http://127.0.0.1:8000/v1``.
         model: the model's name on that server.
-        mode: grade answers one by one, or compare them, see above.
+        mode: grade answers one by one, or compare them in pairs.
         weight: factor in the sum of its kind.
         name: the name in metrics and transcripts.
         enters: where it enters, see :class:`lsp_lightning.rewards.base.Reward`.
