@@ -23,11 +23,11 @@ class FunctionReward(Reward):
 
     Args:
         function: dotted path in a config, the function itself in Python.
-        weight: see :class:`lsp_lightning.rewards.base.Reward`.
+        weight: factor in R or Q; 0 only logs the scores.
         name: the name in metrics and transcripts; by default the function's name.
-        enters: see :class:`lsp_lightning.rewards.base.Reward`.
+        enters: task adds the scores to R, quality adds them to Q.
         span: the lowest and the highest number that the function can return, if it has limits.
-        standardize: see :class:`lsp_lightning.rewards.base.Reward`.
+        standardize: shift and scale the scores to mean 0 and variance 1 over all rounds so far.
         binary: whether the function returns only 0 and 1. Held-out scores are then the share of
             tasks solved.
         comparable: whether numbers of different calls can be compared: of two answers to one query,

@@ -151,9 +151,9 @@ class VerifiableReward(Reward):
 
     Args:
         verifier: decides which answers are right.
-        weight: see :class:`lsp_lightning.rewards.base.Reward`.
+        weight: factor in R or Q; 0 only logs the scores.
         name: the name in metrics and transcripts.
-        enters: see :class:`lsp_lightning.rewards.base.Reward`.
+        enters: task adds the scores to R, quality adds them to Q.
     """
 
     span = (0.0, 1.0)
