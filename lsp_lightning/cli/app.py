@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -30,7 +31,7 @@ from lsp_lightning.cli.quiet import silence_known
 from lsp_lightning.cli.settings import OPTIMIZER
 from lsp_lightning.cli.threads import default_threads
 from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
-from lsp_lightning.errors import ConfigError, OutOfMemory
+from lsp_lightning.errors import ConfigError, OutOfMemory, require_one_of
 from lsp_lightning.generation import EngineError
 from lsp_lightning.module import SelfPlayModule
 from lsp_lightning.planning import check_model
@@ -267,6 +268,10 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _check_trainer(trainer: Any) -> None:
+    """Raise ConfigError for settings of the Trainer that cannot work here."""
+    accelerators = ("auto", "gpu", *AcceleratorRegistry.available_accelerators())
+    if isinstance(trainer.accelerator, str):
+        require_one_of(trainer.accelerator, accelerators, "trainer.accelerator")
     if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise ConfigError(
             "trainer.accelerator",

@@ -33,6 +33,7 @@ _WORDS = {
     "str": "a text",
     "dict": "a mapping of keys to values",
     "list": "a list",
+    "Iterable": "a list",
     "NoneType": "null",
 }
 _NO_IMPORT = re.compile(r"(No module named '[\w.]+'|module '[\w.]+' has no attribute '\w+')")
@@ -42,6 +43,7 @@ _IMPORTED = (
 )
 _OTHER_CLASS = re.compile(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)")
 _NO_CLASS = re.compile(r"Not a valid subclass of (\w+)\. Got value: (.*)")
+_TRIED = re.compile(r"Problem with given class_path '[\w.]+':\s+([\w.]+): (.*); (.*)")
 _NO_FUNCTION = re.compile(r"expects a function or a callable class: (.*?)\. Got value: ")
 
 
@@ -58,8 +60,8 @@ class ClassError(argparse.ArgumentError):
     """
 
     def __init__(self, found: ConfigError, below: str) -> None:
-        super().__init__(None, str(found))
         self.found = ConfigError(f"{below}{found.key}", found.problem, found.remedy)
+        super().__init__(None, str(self.found))
 
 
 def one_line(
@@ -77,6 +79,9 @@ def one_line(
     below = next((e.found for e in _causes(cause) if isinstance(e, ClassError)), None)
     if below and key:
         return ConfigError(f"{key[1]}.{below.key}", below.problem, below.remedy)
+    tried = _TRIED.search(message)
+    if tried and key:  # a list was tried before the class, so the error is in the text alone
+        return ConfigError(f"{key[1]}.{tried[1]}", tried[2], tried[3])
     unknown = _unknown(message)
     if unknown:
         return ConfigError(unknown, "there is no such key", _nearest(unknown, keys, of_class))

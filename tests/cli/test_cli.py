@@ -591,6 +591,10 @@ MISTAKES = {
         lambda tmp: ["--model.lora", "null", "--model.init_adapter", adapter_in(tmp / "a")],
         ("model.init_adapter", "LoRA"),
     ),
+    "unknown accelerator": (
+        lambda tmp: ["--trainer.accelerator", "cuba"],
+        ("trainer.accelerator", "'cuba'", "cpu"),
+    ),
     "no rounds": (lambda tmp: ["--trainer.max_steps", "-1"], ("trainer.max_steps", "set")),
     "unknown quantization": (
         lambda tmp: ["--model.quantization", "nf5"],

@@ -65,6 +65,7 @@ class Model:
         pet: Pet | None = None,
         make: Callable[[Iterable], Pet] = Cat,
         judge: Callable[[int], float] | None = None,
+        zoo: list[Pet] | Pet | None = None,
     ) -> None: ...
 
 
@@ -147,6 +148,10 @@ LINES = {
         "model: hello",
         "model: must be a mapping of keys to values, is hello; see --help",
     ),
+    "in a class that may be a list": (
+        [f'--model.zoo={{"class_path": "{HERE}.Cat", "init_args": {{"age": "x"}}}}'],
+        "model.zoo.init_args.age: must be a number, is x; see --help",
+    ),
     # a class that is not there or of another kind
     "no module": (
         ["--model.pet=nowhere.Cat"],
@@ -177,6 +182,10 @@ LINES = {
     "argument of a class": (
         [f"--model.pet={HERE}.Needy"],
         "model.pet.init_args.food: not set; set it in the config",
+    ),
+    "argument of a class that may be a list": (
+        [f"--model.zoo={HERE}.Needy"],
+        "model.zoo.init_args.food: not set; set it in the config",
     ),
     "no value": (["--model.beta"], "model.beta: has no value; write --model.beta VALUE"),
     "no flag": (["more"], "command: 'more' is not a flag; write flags as --key value"),
