@@ -213,6 +213,13 @@ def test_figures_of_the_readme_are_those_of_the_pages():
         assert f"| {gib} |" in row
 
 
+def test_the_families_of_models_are_counted():
+    from architectures import ARCHITECTURES
+
+    speed = (ROOT / "docs/speed.md").read_text("utf-8")
+    assert f"Of the {len(ARCHITECTURES)} families" in speed
+
+
 def test_its_error_message_is_the_one_printed(capsys, monkeypatch, untouched_process):
     monkeypatch.chdir(ROOT)
     assert main(["fit", "--config", "configs/tiny_lsp.yaml", "--model.betta", "1"]) == 2
