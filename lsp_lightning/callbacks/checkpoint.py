@@ -30,7 +30,7 @@ class RoundCheckpoint(Checkpoint):
     ) -> None:
         """Save after every ``every``-th round and after the last.
 
-        Not at the end of training: Lightning's epoch is over then, and such a checkpoint cannot be
+        Not at the end of training: Lightning's epoch is over then, and a checkpoint cannot be
         extended with more rounds.
         """
         played = batch.index + 1

@@ -39,7 +39,7 @@ class RunSummary(Callback):
         module: Any = pl_module
         self._fitting = True
         device = trainer.strategy.root_device
-        if device.type == "cuda":  # loading has a peak of its own
+        if device.type == "cuda":  # the peak of loading does not count
             torch.cuda.reset_peak_memory_stats(device)
         if trainer.is_global_zero:
             data: Any = getattr(trainer, "datamodule", None)

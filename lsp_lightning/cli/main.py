@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] == "--version":
         print(f"lsp-lightning {__version__}")
         return 0
-    if os.getcwd() not in sys.path:  # so that a config can name a module that lies beside it
+    if os.getcwd() not in sys.path:  # a config may name a module in this folder
         sys.path.append(os.getcwd())
     try:
         _check_command(args[0])
@@ -122,7 +122,7 @@ def with_run_config(args: Sequence[str]) -> list[str]:
         if not run.config_path.is_file():
             problem = f"no {run.config_path.name} in the run's folder {str(run.path)!r}"
             raise ConfigError("config", problem, "give --config FILE")
-        # the folder may have been moved since, so the config's own path may be wrong
+        # the folder may have been moved since, so the path in the config may be wrong
         folder = ["--trainer.default_root_dir", str(run.path)]
         args[1:1] = ["--config", str(run.config_path), *folder]
     return args

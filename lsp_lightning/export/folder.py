@@ -72,10 +72,10 @@ def export_run(policy: Policy, base: str, form: Form, out: Path, record: Mapping
         else:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-        told = {**record, "base": base, "form": form, **_computing(policy)}
-        (folder / "README.md").write_text(model_card(source_name(base), told), encoding="utf-8")
+        facts = {**record, "base": base, "form": form, **_computing(policy)}
+        (folder / "README.md").write_text(model_card(source_name(base), facts), encoding="utf-8")
         names = sorted({path.name for path in folder.iterdir()} | {MANIFEST})
-        text = json.dumps({**told, "files": names}, indent=2, default=str) + "\n"
+        text = json.dumps({**facts, "files": names}, indent=2, default=str) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
         for name in names:  # safetensors writes files that only their owner can read
             (folder / name).chmod((folder / MANIFEST).stat().st_mode)
