@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,6 +141,17 @@ def test_every_name_of_the_package_exists(page):
 
     names = re.findall(r"lsp_lightning\.([A-Z]\w+)", page.read_text("utf-8"))
     assert set(names) <= set(lsp_lightning.__all__)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_key_it_names_exists(page):
+    from lightning.pytorch import Trainer
+
+    from lsp_lightning import SelfPlayDataModule, SelfPlayModule
+
+    owners = {"model": SelfPlayModule, "data": SelfPlayDataModule, "trainer": Trainer}
+    keys = re.findall(r"`(model|data|trainer)\.(\w+)", page.read_text("utf-8"))
+    assert [f"{o}.{k}" for o, k in keys if k not in signature(owners[o]).parameters] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
