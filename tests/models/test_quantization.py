@@ -293,6 +293,6 @@ def test_quantized_weights_without_lora_are_refused(tiny_llama_folder):
 @pytest.mark.parametrize("again", [None, "nf4"])
 def test_a_base_that_is_quantized_already_is_refused(tiny_llama_folder, tmp_path, again):
     load_model(str(tiny_llama_folder), torch.float32, "nf4").save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match=r"^model\.base: .* is quantized already") as error:
+    with pytest.raises(ConfigError, match=r"^model\.base: .* is already quantized") as error:
         Policy(str(tmp_path), quantization=again)
     assert "\n" not in str(error.value)
