@@ -81,12 +81,13 @@ class NoveltyReward(Reward):
 
 
 class LengthReward(Reward):
-    """Queries of a wanted length: 1 from ``low`` to ``high``, falling linearly to 0 over ``fade``.
+    """Queries of a wanted length: 1 from ``low`` to ``high``, less outside.
+
+    The score falls linearly to 0 at length 0 and at twice ``high``.
 
     Args:
         low: shortest length with score 1.
         high: longest length with score 1.
-        fade: the score is 0 at this distance from ``low`` or ``high``.
         unit: what is counted; tokens include the token that ends the query.
         weight: factor among the rewards for the Challenger.
         name: the name in metrics and transcripts.
@@ -98,21 +99,19 @@ class LengthReward(Reward):
         self,
         low: int,
         high: int,
-        fade: int = 10,
         unit: Unit = "words",
         weight: float = 1.0,
         name: str = "length",
     ) -> None:
         super().__init__(weight, name, enters="challenger")
         key = "model.rewards.LengthReward"
-        require_at_least(high, low, f"{key}.high", f"low is {low}")
-        require_at_least(fade, 1, f"{key}.fade", "the score must fall over some length")
+        require_at_least(high, max(low, 1), f"{key}.high", f"low is {low}")
         require_one_of(unit, get_args(Unit), f"{key}.unit")
-        self._low, self._high, self._fade = low, high, fade
+        self._low, self._high = low, high
         self._unit = unit
 
     def score(self, playout: Playout) -> Tensor:
-        """1 - (distance of each query's length from the range) / ``fade``, at least 0. (N,)."""
+        """Length / low below the range, 2 - length / high above it, 1 inside; at least 0. (N,)."""
         if self._unit == "tokens":
             if playout.written is None:
                 raise RuntimeError("only queries that the Challenger wrote have tokens; use words")
@@ -123,8 +122,9 @@ class LengthReward(Reward):
             words = self._unit == "words"
             counts = [len(text.split() if words else text) for text in playout.query_texts]
             lengths_N = torch.tensor(counts, dtype=torch.float32)
-        outside_N = (self._low - lengths_N).clamp(min=0) + (lengths_N - self._high).clamp(min=0)
-        return (1 - outside_N / self._fade).clamp(min=0)
+        below_N = lengths_N / max(self._low, 1e-9)
+        above_N = 2 - lengths_N / self._high
+        return torch.minimum(below_N, above_N).clamp(0, 1)
 
 
 class FormReward(Reward):

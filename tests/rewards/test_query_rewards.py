@@ -210,28 +210,39 @@ def test_settings_of_novelty_are_checked(setting, value):
 
 @pytest.mark.parametrize(
     ("words", "score"),
-    # 1 from 10 to 20; it falls to 0 over 5 words on both sides
-    [(0, 0), (4, 0), (5, 0), (6, 0.2), (9, 0.8), (10, 1), (15, 1), (20, 1), (21, 0.8), (25, 0)],
+    # 1 from 10 to 20; below that n / 10, above it 2 - n / 20
+    [
+        (0, 0),
+        (5, 0.5),
+        (9, 0.9),
+        (10, 1),
+        (15, 1),
+        (20, 1),
+        (21, 0.95),
+        (30, 0.5),
+        (40, 0),
+        (50, 0),
+    ],
 )
 def test_a_length_within_is_paid_in_full_and_less_so_outside(words, score):
-    reward = LengthReward(10, 20, fade=5)
+    reward = LengthReward(10, 20)
     [scored] = reward.score(asked(" word\n" * words)).tolist()
     assert scored == pytest.approx(score)
 
 
 def test_characters_and_tokens_can_be_counted():
     queries = ("ab", "a b c d")
-    characters = LengthReward(4, 7, fade=2, unit="characters").score(asked(*queries))
-    assert characters.tolist() == [0, 1]  # 2 are two short of 4
-    reward = LengthReward(4, 4, fade=2, unit="tokens")
+    characters = LengthReward(4, 7, unit="characters").score(asked(*queries))
+    assert characters.tolist() == [0.5, 1]  # 2 of at least 4
+    reward = LengthReward(4, 4, unit="tokens")
     written = Written.all_answered(rollouts(queries, lengths=[5, 3]), [True, True])
     tokens = reward.score(replace(asked(*queries), written=written))
-    assert tokens.tolist() == [0.5, 0.5]  # one too many, one too few
+    assert tokens.tolist() == [0.75, 0.75]  # 2 - 5 / 4 and 3 / 4
     # a query that the Challenger did not write in this round could not be judged
     swapped = replace(written, answered_C=torch.tensor([1, -1]))
     tokens = reward.score(replace(asked(*queries), written=swapped))
     assert tokens.isnan().tolist() == [True, False]
-    assert float(tokens[1]) == 0.5
+    assert float(tokens[1]) == 0.75
 
 
 def test_tokens_of_queries_from_a_file_are_not_known():
@@ -247,7 +258,7 @@ def test_tokens_of_queries_from_a_file_are_not_known():
 
 @pytest.mark.parametrize(
     ("settings", "key"),
-    [({"low": 3, "high": 2}, "high"), ({"low": 1, "high": 2, "fade": 0}, "fade")],
+    [({"low": 3, "high": 2}, "high"), ({"low": 0, "high": 0}, "high")],
 )
 def test_settings_of_length_are_checked(settings, key):
     with pytest.raises(ConfigError, match=rf"^model\.rewards\.LengthReward\.{key}: [^\n]+$"):

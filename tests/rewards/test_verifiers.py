@@ -160,13 +160,10 @@ def test_what_does_not_run_or_prints_nothing_or_too_much_is_malformed(programs, 
     assert verdict == Verdict.malformed(2)
 
 
-def test_how_much_a_program_may_print_is_a_setting():
-    group = Group("print('x' * 20)", ("x" * 20,))
-    well_formed = Verdict.of([1.0], {"statements": 1, "output_characters": 20})
-    for most, verdict in ((20, well_formed), (19, Verdict.malformed(1))):
-        verifier = ProgramOutputVerifier(max_output=most)
-        assert verifier.judge([group]) == [verdict]
-        verifier.close()
+def test_a_program_may_print_1000_characters(programs):
+    verdicts = programs.judge([Group(f"print('x' * {n})", ("x" * n,)) for n in (1000, 1001)])
+    well_formed = Verdict.of([1.0], {"statements": 1, "output_characters": 1000})
+    assert verdicts == [well_formed, Verdict.malformed(1)]
 
 
 def test_a_program_within_prose_runs_and_its_output_is_the_right_answer(programs):

@@ -9,6 +9,8 @@ from lsp_lightning.rewards.verifiable import Group, RoundVerifier, Verdict
 from lsp_lightning.sandbox import MontySandbox, Outcome, Program, Sandbox
 
 _KEY = "model.rewards.VerifiableReward.verifier.ProgramOutputVerifier"
+#: Most characters that a program may print.
+_MAX_OUTPUT = 1000
 #: Sources of randomness, time and addresses. It misses some (running in several worlds finds most
 #: of these) and refuses a few harmless programs: paying for a random program would cost more.
 _CHANCE = re.compile(
@@ -25,26 +27,21 @@ class ProgramOutputVerifier(RoundVerifier):
     answer is right if it equals what the program printed, except for white space at the ends of
     lines. If the answer has a fenced block, that block counts.
 
-    A query is malformed if it does not run, prints nothing, uses randomness or the time, or prints
-    something else in another world (with other random seeds): otherwise a random program would
-    maximise ``learnability``.
+    A query is malformed if it does not run, prints nothing or more than 1,000 characters, uses
+    randomness or the time, or prints something else in another world (with other random seeds):
+    otherwise a random program would maximise ``learnability``.
 
     Monty prints some things differently from CPython (sets in order of insertion, rounded halves).
     If that matters, use the BubblewrapSandbox.
 
     Args:
         sandbox: where programs run; by default Monty, which knows a subset of Python.
-        max_output: most characters that a program may print; with more it is malformed.
         worlds: number of worlds in which a program must print the same.
     """
 
-    def __init__(
-        self, sandbox: Sandbox | None = None, max_output: int = 1000, worlds: int = 5
-    ) -> None:
+    def __init__(self, sandbox: Sandbox | None = None, worlds: int = 5) -> None:
         require_at_least(worlds, 2, f"{_KEY}.worlds", "outputs are compared")
-        require_at_least(max_output, 1, f"{_KEY}.max_output", "a program must print something")
         self._sandbox = sandbox if sandbox is not None else MontySandbox()
-        self._max_output = max_output
         self._worlds = worlds
 
     def prepare(self) -> None:
@@ -86,7 +83,7 @@ class ProgramOutputVerifier(RoundVerifier):
         if outcome is None or outcome.status != "ok" or _CHANCE.search(source):
             return ""
         printed = _lines(outcome.output)
-        return printed if len(printed) <= self._max_output else ""
+        return printed if len(printed) <= _MAX_OUTPUT else ""
 
     def _verdict(
         self,
