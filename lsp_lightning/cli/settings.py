@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-import lsp_lightning
 from lsp_lightning.errors import ConfigError
 
 #: The module's default optimiser, written so that a printed config can be read again.
@@ -194,7 +193,8 @@ def _load(path: str) -> Any:
 
 def _exported() -> list[type]:
     """The classes that ``from lsp_lightning import ...`` offers."""
-    values = (getattr(lsp_lightning, name) for name in lsp_lightning.__all__)
+    package = import_module(_ROOT)
+    values = (getattr(package, name) for name in package.__all__)
     return [value for value in values if inspect.isclass(value)]
 
 
