@@ -1,4 +1,4 @@
-# Each target sets up .venv by itself when it is missing or older than what it is made from.
+# Each target creates .venv if it is missing or older than pyproject.toml and constraints.txt.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 .PHONY: help setup fit test test-all lint type bench clean
 
-help: ## this list
+help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-setup: $(READY) ## the virtual environment with every tested version
+setup: $(READY) ## create the virtual environment, with the versions that were tested together
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
@@ -19,23 +19,26 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $(READY)
 
-fit: $(READY) ## play: Language Self-Play on the tiny world, minutes on a laptop
+fit: $(READY) ## play: Language Self-Play on the tiny world, about a minute on a laptop
 	$(BIN)/lsp-lightning fit --config configs/tiny_lsp.yaml
 
-test: $(READY) ## the tests, without the slow ones
-	$(BIN)/pytest -m "not slow"
+# a worker takes about 1 GiB, so a machine with many cores does not get one each
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4
+
+test: $(READY) ## the tests, without the slow ones (minutes)
+	$(PYTEST) -m "not slow"
 
 test-all: $(READY) ## all tests
-	$(BIN)/pytest
+	$(PYTEST)
 
-lint: $(READY) ## style
+lint: $(READY) ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-type: $(READY) ## types, strict
+type: $(READY) ## check types, strict
 	$(BIN)/mypy
 
-bench: $(READY) ## the speed: against TRL, as the work grows, phase by phase (ten minutes)
+bench: $(READY) ## measure speed: against TRL, as the work grows, phase by phase (ten minutes)
 	@$(BIN)/python -c 'import trl, datasets' 2>/dev/null || \
 	  $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.speed
