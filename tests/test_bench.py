@@ -1,4 +1,4 @@
-"""The speed benchmark: it measures equal work, and its sums are right. What it finds is no test."""
+"""The speed benchmark measures equal work and computes right. Its figures are not tested."""
 
 import importlib.metadata
 import importlib.util
@@ -41,7 +41,7 @@ def model(tmp_path_factory):
     return folder
 
 
-def test_the_maker_makes_the_shape_it_is_asked_for(tmp_path):
+def test_a_random_model_has_the_given_shape(tmp_path):
     count = make_random_model(tmp_path, Shape(64, 2, 130, intermediate=96, heads=4, kv_heads=1))
     config = AutoConfig.from_pretrained(tmp_path)
     assert (config.num_hidden_layers, config.vocab_size, config.num_key_value_heads) == (2, 130, 1)
@@ -50,7 +50,7 @@ def test_the_maker_makes_the_shape_it_is_asked_for(tmp_path):
     assert count == 2 * (2 * 64 * 64 + 2 * 64 * 16 + 3 * 64 * 96 + 2 * 64) + 130 * 64 + 64
 
 
-def test_prompts_have_the_length_that_is_asked_for(model):
+def test_prompts_have_the_given_length(model):
     queries = make_queries(8, 70)
     codec = Policy(str(model)).codec
     assert {len(codec.encode("{query}", {"query": query})) for query in queries} == {70}
@@ -103,7 +103,7 @@ def test_a_straight_line_is_found_and_a_bent_one_shows():
     assert bent["largest_error"] == pytest.approx(8 / 11)
 
 
-def test_a_game_writes_exactly_what_it_is_asked_for_and_learns(model):
+def test_a_game_writes_answers_of_the_given_length_and_learns(model):
     game = Game(model)
     before = {k: v.clone() for k, v in game.policy.trained_state().items()}
     for answers in (1, 3):
@@ -137,7 +137,7 @@ def test_our_side_steps_on_command(model, tmp_path):
 def test_a_side_that_fails_says_why(tmp_path):
     side = Side("speed_ours", tmp_path)
     side.begin(Work(str(tmp_path / "nothing"), ("x",), 2, 3, 1))
-    for _ in range(2):  # while "go" is on its way to it, and when it is gone
+    for _ in range(2):  # while the process ends, and after it has ended
         with pytest.raises(SystemExit, match=r"speed_ours failed:[^$]*nothing"):
             side.step()
         side.begin(Work("", (), 1, 1, 1))
@@ -151,7 +151,7 @@ def test_scaling_plays_each_value(capsys):
     assert "| answers | rollouts, s |" in capsys.readouterr().out
 
 
-def test_the_gpu_section_runs_though_what_a_cpu_makes_of_it_says_nothing():
+def test_the_gpu_section_runs_on_a_cpu_though_its_figures_mean_nothing_there():
     rows = speed_gpu.gpu(**speed_gpu.QUICK, device="cpu")
     assert [row["weights"] for row in rows] == ["bf16", "nf4"]
     assert rows[1]["bytes"] < rows[0]["bytes"]
@@ -169,7 +169,7 @@ def test_the_bound_counts_the_operations_of_products(capsys):
     assert "M, update |" in capsys.readouterr().out
 
 
-def test_judging_meanwhile_is_measured_against_judging_after(monkeypatch, capsys):
+def test_judging_during_sampling_is_compared_with_judging_after_it(monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.speed_overlap.shutil.which", lambda name: None)
     found = speed_overlap.overlap(**speed_overlap.QUICK)
     assert list(found) == ["final answers"]
@@ -199,7 +199,7 @@ def test_both_sides_do_equal_work():
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """The command in an empty folder, without what it sets for its whole process."""
+    """The command in an empty folder; it does not change settings of the process."""
     (tmp_path / "benchmarks").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(speed, "QUIET", {})
@@ -214,7 +214,7 @@ def command(tmp_path, monkeypatch):
 
 
 def section(monkeypatch, name, result, **fixed):
-    """Let a section find this, with a size that ``--quick`` makes small."""
+    """Let a section return ``result``; ``--quick`` makes its size small."""
 
     def found(size=Size(), rounds=5, clock="wall"):  # noqa: B008 (frozen)
         return result
@@ -227,7 +227,7 @@ def test_a_section_replaces_its_own_figures_only(command, monkeypatch):
     section(monkeypatch, "scaling", [2])
     before = command("--only", "peer", "scaling")
     section(monkeypatch, "scaling", [3])
-    section(monkeypatch, "peer", None)  # as where TRL is not installed
+    section(monkeypatch, "peer", None)  # as if TRL were not installed
     after = command("--only", "scaling", "peer")
     assert after["scaling"]["result"] == [3]
     assert after["peer"] == before["peer"]
@@ -239,7 +239,7 @@ def test_a_section_that_cannot_run_writes_nothing(command, monkeypatch, capsys):
     assert "benchmarks/latest.json: nothing\n" in capsys.readouterr().out
 
 
-def test_a_failure_leaves_what_was_measured_before_it(command, monkeypatch):
+def test_a_failure_keeps_the_figures_measured_before_it(command, monkeypatch):
     def failing(clock):
         sys.exit("unequal work")
 
@@ -259,7 +259,7 @@ def test_a_quick_run_writes_no_file_and_says_so(command, monkeypatch, capsys):
     assert last == "written to benchmarks/latest.json: nothing (--quick is a smoke test)"
 
 
-def test_figures_come_with_what_they_were_measured_with(command, monkeypatch):
+def test_figures_are_stored_with_settings_versions_and_machine(command, monkeypatch):
     section(monkeypatch, "peer", [1], warm_up=1)
     peer = command("--only", "peer", "--rounds", "3", "--cpu-time")["peer"]
     assert peer["settings"] == {
@@ -274,7 +274,7 @@ def test_figures_come_with_what_they_were_measured_with(command, monkeypatch):
 
 
 @pytest.mark.parametrize("name", speed.SECTIONS)
-def test_the_settings_of_a_section_are_its_arguments_and_what_is_fixed(name):
+def test_the_settings_of_a_section_are_its_arguments_and_its_constants(name):
     measured, quick, fixed = speed.SECTIONS[name]
     arguments = set(inspect.signature(measured).parameters)
     assert set(quick) <= arguments
@@ -297,7 +297,7 @@ def test_the_docstring_names_every_option(command, capsys):
 
 
 @pytest.mark.slow
-def test_the_command_measures_a_preset_and_writes_what_it_found(command):
+def test_the_command_measures_a_preset_and_writes_its_figures(command):
     root = Path(speed.__file__).parents[1]
     config = str(root / "configs" / "tiny_lsp.yaml")
     subprocess.run(
