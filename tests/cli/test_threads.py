@@ -141,7 +141,7 @@ def policy_of(code, **environment):
 def test_a_command_has_threads_wait_asleep_before_torch_loads():
     # found when cli, which loads torch, is imported; then the command need not run
     code = (
-        "import sys, types, os; from lsp_lightning.cli.app.main import main\n"
+        "import sys, types, os; from lsp_lightning.cli.main import main\n"
         "class Found:\n"
         "    def find_spec(self, name, *rest):\n"
         "        if name == 'lsp_lightning.cli.app':\n"
@@ -154,7 +154,7 @@ def test_a_command_has_threads_wait_asleep_before_torch_loads():
 
 
 def test_importing_the_package_and_its_command_changes_nothing():
-    assert policy_of("import lsp_lightning.cli.app.main, lsp_lightning.cli.app.threads") == "None"
+    assert policy_of("import lsp_lightning.cli.main, lsp_lightning.cli.threads") == "None"
 
 
 def test_a_process_that_has_torch_keeps_its_environment(monkeypatch):
