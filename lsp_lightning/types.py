@@ -274,6 +274,10 @@ class Reference(Protocol):
     def device(self) -> torch.device:
         """The device of its weights."""
 
+    @property
+    def pass_tokens(self) -> int:
+        """Most tokens of one pass without gradients that are known to fit into memory."""
+
     def encode(self, template: str, slots: Mapping[str, str], prefix: str = "") -> list[int]:
         """Tokens of a chat turn: a trusted template, its slots filled with plain text, and the
         prefix of the reply."""

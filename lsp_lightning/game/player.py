@@ -100,6 +100,11 @@ class FrozenPlayer:
         """The device of its weights."""
         return self._policy.device
 
+    @property
+    def pass_tokens(self) -> int:
+        """Most tokens of one pass without gradients."""
+        return self._passes.tokens
+
     def encode(self, template: str, slots: Mapping[str, str], prefix: str = "") -> list[int]:
         """See :meth:`lsp_lightning.text.chat.ChatCodec.encode`."""
         return self._policy.codec.encode(template, slots, prefix)

@@ -164,7 +164,7 @@ def _scoring(settings: Settings, name: str, reward: RewardModel, resident: float
     answers = next(r for r in settings.rollouts if r.name == "answers")
     length = min(reward.max_tokens, answers.length)
     count = answers.prompts * answers.draws
-    rows = min(count, max(1, reward.batch_tokens // length))
+    rows = min(count, max(1, settings.pass_tokens // length))
     taken = cost(dry.scoring, reward.spec, Shape(rows, length, 0))
     if reward.placement != "resident":
         resident += sizes(reward.spec).frozen

@@ -32,8 +32,6 @@ class RewardModel:
     """resident, offload or exclusive, see :class:`lsp_lightning.rewards.PreferenceReward`."""
     max_tokens: int
     """Most tokens of a judged pair."""
-    batch_tokens: int
-    """Most tokens of a forward pass."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +177,6 @@ def _reward_models(rewards: Sequence[Reward]) -> tuple[RewardModel, ...]:
             ),
             placement=model.placement,
             max_tokens=model.max_tokens,
-            batch_tokens=model.batch_tokens,
         )
         for reward, model in loaded
         if model is not None

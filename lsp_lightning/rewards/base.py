@@ -52,8 +52,6 @@ class LoadedModel:
     """Where its weights are while it does not judge, as in ``PreferenceReward``."""
     max_tokens: int
     """Longest sequence that it judges."""
-    batch_tokens: int
-    """Most tokens of one forward pass, padding included."""
 
 
 class Reward(Callback):

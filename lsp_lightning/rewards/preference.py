@@ -22,6 +22,7 @@ from lsp_lightning.types import Playout, Reference
 PairForm = Literal["auto", "chat", "segments"]
 Placement = Literal["resident", "offload", "exclusive"]
 _KEY = "model.rewards.PreferenceReward"
+_BUDGET = f"{_KEY} (tokens per pass)"
 _CPU = torch.device("cpu")
 
 
@@ -76,7 +77,7 @@ class PreferenceReward(Reward):
         self.chat_template_kwargs: dict[str, Any] = chat_template_kwargs or {}
         self.quantization: Quantization | None = quantization
         self.placement: Placement = placement
-        self.budget = TokenBudget(f"{_KEY} (tokens per pass)", PASS_TOKENS)
+        self.budget = TokenBudget(_BUDGET, PASS_TOKENS)  # that of the run, once connected
         self._model: Any = None
         self._reference: Reference
         self._pairs: PairEncoder
@@ -90,7 +91,6 @@ class PreferenceReward(Reward):
             quantization=self.quantization,
             placement=self.placement,
             max_tokens=self.max_tokens,
-            batch_tokens=self.budget.tokens,
         )
 
     def connect(self, reference: Reference) -> None:
@@ -100,6 +100,7 @@ class PreferenceReward(Reward):
             ConfigError: it could not be loaded, or does not fit into memory beside the policy.
         """
         self._reference = reference
+        self.budget = TokenBudget(_BUDGET, reference.pass_tokens)
         try:
             with self._policy_parked():
                 self._load(reference.device)

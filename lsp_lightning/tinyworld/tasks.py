@@ -33,8 +33,7 @@ DIGITS = "0123456789"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORD_LETTERS = "abcdefgh"
 COUNT_LETTERS = "abc"
-SYMBOLS = "+-*=?;()"
-ALPHABET = "\n " + DIGITS + LETTERS + SYMBOLS
+ALPHABET = "\n " + DIGITS + LETTERS + "+-*=?;()"
 
 _NUMBER = "(0|[1-9][0-9]?)"
 _PATTERNS: dict[str, re.Pattern[str]] = {
@@ -283,8 +282,7 @@ def _replace_one(text: str, letters: str, rng: random.Random) -> str:
 
 def _nonsense(rng: random.Random) -> str:
     """A damaged query, random words of the world, or random characters."""
-    query = make_query(rng.choice(FAMILIES), rng.choice(LEVELS), rng)
-    kind = rng.randrange(5)
+    query, kind = make_query(rng.choice(FAMILIES), rng.choice(LEVELS), rng), rng.randrange(5)
     if kind == 0:  # tokens in another order
         tokens = re.findall(r"[a-z]+|[0-9]+|.", query)
         rng.shuffle(tokens)

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from lsp_lightning import ConfigError, Paper, PreferenceReward
 from lsp_lightning.game.player import FrozenPlayer
-from lsp_lightning.models.policy import PASS_TOKENS, Policy
+from lsp_lightning.models.policy import Policy
 from lsp_lightning.rewards import score_all
 from lsp_lightning.rewards.base import LoadedModel
 from lsp_lightning.runtime.memory import TokenBudget, move_frozen, moved
@@ -307,7 +307,7 @@ def test_what_planning_reads_is_there_before_anything_is_loaded(reward_folder):
     reward = PreferenceReward(
         str(reward_folder), max_tokens=99, quantization="nf4", placement="offload"
     )
-    assert reward.loads() == LoadedModel(str(reward_folder), "nf4", "offload", 99, PASS_TOKENS)
+    assert reward.loads() == LoadedModel(str(reward_folder), "nf4", "offload", 99)
 
 
 def test_an_unknown_placement_is_refused_in_one_line(reward_folder):

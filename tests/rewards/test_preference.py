@@ -117,9 +117,8 @@ def build(folder, kind="llama", **settings):
 
 def connected(folder, policy, pass_tokens=None, **kwargs) -> PreferenceReward:
     reward = PreferenceReward(str(folder), **kwargs)
-    if pass_tokens is not None:
-        reward.budget = TokenBudget(reward.budget.key, pass_tokens)
-    reward.connect(FrozenPlayer(policy))
+    passes = None if pass_tokens is None else TokenBudget("model.micro_batch_tokens", pass_tokens)
+    reward.connect(FrozenPlayer(policy, passes=passes))
     return reward
 
 
