@@ -776,6 +776,7 @@ def test_a_reward_that_fails_is_shown_with_its_place_and_the_run_can_be_resumed(
     assert {row["round"] for row in transcript(tmp_path / "run")} == {0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 1), ("SIGKILL", -9)])
 def test_a_killed_run_is_resumed_and_ends_as_the_uninterrupted_one(tasks, tmp_path, name, code):
     run = tmp_path / "run"

@@ -22,6 +22,7 @@ def known(message):
     return [pattern for _, pattern in quiet.KNOWN if re.match(pattern, message)]
 
 
+@pytest.mark.slow
 def test_the_known_messages_are_all_that_the_commands_print(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(app, "silence_known", lambda: None)
     args = fit_args(tmp_path / "run", "null", "--data.test", "null")

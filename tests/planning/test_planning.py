@@ -149,7 +149,16 @@ def test_an_update_of_plain_rows_takes_what_the_plan_says(tiny_qwen3_folder):
     assert_an_update_is_planned(tiny_qwen3_folder, checkpointing=True, shared=False)
 
 
-@pytest.mark.parametrize("new", [1, 50, 131, 140, 200])  # room for own tokens: 64, 128, 256
+@pytest.mark.parametrize(
+    "new",
+    [
+        1,
+        50,
+        pytest.param(131, marks=pytest.mark.slow),
+        140,
+        pytest.param(200, marks=pytest.mark.slow),
+    ],
+)  # room for own tokens: 64, 128, 256
 def test_a_rollout_takes_what_the_plan_says(tiny_qwen3_folder, new, monkeypatch):
     """Of full length: no token ends a completion, so no row leaves, and none is copied then."""
     shape = Shape(40, 20, new, draws=10)
@@ -264,7 +273,14 @@ def by_config(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "phase", [phases.update, phases.reference, phases.judging, phases.prefill, phases.decode]
+    "phase",
+    [
+        pytest.param(phases.update, marks=pytest.mark.slow),
+        phases.reference,
+        pytest.param(phases.judging, marks=pytest.mark.slow),
+        pytest.param(phases.prefill, marks=pytest.mark.slow),
+        phases.decode,
+    ],
 )
 def test_few_layers_tell_what_all_take(by_config, phase):
     """Gemma's: five layers with a window of 16 tokens, then one without, twice and one more."""
@@ -373,6 +389,7 @@ def test_a_gpu_has_a_context_and_bfloat16(module, data):
     assert make_plan(found).parts["CUDA context"] > 0.5 * GIB
 
 
+@pytest.mark.slow
 def test_what_a_server_draws_takes_nothing_here(data):
     rewards = [PreferenceReward(f"{WORLD}/reward_model"), SelfReward(reading="sampled")]
     rollouts = ServedRollouts("http://127.0.0.1:1/v1", "base", "adapters")

@@ -367,6 +367,7 @@ for limited, free in zip(weights([Limit()]), weights([]), strict=True):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
+@pytest.mark.slow
 def test_a_run_survives_a_real_lack_of_memory(tiny_llama_folder, tmp_path):
     """The process has a limited address space, so the CPU allocator really fails."""
     script = LIMITED.format(
