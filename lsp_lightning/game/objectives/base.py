@@ -1,5 +1,6 @@
 """What an objective is: the Challenger's pay, and how advantages are scaled."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import require_one_of
+from lsp_lightning.errors import ConfigError, require_one_of
 from lsp_lightning.functional import (
     AdvantageScale,
     challenger_advantages,
@@ -49,14 +50,18 @@ class Objective(ABC):
             round; as_scored pays it like any other.
     """
 
+    # also for a subclass that does not call this __init__
+    advantage_scale: AdvantageScale = "none"
+    invalid_query: InvalidQuery = "lowest"
+
     def __init__(
         self, advantage_scale: AdvantageScale = "none", invalid_query: InvalidQuery = "lowest"
     ) -> None:
         key = "model.objective.init_args"
         require_one_of(advantage_scale, get_args(AdvantageScale), f"{key}.advantage_scale")
         require_one_of(invalid_query, get_args(InvalidQuery), f"{key}.invalid_query")
-        self.advantage_scale: AdvantageScale = advantage_scale
-        self.invalid_query: InvalidQuery = invalid_query
+        self.advantage_scale = advantage_scale
+        self.invalid_query = invalid_query
 
     @abstractmethod
     def challenger_rewards(self, played: SelfPlayRound) -> Tensor:
@@ -96,7 +101,7 @@ class Objective(ABC):
         not be judged gets 0 and moves no other.
         """
         rewards_N = challenger_rewards(
-            self.challenger_rewards(played), played.quality_NG, played.challenger_N
+            self._checked_rewards(played), played.quality_NG, played.challenger_N
         )
         answered_C = written.answered_C >= 0
         judged_C = answered_C & played.judged_N[written.answered_C]
@@ -113,3 +118,28 @@ class Objective(ABC):
             rows = counted_C & (written.baseline_C == baseline)
             advantages_C[rows] = challenger_advantages(rewards_C[rows], self.advantage_scale)
         return advantages_C
+
+    def _checked_rewards(self, played: SelfPlayRound) -> Tensor:
+        """What :meth:`challenger_rewards` returned, in fp32; warn if it pays NaN or infinity.
+
+        Raises:
+            ConfigError: it is not a tensor of shape (N,).
+        """
+        name, rewards_N = type(self).__name__, self.challenger_rewards(played)
+        shape = (len(played.playout.query_texts),)
+        if not isinstance(rewards_N, Tensor) or tuple(rewards_N.shape) != shape:
+            is_tensor = isinstance(rewards_N, Tensor)
+            got = tuple(rewards_N.shape) if is_tensor else type(rewards_N).__name__
+            raise ConfigError(
+                "model.objective",
+                f"challenger_rewards of {name} returned {got}",
+                f"return a tensor of shape {shape}, a number for each query",
+            )
+        rewards_N = rewards_N.detach().float().cpu()
+        if not rewards_N[played.judged_N].isfinite().all():
+            warnings.warn(
+                f"model.objective: {name} pays NaN or infinity in round {played.index}; return "
+                "finite numbers",
+                stacklevel=2,
+            )
+        return rewards_N
