@@ -23,7 +23,7 @@ fit: $(READY) ## play: Language Self-Play on the tiny world, about a minute on a
 	$(BIN)/lsp-lightning fit --config configs/tiny_lsp.yaml
 
 # a worker takes about 1 GiB, so a machine with many cores does not get one each
-PYTEST := $(BIN)/pytest -n auto --maxprocesses 4
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadscope
 
 test: $(READY) ## the tests, without the slow ones (minutes)
 	$(PYTEST) -m "not slow"
