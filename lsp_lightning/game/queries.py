@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.game.player import Player
 from lsp_lightning.paths import require_file
@@ -173,6 +176,36 @@ class PromptFile(QuerySource):
             texts=tuple(query.text for query in chosen),
             solutions=tuple(query.solution for query in chosen),
         )
+
+
+def check_batch(batch: object, source: QuerySource, num_queries: int) -> None:
+    """Raise ConfigError unless a source has returned N queries that fit together."""
+    draw = f"draw of {type(source).__name__}"
+
+    def require(condition: bool, problem: str, remedy: str) -> None:
+        if not condition:
+            raise ConfigError("data.queries", f"{draw} returned {problem}", remedy)
+
+    kind = type(batch).__name__
+    require(isinstance(batch, QueryBatch), f"a {kind}", "return a QueryBatch")
+    assert isinstance(batch, QueryBatch)
+    texts, solutions, written = batch.texts, batch.solutions, batch.written
+    strings = isinstance(texts, tuple | list) and all(isinstance(text, str) for text in texts)
+    require(strings, "texts that are not a tuple of str", "return one str for each query")
+    for name, values in (("texts", texts), ("solutions", solutions)):
+        count = num_queries if values is None else len(values)
+        remedy = f"return {num_queries} (num_queries)"
+        require(count == num_queries, f"{count} {name}", remedy)
+    if written is None:
+        return
+    c = len(written.rollouts)
+    for name in ("valid_C", "answered_C", "baseline_C"):
+        values = getattr(written, name)
+        fits = isinstance(values, Tensor) and tuple(values.shape) == (c,)
+        require(fits, f"a written.{name} that does not fit", f"give it a tensor of shape ({c},)")
+    require(written.valid_C.dtype == torch.bool, "a written.valid_C of numbers", "give it truths")
+    beyond = bool((written.answered_C >= num_queries).any())
+    require(not beyond, "a written.answered_C beyond the last query", "count queries from 0")
 
 
 def longest_text(texts: Sequence[str], codec: ChatCodec | None) -> int | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from lsp_lightning.game.player import Player
-from lsp_lightning.game.queries import QueryBatch, QuerySource
+from lsp_lightning.game.queries import QueryBatch, QuerySource, check_batch
 from lsp_lightning.rewards import Reward, is_binary, score_all
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.prompts import SOLVER, without_thinking
@@ -40,6 +40,7 @@ def play_round(
     seconds: dict[str, float] = {}
     with _timed(seconds, "queries"):
         batch = source.draw(player, num_queries, index, seed)
+        check_batch(batch, source, num_queries)
     with _timed(seconds, "answers"):
         prompts = [player.codec.encode(solver_prompt, {"query": text}) for text in batch.texts]
         answers = player.respond(

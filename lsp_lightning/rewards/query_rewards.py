@@ -110,8 +110,11 @@ class LengthReward(Reward):
         self._low, self._high = low, high
         self._unit = unit
 
-    def score(self, playout: Playout) -> Tensor:
-        """Length / low below the range, 2 - length / high above it, 1 inside; at least 0. (N,)."""
+    def score(self, playout: Playout) -> Tensor | Judgement:
+        """Length / low below the range, 2 - length / high above it, 1 inside; at least 0. (N,).
+
+        Tokens of queries that were not written in this round are unknown: NaN.
+        """
         if self._unit == "tokens":
             if playout.written is None:
                 raise RuntimeError("only queries that the Challenger wrote have tokens; use words")
@@ -124,7 +127,8 @@ class LengthReward(Reward):
             lengths_N = torch.tensor(counts, dtype=torch.float32)
         below_N = lengths_N / max(self._low, 1e-9)
         above_N = 2 - lengths_N / self._high
-        return torch.minimum(below_N, above_N).clamp(0, 1)
+        scores_N = torch.minimum(below_N, above_N).clamp(0, 1)
+        return Judgement(scores_N, undecided=True) if scores_N.isnan().all() else scores_N
 
 
 class FormReward(Reward):

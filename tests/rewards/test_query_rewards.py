@@ -243,6 +243,9 @@ def test_characters_and_tokens_can_be_counted():
     tokens = reward.score(replace(asked(*queries), written=swapped))
     assert tokens.isnan().tolist() == [True, False]
     assert float(tokens[1]) == 0.75
+    # a round of such queries alone is no failure
+    old = replace(asked(*queries), written=replace(written, answered_C=torch.tensor([-1, -1])))
+    assert score_all([FixedReward([[0.0]] * 2), reward], old).challenger_N.tolist() == [0, 0]
 
 
 def test_tokens_of_queries_from_a_file_are_not_known():
