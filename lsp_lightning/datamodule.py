@@ -146,7 +146,7 @@ class SelfPlayDataModule(LightningDataModule):
         """Call ``require`` with the solution of every query that is known before the run.
 
         Raises:
-            ConfigError: it raised a ValueError; names the key and the query.
+            ConfigError: ``require`` raised a ValueError; the message names the key and the query.
         """
         sets = {
             "data.queries": self.queries.known(),
@@ -165,7 +165,7 @@ class SelfPlayDataModule(LightningDataModule):
                     ) from error
 
     def resume_settings(self) -> dict[str, Any]:
-        """The settings that a resumed run is compared by: plain values only."""
+        """The settings to compare when a run is resumed: plain values only."""
         heldout = "".join(query.text for query in self.heldout)
         return {
             "queries": self.queries.describe(),
@@ -205,8 +205,8 @@ class SelfPlayDataModule(LightningDataModule):
 def check_precision(precision: object) -> None:
     """Raise ConfigError unless the Trainer leaves number formats to the policy.
 
-    Its autocast would train another function than the one that samples, and its loss scale would
-    come on top of the policy's.
+    The Trainer's autocast would train a different function from the one that samples, and its loss
+    scale would multiply the policy's.
     """
     if precision not in (None, "32-true", 32, "32"):
         raise ConfigError(

@@ -42,9 +42,9 @@ class SelfPlayModule(LightningModule):
     Args:
         base: folder or hub id of any causal LM with safetensors weights; ``pkg:`` for a path inside
             a Python package.
-        rewards: the rewards that judge a round; at least one must enter for the task.
+        rewards: the rewards that judge a round; at least one must have enters: task.
         lora: low-rank adapters, or null to fine-tune all weights.
-        init_adapter: folder of an adapter to start from; it brings its own rank and alpha.
+        init_adapter: folder of an adapter to start from; its rank and alpha override those of lora.
         reference: the frozen model that judges and that the KL term keeps the policy close to:
             the model as it was when this training began (start), or the model without any adapter
             (base).
@@ -122,7 +122,7 @@ class SelfPlayModule(LightningModule):
         return [*self.rewards, ClosesEngine(lambda: self._player)]
 
     def setup(self, stage: str) -> None:
-        """Raise ConfigError for what cannot work, before the model is loaded."""
+        """Raise ConfigError for settings that cannot work, before the model is loaded."""
         check_precision(self.trainer.precision)
         heldout_reward(self.rewards, self.data.heldout_reward)  # raises if none has this name
         if stage == "fit":
@@ -261,7 +261,7 @@ class SelfPlayModule(LightningModule):
         return answer_greedily(self.player, tasks, self.data.solver, self.data.solver_prompt)
 
     def resume_settings(self) -> dict[str, Any]:
-        """The settings that a resumed run is compared with: plain values only."""
+        """The settings to compare when a run is resumed: plain values only."""
         data = self._trainer and getattr(self._trainer, "datamodule", None)
         return resume.run_settings(self, data if isinstance(data, SelfPlayDataModule) else None)
 
@@ -274,10 +274,10 @@ class SelfPlayModule(LightningModule):
         checkpoint["found_out"] = self._update.state_dict() | self.budgets.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model; say which settings of this run differ from its own.
+        """Refuse a checkpoint of another model; print the settings that differ.
 
         Raises:
-            ConfigError: it is of another base, adapter or reference.
+            ConfigError: it belongs to another base, adapter or reference.
         """
         resume.compare_settings(checkpoint, self.resume_settings())
         resume.require_trained(checkpoint, set(self.loaded_policy.trained_state()))

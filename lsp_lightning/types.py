@@ -8,7 +8,7 @@ G     answers to each query
 R     completions of a round: the C queries that were written, then the N*G answers
 n     completions of one batch of rollouts
 B, S  rows and places of a packed micro-batch
-C     rows that the Challenger wrote (C = N unless a gate or a pool parts them)
+C     rows that the Challenger wrote (C = N unless the source filters or stores them)
 K, T  completions of a micro-batch and their tokens
 P     prompt tokens
 V     vocabulary
@@ -104,12 +104,12 @@ class Rollouts:
 class Written:
     """The queries that the Challenger wrote in a round, C of them.
 
-    Often C = N and each one is answered. They differ where queries are drawn again, shut out, or
-    taken from an earlier round.
+    Often C = N and each one is answered. They differ where queries are drawn again, filtered out,
+    or taken from an earlier round.
     """
 
     rollouts: Rollouts
-    """How they were written; C rows."""
+    """Their completions; C rows."""
     valid_C: Tensor
     """(C,) bool: the query follows the form rules."""
     answered_C: Tensor
@@ -124,7 +124,7 @@ class Written:
         return cls(rollouts, torch.tensor(valid, dtype=torch.bool), rows, torch.zeros_like(rows))
 
     def to_queries(self, values_C: Tensor, num_queries: int, default: float) -> Tensor:
-        """Values of the rows as values of the queries. -> (N,), ``default`` if not written here."""
+        """A value for each query; ``default`` if it was not written in this round. -> (N,)."""
         values_N = torch.full((num_queries,), default, dtype=values_C.dtype)
         answered = self.answered_C >= 0
         values_N[self.answered_C[answered]] = values_C[answered]
@@ -185,9 +185,9 @@ class SelfPlayRound:
     """A scored round, ready for learning."""
 
     index: int
-    """Which round of the run, from 0."""
+    """Number of the round in the run, from 0."""
     playout: Playout
-    """What was played."""
+    """The queries and answers."""
     rewards_NG: Tensor
     """Weighted sum of the task rewards, R."""
     judged_NG: Tensor
@@ -202,7 +202,7 @@ class SelfPlayRound:
     binary: bool = False
     """Whether R is 0 or 1 only."""
     query_info: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
-    """What verifiers know of the queries, as ``reward/entry`` (malformed, level, family, ...); N
+    """What verifiers know about the queries, as ``reward/entry`` (malformed, level, family, ...); N
     values each."""
     reward_metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
     """Other metrics of the rewards, as ``reward/metric``."""
@@ -291,4 +291,4 @@ class Reference(Protocol):
         """``draws`` completions of each prompt; those of one prompt are consecutive."""
 
     def parked(self) -> AbstractContextManager[None]:
-        """Keep its weights in CPU memory meanwhile, so that a reward model can use the GPU."""
+        """Keep its weights in CPU memory in this context, so a reward model can use the GPU."""

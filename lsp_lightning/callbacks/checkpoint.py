@@ -17,8 +17,8 @@ class RoundCheckpoint(Checkpoint):
     so a whole checkpoint is there at any time.
 
     Args:
-        every: rounds between two checkpoints. With more than 1, a run that a validation stops early
-            keeps the last of these, while its adapter is that of the last round.
+        every: rounds between two checkpoints. If it is more than 1 and validation stops the run
+            early, the saved adapter can be newer than the last checkpoint.
     """
 
     def __init__(self, every: int = 1) -> None:

@@ -14,7 +14,7 @@ class ClosesEngine(Callback):
     An engine may hold something outside of this process, such as an adapter on a server.
 
     Args:
-        player: gives the player; None before it is made.
+        player: returns the player, or None if there is none yet.
     """
 
     def __init__(self, player: Callable[[], Player | None]) -> None:

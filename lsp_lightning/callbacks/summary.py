@@ -52,7 +52,7 @@ class RunSummary(Callback):
             print(memory_line(module, data, device), flush=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop the first scores if the resumed run scores otherwise: they would not compare."""
+        """Drop the first scores if the resumed run scores differently: they are not comparable."""
         self._trained = True
         if self._before is not None:
             now = _scored_with(pl_module, self._before["kind"])
@@ -92,7 +92,7 @@ class RunSummary(Callback):
             return
         folder = RunFolder(trainer.default_root_dir)
         if self._before and self._after and self._before["kind"] != self._after["kind"]:
-            self._before = None  # other rewards since: a share and a win rate do not compare
+            self._before = None  # the rewards changed: a share and a win rate are not comparable
         summary = {
             "rounds": rounds_played(trainer),
             "seconds": round(self._seconds(), 3),
@@ -147,7 +147,8 @@ def heldout_scores(pl_module: LightningModule) -> Scores | None:
 
 
 def _scored_with(pl_module: LightningModule, kind: str) -> dict[str, Any]:
-    """The settings that held-out scores of a kind depend on; two scores compare if they agree."""
+    """The settings that held-out scores of a kind depend on; scores are comparable if these
+    agree."""
     module: Any = pl_module
     names = {"heldout", "heldout_reward", "solver", "solver_prompt"}
     if kind != "solved":
@@ -181,7 +182,7 @@ def gpu_peak(device: torch.device) -> dict[str, float] | None:
 
 
 def _opponent(pl_module: LightningModule) -> str:
-    """The reference, as the last lines name it."""
+    """How the last lines name the reference."""
     settings = getattr(pl_module, "policy_settings", None)
     started = settings and settings.init_adapter and settings.reference == "start"
     return "the start adapter" if started else "the base"

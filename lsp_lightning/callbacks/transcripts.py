@@ -14,7 +14,7 @@ from lsp_lightning.errors import require_at_least
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.types import SelfPlayRound
 
-#: Kept rounds in one Parquet file.
+#: Number of rounds in one Parquet file.
 _SHARD_ROUNDS = 100
 _OPEN_SHARD = "open.jsonl"
 
@@ -26,7 +26,7 @@ class Transcripts(Callback):
     them for a file.
 
     Args:
-        every: rounds between two that are kept; 1 keeps all, 0 none.
+        every: keep every n-th round; 1 keeps all, 0 keeps none.
     """
 
     def __init__(self, every: int = 1) -> None:
@@ -35,7 +35,7 @@ class Transcripts(Callback):
         self._kept = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop rows that an interrupted run wrote of rounds that will be played again."""
+        """Drop an interrupted run's rows for rounds that will be played again."""
         if self.every and trainer.is_global_zero:
             folder = _folder(trainer)
             folder.mkdir(parents=True, exist_ok=True)

@@ -43,7 +43,7 @@ class _Fence(NamedTuple):
     """The opening fence of a block; it decides which fence closes the block."""
 
     run: str
-    """Its backticks or tildes."""
+    """The backticks or tildes that it consists of."""
     column: int
     """Column where the text of its line starts; in a list item, after the marker."""
 
@@ -129,7 +129,7 @@ def _dedented(lines: list[str]) -> str:
     if not lines or lines[0][:1].strip():  # a shortcut for most blocks
         return "\n".join(lines)
     indents = [_indent(line) for line in lines if line.strip(" \t")]
-    first, last = min(indents, default=""), max(indents, default="")  # these two share the least
+    first, last = min(indents, default=""), max(indents, default="")  # they differ earliest
     margin = next(
         (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
     )
@@ -194,7 +194,7 @@ def _require_plain(tests: list[object], cases: tuple[Case, ...]) -> None:
     try:
         plain(tuple(case.arguments for case in cases), MAX_INPUT_BYTES)
     except NotPlainError as error:
-        raise ValueError(f"has tests with arguments that are together {error}") from None
+        raise ValueError(f"has tests whose arguments together are {error}") from None
 
 
 def _read_assert(test: str) -> tuple[str, Case]:

@@ -16,7 +16,8 @@ from typing import Any
 Arguments = tuple[str, ...]
 
 #: Letters and digits with their combining marks (Latin, then Indic to Thai and Lao); one apostrophe
-#: may join two such parts. Underscores and hyphens separate words, or a text could hide its words.
+#: may join two such parts. Underscores and hyphens separate words; otherwise a text could hide its
+#: words.
 _LETTERS = "[^\\W_\u0300-\u036f][\\w\u0300-\u036f\u0900-\u0963\u0966-\u0eff]*"
 WORD = f"{_LETTERS}(?:'{_LETTERS})?"
 _WORD = re.compile(WORD)
@@ -103,7 +104,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Form:
-    """A kind that asks for a form, which an answer has or has not.
+    """A kind that asks for a form; an answer either has it or does not.
 
     Args:
         phrasings: lines that ask for it.

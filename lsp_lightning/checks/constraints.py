@@ -170,7 +170,7 @@ def _bounds(text: str) -> tuple[int, float]:
         if match is not None:
             first, second = (*map(int, match.groups()), 0, 0)[:2]
             return bounds(first, second)
-    raise AssertionError(f"no range: {text!r}")
+    raise AssertionError(f"not a range: {text!r}")
 
 
 def _bounds_something(kind: str, low: int, high: float) -> bool:

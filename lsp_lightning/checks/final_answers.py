@@ -100,7 +100,7 @@ def explodes(answer: str) -> bool:
     nesting.
     """
     box = last_box(answer)
-    # an exclamation mark at the end of a word is no factorial
+    # an exclamation mark at the end of a word is not a factorial
     claim = re.sub(r"!+(?=\s|$)", "", _claim(answer)) if box is None else box
     text = _TIMES.sub(lambda match: "^" if match[0] == "**" else "*", _UNSEEN.sub("", claim))
     if _depth(text) > _DEEPEST:

@@ -99,7 +99,7 @@ class MathChecker:
     def _ask(self, name: str, texts: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], Any]:
         """The workers' reply for each distinct tuple of texts.
 
-        Each tuple is a request by itself, so that a hostile text does not affect the others.
+        Each tuple is a separate request, so that a hostile text does not affect the others.
         """
         distinct = list(dict.fromkeys(texts))
         replies = self._workers.map([[name, *each] for each in distinct], self.seconds)
@@ -121,7 +121,7 @@ def _number(forms: Sequence[str | None], equal: _Equality) -> list[int | None]:
     pairs = set(_open_pairs(forms))
     failed = [pair for pair in pairs if equal[pair] is None]
     undecided: set[str] = set()
-    while failed:  # the form in most failed comparisons is taken for their cause
+    while failed:  # blame the form that is in most failed comparisons
         members = sorted(form for pair in failed for form in pair)
         cause = max(members, key=members.count)
         undecided.add(cause)

@@ -126,7 +126,7 @@ class SelfPlayCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse ``args``; Lightning would warn that there are ``sys.argv`` too."""
+        """Parse ``args``; Lightning would also warn about ``sys.argv``."""
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
@@ -136,7 +136,7 @@ class SelfPlayCLI(LightningCLI):
         """Check the Trainer's settings and choose the run's folder."""
         assert self.subcommand is not None
         config = self.config[self.subcommand]
-        if self.subcommand in ("plan", "export", "chat"):  # the run may be of another machine
+        if self.subcommand in ("plan", "export", "chat"):  # the run may come from another machine
             config.trainer.accelerator = "auto"
         _check_trainer(config.trainer)
         if self.subcommand == "fit":

@@ -63,7 +63,7 @@ def chat(policy: Policy, data: SelfPlayDataModule, role: Role) -> None:
 
 
 def print_queries(policy: Policy, data: SelfPlayDataModule) -> None:
-    """Print the queries of one round, one a line; an empty line between them if any is longer."""
+    """Print a round's queries, one per line; blank lines separate them if one has several lines."""
     drawn = data.queries.draw(
         Player.local(policy), data.num_queries, index=0, seed=derive_seed(data.seed, "chat")
     )

@@ -109,12 +109,12 @@ def load_policy(
     """The policy of a checkpoint, without the rewards that it is trained with.
 
     Args:
-        module: for its settings.
-        checkpoint: of its run; None gives the policy as it is before training.
+        module: provides the settings.
+        checkpoint: a checkpoint of the run; None gives the policy before training.
         device: where it is loaded.
 
     Raises:
-        ConfigError: the checkpoint is of another base, adapter or reference.
+        ConfigError: the checkpoint belongs to another base, adapter or reference.
     """
     settings = replace(module.policy_settings, activation_checkpointing=False)
     if checkpoint is None:

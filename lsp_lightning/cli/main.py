@@ -1,4 +1,4 @@
-"""The console script. Help and typing mistakes are answered before anything heavy is imported."""
+"""The console script. It prints help and reports typing mistakes before heavy imports."""
 
 import difflib
 import os
@@ -129,7 +129,7 @@ def with_run_config(args: Sequence[str]) -> list[str]:
 
 
 def underscored(arg: str) -> str:
-    """A flag typed with dashes (``--gpu-gib=8``) as its key is spelled; any other word as it is."""
+    """Spell a flag with dashes (``--gpu-gib=8``) as its key; leave any other word unchanged."""
     flag, equals, value = arg.partition("=")
     if not flag.startswith("--"):
         return arg

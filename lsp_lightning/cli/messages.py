@@ -1,7 +1,7 @@
 """The parser's errors in one line: which key, what is wrong, what to do.
 
-All that this package knows of jsonargparse's English is in this file. Each message has a test that
-provokes it (``tests/cli/test_messages.py``), so that a version that words it differently fails it.
+Only this file depends on the wording of jsonargparse's messages. A test provokes each message
+(``tests/cli/test_messages.py``), so it fails if a new version changes the wording.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def one_line(
     Args:
         message: the parser's message, of any number of lines.
         keys: all keys of the parser, to suggest the nearest.
-        cause: the exception that the message is of; brings an error of a parser below this one.
+        cause: the exception with this message; it may carry the error of a parser below this one.
         of_class: whether the parser is that of a class, and not of a command.
     """
     key = _KEY.search(message)

@@ -11,14 +11,14 @@ from lsp_lightning.cli.messages import ClassError, one_line
 class Parser(LightningArgumentParser):
     """A parser whose errors name the whole key, what is wrong, and the nearest valid key.
 
-    jsonargparse makes one of the same class for each class that the config names.
+    jsonargparse makes another parser of this class for each class that the config names.
     """
 
     _for_class: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.allow_abbrev = False  # a key typed in part is a mistake, in classes too
+        self.allow_abbrev = False  # an abbreviated key is a mistake, inside classes too
 
     def add_class_arguments(self, class_type: Any, *args: Any, **kwargs: Any) -> Any:
         """Add a class's arguments, and note the class if the parser is for it alone."""

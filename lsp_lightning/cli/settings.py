@@ -42,7 +42,7 @@ class Section:
     title: str
     settings: tuple[Setting, ...]
     uses: int
-    """How many settings these are if each class that has one counts."""
+    """Number of settings if a shared one counts once for each class that has it."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class _Family:
     group: str
     base: str
     each: str
-    """How the list calls them: every ..."""
+    """What the list calls one of them, such as "query source"."""
     key: str
-    """Where they stand in a config."""
+    """Where they go in a config, such as ``data.queries``."""
 
 
 _ROOT = "lsp_lightning"
@@ -199,7 +199,7 @@ def _exported() -> list[type]:
 
 
 def _parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """The parameters of a class that has an ``__init__``; none for one that has not."""
+    """The parameters of a class; none if it has no ``__init__``."""
     if cls.__init__ is object.__init__:  # type: ignore[misc]
         return {}
     return dict(inspect.signature(cls).parameters)

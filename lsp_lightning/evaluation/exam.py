@@ -53,13 +53,13 @@ class Exam:
     prompts: tuple[tuple[int, ...], ...]
     """Their prompts in tokens."""
     reward: Reward
-    """What scores the answers."""
+    """The reward that scores the answers."""
     sampling: Sampling
     """How answers are drawn."""
     draws: int
     """Answers to each task."""
     seed: int
-    """Fixes what is drawn."""
+    """Seed of the sampled answers."""
 
     @classmethod
     def of(

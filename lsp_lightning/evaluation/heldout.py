@@ -18,8 +18,8 @@ from lsp_lightning.types import Sampling
 
 _KEY = "data.heldout_reward"
 
-#: What a held-out score is: the share of tasks solved, the win rate against the reference, or the
-#: mean reward of the answers.
+#: What a held-out score means: the share of tasks solved, the win rate against the reference, or
+#: the mean reward of the answers.
 Kind = Literal["solved", "win_rate", "mean"]
 
 
@@ -32,7 +32,7 @@ class HeldOutScore:
     greedy: Tensor
     """(tasks,) scores of the greedy answers; NaN as above."""
     kind: Kind = "solved"
-    """What the scores are."""
+    """What the scores mean, see :data:`Kind`."""
 
     def means(self) -> dict[str, Tensor]:
         """The scores by the names they are logged under.
@@ -60,7 +60,7 @@ class HeldOutBoard(nn.Module):
         self._count = 0
         #: Means of the last finished pass, by the names they are logged under.
         self.scores: dict[str, Tensor] = {}
-        #: What the scores are.
+        #: What the scores mean.
         self.kind: Kind = "solved"
         #: Remembers the reference's answers, for win rates.
         self.opponent = Opponent()
@@ -71,7 +71,7 @@ class HeldOutBoard(nn.Module):
         Args:
             player: the policy.
             exam: some tasks.
-            kind: what the scores are.
+            kind: what the scores mean.
             reference: the opponent of a win rate.
         """
         if kind == "win_rate":
@@ -96,7 +96,7 @@ class HeldOutBoard(nn.Module):
 def heldout_reward(
     rewards: Sequence[Reward], name: str | None = None
 ) -> tuple[Reward, Kind] | None:
-    """The reward that scores held-out answers, and what its scores are.
+    """The reward that scores held-out answers, and what its scores mean.
 
     A binary reward gives the share of tasks solved, a comparable one the win rate against the
     reference, any other one the mean of its scores.
@@ -107,7 +107,8 @@ def heldout_reward(
             the first comparable one, or else the first task reward that can score a single answer.
 
     Returns:
-        None without a name if no task reward can score a single answer.
+        The reward and the kind of its scores. None if ``name`` is None and no task reward can score
+        a single answer.
 
     Raises:
         ConfigError: there is no reward of this name, or it cannot score a single answer.

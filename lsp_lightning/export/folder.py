@@ -45,7 +45,8 @@ def export_run(policy: Policy, base: str, form: Form, out: Path, record: Mapping
     """Write the policy, its tokenizer with the chat template, and a model card.
 
     A policy without an adapter is exported as a whole model in either form. The folder is written
-    beside its place and renamed, so it is never half written. It replaces an older export.
+    under a temporary name and then renamed, so it is never half written. It replaces an older
+    export.
 
     Args:
         policy: the trained policy; it must not be used afterwards.
@@ -83,13 +84,13 @@ def export_run(policy: Policy, base: str, form: Form, out: Path, record: Mapping
 
 
 def source_name(base: str) -> str:
-    """Where the base can be loaded from: a hub id as it is, a folder as an absolute path."""
+    """Where the base can be loaded from: a hub id unchanged, a folder as an absolute path."""
     folder = resolve(base)
     return str(folder.resolve()) if folder.is_dir() else base
 
 
 def _computing(policy: Policy) -> dict[str, Any]:
-    """The values that another program needs to compute as the policy does."""
+    """The settings that another program needs to compute what the policy computes."""
     template = policy.codec.tokenizer.chat_template
     return {
         "compute_type": str(policy.dtype).removeprefix("torch."),

@@ -19,7 +19,7 @@ def run_record(module: Any, data: Any, checkpoint: Mapping[str, Any], path: Path
     Args:
         module: a SelfPlayModule with the run's settings.
         data: its SelfPlayDataModule.
-        checkpoint: as loaded.
+        checkpoint: the loaded checkpoint.
         path: the checkpoint's file; the held-out scores come from the summary in its run's folder.
     """
     settings = {**resume.run_settings(module, data), **checkpoint["lsp_lightning"]}

@@ -80,7 +80,7 @@ class FrozenPlayer:
     """The frozen reference behind an engine: it judges the game and does not play it.
 
     Args:
-        policy: the policy that it is the reference of.
+        policy: the policy that holds the reference.
         rollouts: the token budget of sampling; None is no limit.
         passes: the token budget of a pass without gradients.
     """

@@ -18,7 +18,7 @@ from lsp_lightning.text.chat import ChatCodec, fill
 from lsp_lightning.text.prompts import CHALLENGER, challenger_slots, is_valid_query, read_template
 from lsp_lightning.types import Sampling, Written
 
-#: What a file may call the known answer of a query.
+#: Names that a file may use for the known answer of a query.
 SOLUTION_KEYS = ("solution", "answer", "reference", "ground_truth")
 
 
@@ -161,7 +161,7 @@ class PromptFile(QuerySource):
         return self._queries
 
     def describe(self) -> str:
-        """How many queries, and which."""
+        """The number of queries, and a hash of their texts."""
         texts = "".join(query.text for query in self._queries)
         return f"PromptFile of {len(self._queries)} queries, {derive_seed(0, texts):x}"
 
@@ -224,7 +224,8 @@ def read_queries(path: str, key: str) -> list[Query]:
     """Queries of a JSONL file.
 
     Raises:
-        ConfigError: no such file, no lines, or a line that is not a query; names file and line.
+        ConfigError: the file is missing or empty, or a line is not a query; the message names file
+            and line.
     """
     file: Path = require_file(path, key)
     queries = []

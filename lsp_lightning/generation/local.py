@@ -80,7 +80,7 @@ class LocalEngine:
         return self._budget.run(lambda tokens: self._generate(call, tokens), call.longest_row)
 
     def _generate(self, call: "_Call", most_tokens: int | None) -> Completions:
-        """The whole call, with at most so many tokens decoded together."""
+        """The whole call, with at most ``most_tokens`` tokens decoded together."""
         device = next(self._model.parameters()).device
         parts = split_rows(
             prompts=len(call.prompts),
@@ -170,7 +170,7 @@ class _Call:
         return numbers[part.start : part.stop]
 
     def report(self, start: int, rows: Tensor, ids: Tensor) -> None:
-        """Report that some rows of the part from ``start`` on have ended; ids (t, n) has them."""
+        """Report rows that have ended, counted from ``start``; ids (t, n) are the part's tokens."""
         if self.finished is not None:
             for row, tokens in zip(rows.tolist(), ids[:, rows].T.tolist(), strict=True):
                 self.finished(start + row, tokens)
@@ -200,7 +200,7 @@ class _Sampled:
         self._logprobs[step].index_copy_(0, rows, logprobs)
 
     def end(self, step: int, rows: Tensor) -> None:
-        """Mark rows whose token of this step is a stop token."""
+        """Mark the rows that sampled a stop token in this step."""
         self._lengths[rows], self.truncated[rows] = step + 1, False
 
     def completions(self) -> Completions:

@@ -46,7 +46,7 @@ class RolloutSettings(ABC):
         """Raise ConfigError unless the server answers; called before a model is loaded."""
 
     def resume_settings(self) -> dict[str, object]:
-        """Plain values that a resumed run is compared by; nothing about memory and speed."""
+        """Plain values to compare when a run is resumed; nothing about memory and speed."""
         return {"class": type(self).__name__}
 
     @abstractmethod
@@ -122,7 +122,7 @@ class ServedRollouts(RolloutSettings):
         if not 1 <= self.importance_cap <= math.inf:
             raise ConfigError(
                 f"{_KEY}.importance_cap",
-                f"is {self.importance_cap}, but a token on which both agree has the weight 1",
+                f"is {self.importance_cap}, but a token has weight 1 if server and trainer agree",
                 "set 1 or more",
             )
 
@@ -170,6 +170,6 @@ class ServedRollouts(RolloutSettings):
 
 
 def close_engine(engine: Engine) -> None:
-    """Release what an engine holds outside this process. The engine can still be used after it."""
+    """Release what an engine holds outside this process. The engine can be used again."""
     if isinstance(engine, ServedEngine):
         engine.close()

@@ -1,8 +1,8 @@
-"""Which way a loaded model computes prompts, found by a test on a few tokens.
+"""Tests on a few tokens whether a loaded model can share prefixes.
 
-A model that shares prefixes computes a prompt once for all of its completions. One that cannot
-computes every completion with its prompt, provided that decoding with its cache gives what a pass
-over whole rows gives.
+A model that shares prefixes computes a prompt once for all of its completions. A model that cannot
+do so computes every completion with a copy of its prompt. Decoding with its cache must then give
+the same logits as one pass over whole rows.
 """
 
 from dataclasses import replace
@@ -22,8 +22,8 @@ from lsp_lightning.prefix.sharing import PrefixSharing, set_sharing, sharing_by_
 from lsp_lightning.prefix.tree import token_tree
 from lsp_lightning.text.padding import pad_right
 
-#: Largest relative difference of hidden states that rounding explains; one token too many in
-#: attention makes a larger one.
+#: Largest relative difference of hidden states that rounding explains. A single token too many in
+#: attention makes a larger difference.
 _ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
 _ROUNDING_16_BITS = 0.05
 #: Largest relative difference of logits between steps and rows. Wide, because rounding may send a
@@ -32,7 +32,7 @@ _STEP_DIFFERENCE = 0.1
 
 
 def enable_prefix_sharing(model: Any) -> PrefixSharing:
-    """Have a causal LM share prefixes if it can. -> whether it does, and if not, why.
+    """Let a causal LM share prefixes if it can. -> whether it does, and if not, why.
 
     Errors of the test are raised: out of memory, or a fault in this package. No architecture of
     transformers 5.23 that :func:`sharing_by_config` lets through raises one.
@@ -93,7 +93,7 @@ def _difference(model: Any) -> str | None:
         logits = _decoded(model, rows, len(shared), device)
         last = head_logits(model, torch.stack([e[-1] for e in expected]))
         if not _near(logits, last):
-            return "this model computes other logits when they are shared"
+            return "this model computes different logits when prefixes are shared"
         return None
 
 
@@ -123,7 +123,7 @@ def _decoded(model: Any, rows: list[list[int]], known: int, device: torch.device
 
 
 def _check_steps(model: Any) -> None:
-    """Raise ConfigError unless decoding with the model's cache gives what whole rows give."""
+    """Raise ConfigError unless decoding with the model's cache gives the logits of one pass."""
     try:
         same = _steps_as_rows(model)
     except (TypeError, ValueError) as error:  # the model refuses the cache, or its arguments
@@ -132,7 +132,7 @@ def _check_steps(model: Any) -> None:
     if not same:
         raise _not_supported(
             model,
-            "computes other logits token by token than over whole rows, so sampling and training "
+            "computes different logits token by token than in one pass, so sampling and training "
             "would differ",
         )
 

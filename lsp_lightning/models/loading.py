@@ -110,7 +110,7 @@ def load_model(
     """A causal LM in eval mode.
 
     A quantized model is on ``device``. Others are on the CPU, or on the device of a surrounding
-    ``torch.device(...)`` context, as Lightning's Trainer has one.
+    ``torch.device(...)`` context, which Lightning's Trainer opens.
 
     Raises:
         ConfigError: it could not be loaded (missing, gated, no safetensors) or not be quantized.

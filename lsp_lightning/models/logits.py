@@ -108,9 +108,9 @@ def next_token_logprobs(
 def _last_hidden_states(
     model: Any, prompts: Sequence[Sequence[int]], pad_id: int, max_tokens: int
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield the numbers of some prompts and the hidden state after each, (n, H).
+    """Yield the indices of some prompts and the hidden state after each, (n, H).
 
-    Models that share prefixes compute what prompts begin with (a judge's rubric) once.
+    Models that share prefixes compute the common start of prompts (a judge's rubric) once.
     """
     device = next(model.parameters()).device
     if shares_prefixes(model):

@@ -16,10 +16,10 @@ _WORTH_MERGING = 0.05
 
 @contextmanager
 def merged_lora(model: nn.Module) -> Iterator[None]:
-    """Adapted layers compute with one merged matrix instead of three. For sampling.
+    """For sampling, let adapted layers compute with one merged matrix instead of three.
 
-    No weight changes. In float32 only, where results change by rounding: in 16 bits small updates
-    would be lost, and there is no memory for copies of 4-bit weights.
+    The weights do not change. It works on float32 layers only, where results change by rounding: in
+    16 bits small updates would be lost, and there is no memory for copies of 4-bit weights.
 
     Args:
         model: with or without peft adapters, in eval mode; read without gradients.
@@ -40,7 +40,7 @@ def merged_lora(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def fused_lora(model: nn.Module) -> Iterator[None]:
-    """Adapted layers add their adapter in place, forward and backward. For training.
+    """For training, let adapted layers add their adapter in place, forward and backward.
 
     peft scales, adds and differentiates in separate operations; on a CPU these passes over memory
     take as long as the small products. Layers with mixed types or with dropout are left alone. Keep

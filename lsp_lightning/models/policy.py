@@ -224,7 +224,7 @@ def with_adapter(
 
 
 def _outside_the_text_model(model: Any) -> list[str]:
-    """Linear layers that no text passes through (vision towers), and so no gradient reaches."""
+    """Linear layers that no text passes through (vision towers), so they get no gradient."""
     text = {id(module) for module in model.get_decoder().modules()}
     text.add(id(model.get_output_embeddings()))
     return [
@@ -259,7 +259,7 @@ def compute_type(dtype: Dtype, device: torch.device, with_lora: bool, family: st
     overflows = "gemma" in family
     if overflows and dtype == "float16":
         raise ConfigError(
-            "model.dtype", f"is float16, which {family} overflows", "set bfloat16 or float32"
+            "model.dtype", f"is float16, in which {family} overflows", "set bfloat16 or float32"
         )
     if dtype != "auto":
         return {

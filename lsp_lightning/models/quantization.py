@@ -41,7 +41,7 @@ def settings(skeleton: nn.Module, compute_type: torch.dtype) -> Any:
 
 
 def heads(skeleton: nn.Module) -> list[str]:
-    """Names of the modules that are not quantized: those outside of the base model, as the head."""
+    """Names of the modules that are not quantized: those outside of the base model."""
     base = getattr(skeleton, "base_model", skeleton)
     output = getattr(skeleton, "get_output_embeddings", lambda: None)()
     names = [name for name, module in skeleton.named_modules() if module is output]
@@ -93,7 +93,7 @@ def guard(model: nn.Module) -> nn.Module:
 
 
 def linear_layers(model: nn.Module) -> list[Any]:
-    """The quantized layers."""
+    """The quantized layers of a model."""
     from bitsandbytes.nn.modules import Linear4bit
 
     return [layer for layer in model.modules() if isinstance(layer, Linear4bit)]

@@ -31,7 +31,7 @@ def print_plan(model: PlannedModule, datamodule: PlannedData, gpu_gib: float | N
 
 
 def memory_line(model: PlannedModule, datamodule: PlannedData, device: torch.device) -> str:
-    """What a run takes on a device, in one line. It never raises: a failed plan ends no run.
+    """What a run takes on a device, in one line. Never raises: a failed plan must not end a run.
 
     Args:
         model: the module.

@@ -73,7 +73,7 @@ def changes(settings: Settings) -> Iterator[tuple[str, Settings]]:
 
 
 def _of_reward_models(settings: Settings) -> Iterator[tuple[str, Settings]]:
-    """Reward models in 4 bits, or elsewhere while they do not judge."""
+    """Reward models in 4 bits, or in CPU memory while they do not judge."""
     for i, reward in enumerate(settings.reward_models):
         changes = []
         if not reward.spec.packed:

@@ -37,7 +37,7 @@ class PhasePlan:
     calls: int
     """Number of passes in a round, if all were as large as the largest."""
     flops: float
-    """Floating-point operations of one such pass."""
+    """Floating-point operations of one of these passes."""
 
     @property
     def peak(self) -> float:
@@ -90,7 +90,7 @@ def make_plan(settings: Settings, brief: bool = False) -> Plan:
 
 
 def phase_peak(settings: Settings, name: str) -> float:
-    """The peak of one phase in bytes; that of the answers if the phase takes less than they do."""
+    """The peak of one phase in bytes, or that of the answers for a phase that takes less."""
     phases = _phases(settings)
     return phases[name if name in phases else "answers"]().peak
 
@@ -174,9 +174,10 @@ def _scoring(settings: Settings, name: str, reward: RewardModel, resident: float
 
 
 def _judging(settings: Settings, resident: float) -> PhasePlan:
-    """The judge's prompts. Those to one query are planned to share what stands before the answer.
+    """The judge's prompts. Those for one query are planned to share all before the answer.
 
-    Their equal endings cannot be shared and count as part of the answer's prompt.
+    The text after the answer is equal too, but cannot be shared; it is planned as if it came
+    before.
     """
     answers = next(r for r in settings.rollouts if r.name == "answers")
     before = settings.judge_prompt - answers.sampling.max_new_tokens
@@ -205,7 +206,7 @@ def _passes(
     rollouts: tuple[PlannedRollout, ...],
     budget: int,
 ) -> PhasePlan:
-    """The largest micro-batch over these rollouts, and how many such batches a round has."""
+    """The largest micro-batch over these rollouts, and the number of batches in a round."""
     shared = shares_prompts(settings.policy)
     shapes = [batch_shape(rollout, budget, shared) for rollout in rollouts]
     # tokens of the pass, plus tokens that attention reads

@@ -1,4 +1,4 @@
-"""What a plan reads of the module and the data, so that the planner imports neither."""
+"""What a plan reads from the module and the data; the planner imports neither."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol

@@ -21,7 +21,7 @@ from lsp_lightning.types import Sampling
 ASSUMED_TEMPLATE = 384
 #: Tokens around a query in the Solver's prompt, assumed without a tokenizer.
 _ASSUMED_FRAME = 32
-#: Tokens of a query, assumed if the query source does not tell; the Challenger's default limit.
+#: Tokens of a query, assumed if the query source does not say; the Challenger's default limit.
 ASSUMED_QUERY = 256
 
 
@@ -40,7 +40,7 @@ class PlannedRollout:
     sampling: Sampling
     """How completions are sampled."""
     key: str
-    """The config key of their length."""
+    """The config key of their length limit."""
     served: bool = False
     """Whether a server samples them; they then take no memory of this process."""
     assumption: str | None = None
@@ -89,7 +89,7 @@ def rollouts_of(
 
 
 def _queries(data: PlannedData, codec: ChatCodec | None) -> list[PlannedRollout]:
-    """The queries of a round, if the policy writes them and its source tells how."""
+    """The queries of a round, if the policy writes them and the source says how."""
     source = data.queries
     if not source.selfplay or source.sampling is None:
         return []
@@ -135,11 +135,11 @@ def _frame(data: PlannedData, codec: ChatCodec | None) -> int:
 def check_model(model: PlannedModule, datamodule: PlannedData) -> None:
     """Check that a model can compute in its dtype, and that its context holds the longest rows.
 
-    Rows of unknown length are not checked: those of a query source that does not tell its longest
-    prompt or query, and all without a tokenizer.
+    Rows of unknown length are not checked: those of a query source that does not report its longest
+    prompt or query, and all rows if there is no tokenizer.
 
     Raises:
-        ConfigError: the dtype cannot be trained, or a row is too long; names the key.
+        ConfigError: the dtype cannot be trained, or a row is too long; the message names the key.
     """
     policy, config = model.policy_settings, load_config(model.policy_settings.base)
     compute_type(policy.dtype, torch.device("cpu"), policy.lora is not None, config.model_type)
@@ -160,8 +160,8 @@ def check_model(model: PlannedModule, datamodule: PlannedData) -> None:
 def _context(config: Any) -> tuple[int | None, str]:
     """The longest row that a model can take, in tokens, and what that limit is called.
 
-    Some rotary embeddings change with the longest row of a batch. They count up to the length at
-    which they begin to change: beyond it a completion's log-probs would depend on the other rows,
+    Some rotary embeddings change with the longest row of a batch. Their limit is the length at
+    which they start to change: beyond it a completion's log-probs would depend on the other rows,
     and training would not see the keys that were cached in sampling.
     """
     context, name = getattr(config, "max_position_embeddings", None), "context"

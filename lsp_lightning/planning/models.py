@@ -21,7 +21,7 @@ CAUSAL_LM, CLASSIFIER = "AutoModelForCausalLM", "AutoModelForSequenceClassificat
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model and what is done to it."""
+    """A model and how a run loads it."""
 
     source: str
     """Folder or Hub id."""
@@ -98,7 +98,7 @@ def build(spec: ModelSpec, layers: Sequence[int] | None) -> Any:
         config = with_layers(config, layers)
     if spec.kind == CLASSIFIER:
         config.num_labels = 1
-        config.get_text_config().pad_token_id = 1  # the head looks for it after each row
+        config.get_text_config().pad_token_id = 1  # the head finds the end of a row by it
     dtype = spec.dtype or config.dtype or torch.float32
     model = loading.skeleton(config, dtype, spec.kind)
     model.requires_grad_(not spec.adapted and spec.kind == CAUSAL_LM)
@@ -169,8 +169,8 @@ def short_models(spec: ModelSpec) -> list[tuple[float, tuple[int, ...]]]:
 
     The cost of a pass is linear in the number of layers of each kind. The first model has one layer
     of each kind (two if all are of one kind); each other model has one more of one kind. The costs
-    times the factors sum to the cost of the whole model. A model whose layers cannot be told apart
-    by its config is run whole.
+    times the factors sum to the cost of the whole model. If the config does not tell the kinds of
+    layers apart, the whole model is run.
     """
     kinds = layer_kinds(spec.source, spec.key)
     whole = [(1.0, tuple(range(len(kinds))))]

@@ -40,7 +40,7 @@ class PackedLinear(nn.Linear):
 
 
 class _UnpackedMatmul(torch.autograd.Function):
-    """As bitsandbytes: the whole weight is unpacked in the forward and in the backward pass."""
+    """As in bitsandbytes: the whole weight is unpacked in the forward and in the backward pass."""
 
     @staticmethod
     def forward(

@@ -35,7 +35,7 @@ def report(settings: Settings, gpu_gib: float | None) -> str:
 
     Args:
         settings: settings of the run.
-        gpu_gib: memory of the GPU in GiB; None asks nothing about fitting.
+        gpu_gib: memory of the GPU in GiB; None leaves out whether the run fits.
     """
     plan = plan_or_error(settings)
     dtype = str(settings.policy.dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""The settings of a run that decide how much it takes, read from the module and its data."""
+"""The settings that decide how much memory and time a run takes, read from module and data."""
 
 import warnings
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides how much a run takes."""
+    """Everything that decides how much memory and time a run takes."""
 
     policy: ModelSpec
     """The policy."""
@@ -147,7 +147,7 @@ def _policy_spec(model: PlannedModule, device: str) -> ModelSpec:
 def _judgements(
     rewards: Sequence[Reward], codec: ChatCodec | None, answers: PlannedRollout
 ) -> list[PlannedRollout]:
-    """The replies of judges that write."""
+    """The replies that judges write, as rollouts."""
     return [
         PlannedRollout(
             name="judgements",

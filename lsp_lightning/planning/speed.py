@@ -30,7 +30,7 @@ CARDS = (
 
 #: Shares of the data sheet that plain PyTorch code usually reaches.
 _BANDWIDTH_SHARE, _FLOPS_SHARE = 0.6, 0.3
-#: Seconds per step that the many small operations of a layer and its adapters wait for Python.
+#: Seconds per decoding step that a layer and its adapters spend on launching small operations.
 _LAYER_SECONDS = 1.5e-3
 #: The reference's pass, relative to the policy's forward, backward and usually second forward.
 _REFERENCE_SHARE = 0.33

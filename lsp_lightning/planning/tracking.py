@@ -18,8 +18,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of live tensors and remembers the peak.
 
     Tensors made before it was entered do not count. Inside a :class:`FakeTensorMode`, operations on
-    fake tensors compute nothing; operations on real tensors only (masks and indices, whose values
-    decide shapes) are computed.
+    fake tensors compute nothing. Operations on real tensors (masks and indices, whose values decide
+    shapes) are computed.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known: set[int] = set()
 
     def reset_peak(self) -> None:
-        """Start a new peak from what lives now."""
+        """Start a new peak from the bytes that are alive now."""
         self.peak = self.live
 
     def __torch_dispatch__(

@@ -1,4 +1,4 @@
-"""Tokens that several rows begin with are computed and stored once.
+"""Shared prefixes: tokens that several rows start with are computed and stored once.
 
 Rows (prompts, or prompts with completions) become one flat sequence that holds each shared
 beginning once. Its *pieces* form a tree, and a row is the path from the root to a leaf. The rows

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from lsp_lightning.prefix.hooks import Inner
 from lsp_lightning.prefix.tree import Piece, TokenTree
 
-#: Smallest share of a block's work that is not padding; a piece that would lower it starts a block.
+#: Smallest share of a block's work that is not padding; a piece that would push it lower starts a
+#: new block.
 _LEAST_FILLED = 0.9
 
 
@@ -139,8 +140,8 @@ def _gathered(x: Tensor, indices: Tensor, like: Tensor) -> Tensor:
 def _batches(pieces: Sequence[Piece], most_keys: int) -> list[list[Piece]]:
     """Pieces that need similar work together, so that little of it is padding.
 
-    A block copies the keys that its pieces see. It gets at most ``most_keys`` of them: with the
-    number of tokens in the tree, that is as many as plain rows of so many tokens have.
+    A block copies the keys that its pieces see, at most ``most_keys`` of them. If that is the
+    number of tokens in the tree, it copies as many keys as plain rows with that many tokens have.
     """
 
     def work(piece: Piece) -> int:

@@ -138,12 +138,12 @@ class PrefixCache:
 
     @property
     def _width(self) -> int:
-        """w: for how many tokens of each completion a step computes."""
+        """w: number of tokens of each completion that a step attends to."""
         return self._filled
 
     @property
     def _newest(self) -> Tensor | int:
-        """Where in a completion its newest token is."""
+        """Position of the newest token within its completion."""
         return self._filled - 1
 
     def _append(self, layer: Layer, key: Tensor, value: Tensor) -> None:

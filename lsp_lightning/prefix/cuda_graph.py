@@ -1,4 +1,4 @@
-"""Decoding steps as CUDA graphs: recorded once and replayed, so that no GPU waits for Python.
+"""Decoding steps as CUDA graphs: recorded once and replayed, so the GPU never waits for Python.
 
 A decoding step of a small batch is about a thousand short kernels, and launching them takes longer
 than running them. **Not yet run on a GPU**: tests check on a CPU that a step in this form computes
@@ -18,7 +18,7 @@ Step = Callable[[Tensor, Tensor], Tensor]
 #: Takes a step and its arguments, and returns a step that does the same for these shapes.
 Recorder = Callable[[Step, Tensor, Tensor], Step]
 
-#: Largest relative difference of logits that other kernels explain.
+#: Largest relative difference of logits that a different kernel can explain.
 _ROUNDING = 0.02
 
 

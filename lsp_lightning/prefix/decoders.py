@@ -36,7 +36,7 @@ class TreeDecoder:
         draws: completions of each prompt.
         limit: most tokens of a completion.
         device: where the model is.
-        record: records a step so that it is repeated without Python; None runs every step.
+        record: records a step, to replay it without Python; None runs every step in Python.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class TreeDecoder:
         return self._recorded(ids, positions)
 
     def _complete_step(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """A step that reuses nothing of the pass before, so that a recording holds all of it."""
+        """A step that reuses nothing from the previous pass, so that a recording is complete."""
         assert isinstance(self._cache, StaticCache)
         self._cache.forget_masks()
         return self._logits(ids, positions)
@@ -99,7 +99,7 @@ class TreeDecoder:
 
 
 class RowDecoder:
-    """Decoding for every architecture, with the model's cache and a prompt for each completion.
+    """Decoding for every architecture: the model's cache, a copy of the prompt per completion.
 
     Args:
         model: a causal LM.

@@ -26,7 +26,7 @@ class Grouping:
 
     @classmethod
     def of(cls, prompts_n: Tensor, prompts: int) -> Self:
-        """The grouping of completions by their prompts, of which there are so many."""
+        """The grouping of completions by their prompt; ``prompts`` is the number of prompts."""
         counts = torch.bincount(prompts_n, minlength=prompts)
         columns, n = int(counts.max()), len(prompts_n)
         if n == prompts * columns:

@@ -72,7 +72,7 @@ def tree_logits(
 
 
 def _ready_mask(input_ids: Tensor) -> Tensor:
-    """A mask of four dimensions keeps the model from making one. Tree attention ignores it."""
+    """A mask with four dimensions, so that the model makes none; tree attention ignores it."""
     return torch.zeros(1, 1, 1, 1, device=input_ids.device)
 
 

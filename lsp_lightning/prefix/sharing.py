@@ -13,12 +13,12 @@ LAYER_KINDS = ("full_attention", "sliding_attention")
 
 @dataclass(frozen=True)
 class PrefixSharing:
-    """Whether a model computes what several rows begin with once for all of them."""
+    """Whether a model computes the common start of several rows only once."""
 
     attention: str
-    """The attention function that the model uses otherwise: "sdpa", "eager" ..."""
+    """The attention function that the model uses without sharing: "sdpa", "eager" ..."""
     unavailable: str | None = None
-    """Why it computes every row by itself; None if it shares."""
+    """Why it computes every row separately; None if it shares prefixes."""
 
     @property
     def available(self) -> bool:
@@ -47,7 +47,7 @@ def sharing_by_config(model: Any) -> PrefixSharing:
 
 
 def set_sharing(model: Any, sharing: PrefixSharing) -> None:
-    """Have a causal LM share prefixes, or compute every row by itself."""
+    """Let a causal LM share prefixes, or compute every row separately."""
     config, name = model.config.get_text_config(), sharing.attention
     config._attn_implementation = register(name) if sharing.available else name
     model.prefix_sharing = sharing

@@ -24,7 +24,7 @@ class StaticCache(PrefixCache):
 
     @property
     def layout(self) -> tuple[int, int]:
-        """Completions, and the room of each; while both stay the same, so do all addresses."""
+        """(completions, tokens allocated for each). If both stay the same, so do all addresses."""
         return len(self._grouping.prompts_n), self._room
 
     def step(self) -> Tensor:
@@ -37,7 +37,7 @@ class StaticCache(PrefixCache):
         return positions
 
     def forget_masks(self) -> None:
-        """Have the next pass make its masks, instead of reusing those of the pass before."""
+        """Make the next pass compute new masks instead of reusing those of the last pass."""
         self._masks.clear()
 
     def _make_room(self) -> None:

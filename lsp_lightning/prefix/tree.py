@@ -14,7 +14,7 @@ _WORTH_SHARING = 8
 
 @dataclass(frozen=True)
 class Piece:
-    """Consecutive tokens of one or more rows, with the tokens before them."""
+    """Consecutive tokens that one or more rows have in common, and their context."""
 
     indices: Tensor
     """(t,) int64, where its tokens are in the flat sequence."""
@@ -33,7 +33,7 @@ class TokenTree:
     pieces: tuple[Piece, ...]
     """Every index belongs to exactly one piece."""
     rows: tuple[Tensor, ...]
-    """The indices of each row's tokens, in order; rows that begin alike share indices."""
+    """The indices of each row's tokens, in order; rows with a common start share indices."""
 
 
 def token_tree(rows: Sequence[Sequence[int]], share: bool = True) -> TokenTree:
@@ -56,14 +56,14 @@ def token_tree(rows: Sequence[Sequence[int]], share: bool = True) -> TokenTree:
         pieces.append(Piece(indices, context))
         return torch.cat([context, indices])
 
-    # each entry: sorted rows that begin alike, how many of their tokens are in the tree, and where
+    # each entry: sorted rows, and how many of their common tokens are in the tree, and where
     nothing = torch.empty(0, dtype=torch.long)
     order = sorted(range(len(rows)), key=lambda i: list(rows[i]))
     todo = [(order, 0, nothing)] if share else [([i], 0, nothing) for i in range(len(rows))]
     while todo:
         members, depth, context = todo.pop()
         end = depth + common_tokens(rows[members[0]][depth:], rows[members[-1]][depth:])
-        equal = end == len(rows[members[-1]])  # sorted, so all rows are as the last
+        equal = end == len(rows[members[-1]])  # sorted, so all rows equal the last
         if equal or (end - depth) * (len(members) - 1) >= _WORTH_SHARING:
             context, depth = add_piece(rows[members[0]][depth:end], context), end
         for continues, group in _by_next_token(rows, members, end):
@@ -86,11 +86,11 @@ def trees_within(
 
     Args:
         rows: token ids, at least one per row.
-        most_tokens: largest size of a tree; a longer row is a batch by itself.
+        most_tokens: largest size of a tree; a longer row gets a separate batch.
     """
     parts: list[list[int]] = []
     used, before = 0, list[int]()
-    for i in sorted(range(len(rows)), key=lambda i: list(rows[i])):  # rows that begin alike meet
+    for i in sorted(range(len(rows)), key=lambda i: list(rows[i])):  # common starts meet
         row = list(rows[i])
         shared = common_tokens(before, row)
         if parts and used + len(row) - shared <= most_tokens:
@@ -124,7 +124,7 @@ def _halved(
 def _by_next_token(
     rows: Sequence[Sequence[int]], members: Sequence[int], end: int
 ) -> list[tuple[bool, list[int]]]:
-    """Group sorted rows by their token at ``end``; each group with whether it has one."""
+    """Group sorted rows by their token at ``end``. -> whether they have one, and the group."""
 
     def following(i: int) -> list[int]:
         return list(rows[i][end : end + 1])
@@ -133,6 +133,6 @@ def _by_next_token(
 
 
 def common_tokens(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two rows begin with alike."""
+    """Number of tokens at the start that two rows have in common."""
     pairs = zip(first, second, strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

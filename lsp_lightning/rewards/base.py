@@ -66,8 +66,7 @@ class Reward(Callback):
     ``reward.score(playout)``.
 
     Args:
-        weight: factor in the sum of the rewards that enter for the same; with 0 the scores are
-            only logged.
+        weight: factor in R, Q or the Challenger's extra reward; 0 only logs the scores.
         name: the name in metrics and transcripts; it must be unique in a run.
         enters: "task": the Solver gains the score, the Challenger loses it (R). "quality": both
             gain it (Q). "challenger": only the Challenger gains it.
@@ -94,7 +93,9 @@ class Reward(Callback):
         standardize: bool = False,
     ) -> None:
         if not math.isfinite(weight):
-            raise ConfigError("model.rewards", f"a weight is {weight}", "set a finite number")
+            raise ConfigError(
+                "model.rewards", f"a reward has weight {weight}", "set a finite number"
+            )
         require_one_of(enters, get_args(Enters), "model.rewards.enters")
         self.weight = weight
         self.name = name or type(self).__name__.removesuffix("Reward").lower()
@@ -104,7 +105,7 @@ class Reward(Callback):
     def score(self, playout: Playout) -> Tensor | Judgement:
         """Score a whole round.
 
-        It must not change the reward: remember a round in :meth:`observe`.
+        Do not change the state of the reward here; remember rounds in :meth:`observe`.
 
         Returns:
             A tensor, or a :class:`Judgement` if there is more to log: (N, G) floats, or (N,) if the
@@ -153,7 +154,7 @@ class Reward(Callback):
             self.scale = self.scale.with_scores(played.components[self.name])
 
     def scaled(self, scores: Tensor) -> Tensor:
-        """The scores as they enter the sum: unchanged, or standardised with these included."""
+        """The scores as they enter the sum: unchanged, or standardised over all rounds so far."""
         return scores if self.scale is None else self.scale.with_scores(scores).apply(scores)
 
     def on_train_batch_end(
@@ -174,7 +175,7 @@ class Reward(Callback):
 
     @property
     def state_key(self) -> str:
-        """The key in a checkpoint; it has the name, so two rewards of one class do not collide."""
+        """The key in a checkpoint. It contains the name: rewards of one class do not collide."""
         return f"{type(self).__qualname__}[{self.name}]"
 
 
@@ -186,11 +187,11 @@ def each(
 ) -> list[Judged]:
     """Return ``judge(item)`` for every item.
 
-    If it raises for some items, their results are ``unknown(item)``, and one warning shows
+    If ``judge`` raises for some items, their results are ``unknown(item)``, and one warning shows
     ``text(item)`` of the first of them.
 
     Raises:
-        RewardError: it raised for all of them.
+        RewardError: ``judge`` raised for all items.
     """
     results: list[Judged] = []
     failures: list[tuple[Item, Exception]] = []

@@ -36,7 +36,7 @@ class PreferenceReward(Reward):
         model: folder or hub id of a sequence classifier with one label. Either it has a chat
             template, such as Skywork/Skywork-Reward-V2-Llama-3.2-3B, or it encodes question and
             answer as two segments, such as OpenAssistant/reward-model-deberta-v3-large-v2.
-        weight: factor in the sum of its kind.
+        weight: factor in R or Q; 0 only logs the scores.
         name: the name in metrics and transcripts.
         enters: where it enters, see :class:`lsp_lightning.rewards.base.Reward`.
         standardize: see :class:`lsp_lightning.rewards.base.Reward`.
@@ -139,7 +139,7 @@ class PreferenceReward(Reward):
         if self.max_tokens < frame + 2:
             raise ConfigError(
                 f"{_KEY}.max_tokens",
-                f"is {self.max_tokens} for this model, but an empty pair takes {frame}",
+                f"is {self.max_tokens} for this model, but an empty pair takes {frame} tokens",
                 "increase it, or use a model with a longer context",
             )
 
@@ -197,8 +197,8 @@ class PreferenceReward(Reward):
     def _padding(self, pairs: Sequence[Pair]) -> int:
         """The token that fills up shorter rows.
 
-        A decoder's head reads the last token that is not padding. So the padding token must not be
-        the last token of any pair: the smallest id that is not is used.
+        A decoder's head reads the last token that is not padding. So the padding token is the
+        smallest id that is not the last token of any pair.
         """
         if self._pad_id is not None:
             return self._pad_id

@@ -28,7 +28,7 @@ class NoveltyReward(Reward):
     do not matter.
 
     Args:
-        weight: factor among the rewards for the Challenger.
+        weight: factor in the sum of the rewards for the Challenger.
         name: the name in metrics and transcripts.
         near: up to this similarity a query scores 1; above, it counts as a near-duplicate and its
             score falls linearly to 0 for a repetition.
@@ -89,7 +89,7 @@ class LengthReward(Reward):
         low: shortest length with score 1.
         high: longest length with score 1.
         unit: what is counted; tokens include the token that ends the query.
-        weight: factor among the rewards for the Challenger.
+        weight: factor in the sum of the rewards for the Challenger.
         name: the name in metrics and transcripts.
     """
 
@@ -137,7 +137,7 @@ class FormReward(Reward):
     Args:
         pattern: a regular expression of the regex package. If matching takes longer than 50 ms, the
             query scores 0 and is counted in the metric ``slow``.
-        weight: factor among the rewards for the Challenger.
+        weight: factor in the sum of the rewards for the Challenger.
         name: the name in metrics and transcripts.
     """
 
@@ -149,7 +149,9 @@ class FormReward(Reward):
             self._pattern = regex.compile(pattern, regex.DOTALL)
         except regex.error as error:
             raise ConfigError(
-                "model.rewards.FormReward.pattern", f"is no regular expression ({error})", "fix it"
+                "model.rewards.FormReward.pattern",
+                f"is not a regular expression ({error})",
+                "fix it",
             ) from error
 
     def score(self, playout: Playout) -> Judgement:
@@ -161,7 +163,7 @@ class FormReward(Reward):
         )
 
     def _matches(self, text: str) -> bool | None:
-        # a slow match scores 0, not NaN: or the Challenger could escape the 0 by stalling it
+        # a slow match scores 0, not NaN: stalling the match must not pay
         try:
             return self._pattern.fullmatch(text, timeout=_PATTERN_SECONDS) is not None
         except TimeoutError:

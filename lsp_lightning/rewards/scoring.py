@@ -35,7 +35,7 @@ class Scored:
 
 
 def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
-    """Score a playout with every reward and add up the scores of those that enter for the same.
+    """Score a playout with every reward; sum the scores to R, Q and the Challenger's extra reward.
 
     Raises:
         RewardError: a reward raised, could judge nothing, or returned something unusable.
@@ -52,7 +52,7 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
         judgement = judge_playout(reward, playout)
         scores = components[reward.name] = judgement.scores
         if scores.isnan().all() and reward.weight != 0 and not judgement.undecided:
-            raise RewardError(f"reward {reward.name!r} could judge nothing of this round")
+            raise RewardError(f"reward {reward.name!r} could judge nothing in this round")
         query_info |= {f"{reward.name}/{k}": tuple(v) for k, v in judgement.query_info.items()}
         metrics |= {f"{reward.name}/{name}": v for name, v in judgement.metrics.items()}
         if reward.weight == 0:
@@ -62,7 +62,7 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
         weighted = reward.weight * fill_unjudged(reward.scaled(scores))
         sums[reward.enters] = sums.get(reward.enters, torch.zeros(())) + weighted
     if not any(reward.enters == "task" for reward in rewards):
-        raise RewardError("no reward enters for the task, so there is nothing to learn from")
+        raise RewardError("no reward is a task reward, so there is nothing to learn from")
     return Scored(
         rewards_NG=sums.get("task", torch.zeros(n, g)),
         quality_NG=sums.get("quality"),
@@ -141,7 +141,7 @@ def check_rewards(rewards: Sequence[Reward]) -> None:
     if not _task(rewards):
         raise ConfigError(
             key,
-            "no reward with a weight enters for the task, so there is nothing to learn from",
+            "no task reward has a nonzero weight, so there is nothing to learn from",
             "add one, such as class_path: lsp_lightning.VerifiableReward",
         )
     names = [reward.name for reward in rewards]
@@ -181,5 +181,5 @@ def in_unit_range(rewards: Sequence[Reward]) -> bool:
 
 
 def _task(rewards: Sequence[Reward]) -> list[Reward]:
-    """The rewards that R is the sum of."""
+    """The rewards that add up to R."""
     return [reward for reward in rewards if reward.enters == "task" and reward.weight != 0]

@@ -71,7 +71,7 @@ class SelfReward(Reward):
         self._reference = reference
 
     def score(self, playout: Playout) -> Judgement:
-        """The reference's points over 7, (N, G), and how well they could be read."""
+        """The reference's points divided by 7, (N, G), and how well they could be read."""
         if self._reference is None:
             raise RuntimeError(
                 "call connect(reference) first: the self-reward judges with the reference"

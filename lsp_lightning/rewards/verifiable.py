@@ -1,4 +1,4 @@
-"""Rewards that a program decides, and the base class of such programs."""
+"""The reward for answers that a program checks, and the base class of these programs."""
 
 import math
 from abc import ABC, abstractmethod
@@ -66,7 +66,7 @@ class Verdict:
     def undecided(cls, count: int, info: Info = _NO_INFO) -> Self:
         """The verifier worked and found no result (no majority, say): NaN for all ``count``.
 
-        A round in which all groups are undecided or unjudged is no error if one is undecided.
+        A round without any judged group is not an error if at least one group is undecided.
         """
         return cls((math.nan,) * count, info, "undecided")
 
@@ -83,7 +83,7 @@ class Verifier(ABC):
 
     #: Whether every score is 0 or 1. Set it to False if your scores lie between.
     binary: bool = True
-    #: Whether it can check nothing without a solution.
+    #: Whether it needs the solution to check an answer.
     needs_solution: bool = False
 
     @abstractmethod
@@ -122,16 +122,16 @@ class Verifier(ABC):
         """Start slow work while the GPU still samples, see :meth:`Reward.prefetch`."""
 
     def prepare(self) -> None:  # noqa: B027 - optional
-        """Raise ConfigError unless what it needs is installed; called before a model is loaded."""
+        """Raise ConfigError unless its requirements are installed; called before models load."""
 
     def require(self, solution: object | None) -> None:  # noqa: B027 - optional
-        """Raise ValueError unless it can use this solution; called for each one that is known.
+        """Raise ValueError unless it can use this solution; called for each known solution.
 
         The message continues "the solution of 'this query' ...".
         """
 
     def close(self) -> None:  # noqa: B027 - optional
-        """Stop what it has started (processes). It may be used again."""
+        """Stop the processes that it started. It can be used again."""
 
 
 class RoundVerifier(Verifier):
@@ -173,7 +173,7 @@ class VerifiableReward(Reward):
         """Prepare the verifier and check all known solutions, before any model is loaded.
 
         Raises:
-            ConfigError: something that it needs is missing, or it cannot use a solution.
+            ConfigError: a requirement of the verifier is missing, or it cannot use a solution.
         """
         super().setup(trainer, pl_module, stage)
         data: Any = getattr(trainer, "datamodule", None)
@@ -181,7 +181,7 @@ class VerifiableReward(Reward):
         if self.verifier.needs_solution and getattr(source, "selfplay", False):
             raise ConfigError(
                 "data.queries",
-                f"{type(self.verifier).__name__} needs solutions, and a Challenger writes none",
+                f"{type(self.verifier).__name__} needs solutions, but a Challenger writes none",
                 "use a PromptFile",
             )
         self.verifier.prepare()
@@ -189,7 +189,7 @@ class VerifiableReward(Reward):
             data.check_solutions(self.verifier.require)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Stop what the verifier has started."""
+        """Stop the verifier's processes."""
         self.verifier.close()
 
     def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:
@@ -197,10 +197,10 @@ class VerifiableReward(Reward):
         self.verifier.prefetch(query, answer, solution)
 
     def score(self, playout: Playout) -> Judgement:
-        """The verifier's scores, (N, G), with ``malformed`` and what it tells about each query.
+        """The verifier's scores, (N, G), with ``malformed`` and what it reports about each query.
 
         Raises:
-            RewardError: a verdict has not G scores.
+            RewardError: a verdict does not have G scores.
         """
         groups = zip(playout.query_texts, playout.spoken_groups(), strict=True)
         verdicts = self.verifier.judge(

@@ -63,7 +63,7 @@ class RunFolder:
 
     @property
     def export_path(self) -> Path:
-        """Folder that ``export`` writes to unless told otherwise."""
+        """Folder that ``export`` writes to by default."""
         return self.path / "export"
 
     def weights_path(self, has_adapter: bool) -> Path:
@@ -90,7 +90,7 @@ class RunFolder:
     def metrics(self) -> list[dict[str, float]]:
         """The rows of ``metrics.csv``, each with the metrics that were logged at its ``step``.
 
-        A round has a row, and so has each scoring of the held-out tasks.
+        There is a row for each round and for each scoring of the held-out tasks.
 
         Raises:
             ConfigError: there are no metrics, or they cannot be read.

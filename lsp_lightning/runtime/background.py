@@ -22,7 +22,7 @@ class Prefetcher(Generic[Key, Result]):
     result must depend on its key alone; then prefetching never changes what the caller gets.
 
     Calls belong to a round. The first :meth:`take` ends the round: waiting calls are dropped. The
-    first :meth:`begin` after it drops the results that nobody took.
+    first :meth:`begin` after it drops the results that were not taken.
 
     Any thread may call any method. Copies and pickles start empty.
 
@@ -69,9 +69,9 @@ class Prefetcher(Generic[Key, Result]):
         return future.result() if future is not None and known else None
 
     def take(self, keys: Iterable[Key]) -> dict[Key, Result]:
-        """The results of these keys' calls, as far as they have begun; waits for running calls.
+        """The results of these keys' calls that have started; waits for running calls.
 
-        Calls that failed or had not begun are missing from the result.
+        Calls that failed or had not started are missing from the result.
         """
         with self._lock:
             self._round_over = True

@@ -33,7 +33,7 @@ _JITTER = random.Random()
 
 @dataclass(frozen=True)
 class Client:
-    """How a server is asked.
+    """API key, timeout and number of concurrent requests to a server.
 
     Args:
         api_key_env: name of the environment variable with the server's key; null if the server
@@ -121,8 +121,8 @@ class Connection:
     are not followed. The API key is read for each connection and never stored.
 
     Args:
-        url: of the server.
-        client: how it is asked.
+        url: the base URL of the server.
+        client: API key, timeout and number of requests at once.
         key: config key of ``client``.
         retries: how often a request is retried; None for :data:`RETRIES`.
     """
@@ -200,7 +200,7 @@ class Connection:
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine to its end, also if an event loop is already running (in a notebook)."""
+    """Run a coroutine to its end, even if an event loop is already running (in a notebook)."""
 
     def run_here() -> Result:
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:

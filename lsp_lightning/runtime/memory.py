@@ -43,7 +43,7 @@ class TokenBudget:
 
         Args:
             attempt: does all of the work from the start, in batches of at most this many tokens; a
-                longer row is a batch by itself.
+                longer row gets a separate batch.
             longest: tokens of the longest row, the smallest possible batch.
 
         Raises:

@@ -1,7 +1,7 @@
 """Worker processes for computations that may hang, crash or use too much memory.
 
 Parent and workers exchange JSON lines over pipes, and the parent kills a worker at the time limit.
-Python's multiprocessing would not do: it would run the user's script again (spawn) or copy a
+Python's multiprocessing does not work here: it would run the user's script again (spawn) or copy a
 process that has threads and a GPU (fork).
 """
 
@@ -148,7 +148,7 @@ class _Worker:
             return self._kill()
 
     def exchange(self, line: bytes, seconds: float) -> bytes:
-        """Send a line and return the process's next line, or its part that came in time."""
+        """Send a line. -> the process's next line, or the part of it that arrived in time."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         # killing the process ends a blocked write and a blocked read, on every system
@@ -163,7 +163,7 @@ class _Worker:
             return b""
         finally:
             killer.cancel()
-            killer.join()  # afterwards the process has been killed by it or never will be
+            killer.join()  # from here on it cannot kill the process
 
     def _kill(self) -> None:
         self._killed = True

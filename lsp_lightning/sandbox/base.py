@@ -16,7 +16,7 @@ from lsp_lightning.sandbox.plain import plain
 
 #: The config key of a sandbox, for error messages.
 KEY = "model.rewards.sandbox"
-#: Programs that a sandbox runs at once, by ``run_all`` and by ``prefetch`` each.
+#: Number of programs that ``run_all`` and ``prefetch`` each run at once.
 PROCESSES = 2
 #: Largest size of one program's arguments, in bytes of JSON.
 MAX_INPUT_BYTES = 16 * 2**20
@@ -159,7 +159,7 @@ class Sandbox(ABC):
             return Outcome("error", detail="SyntaxError: the source has lone surrogates")
         name = program.function
         if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
-            return Outcome("error", detail="SyntaxError: the function name is no identifier")
+            return Outcome("error", detail="SyntaxError: the function name is not an identifier")
         return self._run(program)
 
     def prefetch(self, program: Program) -> None:

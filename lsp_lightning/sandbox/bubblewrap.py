@@ -248,7 +248,7 @@ def _line(line: bytes | bytearray, nonce: str) -> list[Any]:
     """One line of the report, decoded.
 
     Raises:
-        ValueError: the runner did not write this line, or it is no JSON list.
+        ValueError: the runner did not write this line, or it is not a JSON list.
         RecursionError: it is nested too deeply.
     """
     mark, _, text = line.decode().partition(" ")

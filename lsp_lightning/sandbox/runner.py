@@ -1,9 +1,9 @@
 """Runs inside the bubblewrap sandbox: one program with all its calls, one report line per call.
 
 Do not trust this process once the program has started, because the program shares it and can forge
-the report. That gains it nothing: the report holds values, no verdict, and a program may return any
-value it likes. This file imports nothing from the package, which does not exist in the sandbox: the
-interpreter gets the file's text.
+the report. That gains it nothing: the report holds values but no verdict, and a program may return
+any value it likes. This file imports nothing from the package, which does not exist in the sandbox:
+the interpreter gets the file's text.
 """
 
 import json
@@ -39,7 +39,7 @@ def restrict(seconds: int, memory: int) -> None:
 
 
 def check(value: object) -> None:
-    """Raise TypeError for what JSON would convert: subclasses, sets, keys that are not str."""
+    """Raise TypeError for values that JSON would change: subclasses, sets, keys other than str."""
     kind = type(value)
     if kind is list or kind is tuple:
         for item in value:  # type: ignore[attr-defined]

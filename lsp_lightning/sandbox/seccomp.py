@@ -13,7 +13,7 @@ NUMBER, ARCHITECTURE = 0, 4
 LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
 KILL, ALLOW = 0x8000_0000, 0x7FFF_0000
 EPERM, ENOSYS = 0x0005_0001, 0x0005_0026
-#: Calls of the x32 interface carry this bit. They have other numbers than the table below.
+#: Calls of the x32 interface carry this bit. Their numbers differ from those in the table below.
 X32 = 0x4000_0000
 #: The audit number of each architecture, and its column in the table below.
 ARCHITECTURES = {"x86_64": (0xC000_003E, 0), "aarch64": (0xC000_00B7, 1)}
@@ -85,7 +85,7 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "fanotify_init": (300, 262),
     # some families ignore the network namespace (vsock reaches a virtual machine's host)
     "socket": (41, 198),
-    # socketpair stays allowed; its buffers stay small as long as nobody can enlarge them
+    # socketpair stays allowed; its buffers stay small because they cannot be enlarged
     "setsockopt": (54, 208),
     # memory that no process limit counts
     "memfd_create": (319, 279),

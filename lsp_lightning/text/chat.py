@@ -33,7 +33,8 @@ _FIXED_STRFTIME = (
 
 #: Marks the place of a slot in a rendered template.
 _SENTINEL = "\ue000{}\ue001"
-#: In no vocabulary: a private-use character, which some tokenizers drop, and a hieroglyph.
+#: Characters in no vocabulary: a private-use character, which some tokenizers drop, and a
+#: hieroglyph.
 _UNKNOWN = "\ue0ff\U00013000"
 
 
@@ -97,7 +98,7 @@ class ChatCodec:
     text give exactly the ids of the tokenizer's ``apply_chat_template``.
 
     Args:
-        tokenizer: any Hugging Face tokenizer. Without a chat template, :data:`PLAIN_TEMPLATE`.
+        tokenizer: any Hugging Face tokenizer; :data:`PLAIN_TEMPLATE` is used if it has no template.
         template_kwargs: fixed arguments of the chat template (``date_string``,
             ``enable_thinking: false``). Templates that ask for today's date get :data:`FIXED_DATE`.
         stop_ids: ids of the tokens that end a completion.
@@ -116,7 +117,7 @@ class ChatCodec:
         controls = {**tokenizer.get_added_vocab(), **dict(special)}
         # runs of white space (some written with U+2581) are added tokens, but no control tokens
         controls = {t: i for t, i in controls.items() if t.replace("\u2581", " ").strip()}
-        # the unknown token is no control token if plain text can contain it
+        # the unknown token is not a control token if plain text can contain it
         if tokenizer.unk_token_id in self._tokenize(_UNKNOWN):
             controls.pop(tokenizer.unk_token, None)
         self._control_ids = frozenset(controls.values())
@@ -161,7 +162,7 @@ class ChatCodec:
                 turn are the user's. Texts are stripped of white space.
 
         Raises:
-            ValueError: the roles are others or in another order.
+            ValueError: a role is unknown, or the roles are in the wrong order.
         """
         roles = [role for role, _ in messages]
         if roles != [("user", "assistant")[i % 2] for i in range(len(roles))] or not len(roles) % 2:
@@ -182,7 +183,7 @@ class ChatCodec:
     ) -> list[int]:
         """Encode the filled conversation as ``apply_chat_template`` does, if that is safe.
 
-        Otherwise encode each slot by itself, as plain text. It is not safe if a slot adds a control
+        Otherwise encode each slot separately, as plain text. It is unsafe if a slot adds a control
         token, or if the template hides part of a slot and ``may_hide`` is false.
         """
         slots = {name: text.strip() for name, text in slots.items()}

@@ -10,7 +10,7 @@ def by_token_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Group rows of similar length into batches of at most ``budget`` tokens, padding included.
 
     -> row indices of each batch, longest rows first, so that running out of memory shows at once. A
-    row longer than the budget is a batch by itself.
+    row longer than the budget gets a separate batch.
     """
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

@@ -71,7 +71,7 @@ def make_program(level: int, rng: random.Random) -> str:
     """A program of the level (1..3), small enough for a small model to learn.
 
     Variables hold 0..VALUE_LIMIT; only the printed value may be negative. Level 1 has few programs,
-    so there products up to 9*9 are allowed.
+    so products up to 9*9 are allowed there.
     """
     limit = 81 if level == 1 else VALUE_LIMIT
     while True:

@@ -40,8 +40,8 @@ def pack(
     Args:
         played: the round.
         pad_id: the token that pads shorter rows.
-        token_budget: most tokens in a micro-batch, padding included; a longer single row becomes a
-            micro-batch by itself.
+        token_budget: most tokens in a micro-batch, padding included; a longer row gets a separate
+            micro-batch.
         shared: whether to store shared prefixes once, so that a prompt is computed once for all its
             completions.
         chosen: (R,) bool, the completions to include; None is all.

@@ -116,7 +116,7 @@ def prepare_round(
     Args:
         policy: the policy and its reference.
         played: the scored round.
-        advantages: of its completions.
+        advantages: the advantages of its completions.
         batches: micro-batches of all completions.
         settings: the settings of the loss.
         importance_cap: the largest importance weight of a token; None if this process sampled.
@@ -159,7 +159,7 @@ def accumulate_gradients(
         prepared: the round after :func:`prepare_round`.
         batches: micro-batches of the completions that contribute.
         settings: the settings of the loss.
-        backward: as ``Tensor.backward``.
+        backward: takes a loss and computes gradients, as ``Tensor.backward`` does.
     """
     loss_sum = 0.0
     entropy_R = torch.full_like(prepared.advantages_R, torch.nan)

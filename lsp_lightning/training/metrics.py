@@ -23,9 +23,9 @@ def round_metrics(
 
     Args:
         played: the scored round.
-        advantages: of its completions.
-        stats: of its gradient.
-        gradient_norm: (), before clipping.
+        advantages: the advantages of its completions.
+        stats: the measurements of its gradient pass.
+        gradient_norm: the norm before clipping, ().
         seconds: wall time by phase.
     """
     judged_N = played.judged_N

@@ -19,7 +19,7 @@ from lsp_lightning.models.policy import Policy
 from lsp_lightning.training.batches import by_row, sampled_logprobs
 from lsp_lightning.types import SelfPlayRound, TrainBatch
 
-#: Nats per token that no number format explains; 16 bits explain a few hundredths.
+#: A gap in nats per token that no number format explains; 16 bits explain a few hundredths.
 _FAR = 0.5
 
 
@@ -54,7 +54,7 @@ def draws_of(
     as its log-ratio to the reference.
 
     Args:
-        policy: with the weights that sampled the round.
+        policy: the policy, with the weights that sampled the round.
         played: the round.
         batches: micro-batches of all its completions.
         cap: the largest importance weight; None if this process sampled.

@@ -17,7 +17,7 @@ FIXED_SETTINGS = ("base", "lora", "init_adapter", "reference", "quantization")
 
 
 def run_settings(module: Any, data: Any) -> dict[str, Any]:
-    """The settings that a resumed run is compared with, as plain values.
+    """The settings to compare when a run is resumed, as plain values.
 
     Args:
         module: a SelfPlayModule.
@@ -85,7 +85,7 @@ def rounds_of(checkpoint: Mapping[str, Any]) -> int:
 def require_trained(checkpoint: dict[str, Any], trained: set[str]) -> None:
     """Raise ConfigError unless a checkpoint holds all tensors named in ``trained``.
 
-    Loading is lenient and would leave a missing tensor as it is.
+    Loading is lenient and would leave a missing tensor unchanged.
     """
     missing = {f"policy.{name}" for name in trained} - set(checkpoint["state_dict"])
     if missing:
@@ -97,10 +97,10 @@ def require_trained(checkpoint: dict[str, Any], trained: set[str]) -> None:
 
 
 def compare_settings(checkpoint: dict[str, Any], now: dict[str, Any]) -> None:
-    """Say which settings differ from the checkpoint's; the ones given now hold.
+    """Print the settings that differ from the checkpoint's. This run uses the new values.
 
     Raises:
-        ConfigError: the checkpoint is of another base, adapter or reference.
+        ConfigError: the checkpoint belongs to another base, adapter or reference.
     """
     before = checkpoint.get("lsp_lightning", {})
     for key in sorted(k for k, value in before.items() if k in now and now[k] != value):
@@ -122,7 +122,7 @@ def compare_settings(checkpoint: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def _changes(name: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Whole names of the values that differ, each with both values."""
+    """Full names of the values that differ, each with both values."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {**before, **now}:
             if before.get(key) != now.get(key):
@@ -140,7 +140,7 @@ def optimizer_defaults(
 ) -> dict[str, Any]:
     """The settings that the config gives an optimiser, as plain values.
 
-    The optimiser is made once for a parameter that is not used, to read them.
+    To read them, an optimiser is built once for an unused parameter.
     """
     optimizer = make([torch.nn.Parameter(torch.zeros(1))])
     defaults = optimizer.defaults
@@ -164,11 +164,12 @@ def override_optimizer(
 ) -> None:
     """Put this run's optimiser settings into a checkpoint's optimiser and schedule.
 
-    Restoring an optimiser restores its learning rate too, so a new rate would be lost without a
-    word. A rate that a schedule has moved keeps its place in it: rates are scaled by new / old.
+    Restoring an optimiser restores its learning rate too, so a new rate would be ignored silently.
+    A schedule keeps its position: its rates are scaled by new / old.
 
     Args:
-        checkpoint: as loaded; its ``optimizer_states`` and ``lr_schedulers`` are changed in place.
+        checkpoint: the loaded checkpoint; its ``optimizer_states`` and ``lr_schedulers`` are
+            changed in place.
         before: the optimiser settings of the checkpoint's run.
         now: the optimiser settings of this run.
     """

@@ -66,16 +66,16 @@ class RoundUpdate:
         backward: Callable[[Tensor], None],
         seed: int,
     ) -> tuple[UpdateStats, Tensor]:
-        """Leave the clipped gradient of a round in the parameters. -> stats; the norm before, ().
+        """Store the clipped gradient of a round in the parameters. -> stats, and the norm ().
 
-        The norm is not finite if no finite gradient was found.
+        The norm is that before clipping. It is not finite if no finite gradient was found.
 
         Args:
             played: the scored round.
-            advantages: of its completions.
-            optimizer: of the trained parameters; it takes no step here.
-            backward: as ``Tensor.backward``.
-            seed: of dropout.
+            advantages: the advantages of its completions.
+            optimizer: the optimiser of the trained parameters; it takes no step here.
+            backward: takes a loss and computes gradients, as ``Tensor.backward`` does.
+            seed: the seed of dropout.
 
         Raises:
             OutOfMemory: a single completion does not fit.
@@ -182,7 +182,7 @@ def clip_gradient(policy: Policy, max_norm: float | None) -> Tensor:
 
 
 def by_round(schedule: Any) -> Any:
-    """The learning rate schedule, if it can take a step each round.
+    """Check that the learning rate schedule can take a step each round, and return it.
 
     Raises:
         ConfigError: it waits for a metric.

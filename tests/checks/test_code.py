@@ -297,7 +297,7 @@ def test_every_accepted_test_can_be_run():
     assert set(verdicts) == {True, False}
     large = {"args": ["x" * (9 * 2**20)], "output": 1}
     assert accepted({"function": "f", "tests": [large]})
-    with pytest.raises(ValueError, match="arguments that are together larger than"):
+    with pytest.raises(ValueError, match="arguments together are larger than"):
         read_tests({"function": "f", "tests": [large, large]})
 
 

@@ -318,7 +318,7 @@ def test_answers_by_an_older_adapter_are_never_used(engine, server, policy):
 
 def test_answers_by_the_bare_base_are_never_used(engine, server):
     server.mangle = lambda reply: {**reply, "model": "base"}
-    with pytest.raises(BadReply, match="stale or foreign"):
+    with pytest.raises(BadReply, match="stale or from another run"):
         engine.generate(PROMPTS, 1, FREE, seed=0)
 
 
@@ -340,12 +340,12 @@ def logprobs(*values):
 
 
 HOSTILE = {
-    "no JSON": (lambda reply: b"<html>hello</html>", "is no completion"),
-    "half JSON": (lambda reply: json.dumps(reply).encode()[:-9], "is no completion"),
-    "deep JSON": (lambda reply: b"[" * 100_000, "is no completion"),
-    "a number": (lambda reply: b"7", "is no completion"),
-    "no choices": (lambda reply: {"model": reply["model"]}, "is no completion"),
-    "an error": (lambda reply: {"error": {"message": "no"}}, "is no completion"),
+    "no JSON": (lambda reply: b"<html>hello</html>", "is not a completion"),
+    "half JSON": (lambda reply: json.dumps(reply).encode()[:-9], "is not a completion"),
+    "deep JSON": (lambda reply: b"[" * 100_000, "is not a completion"),
+    "a number": (lambda reply: b"7", "is not a completion"),
+    "no choices": (lambda reply: {"model": reply["model"]}, "is not a completion"),
+    "an error": (lambda reply: {"error": {"message": "no"}}, "is not a completion"),
     "no model": (lambda reply: {"choices": reply["choices"]}, "foreign"),
     "a model that is none": (lambda reply: {**reply, "model": ["x"] * 9}, "foreign"),
     "none of the draws": (lambda reply: {**reply, "choices": []}, "0 choices instead of 2"),

@@ -84,7 +84,7 @@ def test_a_model_that_computes_otherwise_when_it_shares_does_not_share(scale, mo
     )
     model = llama(initializer_range=0.3)
     sharing = enable_prefix_sharing(model)
-    assert sharing.unavailable == "this model computes other logits when they are shared"
+    assert sharing.unavailable == "this model computes different logits when prefixes are shared"
     assert model.config._attn_implementation == "sdpa"
 
 

@@ -345,7 +345,9 @@ def test_an_architecture_whose_steps_forget_what_rows_remember_is_refused():
     config = MambaConfig(vocab_size=64, hidden_size=32, state_size=8, num_hidden_layers=2)
     model = MambaForCausalLM(config).eval()
     check_head(model)
-    with pytest.raises(ConfigError, match=r"model\.base: MambaForCausalLM computes other logits"):
+    with pytest.raises(
+        ConfigError, match=r"model\.base: MambaForCausalLM computes different logits"
+    ):
         enable_prefix_sharing(model)
 
 

@@ -83,7 +83,7 @@ def test_none_means_unjudged_and_contributes_no_gradient():
 
 def test_none_for_everything_ends_the_round():
     reward = FunctionReward(lambda q, answers, r: [None] * len(answers), name="mine")
-    with pytest.raises(RewardError, match="'mine' could judge nothing of this round"):
+    with pytest.raises(RewardError, match="'mine' could judge nothing in this round"):
         score_all([reward], PLAYED)
 
 

@@ -566,7 +566,7 @@ def test_a_request_that_failed_is_asked_again_in_the_next_round():
         ("max_tokens", 0, "set 1 or more"),
         ("client.timeout", 0.0, "set seconds above 0"),
         ("client.timeout", math.nan, "set seconds above 0"),
-        ("temperature", -1.0, "set 0 or a number above"),
+        ("temperature", -1.0, "set 0 or more"),
         ("client.api_key_env", "NO_SUCH_VARIABLE", "environment variable 'NO_SUCH_VARIABLE'"),
         ("client.api_key_env", "BAD_KEY", "environment variable 'BAD_KEY' holds no usable key"),
         ("prompt", "/no/such/file.txt", "no file"),

@@ -321,7 +321,9 @@ def test_a_reward_of_weight_0_that_fails_still_ends_the_round():
 
 @pytest.mark.parametrize("weight", [NAN, math.inf, -math.inf])
 def test_a_weight_that_is_not_finite_is_refused(weight):
-    with pytest.raises(ConfigError, match=r"^model\.rewards: a weight is -?(nan|inf); [^\n]+$"):
+    with pytest.raises(
+        ConfigError, match=r"^model\.rewards: a reward has weight -?(nan|inf); [^\n]+$"
+    ):
         task(weight=weight)
 
 
@@ -340,14 +342,14 @@ def test_a_reward_that_overrides_nothing_says_what_to_override():
 
 
 def test_a_list_without_a_task_reward_is_refused():
-    with pytest.raises(ConfigError, match=r"^model\.rewards: no reward with a weight enters"):
+    with pytest.raises(ConfigError, match=r"^model\.rewards: no task reward has a nonzero weight"):
         check_rewards([SelfReward()])
-    with pytest.raises(ConfigError, match=r"^model\.rewards: no reward with a weight enters"):
+    with pytest.raises(ConfigError, match=r"^model\.rewards: no task reward has a nonzero weight"):
         check_rewards([])
 
 
 def test_a_list_whose_task_rewards_are_only_logged_is_refused():
-    with pytest.raises(ConfigError, match=r"^model\.rewards: no reward with a weight enters"):
+    with pytest.raises(ConfigError, match=r"^model\.rewards: no task reward has a nonzero weight"):
         check_rewards([task(weight=0.0), SelfReward()])
     check_rewards([task(weight=0.0), task(name="played", weight=-1.0)])
 

@@ -374,7 +374,7 @@ def test_replies_that_nobody_can_read_end_the_round(tiny_policy):
     judged = judge.score(PLAYED)
     assert judged.scores.isnan().all()
     assert judged.metrics["unreadable"].tolist() == [1.0] * 4
-    with pytest.raises(RewardError, match="'self_reward' could judge nothing of this round"):
+    with pytest.raises(RewardError, match="'self_reward' could judge nothing in this round"):
         score_all([judge], PLAYED)
 
 

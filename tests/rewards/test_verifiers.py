@@ -213,7 +213,7 @@ def test_rewards_in_a_module_beside_the_config_are_found(tmp_path, monkeypatch):
         (
             [verifiable("lsp_lightning.CodeVerifier")],
             (),
-            "data.queries: CodeVerifier needs solutions, and a Challenger writes none; ",
+            "data.queries: CodeVerifier needs solutions, but a Challenger writes none; ",
         ),
         (
             [EXACT, {"class_path": "lsp_lightning.NoveltyReward"}],

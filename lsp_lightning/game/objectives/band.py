@@ -12,9 +12,10 @@ from lsp_lightning.types import SelfPlayRound
 
 
 class Band(Objective):
-    """Pays 1 while V lies in [low, high], less the further outside. Needs R in [0, 1].
+    """Pays 1 while V lies in [low, high], less the further V is outside. Needs R in [0, 1].
 
-    R-Zero (arXiv 2508.05004) keeps queries of a band of solve rates; here the band pays.
+    R-Zero (arXiv 2508.05004) keeps only queries within a band of solve rates; this objective pays
+    for them.
 
     Args:
         low: lower end of the band, above 0.

@@ -68,7 +68,7 @@ class Objective(ABC):
         """What each answered query pays its Challenger, without VQ. -> (N,)."""
 
     def check(self, rewards: Sequence[Reward]) -> None:  # noqa: B027 - optional
-        """Raise ConfigError unless the objective suits these rewards; before a model is loaded."""
+        """Raise ConfigError if these rewards do not suit; called before a model is loaded."""
 
     def observe(self, played: SelfPlayRound) -> None:  # noqa: B027 - optional
         """Remember a round; called once for each, after its advantages."""
@@ -97,8 +97,8 @@ class Objective(ABC):
     def challenger_advantages(self, played: SelfPlayRound, written: Written) -> Tensor:
         """The pay of each written query minus the mean of its baseline group. -> (C,).
 
-        A query that was not answered earns the lowest reward of the round. One whose answers could
-        not be judged gets 0 and moves no other.
+        A query that was not answered earns the lowest reward of the round. A query whose answers
+        could not be judged gets 0 and does not affect the others.
         """
         rewards_N = challenger_rewards(
             self._checked_rewards(played), played.quality_NG, played.challenger_N

@@ -16,10 +16,10 @@ _BINARY = 0.25
 class Learnability(Objective):
     """Pays the spread of a group's rewards: ``4 V (1 - V)`` for rewards of 0 or 1.
 
-    Most for queries that half of the answers solve, nothing for those that all or none solve: from
-    these the Solver learns nothing either. The idea is that of Sampling For Learnability, arXiv
-    2408.15099. For other rewards it is the variance within the group, divided by the largest one
-    seen so far in the run.
+    It pays most for queries that half of the answers solve, and nothing for those that all or none
+    solve, from which the Solver learns nothing. The idea is that of Sampling For Learnability,
+    arXiv 2408.15099. For other rewards it is the variance within the group, divided by the largest
+    one seen so far in the run.
     """
 
     def __init__(

@@ -115,8 +115,7 @@ class AdapterPublisher:
         """Unload the adapter from the server and delete its folder.
 
         Args:
-            quick: make one short try instead of the usual ones: at the end of a run, which may have
-                ended because the server hangs.
+            quick: try once with a short timeout, for the end of a run: the server may hang.
         """
         name, self._loaded = self._loaded, None
         if name is None:

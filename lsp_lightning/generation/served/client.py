@@ -9,7 +9,7 @@ from typing import Self
 from lsp_lightning.generation.served.errors import BadReply, EngineLost, Refused
 from lsp_lightning.runtime.http import Client, Connection, Unanswered, check_url, run
 
-#: Most bytes of an answer that is no completion.
+#: Largest answer to any request other than for completions, in bytes.
 SMALL_BODY = 1_000_000
 _QUICK_SECONDS = 5.0
 
@@ -21,7 +21,7 @@ class ServerClient:
     url: str
     """Base URL of the protocol, such as ``http://127.0.0.1:8000/v1``."""
     client: Client
-    """How the server is asked."""
+    """API key, timeout and number of requests at once."""
     key: str
     """Config key to name in errors."""
     retries: int | None = None
@@ -68,7 +68,7 @@ class ServerClient:
         """Send all requests side by side. The first that fails cancels the others.
 
         Args:
-            url: of all requests.
+            url: the URL of all requests.
             requests: JSON to POST; None for GET.
             take: called with the index of a request and the body of its answer, as answers arrive,
                 one at a time. An exception in it cancels the other requests too.

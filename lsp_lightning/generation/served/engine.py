@@ -66,7 +66,7 @@ class ServedEngine:
         """Check that the server has the base model and the same tokenizer.
 
         Raises:
-            ConfigError: the model or the tokenizer differs, or this is no vLLM server.
+            ConfigError: the model or the tokenizer differs, or this is not a vLLM server.
             EngineLost: the server does not answer.
         """
         url, key = self._client.url, self._client.key
@@ -218,7 +218,7 @@ class ServedEngine:
 
     def _check_tokenizer(self) -> None:
         tokenizer = self._policy.codec.tokenizer
-        # the stop tokens are in the text, because they must be the same
+        # the text contains the stop tokens, because these must be the same too
         text = _SAMPLE + "".join(tokenizer.convert_ids_to_tokens(self._stop_ids[:8]))
         request = {"model": self._model, "prompt": text, "add_special_tokens": False}
         key = f"{self._client.key}.url"
@@ -251,7 +251,7 @@ def _completions(rows: Sequence[ServedCompletion], pad_id: int) -> Completions:
 
 
 def _cards(body: bytes) -> dict[str, int | None] | None:
-    """The models of a server, each with its context length if the server tells it."""
+    """The models of a server, each with its context length if the server reports it."""
     reply: Any = parsed(body)
     try:
         found = {str(card["id"]): card.get("max_model_len") for card in reply["data"]}

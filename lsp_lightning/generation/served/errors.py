@@ -34,7 +34,7 @@ class Refused(EngineError):
     Args:
         status: HTTP status code.
         said: the server's reason, one short line.
-        url: of the request.
+        url: the URL of the request.
     """
 
     def __init__(self, status: int, said: str, url: str) -> None:

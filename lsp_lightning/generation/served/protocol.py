@@ -99,7 +99,7 @@ class Request:
         """The completions in an answer, after checking everything that training relies on.
 
         Raises:
-            BadReply: the body is no valid answer to this request.
+            BadReply: the body is not a valid answer to this request.
         """
         return [self._completion(choice) for choice in self._choices(body)]
 
@@ -118,10 +118,12 @@ class Request:
     def _choices(self, body: bytes) -> list[Mapping[str, Any]]:
         reply = parsed(body)
         if not isinstance(reply, dict) or not isinstance(reply.get("choices"), list):
-            raise self._bad(f"is no completion ({quoted(body)})")
+            raise self._bad(f"is not a completion ({quoted(body)})")
         if reply.get("model") != self.model:
             name = quoted(repr(reply.get("model")))
-            raise self._bad(f"comes from the model {name}, which has stale or foreign weights")
+            raise self._bad(
+                f"comes from the model {name}: weights that are stale or from another run"
+            )
         choices: list[Any] = reply["choices"]
         if not all(isinstance(c, dict) and type(c.get("index")) is int for c in choices):
             raise self._bad("has malformed choices")

@@ -29,7 +29,7 @@ class ChatClient:
     model: str
     """The model's name on that server."""
     client: Client
-    """How the server is asked."""
+    """API key, timeout and number of requests at once."""
     temperature: float
     """0 is greedy."""
     max_tokens: int
@@ -40,13 +40,13 @@ class ChatClient:
     def __post_init__(self) -> None:
         check_url(self.url, f"{self.key}.url", "/chat/completions")
         if not self.model.strip():
-            raise ConfigError(f"{self.key}.model", "is empty", "give the model's server name")
+            raise ConfigError(
+                f"{self.key}.model", "is empty", "give the model's name on the server"
+            )
         self.client.check(f"{self.key}.client")
         require_at_least(self.max_tokens, 1, f"{self.key}.max_tokens", "a reply needs room")
         if not 0 <= self.temperature < math.inf:
-            raise ConfigError(
-                f"{self.key}.temperature", f"is {self.temperature}", "set 0 or a number above"
-            )
+            raise ConfigError(f"{self.key}.temperature", f"is {self.temperature}", "set 0 or more")
 
     def check_reachable(self) -> None:
         """Raise ConfigError unless the server accepts connections."""

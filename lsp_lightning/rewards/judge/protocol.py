@@ -68,7 +68,7 @@ def _refusal(url: str, answer: Answer) -> Failure:
 
 
 def _text_of(body: bytes) -> str | None:
-    """The text of a chat completion, or None if the body is none."""
+    """The text of a chat completion, or None if the body is not one."""
     try:
         choice = json.loads(body)["choices"][0]
         cut_off = choice.get("finish_reason") == "length"

@@ -76,13 +76,13 @@ class JudgeReward(Reward):
         url: base URL of the protocol, such as ``http://127.0.0.1:8000/v1``.
         model: the model's name on that server.
         mode: grade answers one by one, or compare them in pairs.
-        weight: factor in the sum of its kind.
+        weight: factor in R or Q; 0 only logs the scores.
         name: the name in metrics and transcripts.
         enters: where it enters, see :class:`lsp_lightning.rewards.base.Reward`.
         prompt: file with the judge's template; it needs the slots {instruction} and {response}, or
             {instruction}, {first} and {second} to compare.
         client: the server's key, timeout and number of requests at once.
-        temperature: of the judge; 0 is greedy.
+        temperature: sampling temperature of the judge; 0 is greedy.
         max_tokens: tokens of a reply, including the judge's thinking.
     """
 

@@ -33,7 +33,7 @@ class CodeVerifier(RoundVerifier):
         self._sandbox.close()
 
     def require(self, solution: object | None) -> None:
-        """Raise ValueError unless it is tests, see :func:`lsp_lightning.checks.code.read_tests`."""
+        """Raise ValueError unless :func:`lsp_lightning.checks.code.read_tests` can read it."""
         read_tests(solution)
 
     def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:

@@ -44,7 +44,7 @@ class MathVerifier(RoundVerifier):
         self._checker.close()
 
     def require(self, solution: object | None) -> None:
-        """Raise ValueError unless it is a text, a number or None."""
+        """Raise ValueError unless the solution is a text, a number or None."""
         if isinstance(solution, bool) or not isinstance(solution, str | int | float | None):
             raise ValueError(f"must be a text or a number, not {type(solution).__name__}")
 
@@ -72,7 +72,7 @@ class MathVerifier(RoundVerifier):
             return Verdict.malformed(len(classes))
         counts = [count for _, count in votes.most_common(2)] or [0]
         info["agreement"] = counts[0] / len(classes)
-        # one answer that agrees with itself is no majority
+        # one answer that agrees with itself is not a majority
         found = counts[0] >= 2 and counts[0] > max(counts[1:], default=0)
         if not found or info["agreement"] < self._min_agreement:
             return Verdict.undecided(len(classes), info)

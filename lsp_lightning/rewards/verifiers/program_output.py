@@ -79,7 +79,7 @@ class ProgramOutputVerifier(RoundVerifier):
         ]
 
     def _printed(self, source: str, outcome: Outcome | None) -> str:
-        """What a program has printed, or "" if that shows already that it is malformed."""
+        """What a program printed, or "" if its outcome already shows that it is malformed."""
         if outcome is None or outcome.status != "ok" or _CHANCE.search(source):
             return ""
         printed = _lines(outcome.output)

@@ -240,9 +240,14 @@ def main(arguments: list[str] | None = None) -> int:
         help="repeat these steps in a folder that was built before: " + ", ".join(STEPS),
     )
     parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--steps", type=int, default=Recipe.steps, help="steps of the base model")
     parser.add_argument(
-        "--reward-steps", type=int, default=Recipe.reward_steps, help="steps of the reward model"
+        "--steps", type=int, default=Recipe.steps, help="training steps of the base model"
+    )
+    parser.add_argument(
+        "--reward-steps",
+        type=int,
+        default=Recipe.reward_steps,
+        help="training steps of the reward model",
     )
     parser.add_argument("--check", action="store_true", help="check the shipped files only")
     options = parser.parse_args(arguments)

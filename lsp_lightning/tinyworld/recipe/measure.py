@@ -176,8 +176,12 @@ def judge_summary(
 def main() -> None:
     """Print the tables of a base model."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base", type=Path, default=BASE_DIR, help="folder of model and tokenizer")
-    parser.add_argument("--data", type=Path, default=DATA_DIR, help="folder of dev and test files")
+    parser.add_argument(
+        "--base", type=Path, default=BASE_DIR, help="folder with model and tokenizer"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=DATA_DIR, help="folder with the dev and test files"
+    )
     parser.add_argument("--part", choices=["dev", "test"], default="test")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -109,8 +109,8 @@ def right_so_far(answer: str, solution: str) -> list[bool]:
 def lesson_loss(model: LlamaForSequenceClassification, batch: PackedRows, right: Tensor) -> Tensor:
     """Two losses: is the answer right so far, and which token continues a right answer?
 
-    `right` (T,) booleans say it for the reply tokens in order. 500 steps with a label at every
-    token teach more than 1200 steps with a label for each pair.
+    `right` (T,) has a boolean for each reply token in order. 500 steps with a label at every token
+    teach more than 1200 steps with a label for each pair.
     """
     hidden, labels = _hidden(model, batch), batch.labels.clone()
     is_reply = labels != IGNORED
@@ -233,8 +233,12 @@ def mean_scores(
 def main() -> None:
     """Print the tables of a reward model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=REWARD_MODEL_DIR, help="folder of the model")
-    parser.add_argument("--data", type=Path, default=DATA_DIR, help="folder of dev and test files")
+    parser.add_argument(
+        "--model", type=Path, default=REWARD_MODEL_DIR, help="folder of the reward model"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=DATA_DIR, help="folder with the dev and test files"
+    )
     parser.add_argument("--part", choices=["dev", "test"], default="test")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
