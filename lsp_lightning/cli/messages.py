@@ -41,7 +41,10 @@ _IMPORTED = (
     re.compile(r"(?:given class_path |class_path=)'([\w.]+)'"),
     re.compile(r"(?:Got|Given) value: ([\w.]+)"),
 )
-_OTHER_CLASS = re.compile(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)")
+_OTHER_CLASS = re.compile(r"Import path (?:([\w.]+) )?does not correspond to a subclass of (\w+)")
+_NO_PATH = re.compile(r"Expected a dot import path string: ")
+_ABSTRACT = re.compile(r"Expected an instantiatable class, but is abstract")
+_LINKED = re.compile(r"Linked \"([\w.]+)\" must be given via \"([\w.]+)\"")
 _NO_CLASS = re.compile(r"Not a valid subclass of (\w+)\. Got value: (.*)")
 _TRIED = re.compile(r"Problem with given class_path '[\w.]+':\s+([\w.]+): (.*); (.*)")
 _NO_FUNCTION = re.compile(r"expects a function or a callable class: (.*?)\. Got value: ")
@@ -85,6 +88,9 @@ def one_line(
     unknown = _unknown(message)
     if unknown:
         return ConfigError(unknown, "there is no such key", _nearest(unknown, keys, of_class))
+    linked = _LINKED.search(message)
+    if linked:
+        return ConfigError(linked[1], f"follows {linked[2]}", f"set --{linked[2]}")
     not_set = _NOT_SET.search(message)
     if not_set:
         name = not_set[1] or not_set[2]
@@ -139,8 +145,13 @@ def _problem(message: str) -> str:
         paths = [path for pattern in _IMPORTED for path in pattern.findall(text)]
         name = paths[0] if paths else "it"
         return _short(f"cannot import {name} ({_NO_IMPORT.findall(text)[-1]})")
-    if other:
-        return f"{other[1]} is not a {other[2]}"
+    given = other and (other[1] or (value and value[1]))
+    if other and given:
+        return _short(f"{given} is not a {other[2]}")
+    if value and _ABSTRACT.search(text):
+        return _short(f"{value[1]} lacks a method that it must define")
+    if value and _NO_PATH.search(text):
+        return _short(f"must name a class by its path, as in module.Class, is {value[1]}")
     if no_class:
         return _short(f"must name a {no_class[1]} by its class_path, is {no_class[2]}")
     if _NO_FUNCTION.search(text):

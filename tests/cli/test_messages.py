@@ -1,5 +1,6 @@
 """Every message of the parser that a user can meet, provoked and read as one line."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -40,6 +41,13 @@ class Needy(Pet):
         super().__init__()
 
 
+class Mute(Pet, ABC):
+    """A class that lacks a method."""
+
+    @abstractmethod
+    def sound(self) -> str: ...
+
+
 def no_pet(x: int) -> int:
     """A function that makes no pet."""
     return x
@@ -57,6 +65,7 @@ class Model:
         bits: Literal["nf4"] | None = None,
         norm: float | None = 1.0,
         seed: bool | int = True,
+        depth: int = 0,
         whole: bool = False,
         names: dict[str, int] | None = None,
         lora: Plain | None = Plain(),
@@ -74,7 +83,9 @@ def read(args, needed=("--model.base=x",)):
     parser, fit = Parser(prog="lsp"), Parser()
     parser.add_argument("--config", action=ActionConfigFile)
     fit.add_argument("--config", action=ActionConfigFile)
+    fit.add_argument("--seed", type=int, default=0)
     fit.add_class_arguments(Model, "model")
+    fit.link_arguments("seed", "model.depth")
     parser.add_subcommands(dest="subcommand").add_subcommand("fit", fit)
     return parser.parse_args(["fit", *needed, *args])
 
@@ -173,6 +184,19 @@ LINES = {
         [f'--model.pets=[{{"class_path": "{HERE}.Model"}}]'],
         f"model.pets: {HERE}.Model is not a Pet; see --help",
     ),
+    "another class by its path alone": (
+        [f"--model.pet={HERE}.Model"],
+        f"model.pet: {HERE}.Model is not a Pet; see --help",
+    ),
+    "a class with a method missing": (
+        [f"--model.pet={HERE}.Mute"],
+        f"model.pet: {HERE}.Mute lacks a method that it must define; see --help",
+    ),
+    "no path": (
+        ["--model.pet=cat"],
+        "model.pet: must name a class by its path, as in module.Class, is cat; see --help",
+    ),
+    "a key that follows another": (["--model.depth=3"], "model.depth: follows seed; set --seed"),
     "no class": (["--model.pets=[5]"], "model.pets: must name a Pet by its class_path, is 5; see"),
     "not to be called": (
         [f"--model.make={HERE}.no_pet"],
