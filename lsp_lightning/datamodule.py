@@ -82,8 +82,8 @@ class SelfPlayDataModule(LightningDataModule):
             a run, and by ``validate``.
         test: JSONL file of held-out tasks for reporting; scored by ``test``.
         heldout_draws: sampled answers per held-out task.
-        heldout_reward: name of the reward that scores held-out tasks. null takes the first task
-            reward of 0 or 1, or else the first that can compare two answers, or else the first.
+        heldout_reward: name of the reward that scores held-out tasks. null takes the first binary
+            task reward, or else the first that can compare two answers, or else the first.
         seed: the seed of everything that is sampled; commands set it to seed_everything.
     """
 

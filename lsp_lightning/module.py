@@ -227,7 +227,7 @@ class SelfPlayModule(LightningModule):
             self.trainer.should_stop = True
 
     def score_heldout(self, tasks: list[Query], batch_idx: int) -> None:
-        """Score some held-out tasks, if a reward can."""
+        """Score some held-out tasks, if a reward can score them."""
         data, player = self.data, self.player
         found = heldout_reward(self.rewards, data.heldout_reward)
         if found is None:

@@ -32,7 +32,7 @@ from lsp_lightning.text.prompts import without_thinking
 
 
 class Role(StrEnum):
-    """The two players, one set of weights."""
+    """The two players; they share one set of weights."""
 
     CHALLENGER = "challenger"
     SOLVER = "solver"
@@ -202,8 +202,8 @@ class SelfPlayRound:
     binary: bool = False
     """Whether R is 0 or 1 only."""
     query_info: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
-    """What verifiers know about the queries, as ``reward/entry`` (malformed, level, family, ...); N
-    values each."""
+    """Findings of the rewards about the queries, as ``reward/entry`` (malformed, level, family,
+    ...); N values each."""
     reward_metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
     """Other metrics of the rewards, as ``reward/metric``."""
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -53,7 +53,7 @@ class RoundProgress(TQDMProgressBar):
         return bar
 
     def init_sanity_tqdm(self) -> Tqdm:
-        """Say what is done before the first round."""
+        """Label the bar of the scoring before the first round."""
         bar = super().init_sanity_tqdm()
         bar.set_description("scoring held-out tasks before the first round")
         return bar

@@ -59,7 +59,7 @@ _OBJECTIVE: dict[str, Any] = {"class_path": "lsp_lightning.Learnability"}
 class SaveRunConfig(SaveConfigCallback):
     """Writes config.yaml into the run's folder when training starts.
 
-    Not before: a checkpoint that is refused must leave the folder unchanged.
+    Not earlier: a checkpoint that is refused must leave the folder unchanged.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -72,7 +72,7 @@ def print_queries(policy: Policy, data: SelfPlayDataModule) -> None:
 
 
 class Conversation:
-    """The turns of a user and a policy.
+    """A conversation between a user and a policy.
 
     Args:
         policy: the model that answers.

@@ -250,12 +250,12 @@ def read_queries(path: str, key: str) -> list[Query]:
                 key, f"{where} has no 'query' text", 'write lines like {"query": "..."}'
             )
         if any("\ud800" <= char <= "\udfff" for char in query):
-            raise ConfigError(key, f"{where} holds half of a surrogate pair", "fix the text")
+            raise ConfigError(key, f"{where} contains half of a surrogate pair", "fix the text")
         queries.append(
             Query(query.strip(), next((entry[key] for key in SOLUTION_KEYS if key in entry), None))
         )
     if not queries:
-        raise ConfigError(key, f"{path!r} holds no queries", 'write lines like {"query": "..."}')
+        raise ConfigError(key, f"{path!r} contains no queries", 'write lines like {"query": "..."}')
     return queries
 
 

@@ -180,8 +180,8 @@ class _Sampled:
     """The tokens of n completions, written step by step.
 
     Args:
-        n: completions.
-        limit: most tokens of each.
+        n: number of completions.
+        limit: most tokens of a completion.
         pad_id: fills up shorter rows.
         device: where the tokens are.
     """
@@ -232,7 +232,7 @@ def split_rows(
 
     Args:
         prompts: number of prompts.
-        draws: completions of each.
+        draws: completions of each prompt.
         prompt_tokens: tokens of the longest prompt.
         new_tokens: most tokens of a completion.
         max_rows: most rows of a part, unless one prompt has more completions.

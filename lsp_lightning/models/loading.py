@@ -26,7 +26,7 @@ def check_base(base: str, key: str = _KEY) -> None:
     """Check a model folder or Hub id as far as possible without loading it.
 
     Raises:
-        ConfigError: no such folder, or it has no config or no safetensors weights.
+        ConfigError: the folder does not exist, or has no config or no safetensors weights.
     """
     try:
         folder = resolve(base)

@@ -275,5 +275,5 @@ def compute_type(dtype: Dtype, device: torch.device, with_lora: bool, family: st
 
 
 def causal_lm(model: Any) -> Any:
-    """The causal LM inside a peft model; a model without adapters is returned as it is."""
+    """The causal LM inside a peft model; a model without adapters is returned unchanged."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -33,7 +33,9 @@ class Lora:
         require_at_least(self.rank, 1, "model.lora.rank", "an adapter needs a dimension")
         require_at_least(self.alpha, 1, "model.lora.alpha", "with 0 the adapter has no effect")
         if not 0 <= self.dropout < 1:
-            raise ConfigError("model.lora.dropout", f"is {self.dropout}", "set 0 to below 1")
+            raise ConfigError(
+                "model.lora.dropout", f"is {self.dropout}", "set at least 0 and below 1"
+            )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ __all__ = ["check_model", "memory_line", "print_plan"]
 
 
 def print_plan(model: PlannedModule, datamodule: PlannedData, gpu_gib: float | None) -> None:
-    """Print what a run takes on a GPU, whether it fits, and what to change if not.
+    """Print the memory that a run takes on a GPU, whether it fits, and what to change if not.
 
     Args:
         model: the module; its policy need not be loaded.
@@ -31,7 +31,7 @@ def print_plan(model: PlannedModule, datamodule: PlannedData, gpu_gib: float | N
 
 
 def memory_line(model: PlannedModule, datamodule: PlannedData, device: torch.device) -> str:
-    """What a run takes on a device, in one line. Never raises: a failed plan must not end a run.
+    """A run's memory on a device, in one line. Never raises: a failed plan must not end a run.
 
     Args:
         model: the module.

@@ -31,7 +31,7 @@ class PhasePlan:
     resident: float
     """Bytes that stay during the whole phase."""
     temporary: float
-    """Bytes that come and go, with the KV cache."""
+    """Bytes that are allocated and freed during the phase, including the KV cache."""
     cache: float
     """Bytes of ``temporary`` that are the KV cache."""
     calls: int

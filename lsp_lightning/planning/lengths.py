@@ -34,7 +34,7 @@ class PlannedRollout:
     prompts: int
     """Number of prompts."""
     draws: int
-    """Completions of each."""
+    """Completions of each prompt."""
     prompt: int
     """Tokens of the longest prompt."""
     sampling: Sampling

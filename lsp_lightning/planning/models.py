@@ -116,7 +116,7 @@ def build(spec: ModelSpec, layers: Sequence[int] | None) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def shares_prompts(spec: ModelSpec) -> bool:
-    """Whether a causal LM computes a prompt once for all of its completions, by its config.
+    """Whether a causal LM computes a prompt once for all completions, judging by its config.
 
     A run also tests it with weights. If that test fails, the plan is wrong for this model.
     """

@@ -36,7 +36,7 @@ from lsp_lightning.types import Sampling, TrainBatch
 
 @dataclass(frozen=True)
 class Cost:
-    """What a phase takes in addition to the weights."""
+    """Memory and operations of a phase, without the weights."""
 
     peak: float = 0.0
     """Most bytes at once."""

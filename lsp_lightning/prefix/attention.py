@@ -37,7 +37,7 @@ class _Block:
         )
 
     def mask(self, window: int | None, dtype: torch.dtype) -> Tensor | None:
-        """What is added to scores, (c or 1, 1, t, l); None if plain causal attention will do."""
+        """The mask to add to scores, (c or 1, 1, t, l); None if plain causal attention will do."""
         (_, t), width = self.queries_ct.shape, self.width
         if width == 0 and (window is None or t <= window):
             return None
@@ -77,7 +77,7 @@ class TreeAttention:
 
     blocks: tuple[_Block, ...]
     order: Tensor
-    """(M,), where the output of each token is among the outputs of all blocks."""
+    """(M,), the position of each token's output among the outputs of all blocks."""
     _masks: dict[Any, Tensor | None] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod

@@ -21,7 +21,7 @@ FIRST_ROOM = 64
 
 @dataclass
 class Layer:
-    """Keys and values of one layer: Q prompts of P tokens, n completions with room for w."""
+    """Keys and values of one layer: Q prompts of P tokens, n completions with room for w tokens."""
 
     prompt_keys: Tensor
     """(Q, key heads, P, dim), padded on the right."""
@@ -38,7 +38,7 @@ class Prefill:
 
     Args:
         tree: the prompts, one row each.
-        device: where the model is.
+        device: the device of the model.
     """
 
     def __init__(self, tree: TokenTree, device: torch.device) -> None:
@@ -195,7 +195,7 @@ class PrefixCache:
         return out.reshape(n, heads, values.shape[3])
 
     def _mask(self, window: int | None, scores: Tensor) -> Tensor | None:
-        """What is added to scores, (n, 1, 1, P + w); made once for all layers with this window."""
+        """The mask to add to scores, (n, 1, 1, P + w); made once for layers with this window."""
         if window not in self._masks:
             self._masks[window] = self._new_mask(window, scores)
         return self._masks[window]

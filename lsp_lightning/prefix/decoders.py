@@ -35,7 +35,7 @@ class TreeDecoder:
         prompts: token ids.
         draws: completions of each prompt.
         limit: most tokens of a completion.
-        device: where the model is.
+        device: the device of the model.
         record: records a step, to replay it without Python; None runs every step in Python.
     """
 
@@ -106,7 +106,7 @@ class RowDecoder:
         prompts: token ids.
         draws: completions of each prompt, which is computed once and then copied.
         pad_id: fills up shorter prompts.
-        device: where the model is.
+        device: the device of the model.
     """
 
     def __init__(

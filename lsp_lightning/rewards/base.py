@@ -32,8 +32,8 @@ class Judgement:
     scores: Tensor
     """(N, G), or (N,) if the reward enters for the Challenger; NaN for "could not be judged"."""
     query_info: Mapping[str, Sequence[object]] = field(default_factory=dict)
-    """What was found out about the queries: N booleans, numbers or texts by name, None where the
-    name does not apply. Logged as ``queries/REWARD_NAME/NAME``."""
+    """Findings about the queries: N booleans, numbers or texts by name, None where the name does
+    not apply. Logged as ``queries/REWARD_NAME/NAME``."""
     metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
     """Numbers to log by name, or tensors to log the mean of. Logged as ``REWARD_NAME/NAME``."""
     undecided: bool = False
@@ -165,7 +165,7 @@ class Reward(Callback):
             self.observe(batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as plain values."""
+        """The state to save in a checkpoint, as plain values."""
         return {} if self.scale is None else {"scale": vars(self.scale).copy()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -206,7 +206,7 @@ def each(
         message = f"{type(cause).__name__}: {cause}, at {text(item)[:80]!r}"
         if len(failures) == len(items):
             raise RewardError(message) from cause
-        warnings.warn(f"{len(failures)} of {len(items)} not judged: {message}", stacklevel=2)
+        warnings.warn(f"could not judge {len(failures)} of {len(items)}: {message}", stacklevel=2)
     return results
 
 

@@ -47,7 +47,7 @@ class NoveltyReward(Reward):
         super().__init__(weight, name, enters="challenger")
         key = "model.rewards.NoveltyReward"
         if not 0 <= near < 1:
-            raise ConfigError(f"{key}.near", f"is {near}", "set 0 or more, below 1")
+            raise ConfigError(f"{key}.near", f"is {near}", "set at least 0 and below 1")
         require_at_least(capacity, 0, f"{key}.capacity", "it counts queries")
         self._near = near
         self._capacity = capacity

@@ -21,7 +21,7 @@ class RunningScale:
     """Sum of their squared distances from the mean."""
 
     def with_scores(self, scores: Tensor) -> "RunningScale":
-        """The scale after more scores; NaN does not count."""
+        """The scale with more scores included; NaN is ignored."""
         known = scores[~scores.isnan()].double()
         if known.numel() == 0:
             return self

@@ -25,13 +25,13 @@ class Scored:
     challenger_N: Tensor | None
     """Weighted sum of the rewards for the Challenger alone, or None without any."""
     judged_NG: Tensor
-    """(N, G) bool: every reward with a weight could judge this answer."""
+    """(N, G) bool: every reward with a nonzero weight could judge this answer."""
     components: Mapping[str, Tensor]
     """The scores of every reward by its name, unweighted, NaN kept."""
     query_info: Mapping[str, tuple[object, ...]]
-    """What rewards found out about the queries, N values by ``REWARD_NAME/ENTRY``."""
+    """Findings of the rewards about the queries, N values by ``REWARD_NAME/ENTRY``."""
     metrics: Mapping[str, Tensor | float]
-    """What else the rewards log, by ``REWARD_NAME/METRIC``."""
+    """Other metrics that the rewards log, by ``REWARD_NAME/METRIC``."""
 
 
 def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
@@ -96,6 +96,14 @@ def judge_playout(reward: Reward, playout: Playout) -> Judgement:
             raise RewardError(
                 f"reward {reward.name!r} returned {len(values)} values of {entry!r} for {n} queries"
             )
+    for metric, value in judgement.metrics.items():
+        try:
+            torch.as_tensor(value, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise RewardError(
+                f"reward {reward.name!r} returned {str(value)[:80]!r} as metric {metric!r}, "
+                "expected a number or a tensor"
+            ) from error
     return replace(judgement, scores=scores)
 
 
@@ -136,8 +144,12 @@ def fill_unjudged(scores: Tensor) -> Tensor:
 
 
 def check_rewards(rewards: Sequence[Reward]) -> None:
-    """Raise ConfigError unless there is a task reward with a weight and all names differ."""
+    """Raise ConfigError unless a task reward has a nonzero weight and all names differ."""
     key = "model.rewards"
+    for reward in rewards:
+        if not hasattr(reward, "enters"):
+            problem = f"__init__ of {type(reward).__name__} does not call that of Reward"
+            raise ConfigError(key, problem, "begin it with super().__init__(weight, name)")
     if not _task(rewards):
         raise ConfigError(
             key,

@@ -43,7 +43,7 @@ class Verdict:
     scores: tuple[float, ...]
     """G scores in [0, 1]; NaN for an answer that could not be judged."""
     info: Info
-    """What was found out about the query, to be logged."""
+    """Findings about the query, to be logged."""
     kind: Literal["scored", "malformed", "unjudged", "undecided"]
     """Which constructor made it."""
 
@@ -227,11 +227,18 @@ class VerifiableReward(Reward):
 
 def _verdict(scores: Sequence[float], info: Info | None) -> Verdict:
     """The verdict by what :meth:`Verifier.check` and :meth:`Verifier.describe` have returned."""
+    try:
+        numbers = [float(score) for score in scores]
+    except (TypeError, ValueError) as error:
+        raise RewardError(
+            f"check returned {str(scores)[:80]}; return a list with a number for each answer, NaN "
+            "for one that could not be judged"
+        ) from error
     if info is not None:
-        return Verdict.of(scores, info)
-    if any(scores):
+        return Verdict.of(numbers, info)
+    if any(numbers):
         raise RewardError(
             "describe says that a query is malformed, but check gives an answer to it more than 0; "
             "return 0 for all its answers"
         )
-    return Verdict.malformed(len(scores))
+    return Verdict.malformed(len(numbers))

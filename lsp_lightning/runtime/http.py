@@ -87,7 +87,7 @@ class Answer:
     body: bytes
     """The body; empty if it was too large."""
     too_large: bool
-    """The body was larger than allowed."""
+    """Whether the body was larger than allowed."""
     said: str
     """The start of the body as one short printable line, without the API key."""
     wait: float
@@ -97,7 +97,7 @@ class Answer:
 
     @property
     def busy(self) -> bool:
-        """The server cannot answer now; another try may succeed."""
+        """Whether the server cannot answer now, but another try may succeed."""
         return self.status == 429 or self.status >= 500
 
 
@@ -218,9 +218,10 @@ def check_url(url: str, key: str, path: str) -> None:
     """Raise ConfigError unless ``url`` is the base URL of a server.
 
     Args:
-        url: as it was given.
+        url: the URL from the config.
         key: config key of the URL.
-        path: what requests append to it, such as ``/chat/completions``; the URL must not have it.
+        path: the path that requests append, such as ``/chat/completions``; ``url`` must not end
+            with it.
     """
     try:
         parts = urlsplit(url)
@@ -250,7 +251,7 @@ def check_reachable(url: str, key: str, remedy: str) -> None:
 
 
 def quoted(said: str | bytes) -> str:
-    """What a server or an error says, as one short printable line."""
+    """The message of a server or an error, as one short printable line."""
     text = said.decode(errors="replace") if isinstance(said, bytes) else said
     printable = "".join(c if c.isprintable() else " " for c in text[: 2 * _LONGEST_QUOTE])
     line = " ".join(printable.split())

@@ -28,7 +28,7 @@ Status = Literal["ok", "error", "timeout", "memory", "output"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use.
+    """The resources that one program may use.
 
     Args:
         seconds: wall time of the program with all its calls.

@@ -1,4 +1,4 @@
-"""Plain values, the only ones that enter or leave a sandbox: JSON's, of exact built-in types."""
+"""Plain values, the only ones that enter or leave a sandbox: JSON's types, as exact built-ins."""
 
 import math
 

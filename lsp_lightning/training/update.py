@@ -101,7 +101,7 @@ class RoundUpdate:
         return stats, norm
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold: plain values only."""
+        """The state to save in a checkpoint, as plain values."""
         return {"loss_scale": self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -114,7 +114,7 @@ def test_a_bad_line_is_refused_with_file_number_and_reason(tmp_path, lines, numb
 
 
 def test_an_empty_file_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="holds no queries"):
+    with pytest.raises(ConfigError, match="contains no queries"):
         PromptFile(write_lines(tmp_path / "q.jsonl", []))
 
 

@@ -90,7 +90,7 @@ def test_none_for_everything_ends_the_round():
 @pytest.mark.parametrize(("scores", "count"), [([], 0), ([1.0], 1), ([1.0] * 3, 3), ("abc", 3)])
 def test_where_it_returns_another_count_than_of_answers_the_query_is_unjudged(scores, count):
     reward = FunctionReward(lambda q, a, r: [0.0] * 2 if q == "q" else scores, name="mine")
-    message = rf"1 of 2 not judged: RewardError: {count} scores for 2 answers, at "
+    message = rf"could not judge 1 of 2: RewardError: {count} scores for 2 answers, at "
     with pytest.warns(UserWarning, match=message):
         scored = score_all([reward], PLAYED)
     assert scored.judged_NG.tolist() == [[True, True], [False, False]]

@@ -573,7 +573,7 @@ def test_one_group_that_a_verifier_fails_at_costs_the_others_nothing():
                 raise ZeroDivisionError("by zero")
             return [1.0] * len(answers)
 
-    with pytest.warns(UserWarning, match=r"1 of 2 not judged: ZeroDivisionError: .*, at 'q1'"):
+    with pytest.warns(UserWarning, match=r"could not judge 1 of 2: ZeroDivisionError: .*, at 'q1'"):
         scores = VerifiableReward(Brittle()).score(PLAYED).scores
     assert scores[0].tolist() == [1.0, 1.0]
     assert scores[1].isnan().all()
@@ -601,7 +601,7 @@ def test_a_verifier_that_raises_at_a_malformed_query_only_loses_this_group():
         def describe(self, query):
             return None if query == "q1" else {}
 
-    with pytest.warns(UserWarning, match="1 of 2 not judged"):
+    with pytest.warns(UserWarning, match="could not judge 1 of 2"):
         judgement = VerifiableReward(Brittle()).score(PLAYED)
     assert judgement.query_info == {"malformed": (False, False)}
     assert judgement.scores.isnan().tolist() == [[False] * 2, [True] * 2]

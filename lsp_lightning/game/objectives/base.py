@@ -74,7 +74,7 @@ class Objective(ABC):
         """Remember a round; called once for each, after its advantages."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold: plain values only."""
+        """The state to save in a checkpoint, as plain values."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - optional

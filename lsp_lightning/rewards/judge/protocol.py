@@ -26,7 +26,7 @@ class Failure:
     cause: str
     """What is wrong, where, and what to do about it, in one line."""
     only_this_prompt: bool = False
-    """Other prompts may still get a reply."""
+    """Whether other prompts may still get a reply."""
 
 
 def payload(model: str, prompt: str, temperature: float, max_tokens: int) -> bytes:
