@@ -1,0 +1,70 @@
+"""A mistake in a reward or a verifier of your own is one line that says what to do."""
+
+import pytest
+import torch
+from handmade import playout
+
+from lsp_lightning import ConfigError, Judgement, Reward, VerifiableReward, Verifier
+from lsp_lightning.rewards import RewardError, check_rewards, score_all
+
+PLAYED = playout(["a", "b"], [["x", "y"], ["x", "y"]])
+
+
+class Checks(Verifier):
+    """Returns what it is told to."""
+
+    def __init__(self, scores):
+        self.scores = scores
+
+    def check(self, query, answers, solution):
+        return self.scores
+
+
+@pytest.mark.parametrize(
+    ("scores", "got"), [(1.0, "1.0"), (None, "None"), ([1.0, None], r"\[1.0, None\]"), ("ab", "ab")]
+)
+def test_a_verifier_that_returns_no_numbers_is_told_what_to_return(scores, got):
+    line = f"^reward 'verifiable' failed: check returned {got}; return a list with a number for ea"
+    with pytest.raises(RewardError, match=line):
+        score_all([VerifiableReward(Checks(scores))], PLAYED)
+
+
+def test_a_verifier_may_return_a_tensor():
+    scored = score_all([VerifiableReward(Checks(torch.tensor([1.0, 0.0])))], PLAYED)
+    assert scored.rewards_NG.tolist() == [[1.0, 0.0]] * 2
+
+
+class Logs(Reward):
+    """Logs what it is told to."""
+
+    def __init__(self, metric):
+        super().__init__()
+        self.metric = metric
+
+    def score(self, played):
+        return Judgement(torch.ones(2, 2), metrics={"extra": self.metric})
+
+
+@pytest.mark.parametrize("metric", ["high", None, {"a": 1}])
+def test_a_metric_that_is_no_number_names_its_reward(metric):
+    line = r"^reward 'logs' returned .* as metric 'extra', expected a number or a tensor"
+    with pytest.raises(RewardError, match=line):
+        score_all([Logs(metric)], PLAYED)
+
+
+@pytest.mark.parametrize("metric", [1, 0.5, True, torch.ones(3), [1.0, 2.0]])
+def test_a_metric_may_be_any_number(metric):
+    assert score_all([Logs(metric)], PLAYED).metrics == {"logs/extra": metric}
+
+
+class Unfinished(Reward):
+    """Its ``__init__`` forgets that of Reward."""
+
+    def __init__(self):
+        self.limit = 3
+
+
+def test_a_reward_without_the_init_of_reward_is_named():
+    line = r"^model\.rewards: __init__ of Unfinished does not call that of Reward; begin it"
+    with pytest.raises(ConfigError, match=line):
+        check_rewards([Unfinished()])
