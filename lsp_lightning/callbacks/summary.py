@@ -12,6 +12,7 @@ from torch import nn
 
 from lsp_lightning.datamodule import rounds_played
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.evaluation.heldout import heldout_reward
 from lsp_lightning.planning import memory_line
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.runs.folder import CLAIM
@@ -150,10 +151,13 @@ def _scored_with(pl_module: LightningModule, kind: str) -> dict[str, Any]:
     """The settings that held-out scores of a kind depend on; scores are comparable if these
     agree."""
     module: Any = pl_module
-    names = {"heldout", "heldout_reward", "solver", "solver_prompt"}
+    names = {"heldout", "solver", "solver_prompt"}
     if kind != "solved":
         names.add("rewards")
-    return {name: value for name, value in module.resume_settings().items() if name in names}
+    settings = module.resume_settings()
+    found = heldout_reward(module.rewards, settings["heldout_reward"])
+    by_reward = {"heldout_reward": found and found[0].name}
+    return by_reward | {name: value for name, value in settings.items() if name in names}
 
 
 def parameter_counts(module: nn.Module) -> tuple[int, int]:
@@ -194,7 +198,7 @@ def _command() -> str:
 
 
 def heldout_line(name: str, before: Scores, after: Scores, opponent: str) -> str:
-    """The scores of the ``sampled`` or ``greedy`` answers, before and after."""
+    """The scores of ``sampled`` or ``greedy`` answers before and after the run, in one line."""
     change = f"{before[name]:.1%} -> {after[name]:.1%}"
     if after["kind"] == "solved":
         return f"held-out tasks solved by {name} answers: {change}  ({before['n']} tasks)"

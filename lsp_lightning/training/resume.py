@@ -1,9 +1,10 @@
 """What a checkpoint holds, and how a resumed run's settings override it.
 
 Lightning's private keys of a checkpoint are in this file alone; ``tests/runs/test_resume.py`` fails
-on a Lightning that renames them.
+if a version of Lightning renames them.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -38,11 +39,20 @@ def run_settings(module: Any, data: Any) -> dict[str, Any]:
 
 
 def plain_settings(settings: object) -> dict[str, Any]:
-    """The class of an object and its public attributes that are plain values."""
+    """The class of an object, and the attributes that are named after its arguments.
+
+    Only plain values; other attributes may change during a run.
+    """
+    arguments = {
+        name
+        for cls in type(settings).__mro__
+        if "__init__" in vars(cls)
+        for name in inspect.signature(vars(cls)["__init__"]).parameters
+    }
     plain = {
         name: value
         for name, value in vars(settings).items()
-        if not name.startswith("_") and isinstance(value, bool | int | float | str | None)
+        if name in arguments and isinstance(value, bool | int | float | str | None)
     }
     return {"class": type(settings).__qualname__, **plain}
 

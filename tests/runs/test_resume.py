@@ -4,6 +4,7 @@ import pytest
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn, optim
 
+from lsp_lightning import Paper
 from lsp_lightning.datamodule import RoundStream
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.training import resume
@@ -84,6 +85,23 @@ def test_changed_settings_are_named_with_both_values(capsys):
     assert told(capsys, heldout_reward="maths") == [
         "heldout_reward changed: null in the checkpoint, 'maths' now"
     ]
+
+
+class Counting(Paper):
+    """An objective with a setting, and a count of rounds that any run changes."""
+
+    def __init__(self, rate: float = 0.5):
+        super().__init__("std")
+        self.rate, self.rounds = rate, 0
+
+
+def test_what_an_objective_counts_is_not_one_of_its_settings():
+    assert resume.plain_settings(Counting(0.25)) == {
+        "class": "Counting",
+        "advantage_scale": "std",
+        "invalid_query": "lowest",
+        "rate": 0.25,
+    }
 
 
 @pytest.mark.parametrize(
