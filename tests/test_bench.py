@@ -116,6 +116,7 @@ def test_a_game_writes_answers_of_the_given_length_and_learns(model):
     assert any(not before[k].equal(after[k]) for k in before)
 
 
+@pytest.mark.slow
 def test_our_side_steps_on_command(model, tmp_path):
     work = Work(str(model), make_queries(2, 16), group_size=2, new_tokens=3, steps=2)
     side = Side("speed_ours", tmp_path)

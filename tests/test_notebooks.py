@@ -13,6 +13,8 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 def test_notebook_runs_and_is_stored_without_outputs(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells), "clear the outputs"
+    for cell in notebook.cells:  # a few rounds show that it runs
+        cell.source = cell.source.replace("max_steps=20", "max_steps=5")
     there = {"metadata": {"path": str(tmp_path)}}  # a run writes its files there
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources=there).execute()
     printed = [o for cell in notebook.cells for o in cell.get("outputs", [])]

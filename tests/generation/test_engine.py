@@ -223,7 +223,13 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize("error", REFUSALS, ids=["gpu", "cpu"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(REFUSALS[0], marks=pytest.mark.slow, id="gpu"),
+        pytest.param(REFUSALS[1], id="cpu"),
+    ],
+)
 def test_a_call_that_runs_out_of_memory_is_drawn_again_in_smaller_parts(
     model, small_memory, error, capsys
 ):

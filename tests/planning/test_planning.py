@@ -151,14 +151,9 @@ def test_an_update_of_plain_rows_takes_what_the_plan_says(tiny_qwen3_folder):
 
 @pytest.mark.parametrize(
     "new",
-    [
-        1,
-        50,
-        pytest.param(131, marks=pytest.mark.slow),
-        140,
-        pytest.param(200, marks=pytest.mark.slow),
-    ],
-)  # room for own tokens: 64, 128, 256
+    # room for 64, 128 and 256 tokens of a completion
+    [1, 50, *(pytest.param(new, marks=pytest.mark.slow) for new in (131, 140, 200))],
+)
 def test_a_rollout_takes_what_the_plan_says(tiny_qwen3_folder, new, monkeypatch):
     """Of full length: no token ends a completion, so no row leaves, and none is copied then."""
     shape = Shape(40, 20, new, draws=10)
