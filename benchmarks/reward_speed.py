@@ -100,8 +100,8 @@ def preference(seconds: float) -> dict[str, float]:
     figures = {}
     for batch in (1, 64):
         reward = PreferenceReward(f"{WORLD}/reward_model")
-        reward.budget = TokenBudget("pairs at once", 1 if batch == 1 else batch * longest)
-        reward.connect(FrozenPlayer(policy))
+        budget = TokenBudget("pairs at once", 1 if batch == 1 else batch * longest)
+        reward.connect(FrozenPlayer(policy, passes=budget))
         taken = median_seconds(partial(reward.score, played), seconds)
         figures[f"pairs/s: tiny reward model, batch {batch}"] = len(played.answers) / taken
     return figures
