@@ -108,6 +108,8 @@ class SelfPlayDataModule(LightningDataModule):
         require_at_least(heldout_draws, 1, "data.heldout_draws", "nothing would be sampled")
         check_sampling(solver, "data.solver", for_training=True)
         self.queries: QuerySource = queries if queries is not None else Challenger()
+        if not isinstance(self.queries, QuerySource):
+            raise ConfigError("data.queries", f"is {queries!r}", "pass one, such as Challenger()")
         if self.queries.selfplay:
             require_at_least(
                 num_queries, 2, "data.num_queries", "queries are measured against each other"

@@ -98,6 +98,8 @@ class SelfPlayModule(LightningModule):
         self.rewards, self.rollouts = rewards, rollouts
         self.loss_settings = LossSettings(beta, kl, alpha_ch, max_grad_norm)
         self.objective = objective if objective is not None else Learnability()
+        if not isinstance(self.objective, Objective):
+            raise ConfigError("model.objective", f"is {objective!r}", "pass one, such as Paper()")
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         check_rewards(rewards)
         self.objective.check(rewards)

@@ -147,6 +147,8 @@ def check_rewards(rewards: Sequence[Reward]) -> None:
     """Raise ConfigError unless a task reward has a nonzero weight and all names differ."""
     key = "model.rewards"
     for reward in rewards:
+        if not isinstance(reward, Reward):
+            raise ConfigError(key, f"{reward!r} is not a Reward", "pass one, such as Short()")
         if not hasattr(reward, "enters"):
             problem = f"__init__ of {type(reward).__name__} does not call that of Reward"
             raise ConfigError(key, problem, "begin it with super().__init__(weight, name)")

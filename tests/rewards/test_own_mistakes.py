@@ -68,3 +68,10 @@ def test_a_reward_without_the_init_of_reward_is_named():
     line = r"^model\.rewards: __init__ of Unfinished does not call that of Reward; begin it"
     with pytest.raises(ConfigError, match=line):
         check_rewards([Unfinished()])
+
+
+def test_a_class_in_place_of_a_reward_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"^model\.rewards: <class .*Logs'> is not a Reward; pass"
+    ):
+        check_rewards([Logs])
