@@ -29,7 +29,9 @@ def require_file(path: str, key: str) -> Path:
     try:
         resolved = resolve(path)
     except ModuleNotFoundError as error:
-        raise ConfigError(key, f"no package for {path!r}", "check the name after 'pkg:'") from error
+        raise ConfigError(
+            key, f"the package in {path!r} is not installed", "check the name after 'pkg:'"
+        ) from error
     if not resolved.is_file():
         raise ConfigError(key, f"no file {path!r}", "give the path of an existing file")
     return resolved

@@ -7,7 +7,7 @@ N     queries of a round
 G     answers to each query
 R     completions of a round: the C queries that were written, then the N*G answers
 n     completions of one batch of rollouts
-B, S  rows and places of a packed micro-batch
+B, S  rows and positions of a packed micro-batch
 C     rows that the Challenger wrote (C = N unless the source filters or stores them)
 K, T  completions of a micro-batch and their tokens
 P     prompt tokens
@@ -82,15 +82,15 @@ class Rollouts:
     prompt_ids: Tensor
     """(n, P) int64, padded on the left."""
     prompt_mask: Tensor
-    """(n, P) bool."""
+    """(n, P) bool, false on padding."""
     completion_ids: Tensor
     """(n, T) int64, padded on the right."""
     completion_mask: Tensor
     """(n, T) bool, true up to and with the stop token."""
     logprobs: Tensor
-    """(n, T) fp32, as sampled."""
+    """(n, T) fp32, of the sampled tokens; 0 on padding."""
     truncated: Tensor
-    """(n,) bool."""
+    """(n,) bool, true if the length limit came before a stop token."""
     texts: tuple[str, ...]
     """n texts without the stop token."""
     temperature: float
@@ -250,14 +250,14 @@ class TrainBatch:
     targets: Tensor
     """(K, T) int64, the completions' tokens."""
     mask: Tensor
-    """(K, T) bool."""
+    """(K, T) bool, false on padding."""
     sources: Tensor
-    """(K, T) int64, the place (flat, in B*S) whose hidden state predicts each target."""
+    """(K, T) int64, the flat index (in B*S) of the hidden state that predicts each target."""
     temperature: Tensor
-    """(K,) fp32."""
+    """(K,) fp32, the sampling temperature of each completion."""
     rows: Tensor
-    """(K,) int64, the place of each completion in the round: first the C queries that the
-    Challenger wrote, then the N*G answers."""
+    """(K,) int64, the row of each completion in the round: first the C queries that the Challenger
+    wrote, then the N*G answers."""
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""

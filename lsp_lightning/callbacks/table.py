@@ -33,12 +33,12 @@ class RunTable(Logger):
 
     @property
     def name(self) -> str:
-        """No sub-folder."""
+        """Empty: files go into the run's folder itself."""
         return ""
 
     @property
     def version(self) -> str:
-        """No sub-folder."""
+        """Empty: files go into the run's folder itself."""
         return ""
 
     @property

@@ -67,7 +67,7 @@ class Transcripts(Callback):
 
 
 def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
-    """One plain row for each answer of the round."""
+    """One row of plain values for each answer of the round."""
     playout = played.playout
     for i, (query, answers) in enumerate(
         zip(playout.query_texts, playout.answer_groups(), strict=True)
@@ -141,7 +141,7 @@ def _read(shard: Path) -> list[dict[str, Any]]:
 
 
 def _aligned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with the same columns each; a column of several types becomes text."""
+    """Give all rows the same columns; a column of several types becomes text."""
     names = list(dict.fromkeys(name for line in lines for name in line))
     mixed = {
         name

@@ -242,7 +242,7 @@ def _clash(a: Constraint, b: Constraint) -> bool:
 
 
 def _brings(a: Constraint) -> dict[str, int]:
-    """Least counts of every answer that satisfies a constraint, by kind."""
+    """The smallest count of each kind in any answer that satisfies the constraint."""
     size = len("".join(a.arguments))
     return {
         "no repeated lines": {"lines": 2},

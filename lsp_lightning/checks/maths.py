@@ -13,7 +13,7 @@ from lsp_lightning.checks.final_answers import boxed_solution, comparable, final
 from lsp_lightning.runtime.workers import LineWorkers
 
 _WORKER = "lsp_lightning.checks.maths_worker"
-#: Worker processes that compare at the same time.
+#: Number of worker processes that compare at the same time.
 PROCESSES = 2
 _INTEGER = re.compile(r"value -?[0-9]+")
 
@@ -36,7 +36,7 @@ class MathChecker:
         self._workers = LineWorkers(_WORKER, processes)
 
     def prefetch(self, text: str, solution: str | None = None) -> None:
-        """Start the work on a text in the background; returns at once.
+        """Start to process a text in the background; returns at once.
 
         :meth:`grade` uses the result, or :meth:`classes` if there is no solution.
         """

@@ -1,8 +1,8 @@
 """The worker process of :mod:`lsp_lightning.checks.maths`: compares answers with math-verify.
 
 It is a separate process so that it can be killed when sympy hangs, and it must not import torch:
-each worker would then take seconds to start. A request is ``[name, text, ...]``, where the name is
-that of a function below.
+each worker would then take seconds to start. A request is ``[name, text, ...]``, with the name of a
+function below.
 """
 
 import logging

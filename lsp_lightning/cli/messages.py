@@ -58,8 +58,7 @@ class ClassError(argparse.ArgumentError):
 
     Args:
         found: the error, with its key as seen from the class.
-        below: what stands between the key of the class and ``found.key``: ``init_args.`` or
-            nothing.
+        below: the text between the key of the class and ``found.key``: ``init_args.`` or nothing.
     """
 
     def __init__(self, found: ConfigError, below: str) -> None:

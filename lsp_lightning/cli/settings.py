@@ -60,7 +60,7 @@ class _Family:
 _ROOT = "lsp_lightning"
 #: Set by another key, so no setting of a config.
 _LINKED = {"data.seed"}
-#: Classes with a fixed place: group, class, what stands before its keys, and a title.
+#: Classes with a fixed position in a config: group, class, prefix of its keys, and a title.
 _FIXED = (
     ("model", "module.SelfPlayModule", "model.", ""),
     ("model", "models.settings.Lora", "model.lora.", ""),

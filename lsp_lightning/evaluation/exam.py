@@ -14,7 +14,7 @@ from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.types import Playout, Sampling
 
-#: Held-out tasks that are answered together.
+#: Number of held-out tasks that are answered together.
 HELDOUT_BATCH = 128
 
 
@@ -110,7 +110,7 @@ class Opponent:
         self._answered: dict[object, Answered] = {}
 
     def take(self, exam: Exam, reference: FrozenPlayer) -> Answered:
-        """As :meth:`Exam.take`; from the cache if the exam was taken before."""
+        """Like :meth:`Exam.take`, but the reference answers each exam only once."""
         key = (exam.prompts, exam.reward.name, exam.sampling, exam.draws, exam.seed)
         if key not in self._answered:
             self._answered[key] = exam.take(reference)

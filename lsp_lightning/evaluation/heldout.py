@@ -103,8 +103,9 @@ def heldout_reward(
 
     Args:
         rewards: all rewards of the run.
-        name: the one to use, whatever its weight. None takes the first binary task reward, or else
-            the first comparable one, or else the first task reward that can score a single answer.
+        name: name of the reward to use, even one with weight 0. None takes the first binary task
+            reward, or else the first comparable one, or else the first task reward that can score a
+            single answer.
 
     Returns:
         The reward and the kind of its scores. None if ``name`` is None and no task reward can score

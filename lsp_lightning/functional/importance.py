@@ -34,7 +34,9 @@ def truncated_importance_weights(
     if not logprobs_KT.shape == sampled_KT.shape == mask_KT.shape:
         raise ValueError("logprobs, sampled and mask must have the same shape (K, T)")
     if not cap >= 1:
-        raise ValueError(f"cap is {cap}; it must be 1 or more, the weight where pi and mu agree")
+        raise ValueError(
+            f"cap is {cap}; it must be 1 or more: where pi and mu agree, the weight is 1"
+        )
     log_ratio_KT = logprobs_KT.detach().float() - sampled_KT.detach().float()
     log_ratio_KT = torch.where(sampled_KT.isnan(), 0.0, log_ratio_KT)
     # clamp the logarithm: exp of a large one would be infinite

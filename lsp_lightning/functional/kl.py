@@ -72,9 +72,9 @@ def k3_loss(
 ) -> Tensor:
     """``exp(-d) - 1 + d``, per token (as in other trainers) or of the sequence. -> (n,).
 
-    Of the sequence, its gradient is that of KL(pi_ref || pi), the other direction. Per token, it is
-    that of KL(pi_ref || pi) for the next token, over prefixes that the policy sampled. Its tails
-    are heavy: ``exp(-d)`` explodes on tokens that are likely under the reference only.
+    For the sequence, the gradient is that of KL(pi_ref || pi), the other direction. Per token, it
+    is that of KL(pi_ref || pi) for the next token, over prefixes that the policy sampled. Either
+    has heavy tails: ``exp(-d)`` explodes on tokens that are likely under the reference only.
     """
     d = (
         _log_ratio(logprobs_nT, ref_logprobs_nT, mask_nT)

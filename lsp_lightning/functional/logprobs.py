@@ -78,11 +78,11 @@ def token_logprobs(
 def _check_shapes(hidden_MH: Tensor, targets_M: Tensor, temperature_M: Tensor) -> None:
     if hidden_MH.dim() != 2 or targets_M.shape != hidden_MH.shape[:1]:
         raise ValueError(
-            f"expected shapes (M, H) and (M,), got {tuple(hidden_MH.shape)} "
+            f"expected hidden (M, H) and targets (M,), got {tuple(hidden_MH.shape)} "
             f"and {tuple(targets_M.shape)}"
         )
     if temperature_M.shape != targets_M.shape:
-        raise ValueError(f"expected temperature of shape (M,), got {tuple(temperature_M.shape)}")
+        raise ValueError(f"expected temperature (M,), got {tuple(temperature_M.shape)}")
 
 
 def _chunks(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

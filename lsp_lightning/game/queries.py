@@ -125,7 +125,7 @@ class Challenger(QuerySource):
         return None if codec is None else len(codec.encode(self._prompt, {}))
 
     def describe(self) -> str:
-        """Its prompt and its sampling."""
+        """Its prompt and its sampling settings."""
         return f"Challenger with {self.sampling}, prompt {derive_seed(0, self._prompt):x}"
 
     def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
@@ -263,7 +263,9 @@ def check_sampling(sampling: Sampling, key: str, for_training: bool) -> None:
     """Raise ConfigError unless every sampling setting is in its range."""
     if not sampling.temperature >= 0 or (for_training and sampling.temperature == 0):
         raise ConfigError(
-            f"{key}.temperature", f"is {sampling.temperature}", "training needs one above 0"
+            f"{key}.temperature",
+            f"is {sampling.temperature}",
+            "set it above 0 (0 is for evaluation only)",
         )
     if sampling.max_new_tokens < 1:
         raise ConfigError(f"{key}.max_new_tokens", f"is {sampling.max_new_tokens}", "set 1 or more")

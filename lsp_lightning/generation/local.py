@@ -36,7 +36,8 @@ class LocalEngine:
             past_key_values, logits_to_keep`` (all current Hugging Face ones do).
         stop_ids: tokens that end a completion.
         pad_id: fills up shorter rows.
-        max_rows: most rows decoded together; completions of one prompt are not split for it.
+        max_rows: most rows decoded together, except that the completions of one prompt are not
+            split for this.
         budget: most tokens decoded together, counting the longest prompt and the longest possible
             completion for each row; if the model shares prefixes, a prompt counts once. If the
             completions of one prompt do not fit, they are split and the prompt is computed for each

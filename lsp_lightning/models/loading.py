@@ -31,7 +31,9 @@ def check_base(base: str, key: str = _KEY) -> None:
     try:
         folder = resolve(base)
     except ModuleNotFoundError as error:
-        raise ConfigError(key, f"no package for {base!r}", "check the name after 'pkg:'") from error
+        raise ConfigError(
+            key, f"the package in {base!r} is not installed", "check the name after 'pkg:'"
+        ) from error
     if not folder.is_dir():
         if _HUB_ID.fullmatch(base) and not base.startswith("."):
             return
@@ -132,7 +134,7 @@ def load_classifier(
     A quantized model is on ``device``, others are on the CPU.
 
     Raises:
-        ConfigError: it could not be loaded or not be quantized, or has other than one label.
+        ConfigError: it could not be loaded or not be quantized, or does not have exactly one label.
     """
     from transformers import AutoModelForSequenceClassification
 

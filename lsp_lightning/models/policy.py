@@ -173,7 +173,7 @@ class Policy(nn.Module):
             return next_token_logprobs(model, prompts, self.pad_id, max_tokens)
 
     def trained_state(self) -> dict[str, Tensor]:
-        """The tensors of a checkpoint, by name: all adapters, frozen ones too, or all weights."""
+        """The tensors of a checkpoint, by name: all adapters (also frozen ones), or all weights."""
         state = self.state_dict()
         if self._copies:
             return state

@@ -18,7 +18,7 @@ Quantization = Literal["nf4"]
 #: How many weights share a scale.
 BLOCK = 64
 
-# on some CPUs importing bitsandbytes warns of a missing kernel, the one that guard() switches off
+# on some CPUs importing bitsandbytes warns of a missing kernel, which guard() switches off anyway
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
     lambda record: "gemm_4bit_forward" not in str(record.msg)
 )

@@ -34,7 +34,7 @@ def last_step(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, Any, i
 
 
 def _of_tree(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, PrefixCache, int]:
-    """See :func:`last_step`; as :class:`lsp_lightning.prefix.decoders.TreeDecoder` computes it."""
+    """:func:`last_step` of a :class:`lsp_lightning.prefix.decoders.TreeDecoder`."""
     with unset_fake_temporarily():
         tree = token_tree(shape.prompt_ids())
         prefill = Prefill(tree, _CPU)
@@ -50,7 +50,7 @@ def _of_tree(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, PrefixC
 
 
 def _of_rows(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, Any, int]:
-    """See :func:`last_step`; with the model's cache."""
+    """:func:`last_step` with the model's cache."""
     from transformers import DynamicCache
 
     cache, before = DynamicCache(config=lm.config), tracker.live

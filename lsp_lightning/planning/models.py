@@ -50,14 +50,14 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The size of a model."""
+    """The numbers of weights, bytes and layers of a model."""
 
     parameters: int
     """Number of weights, without adapters."""
     frozen: int
-    """Bytes that are not trained: weights, buffers, a frozen copy of the adapter."""
+    """Bytes of everything that is not trained: weights, buffers, a frozen copy of the adapter."""
     trained: int
-    """Bytes that are trained."""
+    """Bytes of the trained weights."""
     trained_parameters: int
     """Number of weights that are trained."""
     layers: int
@@ -125,7 +125,7 @@ def shares_prompts(spec: ModelSpec) -> bool:
 
 
 def _with_start_adapter(model: Any, spec: ModelSpec) -> nn.Module:
-    """The model with an adapter shaped as the start adapter, and its copy; nothing is loaded."""
+    """The model with an adapter shaped like the start adapter, and its copy; nothing is loaded."""
     from peft import LoraConfig, get_peft_model
 
     adapter = LoraConfig.from_pretrained(str(resolve(spec.init_adapter or "")))

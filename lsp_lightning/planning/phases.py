@@ -46,7 +46,7 @@ class Cost:
     """Floating-point operations."""
 
     def plus(self, other: "Cost", factor: float) -> "Cost":
-        """This cost and a multiple of another."""
+        """This cost plus ``factor`` times another."""
         return Cost(
             self.peak + factor * other.peak,
             self.cache + factor * other.cache,

@@ -17,7 +17,7 @@ _LEAST_FILLED = 0.9
 
 @dataclass(frozen=True)
 class _Block:
-    """c pieces of similar size as one batch: t tokens after a context of a, padded."""
+    """c pieces of similar size as one padded batch: t tokens each after a context of a tokens."""
 
     queries_ct: Tensor
     """Indices of the pieces' tokens."""

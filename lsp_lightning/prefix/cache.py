@@ -68,7 +68,7 @@ class Prefill:
         return self._attention.attend(module, query, key, value, inner, **settings)
 
     def _by_prompt(self, x: Tensor) -> Tensor:
-        """(1, heads, M, dim) of the tree to (Q, heads, P, dim) of the prompts."""
+        """Rearrange (1, heads, M, dim) of the tree to (Q, heads, P, dim) by prompt."""
         heads, dim = x.shape[1], x.shape[3]
         picked = x[0].transpose(0, 1).index_select(0, self._indices_QP.flatten())
         return picked.view(*self._indices_QP.shape, heads, dim).transpose(1, 2).contiguous()

@@ -39,14 +39,14 @@ class Grouping:
         return cls(prompts_n, columns, cells_n, contents)
 
     def to_prompts(self, x: Tensor) -> Tensor:
-        """(n, groups, r, d) of completions to (Q, groups, g * r, d) of prompts."""
+        """Rearrange (n, groups, r, d) by completion to (Q, groups, g * r, d) by prompt."""
         _, groups, r, d = x.shape
         table = x if self.contents is None else x.index_select(0, self.contents)
         table = table.view(-1, self.columns, groups, r, d).transpose(1, 2)
         return table.reshape(-1, groups, self.columns * r, d)
 
     def to_completions(self, x: Tensor) -> Tensor:
-        """(Q, groups, g * r, d) of prompts to (n, groups, r, d) of completions."""
+        """Rearrange (Q, groups, g * r, d) by prompt to (n, groups, r, d) by completion."""
         prompts, groups, _, d = x.shape
         table = x.view(prompts, groups, self.columns, -1, d).transpose(1, 2).flatten(0, 1)
         return table if self.cells_n is None else table.index_select(0, self.cells_n)

@@ -1,9 +1,9 @@
 """How a Hugging Face model is given attention over a tree of tokens.
 
 The model's modules run unchanged over one row that holds every token once; only its attention is
-replaced. Hugging Face models look up their attention by name, so one is registered there. It calls
-the attention that the model used before, on batches gathered from the tree: soft-caps, sinks and
-grouped queries stay as each architecture has them.
+replaced. Hugging Face models look up their attention function by name, so this module registers
+one. It calls the function that the model used before, on batches gathered from the tree: soft-caps,
+sinks and grouped queries stay as each architecture has them.
 """
 
 import sys

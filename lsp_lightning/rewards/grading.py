@@ -44,7 +44,7 @@ class JudgeTemplate:
         self._tags = {*re.findall(r"</?(\w+)>", self.text), *tags}
 
     def fenced(self, texts: dict[str, str]) -> dict[str, str]:
-        """Players' texts by slot, unable to close the tags around them."""
+        """The players' texts by slot, changed so that none can close the tags around it."""
         return {slot: fence(text, self._tags) for slot, text in texts.items()}
 
     def filled(self, texts: dict[str, str]) -> str:

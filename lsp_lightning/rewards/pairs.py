@@ -47,7 +47,7 @@ class SegmentPairs:
     """Query and answer as the two segments of an encoder's input: ``[CLS] query [SEP] answer``.
 
     Args:
-        tokenizer: a fast tokenizer; the places of its special tokens are read from an example.
+        tokenizer: a fast tokenizer; the positions of its special tokens are read from an example.
     """
 
     def __init__(self, tokenizer: Any) -> None:

@@ -111,7 +111,7 @@ class LengthReward(Reward):
         self._unit = unit
 
     def score(self, playout: Playout) -> Tensor | Judgement:
-        """Length / low below the range, 2 - length / high above it, 1 inside; at least 0. (N,).
+        """``length / low`` below the range, 1 inside, ``2 - length / high`` above, never < 0. (N,).
 
         Tokens of queries that were not written in this round are unknown: NaN.
         """

@@ -93,7 +93,7 @@ class LineWorkers:
         try:
             if worker is not None and not worker.alive:
                 worker.stop()
-                worker = None  # if no new worker starts, the place stays empty
+                worker = None  # if no new worker starts, the slot stays empty
             if worker is None:
                 worker = self._start()
             return worker.ask(line, seconds)
@@ -183,7 +183,7 @@ class _Worker:
 
 
 def _stop_all(places: "queue.LifoQueue[_Worker | None]") -> int:
-    """Take all places that no thread is using and end their workers. -> number of places taken."""
+    """Take all slots that no thread is using and end their workers. -> number of slots taken."""
     count = 0
     while True:
         try:

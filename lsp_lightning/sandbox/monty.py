@@ -138,7 +138,7 @@ class MontySandbox(Sandbox):
             )
             session.__enter__()
         except (MontyError, TimeoutError, OSError, RuntimeError) as error:
-            raise SandboxError(f"no Monty worker: {error}") from error
+            raise SandboxError(f"no Monty worker is available: {error}") from error
         try:
             return session.feed_run(code, inputs=inputs, print_callback=printed)
         finally:

@@ -31,7 +31,7 @@ _FIXED_STRFTIME = (
     + " }}{%- endmacro %}\n"
 )
 
-#: Marks the place of a slot in a rendered template.
+#: Marks the position of a slot in a rendered template.
 _SENTINEL = "\ue000{}\ue001"
 #: Characters in no vocabulary: a private-use character, which some tokenizers drop, and a
 #: hieroglyph.

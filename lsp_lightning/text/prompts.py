@@ -1,9 +1,9 @@
 """The prompts of the Challenger, the Solver and the judges, and the parsers of judges' replies.
 
 A prompt is a template: text with slots in braces, such as ``{query}``. Users can replace each
-template by a file (:func:`read_template`). Templates are trusted, but a model wrote what fills
-their slots: :class:`lsp_lightning.text.chat.ChatCodec` encodes it as plain text, and :func:`fence`
-keeps it from imitating the tags of a judge's prompt.
+template by a file (:func:`read_template`). Templates are trusted, but the text in their slots was
+written by a model. :class:`lsp_lightning.text.chat.ChatCodec` encodes it as plain text, and
+:func:`fence` keeps it from imitating the tags of a judge's prompt.
 
 ===================  ============================================  ======================
 template             slots                                         reply checked by

@@ -7,7 +7,7 @@ from lsp_lightning.tinyworld.tasks import parse
 
 
 class TinyWorldVerifier(Verifier):
-    """Compares answers with the one that the grammar of the tiny world gives."""
+    """Compares each answer with the right one by the grammar of the tiny world."""
 
     def check(
         self, query: str, answers: Sequence[str], solution: object | None = None

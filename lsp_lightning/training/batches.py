@@ -17,7 +17,7 @@ class _Row:
     """One completion with its prompt."""
 
     index: int
-    """Its place among the R rows of the round."""
+    """Its row among the R rows of the round."""
     prompt: list[int]
     completion: list[int]
     temperature: float
@@ -72,7 +72,7 @@ def sampled_logprobs(played: SelfPlayRound) -> list[Tensor]:
 
 
 def by_row(batches: Sequence[TrainBatch], values: Sequence[Tensor]) -> dict[int, Tensor]:
-    """Values (K, T) of micro-batches, by row of the round: (t,) each, on the CPU."""
+    """Split values (K, T) of micro-batches by row of the round. -> (t,) each, on the CPU."""
     found = {}
     for batch, of_batch in zip(batches, values, strict=True):
         lengths = batch.mask.sum(1).tolist()
@@ -137,7 +137,7 @@ def _train_batch(
         attention=attention,
         targets=targets,
         mask=mask,
-        # a token is predicted by the hidden state at the place before it
+        # a token is predicted by the hidden state at the position before it
         sources=torch.nn.utils.rnn.pad_sequence(list(sources), batch_first=True),
         temperature=torch.tensor([row.temperature for row in rows]),
         rows=torch.tensor([row.index for row in rows]),

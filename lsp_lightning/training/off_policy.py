@@ -1,6 +1,6 @@
-"""The log-probs of the sampler against those of the trainer.
+"""Compares the sampler's log-probs with the trainer's.
 
-They are the same if this process samples. A server computes the same weights with other kernels and
+They are the same if this process samples. A server uses the same weights with other kernels and
 number formats, and may return no log-probs at all.
 """
 
@@ -73,7 +73,7 @@ def draws_of(
 
 
 def _own_logprobs(policy: Policy, batches: Sequence[TrainBatch]) -> dict[int, Tensor]:
-    """The policy's log-probs of each completion's tokens, without dropout, as a server has them."""
+    """The policy's log-probs of each completion's tokens, without dropout, as on a server."""
     model = policy.causal_lm
     with inference_state(model, policy.device.type):
         found = [
@@ -84,7 +84,7 @@ def _own_logprobs(policy: Policy, batches: Sequence[TrainBatch]) -> dict[int, Te
 
 
 def _distance(own: Tensor, sampled: Tensor, cap: float) -> dict[str, float]:
-    """Metrics of the trainer's log-probs against the server's, (tokens,) each."""
+    """How far the trainer's log-probs are from the server's, by metric; (tokens,) each."""
     known = ~sampled.isnan()
     log_ratio = (own - sampled)[known]
     weights = log_ratio.exp().clamp(max=cap)

@@ -176,7 +176,7 @@ def _loss_scaler(policy: Policy) -> torch.amp.GradScaler:
 
 
 def clip_gradient(policy: Policy, max_norm: float | None) -> Tensor:
-    """Scale the gradient down to ``max_norm`` if its norm is larger. -> the norm before, ()."""
+    """Scale the gradient down to norm ``max_norm`` if it is larger. -> the norm before, ()."""
     trained = [p for p in policy.parameters() if p.grad is not None]
     return torch.nn.utils.clip_grad_norm_(trained, float("inf") if max_norm is None else max_norm)
 

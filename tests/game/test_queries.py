@@ -151,7 +151,7 @@ def test_a_sampling_setting_out_of_range_is_refused_by_its_own_key(setting, valu
 
 def test_greedy_sampling_is_for_evaluation_only():
     check_sampling(Sampling(temperature=0.0), "key", for_training=False)
-    with pytest.raises(ConfigError, match="training needs one above 0"):
+    with pytest.raises(ConfigError, match="set it above 0"):
         check_sampling(Sampling(temperature=0.0), "key", for_training=True)
 
 

@@ -311,14 +311,14 @@ def test_answers_by_an_older_adapter_are_never_used(engine, server, policy):
     stir(policy)
     server.mangle = lambda reply: {**reply, "model": stale}
     told = {}
-    with pytest.raises(BadReply, match=f"comes from the model '{stale}', which has stale"):
+    with pytest.raises(BadReply, match=f"comes from model '{stale}', with weights that are stale"):
         engine.generate(PROMPTS, 1, FREE, seed=0, finished=told.__setitem__)
     assert told == {}
 
 
 def test_answers_by_the_bare_base_are_never_used(engine, server):
     server.mangle = lambda reply: {**reply, "model": "base"}
-    with pytest.raises(BadReply, match="stale or from another run"):
+    with pytest.raises(BadReply, match="stale or of another run"):
         engine.generate(PROMPTS, 1, FREE, seed=0)
 
 
@@ -364,7 +364,7 @@ HOSTILE = {
     "no index": (changed(index=None), "malformed choices"),
     "choices of text": (lambda reply: {**reply, "choices": ["a", "b"]}, "malformed choices"),
     "a different prompt": (changed(prompt_token_ids=[1, 2]), "a different prompt"),
-    "no token ids": (changed(token_ids=None), "no token ids, which need vLLM 0.10.2"),
+    "no token ids": (changed(token_ids=None), "no token ids; they need vLLM 0.10.2"),
     "ids as text": (changed(token_ids="123"), "not integers"),
     "ids with fractions": (changed(token_ids=[1.0] * 8), "not integers"),
     "ids that are truth values": (changed(token_ids=[True] * 8), "not integers"),

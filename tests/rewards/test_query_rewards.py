@@ -308,7 +308,9 @@ def test_invisible_characters_make_nothing_new():
 
 @pytest.mark.parametrize("pattern", ["(", "a{99999999999}", "(?P<a", r"\p{NoSuchThing}", "[a"])
 def test_a_pattern_that_is_none_is_refused_in_one_line(pattern):
-    with pytest.raises(ConfigError, match=r"^model\.rewards\.FormReward\.pattern: is no [^\n]+$"):
+    with pytest.raises(
+        ConfigError, match=r"^model\.rewards\.FormReward\.pattern: is not a [^\n]+$"
+    ):
         FormReward(pattern)
 
 

@@ -401,7 +401,9 @@ def test_a_missing_template_file_is_refused(tmp_path):
 def test_a_template_may_be_a_file_of_a_package():
     # any text file in a package will do: py.typed is empty
     assert read_template("pkg:lsp_lightning/py.typed", JUDGE, "key", ()) == ""
-    with pytest.raises(ConfigError, match=r"^key: no package for 'pkg:no_such_package/a\.txt'; "):
+    with pytest.raises(
+        ConfigError, match=r"^key: the package in 'pkg:no_such_package/a\.txt' is not installed; "
+    ):
         read_template("pkg:no_such_package/a.txt", JUDGE, "key", ())
 
 

@@ -32,7 +32,7 @@ class Advantages:
     """(C,), or None if the Challenger wrote nothing."""
 
     def rows(self) -> Tensor:
-        """All of them in the order of the round's rows. -> (R,)."""
+        """All advantages in the order of the round's rows. -> (R,)."""
         flat = self.solver_NG.flatten()
         return flat if self.challenger_C is None else torch.cat([self.challenger_C, flat])
 
@@ -71,7 +71,7 @@ class Objective(ABC):
         """Raise ConfigError if these rewards do not suit; called before a model is loaded."""
 
     def observe(self, played: SelfPlayRound) -> None:  # noqa: B027 - optional
-        """Remember a round; called once for each, after its advantages."""
+        """Remember a round; called once per round, after :meth:`advantages`."""
 
     def state_dict(self) -> dict[str, Any]:
         """The state to save in a checkpoint, as plain values."""

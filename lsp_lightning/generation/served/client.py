@@ -51,7 +51,7 @@ class ServerClient:
 
         Raises:
             EngineLost: no try was answered.
-            Refused: the answer has another status than 200.
+            Refused: the status of the answer is not 200.
             BadReply: the body is too large for an answer of this kind.
         """
         bodies: list[bytes] = []

@@ -122,7 +122,7 @@ class Request:
         if reply.get("model") != self.model:
             name = quoted(repr(reply.get("model")))
             raise self._bad(
-                f"comes from the model {name}: weights that are stale or from another run"
+                f"comes from model {name}, with weights that are stale or of another run"
             )
         choices: list[Any] = reply["choices"]
         if not all(isinstance(c, dict) and type(c.get("index")) is int for c in choices):
@@ -137,7 +137,7 @@ class Request:
     def _completion(self, choice: Mapping[str, Any]) -> ServedCompletion:
         ids, limit = choice.get("token_ids"), self.sampling.max_new_tokens
         if ids is None:
-            raise self._bad("has no token ids, which need vLLM 0.10.2 or newer")
+            raise self._bad("has no token ids; they need vLLM 0.10.2 or newer")
         if not isinstance(ids, list) or not all(type(i) is int for i in ids):
             raise self._bad("has token ids that are not integers")
         if not 0 < len(ids) <= limit:

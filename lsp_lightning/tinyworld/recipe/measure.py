@@ -34,7 +34,7 @@ def load_tasks(path: Path) -> list[Task]:
 
 
 def chat_prompts(contents: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """Each user turn as text of the chat template, ready for the reply."""
+    """Each user turn in the chat template, as text up to where the reply starts."""
     return [
         str(
             tokenizer.apply_chat_template(
