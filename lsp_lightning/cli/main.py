@@ -100,6 +100,10 @@ def check_config_files(args: Sequence[str]) -> None:
         if not isinstance(content, dict | None):
             problem = f"{name} is not a mapping of keys to values"
             raise ConfigError("config", problem, "write lines of the form key: value")
+        data = content.get("data") if content else None
+        if isinstance(data, dict) and "seed" in data:  # the parser would ignore it
+            problem = f"is set in {name}, but follows seed_everything"
+            raise ConfigError("data.seed", problem, "set seed_everything there")
 
 
 def with_run_config(args: Sequence[str]) -> list[str]:
