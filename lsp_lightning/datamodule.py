@@ -105,6 +105,7 @@ class SelfPlayDataModule(LightningDataModule):
         require_at_least(
             group_size, 2, "data.group_size", "answers are measured against each other"
         )
+        require_at_least(seed, 0, "data.seed", "seeds are not negative")
         require_at_least(heldout_draws, 1, "data.heldout_draws", "nothing would be sampled")
         check_sampling(solver, "data.solver", for_training=True)
         self.queries: QuerySource = queries if queries is not None else Challenger()

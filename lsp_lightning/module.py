@@ -267,12 +267,16 @@ class SelfPlayModule(LightningModule):
         data = self._trainer and getattr(self._trainer, "datamodule", None)
         return resume.run_settings(self, data if isinstance(data, SelfPlayDataModule) else None)
 
+    def _objective_class(self) -> str:
+        kind = type(self.objective)
+        return f"{kind.__module__}.{kind.__qualname__}"
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what is trained (every adapter, by name), not the base."""
         resume.keep_trained(checkpoint, set(self.loaded_policy.trained_state()))
         resume.stay_open(checkpoint)
         checkpoint["lsp_lightning"] = self.resume_settings()
-        checkpoint["objective"] = [type(self.objective).__qualname__, self.objective.state_dict()]
+        checkpoint["objective"] = [self._objective_class(), self.objective.state_dict()]
         checkpoint["found_out"] = self._update.state_dict() | self.budgets.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -287,5 +291,5 @@ class SelfPlayModule(LightningModule):
         self.budgets.load_state_dict(found_out)
         self._update.load_state_dict(found_out)
         name, state = checkpoint.get("objective", [None, {}])
-        if name == type(self.objective).__qualname__:  # another objective starts without a state
+        if name == self._objective_class():  # another objective starts without a state
             self.objective.load_state_dict(state)

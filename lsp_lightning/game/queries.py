@@ -198,6 +198,7 @@ def check_batch(batch: object, source: QuerySource, num_queries: int) -> None:
         require(count == num_queries, f"{count} {name}", remedy)
     if written is None:
         return
+    require(source.selfplay, "rows that the Challenger wrote", "set selfplay = True in the class")
     c = len(written.rollouts)
     for name in ("valid_C", "answered_C", "baseline_C"):
         values = getattr(written, name)
@@ -206,6 +207,9 @@ def check_batch(batch: object, source: QuerySource, num_queries: int) -> None:
     require(written.valid_C.dtype == torch.bool, "a written.valid_C of numbers", "give it truths")
     beyond = bool((written.answered_C >= num_queries).any())
     require(not beyond, "a written.answered_C beyond the last query", "count queries from 0")
+    answered = written.answered_C[written.answered_C >= 0].tolist()
+    once = len(set(answered)) == len(answered)
+    require(once, "a query twice in written.answered_C", "name each query once, use -1 for none")
 
 
 def longest_text(texts: Sequence[str], codec: ChatCodec | None) -> int | None:

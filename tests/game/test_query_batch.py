@@ -16,6 +16,8 @@ def written(valid=(True, True), answered=(0, 1), baseline=(0, 0)):
 class Returns(QuerySource):
     """Returns what it is told to."""
 
+    selfplay = True
+
     def __init__(self, batch):
         self.batch = batch
 
@@ -38,8 +40,16 @@ class Returns(QuerySource):
         (QueryBatch(TEXTS, written(baseline=(0,))), r"a written\.baseline_C that does not fit; "),
         (QueryBatch(TEXTS, written(valid=(1.0, 1.0))), r"a written\.valid_C of numbers; "),
         (QueryBatch(TEXTS, written(answered=(0, 2))), r"a written\.answered_C beyond the last "),
+        (QueryBatch(TEXTS, written(answered=(1, 1))), r"a query twice in written\.answered_C; "),
     ],
 )
 def test_a_source_that_returns_something_else_is_one_line(batch, problem):
     with pytest.raises(ConfigError, match=rf"^data\.queries: draw of Returns returned {problem}"):
         play_round(None, Returns(batch), [], num_queries=2)
+
+
+def test_a_source_that_writes_says_so():
+    source = Returns(QueryBatch(TEXTS, written()))
+    source.selfplay = False
+    with pytest.raises(ConfigError, match=r"rows that the Challenger wrote; set selfplay = True"):
+        play_round(None, source, [], num_queries=2)
