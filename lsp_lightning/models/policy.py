@@ -194,7 +194,7 @@ class Policy(nn.Module):
 def with_adapter(
     model: Any, lora: Lora, init_adapter: str | None, reference: ReferenceChoice
 ) -> nn.Module:
-    """The model with a new adapter, or with the start adapter and, for the reference, a copy."""
+    """The model with a new adapter, or the start adapter and a copy of it for the reference."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
     if init_adapter is None:

@@ -150,8 +150,8 @@ def check_rewards(rewards: Sequence[Reward]) -> None:
         if not isinstance(reward, Reward):
             raise ConfigError(key, f"{reward!r} is not a Reward", "pass one, such as Short()")
         if not hasattr(reward, "enters"):
-            problem = f"__init__ of {type(reward).__name__} does not call that of Reward"
-            raise ConfigError(key, problem, "begin it with super().__init__(weight, name)")
+            problem = f"{type(reward).__name__}.__init__ does not call Reward.__init__"
+            raise ConfigError(key, problem, "start it with super().__init__(weight, name)")
     if not _task(rewards):
         raise ConfigError(
             key,

@@ -134,7 +134,7 @@ class JudgeReward(Reward):
         self._prefetch.close()
 
     def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:
-        """Ask for the grade of an answer early. Comparing needs all answers, so it cannot start."""
+        """Request the grade of an answer early; a comparison needs all answers, so it must wait."""
         if self.mode == "grade" and answer is not None:
             prompt = self._filled({"instruction": query, "response": answer})
             self._prefetch.begin(prompt, lambda: self._chat.ask([prompt])[0])
