@@ -152,6 +152,7 @@ def test_scaling_plays_each_value(capsys):
     assert "| answers | rollouts, s |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_gpu_section_runs_on_a_cpu_though_its_figures_mean_nothing_there():
     rows = speed_gpu.gpu(**speed_gpu.QUICK, device="cpu")
     assert [row["weights"] for row in rows] == ["bf16", "nf4"]
@@ -170,6 +171,7 @@ def test_the_bound_counts_the_operations_of_products(capsys):
     assert "M, update |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_judging_during_sampling_is_compared_with_judging_after_it(monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.speed_overlap.shutil.which", lambda name: None)
     found = speed_overlap.overlap(**speed_overlap.QUICK)

@@ -187,9 +187,8 @@ def fit_args(overlay, folder, rounds, *more):
     return ["fit", *config, *rest, *more]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("AdamW8bit", marks=pytest.mark.slow), "PagedAdamW8bit"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["AdamW8bit", "PagedAdamW8bit"])
 @pytest.mark.usefixtures("untouched_process")
 def test_an_8_bit_optimiser_of_a_config_trains_and_goes_on_bit_for_bit(name, overlays, tmp_path):
     assert main(fit_args(overlays[name], tmp_path / "whole", 2)) == 0

@@ -349,7 +349,7 @@ def test_hostile_answers_are_checked_fast(line):
     for answer in HOSTILE:
         start = time.process_time()
         constraint.holds(answer)
-        assert time.process_time() - start < 0.2, answer[:20]
+        assert time.process_time() - start < 0.5, answer[:20]
 
 
 def test_hostile_queries_are_parsed_fast():
@@ -357,7 +357,7 @@ def test_hostile_queries_are_parsed_fast():
         for query in (answer, f"Go.\nConstraints:\n- {answer}", f"Go.\nConstraints:\n{answer}"):
             start = time.process_time()
             assert parse_constraints(query) is None
-            assert time.process_time() - start < 0.2, answer[:20]
+            assert time.process_time() - start < 0.5, answer[:20]
 
 
 def test_the_template_shows_the_grammar_and_is_itself_invalid():

@@ -171,6 +171,7 @@ def test_classes_of_two_texts_do_not_depend_on_their_order(checker):
     assert checker.classes(pairs) == checker.classes(turned)
 
 
+@pytest.mark.slow
 def test_answers_that_hang_are_undecided_and_do_not_affect_others():
     checker = MathChecker(processes=2, seconds=1.0)
     checker.grade([("1", ["2"])])

@@ -244,6 +244,7 @@ def test_a_run_is_resumed_in_its_folder(finished, tasks, tmp_path):
     assert summary["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_made_longer_is_the_longer_run(finished, tasks, tmp_path):
     main(fit_args(tmp_path / "whole", tasks, "--trainer.max_steps", "3"))
     checkpoint = moved(finished, tmp_path / "cut")
@@ -357,6 +358,7 @@ def test_a_rate_can_be_typed_where_the_config_has_no_optimizer(bare_config, capf
     assert config["model"]["optimizer"]["init_args"]["lr"] == 0.125
 
 
+@pytest.mark.slow
 def test_a_run_without_an_optimizer_in_its_config_is_resumed(bare_config, tmp_path):
     assert main(["fit", "--config", bare_config]) == 0
     checkpoint = str(tmp_path / "run" / "checkpoints" / "last.ckpt")

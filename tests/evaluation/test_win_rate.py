@@ -299,6 +299,7 @@ def test_a_run_scores_the_prompts_of_the_package(base, tmp_path, capfd):
 
 
 @pytest.mark.usefixtures("untouched_process")
+@pytest.mark.slow
 def test_scores_of_another_kind_are_not_compared_after_a_resume(base, tmp_path, capfd):
     tasks = tmp_path / "tasks.jsonl"
     tasks.write_text('{"query": "one"}\n{"query": "two"}\n')

@@ -346,8 +346,11 @@ HOSTILE = {
     "a number": (lambda reply: b"7", "is not a completion"),
     "no choices": (lambda reply: {"model": reply["model"]}, "is not a completion"),
     "an error": (lambda reply: {"error": {"message": "no"}}, "is not a completion"),
-    "no model": (lambda reply: {"choices": reply["choices"]}, "foreign"),
-    "a model that is none": (lambda reply: {**reply, "model": ["x"] * 9}, "foreign"),
+    "no model": (lambda reply: {"choices": reply["choices"]}, "comes from model .*of another run"),
+    "a model that is none": (
+        lambda reply: {**reply, "model": ["x"] * 9},
+        "comes from model .*of another run",
+    ),
     "none of the draws": (lambda reply: {**reply, "choices": []}, "0 choices instead of 2"),
     "fewer draws": (
         lambda reply: {**reply, "choices": reply["choices"][:1]},

@@ -64,15 +64,8 @@ def test_there_are_presets_for_each_card():
     assert len(PRESETS) == 8
 
 
-# one of them in every run: a plan of each takes 10 to 30 seconds
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, marks=() if path.stem == "gpu8_qwen3_1.7b" else pytest.mark.slow)
-        for path in PRESETS
-    ],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_a_preset_fits_its_card_and_not_one_of_half_the_size(path, capsys):
     shown = planned(path, card(path), capsys)
     assert re.search(rf"^fits on {card(path)} GiB: yes, [\d.]+ GiB to spare$", shown, re.MULTILINE)

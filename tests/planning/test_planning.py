@@ -177,7 +177,14 @@ def test_rows_that_leave_are_planned(tiny_qwen3_folder):
     assert cost(phases.decode, spec, Shape(1, 20, 200)).cache  # of one row, none goes on
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt-oss", "qwen3.5", "granite-hybrid"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama",
+        "qwen3.5",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("gemma3", "gpt-oss", "granite-hybrid")),
+    ],
+)
 def test_the_plan_knows_which_models_share_prompts(name, tmp_path):
     folder = str(build_architecture(name, tmp_path))
     spec = ModelSpec(folder, torch.float32, lora=Lora())
@@ -186,6 +193,7 @@ def test_the_plan_knows_which_models_share_prompts(name, tmp_path):
         assert cost(phase, spec, Shape(4, 6, 5, draws=2)).peak > 0
 
 
+@pytest.mark.slow
 def test_cards_that_compute_in_float16_keep_the_scores_of_attention_without_a_mask():
     def kept(shape):
         """Bytes that an update takes more than where no scores are kept."""
@@ -274,7 +282,7 @@ def by_config(monkeypatch):
         phases.reference,
         pytest.param(phases.judging, marks=pytest.mark.slow),
         pytest.param(phases.prefill, marks=pytest.mark.slow),
-        phases.decode,
+        pytest.param(phases.decode, marks=pytest.mark.slow),
     ],
 )
 def test_few_layers_tell_what_all_take(by_config, phase):
@@ -353,6 +361,7 @@ def test_a_micro_batch_holds_as_many_completions_as_may_be_together():
     assert batch_shape(rollout, 50, shared=True) == Shape(1, 90, 100)  # goes by itself
 
 
+@pytest.mark.slow
 def test_whole_weights_are_trained_beside_a_frozen_copy(data):
     reward = PreferenceReward(f"{WORLD}/reward_model")
     whole = SelfPlayModule(f"{WORLD}/base", [reward], None, objective=Paper())
@@ -426,6 +435,7 @@ def test_what_fits_is_said_and_what_does_not_gets_advice(module, data):
     assert "set " in shown.splitlines()[-1] or "smaller model" in shown.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_advice_lowers_the_peak_until_it_fits(module, data):
     module.budgets.micro_batches.tokens = 8192
     data.num_queries, data.group_size = 64, 8

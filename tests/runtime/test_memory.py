@@ -288,7 +288,7 @@ def test_batches_of_judging_are_halved_too(policy, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("untouched_process")
-@pytest.mark.parametrize("failure", ["a row", "an optimiser"])
+@pytest.mark.parametrize("failure", [pytest.param("a row", marks=pytest.mark.slow), "an optimiser"])
 def test_a_run_out_of_memory_ends_with_one_line_and_can_be_resumed(
     tmp_path, monkeypatch, capsys, failure
 ):

@@ -58,11 +58,13 @@ def test_a_build_makes_every_file_in_its_step(built):
     assert check_manifest(built) == []
 
 
+@pytest.mark.slow
 def test_the_same_recipe_gives_the_same_bytes(built, tmp_path):
     build(tmp_path / "again", RECIPE)
     assert manifest(tmp_path / "again") == manifest(built)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_base(built, tmp_path):
     build(tmp_path / "other", Recipe(seed=4, steps=1, reward_steps=1))
     first, other = manifest(built)["files"], manifest(tmp_path / "other")["files"]
@@ -74,6 +76,7 @@ def test_another_seed_gives_another_base(built, tmp_path):
     assert first["reward_model"][weights] != other["reward_model"][weights]
 
 
+@pytest.mark.slow
 def test_a_step_made_again_gives_the_same_and_leaves_the_others(built, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(built, copy)
@@ -87,6 +90,7 @@ def test_a_step_made_again_gives_the_same_and_leaves_the_others(built, tmp_path)
     assert {path.parent.name for path in touched} == {"reward_model", copy.name}
 
 
+@pytest.mark.slow
 def test_a_step_is_added_to_a_folder_that_lacks_it(built, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(built, copy, ignore=shutil.ignore_patterns("reward_model", "programs_*"))
