@@ -22,8 +22,8 @@ $(READY): pyproject.toml constraints.txt
 fit: $(READY) ## play: Language Self-Play on the tiny world, about a minute on a laptop
 	$(BIN)/lsp-lightning fit --config configs/tiny_lsp.yaml
 
-# a worker takes about 1 GiB, so a machine with many cores does not get one each
-PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadscope
+# a worker takes about 1 GiB, so not one for each of many cores; threads would fight for the cores
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadscope
 
 test: $(READY) ## the tests, without the slow ones (minutes)
 	$(PYTEST) -m "not slow"
