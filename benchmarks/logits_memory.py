@@ -2,7 +2,7 @@
 
 python -m benchmarks.logits_memory [--rows 16] [--vocabularies 4096 32768 131072]
 
-Three ways are compared: ours, the plain formula over all logits, and the loss of TRL's GRPO
+Three ways are compared: this package, the plain formula over all logits, and the loss of TRL's GRPO
 trainer. All use the same rows (64 prompt and 128 new tokens each) and the same random model (LoRA
 of rank 16 on all linear layers, fp32). Each forward and backward pass runs in a separate process,
 on one thread; the reference's log-probs are given. The figure is the peak memory during the pass
@@ -84,7 +84,7 @@ def in_a_process(way: str, folder: str, rows: int) -> dict[str, float]:
 
 
 def table(figures: dict[int, dict[str, Any]]) -> str:
-    """A Markdown table of MB beyond the weights, and the ratio to ours."""
+    """A Markdown table of MB beyond the weights, and how many times those of this package."""
     lines = [
         "| vocabulary | weights, MB | ours, MB | plain formula, MB | TRL, MB |",
         "|---:|---:|---:|---:|---:|",

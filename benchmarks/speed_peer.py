@@ -1,4 +1,4 @@
-"""TRL's GRPO trainer and ours at the same work, one step of each in turn."""
+"""TRL's GRPO trainer and this package at the same work, one step of each in turn."""
 
 import importlib.util
 import statistics
