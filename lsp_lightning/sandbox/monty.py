@@ -1,6 +1,5 @@
 """The default sandbox: Monty, an interpreter for a subset of Python without access to the host."""
 
-import ast
 import json
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -161,8 +160,20 @@ def _with_calls(program: Program) -> tuple[str, dict[str, object]]:
         f"{name} = [{program.function}(*a) for a in {name}]\n"
         f"({name}, {name}_json.dumps({name}))"
     )
-    # copied by repr: otherwise a list that two cases share would be one object for the program
-    return f"{program.source}\n\n{calls}", {name: ast.literal_eval(repr(program.cases))}
+    return f"{program.source}\n\n{calls}", {name: _copy(program.cases)}
+
+
+def _copy(value: object) -> object:
+    """A copy of a plain value in which no two parts are one object, as in its source text.
+
+    Not ``ast.literal_eval(repr(value))``: programs run in threads, and before Python 3.13 two
+    threads that parse at once can fail ("AST constructor recursion depth mismatch").
+    """
+    if isinstance(value, list | tuple):
+        return type(value)(_copy(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return value
 
 
 def _values(result: object, max_bytes: int) -> tuple[object, ...]:
