@@ -8,10 +8,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 from architectures import build as build_architecture
+from small_game import Checksum
 from torch import nn
 from transformers import Gemma3TextConfig, MixtralConfig
 
-from lsp_lightning import Paper, PreferenceReward, SelfPlayDataModule, SelfPlayModule, SelfReward
+from lsp_lightning import (
+    Paper,
+    PreferenceReward,
+    SelfPlayDataModule,
+    SelfPlayModule,
+    SelfReward,
+    VerifiableReward,
+)
 from lsp_lightning.cli.main import main
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional import selfplay_loss
@@ -55,6 +63,13 @@ def module():
     """The tiny world's model, judged by a reward model and by its reference; nothing is loaded."""
     rewards = [PreferenceReward(f"{WORLD}/reward_model"), SelfReward()]
     return SelfPlayModule(f"{WORLD}/base", rewards, objective=Paper())
+
+
+@pytest.fixture
+def shallow(tiny_llama_folder):
+    """A model of two layers, judged by its reference: dry runs take as long as it has layers."""
+    rewards = [VerifiableReward(Checksum()), SelfReward()]
+    return SelfPlayModule(str(tiny_llama_folder), rewards, objective=Paper())
 
 
 @pytest.fixture
@@ -177,18 +192,24 @@ def test_rows_that_leave_are_planned(tiny_qwen3_folder):
     assert cost(phases.decode, spec, Shape(1, 20, 200)).cache  # of one row, none goes on
 
 
+@pytest.mark.parametrize("name", ["llama", "qwen3.5", "gemma3", "gpt-oss", "granite-hybrid"])
+def test_the_plan_knows_which_models_share_prompts(name, tmp_path):
+    folder = str(build_architecture(name, tmp_path))
+    assert shares_prompts(ModelSpec(folder, torch.float32)) == Policy(folder).shares_prompts
+
+
 @pytest.mark.parametrize(
     "name",
     [
         "llama",
-        "qwen3.5",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("gemma3", "gpt-oss", "granite-hybrid")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("qwen3.5", "gemma3", "gpt-oss", "granite-hybrid")
+        ),
     ],
 )
-def test_the_plan_knows_which_models_share_prompts(name, tmp_path):
-    folder = str(build_architecture(name, tmp_path))
-    spec = ModelSpec(folder, torch.float32, lora=Lora())
-    assert shares_prompts(spec) == Policy(folder).shares_prompts
+def test_every_phase_of_an_architecture_is_planned(name, tmp_path):
+    spec = ModelSpec(str(build_architecture(name, tmp_path)), torch.float32, lora=Lora())
     for phase in (phases.update, phases.reference, phases.judging, phases.prefill, phases.decode):
         assert cost(phase, spec, Shape(4, 6, 5, draws=2)).peak > 0
 
@@ -210,8 +231,8 @@ def test_cards_that_compute_in_float16_keep_the_scores_of_attention_without_a_ma
     assert 4 * 2 * scores / 4 * 0.9 < behind < alone / 4
 
 
-def test_checkpointing_takes_less():
-    spec = ModelSpec(f"{WORLD}/base", torch.float32, lora=Lora())
+def test_checkpointing_takes_less(tiny_llama_folder):
+    spec = ModelSpec(str(tiny_llama_folder), torch.float32, lora=Lora())
     shape = Shape(4, 100, 100, draws=2)
     less = cost(phases.update, replace(spec, checkpointing=True), shape).peak
     assert less < 0.7 * cost(phases.update, spec, shape).peak
@@ -286,12 +307,13 @@ def by_config(monkeypatch):
     ],
 )
 def test_few_layers_tell_what_all_take(by_config, phase):
-    """Gemma's: five layers with a window of 16 tokens, then one without, twice and one more."""
+    """Two layers with a window of 16 tokens, then one without, and again."""
     by_config["gemma"] = Gemma3TextConfig(
         vocab_size=500,
         hidden_size=64,
         intermediate_size=128,
-        num_hidden_layers=13,
+        num_hidden_layers=9,
+        layer_types=(["sliding_attention"] * 2 + ["full_attention"]) * 3,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=16,
@@ -374,7 +396,9 @@ def test_whole_weights_are_trained_beside_a_frozen_copy(data):
 
 
 @pytest.mark.parametrize("placement", ["resident", "offload", "exclusive"])
-def test_a_reward_model_waits_where_it_is_told(module, data, placement):
+def test_a_reward_model_waits_where_it_is_told(tiny_llama_folder, data, placement):
+    reward = PreferenceReward(f"{WORLD}/reward_model")
+    module = SelfPlayModule(str(tiny_llama_folder), [reward], objective=Paper())
     found = read_settings(module, data, "cpu")
     [reward] = found.reward_models
     moved = replace(found, reward_models=(replace(reward, placement=placement),))
@@ -387,10 +411,10 @@ def test_a_reward_model_waits_where_it_is_told(module, data, placement):
     assert ("reward model preference" in make_plan(moved).parts) == (placement == "resident")
 
 
-def test_a_gpu_has_a_context_and_bfloat16(module, data):
-    found = read_settings(module, data, "cuda")
+def test_a_gpu_has_a_context_and_bfloat16(shallow, data):
+    found = read_settings(shallow, data, "cuda")
     assert found.policy.dtype == torch.bfloat16
-    assert make_plan(found).parts["CUDA context"] > 0.5 * GIB
+    assert make_plan(found, brief=True).parts["CUDA context"] > 0.5 * GIB
 
 
 @pytest.mark.slow
@@ -409,8 +433,8 @@ def test_what_a_server_draws_takes_nothing_here(data):
     assert advice(make_plan(found), 0.5 * make_plan(found).peak)
 
 
-def test_the_line_of_a_run(module, data):
-    line = memory_line(module, data, torch.device("cpu"))
+def test_the_line_of_a_run(shallow, data):
+    line = memory_line(shallow, data, torch.device("cpu"))
     assert re.match(r"memory: about [\d.]+ (GiB|MiB) at most \(\w+\): weights \d+ MiB, ", line)
     assert "\n" not in line
 
@@ -426,8 +450,8 @@ def test_the_line_never_ends_a_run(module, data, monkeypatch):
 # -- what is said ----------------------------------------------------------------------------------
 
 
-def test_what_fits_is_said_and_what_does_not_gets_advice(module, data):
-    found = read_settings(module, data, "cuda")
+def test_what_fits_is_said_and_what_does_not_gets_advice(shallow, data):
+    found = read_settings(shallow, data, "cuda")
     plan = make_plan(found)
     assert "yes" in report(found, 2 * plan.peak / GIB).splitlines()[-1]
     shown = report(found, 0.97 * plan.peak / GIB)
@@ -449,20 +473,25 @@ def test_advice_lowers_the_peak_until_it_fits(module, data):
     assert all(after <= before for before, after in steps)
 
 
-def test_the_command_prints_the_plan(untouched_process, capsys):
-    tiny = str(ROOT / "configs/tiny_lsp.yaml")
-    assert main(["plan", "--config", tiny, "--gpu_gib", "8"]) == 0
+def test_the_command_prints_the_plan(untouched_process, capsys, tiny_llama_folder):
+    tiny = [
+        "--config",
+        str(ROOT / "configs/tiny_grpo.yaml"),
+        "--model.base",
+        str(tiny_llama_folder),
+    ]
+    assert main(["plan", *tiny, "--gpu_gib", "8"]) == 0
     shown = capsys.readouterr().out
     for word in ("weights", "adapters", "optimiser", "KV cache", "update", "fits on 8 GiB: yes"):
         assert word in shown
 
 
-def test_a_model_that_cannot_be_run_dry_is_one_line(module, data, monkeypatch):
+def test_a_model_that_cannot_be_run_dry_is_one_line(shallow, data, monkeypatch):
     def fails(*args, **kwargs):
         raise RuntimeError("its code asks what is in a tensor")
 
     monkeypatch.setattr(estimate, "cost", fails)
-    found = replace(read_settings(module, data, "cuda"), micro_batch_tokens=77)
+    found = replace(read_settings(shallow, data, "cuda"), micro_batch_tokens=77)
     with pytest.raises(ConfigError, match=r"model\.base.*cannot be planned"):
         report(found, 8)
 
@@ -537,9 +566,9 @@ def test_a_query_source_is_asked_for_its_lengths_and_never_run(module, data):
     assert not found.assumptions
 
 
-def test_unknown_lengths_are_assumed_and_the_report_says_so(module, data):
+def test_unknown_lengths_are_assumed_and_the_report_says_so(shallow, data):
     data.queries = Stranger()
-    found = read_settings(module, data, "cpu")
+    found = read_settings(shallow, data, "cpu")
     assert found.rollout("queries").prompt == ASSUMED_TEMPLATE
     [line] = [line for line in report(found, None).splitlines() if "assumed" in line]
     assert line == (
@@ -548,22 +577,23 @@ def test_unknown_lengths_are_assumed_and_the_report_says_so(module, data):
     )
 
 
-def test_queries_of_unknown_length_are_assumed_and_the_report_says_so(module, data):
+def test_queries_of_unknown_length_are_assumed(shallow, data):
     data.queries = Stranger()
     data.queries.sampling = None  # what it writes, it writes in its own way
-    shown = report(read_settings(module, data, "cpu"), None)
-    assert f"  queries are assumed to have {ASSUMED_QUERY} tokens: Stranger does not tell" in shown
-    assert "  writing queries is not included: Stranger does not tell its sampling" in shown
+    assert read_settings(shallow, data, "cpu").assumptions == (
+        f"queries are assumed to have {ASSUMED_QUERY} tokens: Stranger does not tell",
+        "writing queries is not included: Stranger does not tell its sampling",
+    )
 
 
-def test_without_a_tokenizer_the_report_says_so_in_one_line(module, data, monkeypatch):
+def test_without_a_tokenizer_lengths_are_assumed(shallow, data, monkeypatch):
     def missing(*args, **kwargs):
         raise ConfigError("model.base", "no tokenizer", "add one")
 
     monkeypatch.setattr(lengths, "load_codec", missing)
-    shown = report(read_settings(module, data, "cpu"), None)
-    [line] = [line for line in shown.splitlines() if "assumed" in line]
-    assert line == "  prompt lengths are assumed: the tokenizer could not be loaded"
+    assert read_settings(shallow, data, "cpu").assumptions == (
+        "prompt lengths are assumed: the tokenizer could not be loaded",
+    )
 
 
 def test_rows_of_unknown_length_are_not_checked_against_the_context(module, data):
