@@ -6,11 +6,15 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from lsp_lightning.tinyworld import ROOT
+from lsp_lightning.tinyworld.recipe import build as recipe
 from lsp_lightning.tinyworld.recipe.build import (
     FOLDERS,
     PROGRAMS_PER_LEVEL,
@@ -19,6 +23,7 @@ from lsp_lightning.tinyworld.recipe.build import (
     check_manifest,
     main,
 )
+from lsp_lightning.tinyworld.recipe.pretrain import PretrainSettings
 from lsp_lightning.tinyworld.tasks import parse, split
 
 FILES = {
@@ -31,14 +36,28 @@ FILES = {
         *("config.json", "model.safetensors"),
     },
 }
-RECIPE = Recipe(seed=3, steps=3, reward_steps=7)  # the seventh trains on preferences
+RECIPE = Recipe(seed=3, steps=3, reward_steps=2)
+FEW = {"rows": 4, "clean_share": 0.5}  # the last step has careless answers, or preferences
+SIZES = {
+    "HELD_OUT_PER_CELL": 4,
+    "PROGRAMS_PER_LEVEL": 8,
+    "TRAINING_QUERIES": 64,
+    "PROGRESS_TASKS_PER_CELL": 1,
+}
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
+    """A small world; as long as a test of this module needs it, all builds are as small."""
     out = tmp_path_factory.mktemp("tinyworld") / "first"
-    build(out, RECIPE)
-    return out
+    with pytest.MonkeyPatch.context() as patch:
+        for name, size in SIZES.items():
+            patch.setattr(recipe, name, size)
+        patch.setattr(recipe, "PretrainSettings", partial(PretrainSettings, **FEW))
+        patch.setattr(recipe, "SETTINGS", replace(recipe.SETTINGS, **FEW))
+        patch.setattr(torch.optim, "Muon", partial(torch.optim.Muon, ns_steps=1))
+        build(out, RECIPE)
+        yield out
 
 
 def records(path):
@@ -97,14 +116,14 @@ def test_a_step_is_added_to_a_folder_that_lacks_it(built, tmp_path):
     content = manifest(built)
     del content["files"]["programs"], content["files"]["reward_model"], content["reward_steps"]
     (copy / "manifest.json").write_text(json.dumps(content), encoding="utf-8")
-    lengths = ["--seed", "3", "--steps", "3", "--reward-steps", "7"]
+    lengths = ["--seed", "3", "--steps", "3", "--reward-steps", "2"]
     assert main(["--out", str(copy), "--only", "programs", "reward_model", *lengths]) == 0
     assert (copy / "manifest.json").read_bytes() == (built / "manifest.json").read_bytes()
 
 
 def test_a_folder_keeps_its_recipe(built):
     with pytest.raises(ValueError, match="was built with seed 3"):
-        build(built, Recipe(seed=4, steps=3, reward_steps=7), only=["programs"])
+        build(built, Recipe(seed=4, steps=3, reward_steps=2), only=["programs"])
     with pytest.raises(ValueError, match="was built with steps 3"):
         build(built, Recipe(seed=3, steps=4, reward_steps=5), only=["reward_model"])
     with pytest.raises(ValueError, match="no such step: tokeniser"):
