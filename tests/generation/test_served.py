@@ -47,10 +47,18 @@ def base(brief_folder):
     return brief_folder
 
 
-@pytest.fixture
-def policy(base):
+@pytest.fixture(scope="module")
+def start(base):
+    """A policy for all tests, and the weights that each test begins with."""
     policy = make_policy(base)
     stir(policy, scale=0.5)
+    return policy, {n: p.detach().clone() for n, p in policy.named_parameters() if p.requires_grad}
+
+
+@pytest.fixture
+def policy(start):
+    policy, weights = start
+    policy.load_state_dict(weights, strict=False)
     return policy
 
 
@@ -125,9 +133,8 @@ def test_sampled_logprobs_are_those_of_the_trainers_own_model(engine, policy):
         assert (ids[~mask] == policy.pad_id).all()
 
 
-@pytest.mark.parametrize("temperature", [0.7, 1.3])
-def test_first_tokens_come_as_often_as_the_softmax_says(engine, policy, temperature):
-    prompt, draws = PROMPTS[1], 3000
+def test_first_tokens_come_as_often_as_the_softmax_says(engine, policy):
+    prompt, draws, temperature = PROMPTS[1], 1500, 0.7
     sampling = Sampling(temperature=temperature, max_new_tokens=1)
     drawn = engine.generate([prompt], draws, sampling, seed=11)
     policy.causal_lm.eval()
@@ -234,14 +241,15 @@ def test_every_change_of_the_weights_is_published_before_anything_is_drawn(
     engine, server, folder, policy
 ):
     names = []
+    prompts = PROMPTS[:2]
     for version in range(3):
         for _ in range(2):  # unchanged weights are published once
-            drawn = engine.generate(PROMPTS, 1, GREEDY, seed=0)
-            assert_same(drawn, local(policy).generate(PROMPTS, 1, GREEDY, seed=0))
+            drawn = engine.generate(prompts, 1, GREEDY, seed=0)
+        assert_same(drawn, local(policy).generate(prompts, 1, GREEDY, seed=0))
         (name,) = server.adapters
         names.append(name)
         assert [path.name for path in folder.glob("*/*")] == [name]
-        assert {r["model"] for r in server.requests[version * 8 :]} == {name}
+        assert {r["model"] for r in server.requests[version * 4 :]} == {name}
         stir(policy, scale=0.5, seed=version)
     one, two, three = names
     assert server.log == [
@@ -402,9 +410,9 @@ HOSTILE = {
 
 
 @pytest.fixture(scope="module")
-def hostile(base, tmp_path_factory):
+def hostile(base, start, tmp_path_factory):
     """A server and an engine on it."""
-    policy = make_policy(base)
+    policy, _ = start
     assert 2 in policy.codec.stop_ids
     assert 7 not in policy.codec.stop_ids
     with RolloutServer(base) as server:
@@ -475,9 +483,9 @@ def test_no_more_prompts_are_asked_at_once_than_allowed(server, folder, policy):
 
 def test_the_timeout_of_a_request_starts_when_it_is_sent(server, folder, policy, monkeypatch):
     monkeypatch.setattr(http, "RETRIES", 0)
-    engine = settings(server, folder, concurrency=1, timeout=1.0).build(policy, BUDGET)
-    server.script = lambda k, request: time.sleep(0.3)
-    engine.generate(PROMPTS, 1, Sampling(max_new_tokens=1), seed=0)  # 1.2 s in all
+    engine = settings(server, folder, concurrency=1, timeout=0.7).build(policy, BUDGET)
+    server.script = lambda k, request: time.sleep(0.2)
+    engine.generate(PROMPTS, 1, Sampling(max_new_tokens=1), seed=0)  # 0.8 s in all
 
 
 def dies_at(server, k):

@@ -8,6 +8,7 @@ published source. It is not vLLM: it only shows that the package follows the pro
 import copy
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,7 @@ class RolloutServer(LoopbackServer):
         self, base: Path, port: int = 0, processed: bool = False, context: int = 4096
     ) -> None:
         super().__init__(_Handler, port)
-        self.model = AutoModelForCausalLM.from_pretrained(base).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(base)
+        self.model, self.tokenizer = loaded(base)
         self.processed, self.context = processed, context
         self.script: Script = lambda k, request: None
         self.mangle: Callable[[dict], object] = lambda reply: reply
@@ -85,6 +85,12 @@ class RolloutServer(LoopbackServer):
             return refusal(400, "n must be 1 when using greedy sampling")
         choices = draw(model, request, self.processed)
         return as_json(self.mangle({"model": name, "choices": choices}))
+
+
+@cache
+def loaded(base: Path) -> tuple[Any, Any]:
+    """Model and tokenizer in a folder, for all servers of a process: none of them changes it."""
+    return AutoModelForCausalLM.from_pretrained(base).eval(), AutoTokenizer.from_pretrained(base)
 
 
 def draw(model: Any, request: dict, processed: bool) -> list[dict]:
