@@ -31,6 +31,7 @@ from lsp_lightning.errors import ConfigError, OutOfMemory
 from lsp_lightning.game.player import FrozenPlayer
 from lsp_lightning.rewards import RewardError, score_all
 from lsp_lightning.rewards.pairs import ChatPairs, SegmentPairs
+from lsp_lightning.runtime import memory
 from lsp_lightning.runtime.memory import TokenBudget
 from lsp_lightning.text.chat import ChatCodec, cut_pair
 
@@ -139,11 +140,22 @@ def logit(model, **inputs) -> float:
         return float(model(**inputs).logits[0, 0])
 
 
-def expect_scores(scores, alone):
-    """Every score equals that of its pair alone, and the pairs differ."""
+def expect_scores(folder, policy, alone):
+    """Every score equals that of its pair alone, in passes of any size, and the pairs differ."""
     expected = [[alone(q, a.strip()) for a in row] for q, row in zip(QUERIES, ANSWERS, strict=True)]
-    torch.testing.assert_close(scores, torch.tensor(expected), atol=1e-5, rtol=1e-4)
-    assert scores.std() > 1e-3
+    reward = connected(folder, policy)
+    for tokens in (1, 100, 100_000):
+        passes = TokenBudget("model.micro_batch_tokens", tokens)
+        reward.connect(FrozenPlayer(policy, passes=passes))
+        scores = reward.score(PLAYED).scores
+        torch.testing.assert_close(scores, torch.tensor(expected), atol=1e-5, rtol=1e-4)
+        assert scores.std() > 1e-3
+
+
+@pytest.fixture
+def short_of_memory(monkeypatch):
+    """Memory runs out without a search for garbage, which takes a second in a process of tests."""
+    monkeypatch.setattr(memory.gc, "collect", lambda: 0)
 
 
 @pytest.fixture(scope="module")
@@ -161,27 +173,24 @@ def models(tmp_path_factory):
 # -- the models' own logits ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pass_tokens", [1, 100, 100_000])
 @pytest.mark.parametrize("kind", list(DECODERS))
-def test_scores_are_the_models_logits_of_each_conversation(models, tiny_policy, kind, pass_tokens):
+def test_scores_are_the_models_logits_of_each_conversation(models, tiny_policy, kind):
     folder, model, tokenizer = models(kind)
-    reward = connected(folder, tiny_policy, pass_tokens=pass_tokens)
 
     def alone(query, answer):
         turns = [{"role": "user", "content": query}, {"role": "assistant", "content": answer}]
         ids = tokenizer.apply_chat_template(turns, return_tensors="pt")["input_ids"]
         return logit(model, input_ids=ids)
 
-    expect_scores(reward.score(PLAYED).scores, alone)
+    expect_scores(folder, tiny_policy, alone)
 
 
-@pytest.mark.parametrize("pass_tokens", [1, 100, 100_000])
 @pytest.mark.parametrize("kind", list(ENCODERS))
-def test_scores_are_the_models_logits_of_each_pair(models, tiny_policy, kind, pass_tokens):
+def test_scores_are_the_models_logits_of_each_pair(models, tiny_policy, kind):
     folder, model, tokenizer = models(kind)
-    reward = connected(folder, tiny_policy, pass_tokens=pass_tokens)
     expect_scores(
-        reward.score(PLAYED).scores,
+        folder,
+        tiny_policy,
         # in lists, because otherwise the tokenizer treats an empty answer as no answer
         lambda query, answer: logit(model, **tokenizer([query], [answer], return_tensors="pt")),
     )
@@ -268,6 +277,7 @@ def test_standardised_logits_have_mean_0_and_variance_1(models, tiny_policy):
     assert scored.metrics["preference/cut"].tolist() == [0.0] * 6
 
 
+@pytest.mark.usefixtures("short_of_memory")
 def test_where_memory_runs_out_fewer_are_judged_together_with_the_same_scores(
     models, tiny_policy, capsys
 ):
@@ -301,6 +311,7 @@ def test_where_memory_runs_out_fewer_are_judged_together_with_the_same_scores(
     assert "out of memory" not in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("short_of_memory")
 def test_a_pair_that_does_not_fit_alone_is_said_so_in_one_line(models, tiny_policy):
     reward = connected(models("llama")[0], tiny_policy)
 
