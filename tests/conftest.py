@@ -1,5 +1,6 @@
 """Shared by all tests: one torch thread, and tiny models on disk, made once."""
 
+import gc
 import os
 import sys
 import warnings
@@ -19,6 +20,15 @@ from lsp_lightning.planning import lengths, settings
 from lsp_lightning.runtime import http as asking
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish(session):
+    """Garbage collections pass over all that was imported: each would take up to half a second.
+
+    Some tests run out of memory again and again, and the package collects garbage each time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
