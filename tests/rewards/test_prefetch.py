@@ -111,28 +111,32 @@ def monty() -> MontySandbox:
     return Prefetched(Limits(seconds=0.3))
 
 
+@pytest.fixture(scope="module")
+def maths():
+    """One verifier of mathematics, because its workers take a second to start."""
+    verifier = MathVerifier()
+    yield verifier
+    verifier.close()
+
+
+#: Queries, answers and solutions; the first word of a name says who judges.
 CASES = {
-    "maths, solutions": (lambda: MathVerifier(), ["q"] * 3, MATHS, ["1/8", 5, "8^{1/2}"]),
-    "maths, majority": (lambda: MathVerifier(), ["q"] * 3, MATHS, None),
-    "code": (lambda: CodeVerifier(monty()), ["q"] * 2, CODE, [TESTS, TESTS]),
-    "programs": (lambda: ProgramOutputVerifier(monty()), PROGRAMS, PRINTED, None),
+    "maths, solutions": (["q"] * 3, MATHS, ["1/8", 5, "8^{1/2}"]),
+    "maths, majority": (["q"] * 3, MATHS, None),
+    "code": (["q"] * 2, CODE, [TESTS, TESTS]),
+    "programs": (PROGRAMS, PRINTED, None),
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_prefetching_changes_no_score(case):
-    make, queries, groups, solutions = CASES[case]
-    in_vain = [(0, r"\boxed{77}"), (1, "def f(x): return 77"), (0, groups[1][0])]
-    reward = VerifiableReward(make())
-    expected = score_all([reward], playout(queries, groups, solutions=solutions))
-    assert 0 < expected.rewards_NG.mean() < 1
-    # without a pause most work still waits when judging begins, with one it is done
-    for seconds in (0.0, 0.1):
-        played = play(Scripted(groups, seconds, in_vain), Given(queries, solutions), reward)
-        found = played.components["verifiable"]
-        torch.testing.assert_close(found, expected.components["verifiable"], equal_nan=True)
-        assert played.query_info == expected.query_info
-    reward.teardown(None, None, "fit")
+@pytest.fixture(params=CASES)
+def case(request, maths):
+    """A reward, and the queries, answers and solutions that it judges."""
+    make = {"code": CodeVerifier, "programs": ProgramOutputVerifier}.get(request.param)
+    verifier = maths if make is None else make(monty())
+    verifier.prepare()
+    yield VerifiableReward(verifier), *CASES[request.param]
+    if make is not None:
+        verifier.close()
 
 
 class Patient(Scripted):
@@ -147,7 +151,19 @@ class Patient(Scripted):
         return super().respond(*args, finished=slowly)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("player", [Scripted, Patient])
+def test_prefetching_changes_no_score(case, player):
+    """Either most work still waits when judging begins, or it is all done."""
+    reward, queries, groups, solutions = case
+    in_vain = [(0, r"\boxed{77}"), (1, "def f(x): return 77"), (0, groups[1][0])]
+    expected = score_all([reward], playout(queries, groups, solutions=solutions))
+    assert 0 < expected.rewards_NG.mean() < 1
+    played = play(player(groups, drawn_before=in_vain), Given(queries, solutions), reward)
+    found = played.components["verifiable"]
+    torch.testing.assert_close(found, expected.components["verifiable"], equal_nan=True)
+    assert played.query_info == expected.query_info
+
+
 def test_where_there_is_time_judging_has_nothing_left_to_ask(case, monkeypatch):
     asked: dict[bool, list[object]] = {True: [], False: []}
 
@@ -158,19 +174,16 @@ def test_where_there_is_time_judging_has_nothing_left_to_ask(case, monkeypatch):
 
         return spied
 
-    make, queries, groups, solutions = CASES[case]
-    reward = VerifiableReward(make())
-    reward.verifier.prepare()
+    reward, queries, groups, solutions = case
     monkeypatch.setattr(LineWorkers, "_ask", spy(LineWorkers._ask))
     monkeypatch.setattr(MontySandbox, "_run", spy(MontySandbox._run))
     play(Patient(groups), Given(queries, solutions), reward)
-    reward.teardown(None, None, "fit")
     # but whether final answers without a solution are the same, for that needs two of them, and
     # what took too long, which may have been for want of a core
     again = ('"same"', "while True")
     assert [what for what in asked[False] if not any(text in str(what) for text in again)] == []
     assert len(set(map(repr, asked[True]))) == len(asked[True]) > 0  # and nothing was asked twice
-    if case == "programs":  # one that is no program is not run in a second world
+    if queries == PROGRAMS:  # one that is no program is not run in a second world
         sources = Counter(program.source for program in asked[True])
         assert sources == dict.fromkeys(PROGRAMS, 1) | {"print(2+3)": 5}
 
@@ -200,22 +213,22 @@ class SlowVerifier(RoundVerifier):
 def test_a_round_takes_the_longer_of_sampling_and_judging_not_both(tmp_path, monkeypatch):
     (tmp_path / "slow_verifier.py").write_text(SLOW)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    groups = [["x" * (10 * i + j) for j in range(8)] for i in range(6)]
+    groups = [["x" * (10 * i + j) for j in range(6)] for i in range(4)]
     verifier = SlowVerifier()
     verifier.workers.map([0, 1], 20.0)  # warm
-    reward, source = VerifiableReward(verifier), Given(["q"] * 6)
+    reward, source = VerifiableReward(verifier), Given(["q"] * 4)
 
     def seconds() -> dict[str, float]:
         played = play(Scripted(groups, 0.03), source, reward)
-        assert played.rewards_NG.tolist() == [[1.0, 0.0] * 4] * 6
+        assert played.rewards_NG.tolist() == [[1.0, 0.0] * 3] * 4
         return dict(played.seconds)
 
-    beside = seconds()  # 48 answers: 1.44 s of sampling, 1.2 s of two workers' time
+    beside = seconds()  # 24 answers: 0.72 s of sampling, 0.6 s of two workers' time
     with monkeypatch.context() as patch:
         patch.setattr(SlowVerifier, "prefetch", RoundVerifier.prefetch)
         after = seconds()
     verifier.workers.close()
-    assert after["rewards"] > 1.1
+    assert after["rewards"] > 0.55
     assert beside["rewards"] < 0.5 * after["rewards"]
     assert sum(beside.values()) < 0.8 * sum(after.values())
 
@@ -279,12 +292,12 @@ def test_a_judge_is_asked_beside_the_sampling_once_for_each_prompt():
 
 
 def test_a_judge_asks_nothing_more_once_a_run_has_broken_off():
-    with StandIn(by_length, seconds=0.3) as server:
+    with StandIn(by_length, seconds=0.2) as server:
         reward = JudgeReward(server.url, "m", client=Client(concurrency=1))
         for answer in ("a", "bb", "ccc", "dddd"):
             reward.prefetch("What?", answer, None)
         reward.on_exception(None, None, KeyboardInterrupt())
-        time.sleep(1.0)
+        time.sleep(0.5)
         assert len(server.prompts) <= 1
 
 
