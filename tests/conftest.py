@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from peft import PeftModel
 from published_sizes import published_config
 from small_game import brief
 from tiny_models import build_llama, build_qwen3
@@ -29,6 +30,14 @@ def pytest_collection_finish(session):
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_card_of_peft():
+    """Saved adapters have no README of peft's: its template is compiled anew each time, 25 ms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PeftModel, "create_or_update_model_card", lambda self, folder: None)
+        yield
 
 
 @pytest.fixture(scope="session")
