@@ -15,6 +15,7 @@ from small_game import brief
 from tiny_models import build_llama, build_qwen3
 
 from lsp_lightning import ConfigError, Policy
+from lsp_lightning.callbacks import summary
 from lsp_lightning.models import loading as pretrained
 from lsp_lightning.paths import resolve
 from lsp_lightning.planning import lengths, settings
@@ -37,6 +38,14 @@ def no_card_of_peft():
     """Saved adapters have no README of peft's: its template is compiled anew each time, 25 ms."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PeftModel, "create_or_update_model_card", lambda self, folder: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_plan():
+    """Runs print no estimate of their memory, which takes seconds; processes of their own do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summary, "memory_line", lambda *args: "memory: not planned (a test)")
         yield
 
 

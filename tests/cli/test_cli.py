@@ -299,6 +299,7 @@ def test_a_run_is_quiet(process):
 
 def test_a_run_ends_with_what_it_came_to_and_what_comes_next(process):
     folder, shown, _ = process
+    assert "memory: about" in shown
     assert "played 2 rounds in 0 min" in shown
     assert re.search(r"solved by greedy answers: \d+\.\d% -> \d+\.\d%", shown)
     # by its name where that is on the path, else as it was called here
