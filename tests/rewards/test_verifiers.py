@@ -15,15 +15,18 @@ from lsp_lightning import (
     MontySandbox,
     ProgramOutputVerifier,
 )
+from lsp_lightning.checks.maths import MathChecker
 from lsp_lightning.cli.main import main
 from lsp_lightning.rewards import Group, Verdict
+from lsp_lightning.sandbox import Limits
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def maths():
-    verifier = MathVerifier(seconds=1.0)
+    verifier = MathVerifier()
+    verifier._checker = MathChecker(processes=1, seconds=1.0)  # a worker takes a second to start
     yield verifier
     verifier.close()
 
@@ -111,11 +114,11 @@ def test_settings_that_cannot_work_are_refused_at_once(settings):
 # -- program output --------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=[MontySandbox, BubblewrapSandbox])
+@pytest.fixture(scope="module", params=[MontySandbox, BubblewrapSandbox])
 def programs(request):
     if request.param is BubblewrapSandbox:
         require_bubblewrap()
-    verifier = ProgramOutputVerifier(request.param())
+    verifier = ProgramOutputVerifier(request.param(Limits(seconds=0.5)))
     yield verifier
     verifier.close()
 
@@ -142,7 +145,7 @@ def test_a_program_that_asks_for_chance_is_malformed(programs, coin):
 
 def test_sets_of_texts_have_an_order_in_each_world_only():
     require_bubblewrap()
-    verifier = ProgramOutputVerifier(BubblewrapSandbox(), worlds=8)
+    verifier = ProgramOutputVerifier(BubblewrapSandbox(), worlds=4)
     source = "print(list({'a', 'b', 'c', 'd', 'e'}))"
     assert verifier.judge([Group(source, ("x",))]) == [Verdict.malformed(1)]
     [verdict] = verifier.judge([Group("print(sorted({'b', 'a'}))", ("['a', 'b']",))])
