@@ -17,12 +17,26 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 
+from lsp_lightning import (
+    Challenger,
+    ConfigError,
+    LocalRollouts,
+    Lora,
+    PromptFile,
+    Sampling,
+    SelfPlayDataModule,
+    SelfPlayModule,
+    SelfReward,
+    VerifiableReward,
+)
 from lsp_lightning.cli.app import claim_run_folder
 from lsp_lightning.cli.main import main
 from lsp_lightning.rewards import Reward
+from lsp_lightning.tinyworld.verifier import TinyWorldVerifier
 
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "configs" / "tiny_lsp.yaml")
+WORLD = "pkg:lsp_lightning/tinyworld/base"
 
 pytestmark = pytest.mark.usefixtures("untouched_process")
 
@@ -232,16 +246,20 @@ def moved(finished, folder):
 def test_a_run_is_resumed_in_its_folder(finished, tasks, tmp_path):
     folder = tmp_path / "run"
     checkpoint = moved(finished, folder)
-    assert main(["fit", "--ckpt_path", str(checkpoint), "--trainer.max_steps", "4"]) == 0
+    assert main(["fit", "--ckpt_path", str(checkpoint), "--trainer.max_steps", "3"]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    assert rounds_in(folder) == [0, 1, 2, 3]
-    assert [row["round"] for row in transcript(folder)] == [r for r in range(4) for _ in range(6)]
+    assert rounds_in(folder) == [0, 1, 2]
+    assert [row["round"] for row in transcript(folder)] == [r for r in range(3) for _ in range(6)]
     summary = json.loads((folder / "summary.json").read_text())
     before = json.loads((finished / "summary.json").read_text())
-    assert summary["rounds"] == 4
+    assert summary["rounds"] == 3
     assert summary["heldout_before"] == before["heldout_before"]
     assert summary["heldout_after"]["n"] == 6
     assert summary["seconds"] > 0
+    # its config is the recipe of a new run
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["ckpt_path"] is None
+    assert config["trainer"]["max_steps"] == 3
 
 
 @pytest.mark.slow
@@ -387,7 +405,7 @@ def test_a_validation_interval_longer_than_the_run_works(tasks, tmp_path):
 
 
 def test_a_run_without_heldout_tasks_works(tmp_path, tasks):
-    args = fit_args(tmp_path / "run", tasks, "--data.heldout", "null")
+    args = fit_args(tmp_path / "run", tasks, "--data.heldout", "null", "--trainer.max_steps", "1")
     assert main(args) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["heldout_before"] is None
@@ -426,10 +444,6 @@ MISTAKES = {
         lambda tmp: ["--model.betta", "1"],
         ("model.betta", "no such key", "'model.beta'"),
     ),
-    "unknown data key": (
-        lambda tmp: ["--data.num_query", "1"],
-        ("data.num_query", "no such key", "'data.num_queries'"),
-    ),
     "unknown trainer key": (
         lambda tmp: ["--trainer.maxx_steps", "1"],
         ("trainer.maxx_steps", "no such key", "'trainer.max_steps'"),
@@ -442,14 +456,6 @@ MISTAKES = {
         lambda tmp: ["--trainer.devices", "2", "--trainer.strategy", "ddp"],
         ("trainer.devices", "2 processes", "set 1"),
     ),
-    "a gradient clipped to a negative norm": (
-        lambda tmp: ["--model.max_grad_norm", "-1"],
-        ("model.max_grad_norm", "is -1", "null"),
-    ),
-    "an adapter without rank": (
-        lambda tmp: ["--model.lora.rank", "0"],
-        ("model.lora.rank", "is 0", "set 1 or more"),
-    ),
     "no checkpoints": (
         lambda tmp: ["--trainer.enable_checkpointing", "false"],
         ("trainer.enable_checkpointing", "could not be resumed", "checkpoint.every"),
@@ -458,43 +464,23 @@ MISTAKES = {
         lambda tmp: ["--trainer.max_st", "1"],
         ("trainer.max_st", "no such key", "'trainer.max_steps'"),
     ),
-    "unknown model key in a file": (
-        lambda tmp: ["--config", file_with(tmp / "c.yaml", "model:\n  betta: 1\n")],
-        ("model.betta", "no such key", "'model.beta'"),
-    ),
     "unknown data key in a file": (
         lambda tmp: ["--config", file_with(tmp / "c.yaml", "data:\n  num_query: 1\n")],
         ("data.num_query", "no such key", "'data.num_queries'"),
-    ),
-    "unknown trainer key in a file": (
-        lambda tmp: ["--config", file_with(tmp / "c.yaml", "trainer:\n  max_step: 1\n")],
-        ("trainer.max_step", "no such key", "'trainer.max_steps'"),
-    ),
-    "unknown top key in a file": (
-        lambda tmp: ["--config", file_with(tmp / "c.yaml", "seed_everythin: 1\n")],
-        ("seed_everythin", "no such key", "'seed_everything'"),
     ),
     "unknown nested key in a file": (
         lambda tmp: ["--config", file_with(tmp / "c.yaml", "data:\n  solver:\n    top: 1\n")],
         ("data.solver", "top"),
     ),
     "no queries": (lambda tmp: ["--data.num_queries", "0"], ("data.num_queries", "is 0", "set")),
-    "one query": (lambda tmp: ["--data.num_queries", "1"], ("data.num_queries", "is 1", "set 2")),
-    "one answer": (lambda tmp: ["--data.group_size", "1"], ("data.group_size", "is 1", "set 2")),
     "wrong type": (
         lambda tmp: ["--data.num_queries", "abc"],
         ("data.num_queries", "abc", "a whole number"),
-    ),
-    "negative beta": (lambda tmp: ["--model.beta", "-1"], ("model.beta", "-1", "0 or more")),
-    "negative alpha": (
-        lambda tmp: ["--model.alpha_ch", "-1"],
-        ("model.alpha_ch", "-1", "0 or more"),
     ),
     "greedy training": (
         lambda tmp: ["--data.solver.temperature", "0"],
         ("data.solver.temperature", "above 0"),
     ),
-    "impossible top-p": (lambda tmp: ["--data.solver.top_p", "0"], ("data.solver.top_p", "set")),
     "unknown objective": (
         lambda tmp: ["--model.objective", "lsp_lightning.Maximin"],
         ("model.objective", "cannot import lsp_lightning.Maximin"),
@@ -516,11 +502,6 @@ MISTAKES = {
         lambda tmp: ["--model.rewards", json.dumps([SELF_REWARD])],
         ("model.rewards", "task", "VerifiableReward"),
     ),
-    "no rewards": (lambda tmp: ["--model.rewards", "[]"], ("model.rewards", "task")),
-    "two rewards of one name": (
-        lambda tmp: ["--model.rewards", json.dumps([VERIFIABLE, VERIFIABLE])],
-        ("model.rewards", "'verifiable'", "init_args.name"),
-    ),
     "unknown reward": (
         lambda tmp: ["--model.rewards", json.dumps([{"class_path": "lsp_lightning.NoReward"}])],
         ("model.rewards", "NoReward"),
@@ -528,46 +509,6 @@ MISTAKES = {
     "empty line in a prompt file": (
         lambda tmp: ["--data.heldout", file_with(tmp / "q.jsonl", '{"query": "a"}\n\n')],
         ("data.heldout", "line 2", "q.jsonl", "delete"),
-    ),
-    "empty line in the queries": (
-        lambda tmp: [
-            "--data.queries",
-            json.dumps(
-                {
-                    "class_path": "lsp_lightning.PromptFile",
-                    "init_args": {"path": file_with(tmp / "q.jsonl", '\n{"query": "a"}\n')},
-                }
-            ),
-        ],
-        ("data.queries", "line 1", "q.jsonl", "delete"),
-    ),
-    "missing judge prompt": (
-        lambda tmp: [
-            "--model.rewards",
-            json.dumps([VERIFIABLE, {**SELF_REWARD, "init_args": {"prompt": "no_judge.txt"}}]),
-        ],
-        ("model.rewards", "no file", "no_judge.txt"),
-    ),
-    "greedy challenger": (
-        lambda tmp: [
-            "--data.queries",
-            json.dumps(
-                {
-                    "class_path": "lsp_lightning.Challenger",
-                    "init_args": {"sampling": {"temperature": 0}},
-                }
-            ),
-        ],
-        ("data.queries.init_args.sampling.temperature", "above 0"),
-    ),
-    "missing challenger prompt": (
-        lambda tmp: [
-            "--data.queries",
-            json.dumps(
-                {"class_path": "lsp_lightning.Challenger", "init_args": {"prompt": "no_ch.txt"}}
-            ),
-        ],
-        ("data.queries.init_args.prompt", "no file", "no_ch.txt"),
     ),
     "missing prompt file": (
         lambda tmp: ["--data.heldout", "no_such.jsonl"],
@@ -586,14 +527,6 @@ MISTAKES = {
         lambda tmp: ["--config", file_with(tmp / "c.yaml", "- 1\n- 2\n")],
         ("config",),
     ),
-    "missing adapter": (
-        lambda tmp: ["--model.init_adapter", "./nowhere"],
-        ("model.init_adapter", "nowhere", "adapter"),
-    ),
-    "adapter without lora": (
-        lambda tmp: ["--model.lora", "null", "--model.init_adapter", adapter_in(tmp / "a")],
-        ("model.init_adapter", "LoRA"),
-    ),
     "unknown accelerator": (
         lambda tmp: ["--trainer.accelerator", "cuba"],
         ("trainer.accelerator", "'cuba'", "cpu"),
@@ -603,17 +536,9 @@ MISTAKES = {
         lambda tmp: ["--model.quantization", "nf5"],
         ("model.quantization", "must be one of 'nf4'"),
     ),
-    "4 bits trained whole": (
-        lambda tmp: ["--model.quantization", "nf4", "--model.lora", "null"],
-        ("model.quantization", "set model.lora"),
-    ),
     "16 bits trained whole": (
         lambda tmp: ["--model.dtype", "float16", "--model.lora", "null"],
         ("model.dtype", "float16", "set model.lora"),
-    ),
-    "no tokens to roll out": (
-        lambda tmp: ["--model.rollouts.tokens", "0"],
-        ("model.rollouts.tokens", "is 0", "1 or more"),
     ),
     "longer than the context": (
         lambda tmp: ["--data.solver.max_new_tokens", "5000"],
@@ -630,6 +555,77 @@ MISTAKES = {
         }
     ),
 }
+
+
+# what the classes refuse themselves: the command shows it as it shows the mistakes above
+REFUSED = {
+    "one query": (
+        lambda tmp: data(queries=Challenger(), num_queries=1),
+        ("data.num_queries", "is 1", "set 2"),
+    ),
+    "one answer": (lambda tmp: data(group_size=1), ("data.group_size", "is 1", "set 2")),
+    "impossible top-p": (lambda tmp: data(solver=Sampling(top_p=0)), ("top_p", "set")),
+    "greedy challenger": (
+        lambda tmp: data(queries=Challenger(sampling=Sampling(temperature=0))),
+        ("data.queries.init_args.sampling.temperature", "above 0"),
+    ),
+    "missing challenger prompt": (
+        lambda tmp: data(queries=Challenger(prompt="no_ch.txt")),
+        ("data.queries.init_args.prompt", "no file", "no_ch.txt"),
+    ),
+    "empty line in the queries": (
+        lambda tmp: data(queries=PromptFile(file_with(tmp / "q.jsonl", '\n{"query": "a"}\n'))),
+        ("data.queries", "line 1", "q.jsonl", "delete"),
+    ),
+    "negative beta": (lambda tmp: module(beta=-1), ("model.beta", "-1", "0 or more")),
+    "negative alpha": (lambda tmp: module(alpha_ch=-1), ("model.alpha_ch", "-1", "0 or more")),
+    "a gradient clipped to a negative norm": (
+        lambda tmp: module(max_grad_norm=-1),
+        ("model.max_grad_norm", "is -1", "null"),
+    ),
+    "an adapter without rank": (
+        lambda tmp: module(lora=Lora(rank=0)),
+        ("model.lora.rank", "is 0", "set 1 or more"),
+    ),
+    "no rewards": (lambda tmp: module(rewards=[]), ("model.rewards", "task")),
+    "two rewards of one name": (
+        lambda tmp: module(rewards=[task_reward(), task_reward()]),
+        ("model.rewards", "'verifiable'", "init_args.name"),
+    ),
+    "missing judge prompt": (
+        lambda tmp: module(rewards=[task_reward(), SelfReward(prompt="no_judge.txt")]),
+        ("model.rewards", "no file", "no_judge.txt"),
+    ),
+    "missing adapter": (
+        lambda tmp: module(init_adapter="./nowhere"),
+        ("model.init_adapter", "nowhere", "adapter"),
+    ),
+    "adapter without lora": (
+        lambda tmp: module(lora=None, init_adapter=adapter_in(tmp / "a")),
+        ("model.init_adapter", "LoRA"),
+    ),
+    "4 bits trained whole": (
+        lambda tmp: module(quantization="nf4", lora=None),
+        ("model.quantization", "set model.lora"),
+    ),
+    "no tokens to roll out": (
+        lambda tmp: module(rollouts=LocalRollouts(0)),
+        ("model.rollouts.tokens", "is 0", "1 or more"),
+    ),
+}
+
+
+def task_reward():
+    return VerifiableReward(TinyWorldVerifier())
+
+
+def module(**settings):
+    return SelfPlayModule(WORLD, **{"rewards": [task_reward()], **settings})
+
+
+def data(**settings):
+    queries = PromptFile("pkg:lsp_lightning/tinyworld/data/dev.jsonl")
+    return SelfPlayDataModule(**{"queries": queries, **settings})
 
 
 def adapter_in(folder: Path):
@@ -659,6 +655,18 @@ def test_a_mistake_is_one_line_that_names_key_and_remedy(
         assert left <= {".claimed"}  # which goes when the process ends
 
 
+@pytest.mark.parametrize("mistake", sorted(REFUSED))
+def test_what_a_class_refuses_is_one_line_too(mistake, tmp_path, monkeypatch, no_model):
+    monkeypatch.chdir(tmp_path)
+    make, words = REFUSED[mistake]
+    with pytest.raises(ConfigError) as error:
+        make(tmp_path)
+    assert len(str(error.value).splitlines()) == 1
+    assert len(str(error.value)) < 500
+    for word in words:
+        assert word in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -681,31 +689,37 @@ def test_a_mistake_in_the_command_is_one_line_too(args, words, capfd, no_model):
         assert word in shown
 
 
-def test_resuming_with_another_adapter_is_refused_in_one_line(finished, tmp_path, capfd):
-    checkpoint = moved(finished, tmp_path / "run")
-    code = status(["fit", "--ckpt_path", str(checkpoint), "--model.lora.rank", "4"])
-    shown = capfd.readouterr().err
-    assert code == 2
-    [line] = [line for line in shown.splitlines() if line.startswith("error: ")]
-    assert "model.lora" in line
-    assert "Traceback" not in shown
+@pytest.fixture
+def resumed_rates(monkeypatch):
+    """The optimiser's rate at the end of every fit that was not refused."""
+    rates = []
+    fit = Trainer.fit
+
+    def looked_at(self, *args, **kwargs):
+        fit(self, *args, **kwargs)
+        rates.append(self.optimizers[0].param_groups[0]["lr"])
+
+    looked_at.__wrapped__ = fit
+    monkeypatch.setattr(Trainer, "fit", looked_at)
+    return rates
 
 
-def test_a_refused_resume_leaves_the_run_as_it_was(finished, tmp_path, capfd):
+def test_resuming_with_another_adapter_is_refused_and_leaves_the_run_as_it_was(
+    finished, tmp_path, capfd, resumed_rates
+):
     checkpoint = moved(finished, tmp_path / "run")
     config = (tmp_path / "run" / "config.yaml").read_text()
     assert status(["fit", "--ckpt_path", str(checkpoint), "--model.lora.rank", "4"]) == 2
+    shown = capfd.readouterr()
+    [line] = [line for line in shown.err.splitlines() if line.startswith("error: ")]
+    assert "model.lora" in line
+    assert "Traceback" not in shown.err
+    assert "resume it with" not in shown.out
     assert (tmp_path / "run" / "config.yaml").read_text() == config
-    assert "resume it with" not in capfd.readouterr().out
-    assert main(["fit", "--ckpt_path", str(checkpoint), "--trainer.max_steps", "3"]) == 0
-
-
-def test_a_resumed_runs_config_is_the_recipe_of_a_new_run(finished, tmp_path):
-    checkpoint = moved(finished, tmp_path / "run")
-    assert main(["fit", "--ckpt_path", str(checkpoint), "--trainer.max_steps", "3"]) == 0
-    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert config["ckpt_path"] is None
-    assert config["trainer"]["max_steps"] == 3
+    # it can be resumed still, and a rate typed then is in force
+    args = ["fit", "--ckpt_path", str(checkpoint), "--trainer.max_steps", "3"]
+    assert main([*args, "--model.optimizer.init_args.lr", "0.0001"]) == 0
+    assert resumed_rates == [0.0001]
 
 
 def test_scores_of_other_tasks_are_not_compared_after_a_resume(finished, tmp_path, capfd):
@@ -726,28 +740,13 @@ def test_another_logger_comes_beside_the_table(tasks, tmp_path):
     logger = json.dumps(
         {"class_path": "CSVLogger", "init_args": {"save_dir": str(tmp_path / "csv")}}
     )
-    args = fit_args(tmp_path / "run", tasks, "--trainer.logger", logger)
+    short = ["--trainer.max_steps", "1", "--data.heldout", "null"]
+    args = fit_args(tmp_path / "run", tasks, "--trainer.logger", logger, *short)
     assert main(args) == 0
-    assert rounds_in(tmp_path / "run") == [0, 1]
+    assert rounds_in(tmp_path / "run") == [0]
     assert (tmp_path / "run" / "config.yaml").is_file()
     assert main(args) == 0
     assert (tmp_path / "run-2" / "checkpoints" / "last.ckpt").is_file()
-
-
-def test_a_rate_typed_on_resuming_is_in_force(finished, tmp_path, monkeypatch):
-    rates = []
-    fit = Trainer.fit
-
-    def looked_at(self, *args, **kwargs):
-        fit(self, *args, **kwargs)
-        rates.append(self.optimizers[0].param_groups[0]["lr"])
-
-    looked_at.__wrapped__ = fit
-    monkeypatch.setattr(Trainer, "fit", looked_at)
-    checkpoint = moved(finished, tmp_path / "run")
-    args = ["fit", "--ckpt_path", str(checkpoint), "--trainer.max_steps", "3"]
-    assert main([*args, "--model.optimizer.init_args.lr", "0.0001"]) == 0
-    assert rates == [0.0001]
 
 
 class Failing(Reward):
@@ -824,6 +823,6 @@ def test_a_run_that_a_validation_ends_is_resumed_from_its_last_round(tasks, tmp_
     assert main([*args, *more]) == 0
     assert rounds_in(tmp_path / "run") == [0, 1]
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    on = ["--ckpt_path", str(checkpoint), "--trainer.callbacks", "null", "--trainer.max_steps", "5"]
+    on = ["--ckpt_path", str(checkpoint), "--trainer.callbacks", "null", "--trainer.max_steps", "3"]
     assert main(["fit", *on]) == 0
-    assert rounds_in(tmp_path / "run") == [0, 1, 2, 3, 4]
+    assert rounds_in(tmp_path / "run") == [0, 1, 2]
