@@ -240,9 +240,9 @@ def test_copies_and_pickles_hold_the_settings(checker):
 
 def test_generated_answers_never_raise(checker):
     # the first of 10,000 that were graded once, with exploding ones: 4325 right, 19 undecided
-    pairs = answers(120, seed=0, monsters=0)
-    assert pairs == answers(120, seed=0, monsters=0)
+    pairs = answers(60, seed=0, monsters=0)
+    assert pairs == answers(60, seed=0, monsters=0)
     scores = [row[0] for row in checker.grade([(gold, [text]) for gold, text in pairs])]
     assert {*known(scores)} <= {0.0, 1.0, None}
     assert sum(map(isnan, scores)) <= 2
-    assert 40 < scores.count(1.0) < 80
+    assert 20 < scores.count(1.0) < 40

@@ -121,7 +121,7 @@ def verifier(request):
     """A verifier over each sandbox, with short limits."""
     if request.param == "bubblewrap":
         require_bubblewrap()
-    limits = Limits(seconds=1.0, memory_mib=128)
+    limits = Limits(seconds=0.6, memory_mib=128)
     kind = MontySandbox if request.param == "monty" else BubblewrapSandbox
     verifier = CodeVerifier(kind(limits))
     yield verifier

@@ -262,6 +262,12 @@ def bag():
     return playout(queries, answers)
 
 
+@pytest.fixture(scope="module")
+def few(bag):
+    """The bag's first rows, where nothing is counted."""
+    return playout(bag.query_texts[:4], bag.answer_groups()[:4])
+
+
 def sampled(policy, **kwargs) -> SelfReward:
     reward = SelfReward(
         prompt=WORLD_JUDGE,
@@ -292,11 +298,11 @@ def test_sampled_scores_are_sevenths_or_unjudged_and_what_was_unreadable_is_coun
     torch.testing.assert_close(points, points.round(), atol=1e-5, rtol=0)
 
 
-def test_the_seed_of_the_round_and_the_name_fix_what_is_sampled(world, bag):
+def test_the_seed_of_the_round_and_the_name_fix_what_is_sampled(world, few):
     judge = sampled(world)
 
     def scores(reward, seed):
-        return reward.score(seeded(bag, seed)).scores.nan_to_num(-1)
+        return reward.score(seeded(few, seed)).scores.nan_to_num(-1)
 
     first = scores(judge, 1)
     with torch.random.fork_rng():
@@ -334,12 +340,12 @@ def test_the_mean_of_many_samples_is_the_expected_reading(world):
     assert float(drawn.nanmean()) == pytest.approx(mean, abs=0.15)
 
 
-def test_sampled_too_the_judge_is_the_frozen_reference(bag):
+def test_sampled_too_the_judge_is_the_frozen_reference(few):
     policy = make_policy(WORLD)
     judge = sampled(policy)
-    before = judge.score(seeded(bag, 5)).scores
+    before = judge.score(seeded(few, 5)).scores
     stir(policy, scale=1.0)
-    torch.testing.assert_close(judge.score(seeded(bag, 5)).scores, before, equal_nan=True)
+    torch.testing.assert_close(judge.score(seeded(few, 5)).scores, before, equal_nan=True)
     ids = policy.codec.encode("{q}", {"q": "7+5=?"})
     with torch.no_grad():
         own = policy.causal_lm(input_ids=torch.tensor([ids])).logits[0, -1].log_softmax(0)
@@ -347,7 +353,7 @@ def test_sampled_too_the_judge_is_the_frozen_reference(bag):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_sampling_a_judgement_leaves_the_policy_as_it_was(bag, training):
+def test_sampling_a_judgement_leaves_the_policy_as_it_was(few, training):
     policy = make_policy(WORLD, dropout=0.5)
     stir(policy)
     judge = sampled(policy)
@@ -356,7 +362,7 @@ def test_sampling_a_judgement_leaves_the_policy_as_it_was(bag, training):
     grads = {name: parameter.requires_grad for name, parameter in policy.named_parameters()}
     values = {name: parameter.clone() for name, parameter in policy.named_parameters()}
     state = torch.get_rng_state()
-    scores = judge.score(bag).scores
+    scores = judge.score(few).scores
     assert not scores.requires_grad
     assert {name: module.training for name, module in policy.named_modules()} == modes
     assert {name: parameter.requires_grad for name, parameter in policy.named_parameters()} == grads

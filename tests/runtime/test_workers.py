@@ -19,7 +19,9 @@ ODD = textwrap.dedent(
     '''
     """A worker that fails in every way it is asked to."""
     import os, sys, time
-    from lsp_lightning.runtime.workers import serve
+    from lsp_lightning.runtime import workers
+
+    workers._GRACE_SECONDS = 0.5
 
     def handle(request):
         if request == "pid": return os.getpid()
@@ -35,7 +37,7 @@ ODD = textwrap.dedent(
         return request
 
     replies = 3  # the file descriptor that serve writes replies to
-    serve(handle)
+    workers.serve(handle)
     '''
 )
 
@@ -75,7 +77,7 @@ def test_a_request_over_the_memory_limit_is_none(pool):
 
 @pytest.mark.parametrize("request_", ["sleep", "exit", "raise", "unserializable"])
 def test_a_failing_request_is_none_and_does_not_affect_others(pool, request_):
-    assert pool.map([1, request_, 2, 3], 1) == [1, None, 2, 3]
+    assert pool.map([1, request_, 2, 3], 0.5) == [1, None, 2, 3]
 
 
 @pytest.mark.parametrize("request_", ["garbage", "half"])
@@ -104,10 +106,10 @@ def test_a_worker_that_died_between_requests_is_replaced(pool):
 def test_starting_a_worker_does_not_count_as_time_of_its_request(folder):
     (folder / "slow.py").write_text(
         "import time\nfrom lsp_lightning.runtime.workers import serve\n"
-        "time.sleep(1)\nserve(lambda r: r)\n"
+        "time.sleep(0.6)\nserve(lambda r: r)\n"
     )
     pool = LineWorkers("slow", processes=1)
-    assert pool.map([1], 0.9) == [1]
+    assert pool.map([1], 0.5) == [1]
     pool.close()
 
 
@@ -169,8 +171,8 @@ def test_no_worker_outlives_its_parent(folder, last):
     script = (
         "import threading, time\nfrom lsp_lightning.runtime.workers import LineWorkers\n"
         "pool = LineWorkers('odd', processes=1)\nprint(*pool.map(['pid'], 10), flush=True)\n"
-        f"threading.Thread(target=pool.map, args=([{last}], 1)).start()\n"
-        "time.sleep(0.5)\nprint('killed', flush=True)\ntime.sleep(60)\n"
+        f"threading.Thread(target=pool.map, args=([{last}], 0.8)).start()\n"
+        "time.sleep(0.3)\nprint('killed', flush=True)\ntime.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     worker = int(parent.stdout.readline())
