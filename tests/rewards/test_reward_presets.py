@@ -54,7 +54,7 @@ def test_programs_are_written_run_and_predicted(tmp_path, sandbox):
     overlay.write_text(
         "model:\n  rewards:\n  - class_path: lsp_lightning.VerifiableReward\n    init_args:\n"
         "      verifier:\n        class_path: lsp_lightning.ProgramOutputVerifier\n"
-        f"        init_args: {{sandbox: {{class_path: lsp_lightning.{sandbox}}}}}\n"
+        f"        init_args: {{worlds: 2, sandbox: {{class_path: lsp_lightning.{sandbox}}}}}\n"
     )
     more = ("--config", str(overlay)) if sandbox == "BubblewrapSandbox" else ()
     row, summary, answers = play(tmp_path, "programs_dev.jsonl", "tiny_programs.yaml", more=more)
