@@ -81,6 +81,7 @@ class LoopbackServer(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128  # with socketserver's 5, some connections wait a second for a retry
 
     def __init__(self, handler: type["Handler"], port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), handler)
