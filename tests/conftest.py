@@ -31,6 +31,7 @@ def pytest_collection_finish(session):
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 10, 10)  # with little to pass over, Python would do it more often
 
 
 @pytest.fixture(scope="session", autouse=True)
