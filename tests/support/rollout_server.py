@@ -7,6 +7,7 @@ published source. It is not vLLM: it only shows that the package follows the pro
 
 import copy
 import json
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -42,6 +43,7 @@ class RolloutServer(LoopbackServer):
         self.adapters: dict[str, Any] = {}
         self.log: list[str] = []
         self.most_loaded = 0
+        self.computing = threading.Lock()
 
     def models(self) -> Answer:
         """List the base model and the adapters."""
@@ -83,7 +85,8 @@ class RolloutServer(LoopbackServer):
             return refusal(404, f"The model `{name}` does not exist.")
         if request["temperature"] == 0 and request["n"] > 1:
             return refusal(400, "n must be 1 when using greedy sampling")
-        choices = draw(model, request, self.processed)
+        with self.computing:  # requests at once would only take turns, step by step
+            choices = draw(model, request, self.processed)
         return as_json(self.mangle({"model": name, "choices": choices}))
 
 
