@@ -1,4 +1,4 @@
-"""``python -m lsp_lightning`` is ``lsp-lightning``."""
+"""``python -m lsp_lightning`` runs ``lsp-lightning``."""
 
 from lsp_lightning.cli.main import main
 

@@ -18,8 +18,8 @@ from lsp_lightning.types import Sampling, SelfPlayRound
 class RoundStream:
     """The rounds of a run, each played when Lightning asks for it, with the current weights.
 
-    It has a length because Lightning reads loaders without one a batch ahead: every round would
-    come from weights one update old.
+    It defines ``__len__`` because Lightning fetches one batch ahead from loaders without a length:
+    each round would then be sampled from weights one update old.
 
     Args:
         play: plays round ``t``.
@@ -42,11 +42,11 @@ class RoundStream:
 
     @property
     def next_round(self) -> int:
-        """The next round, which is also the number of rounds played so far."""
+        """Index of the next round, which is also the number of rounds played so far."""
         return self._next
 
     def state_dict(self) -> dict[str, Any]:
-        """The next round; everything else follows from the seed."""
+        """The index of the next round; everything else follows from the seed."""
         return {"next_round": self._next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -83,7 +83,8 @@ class SelfPlayDataModule(LightningDataModule):
         test: JSONL file of held-out tasks for reporting; scored by ``test``.
         heldout_draws: sampled answers per held-out task.
         heldout_reward: name of the reward that scores held-out tasks. null takes the first binary
-            task reward, or else the first that can compare two answers, or else the first.
+            task reward, or else the first comparable one, or else the first that can score a single
+            answer.
         seed: the seed of everything that is sampled; commands set it to seed_everything.
     """
 
@@ -102,19 +103,17 @@ class SelfPlayDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         require_at_least(num_queries, 1, "data.num_queries", "a round needs a query")
-        require_at_least(
-            group_size, 2, "data.group_size", "answers are measured against each other"
-        )
+        require_at_least(group_size, 2, "data.group_size", "answers are compared within a group")
         require_at_least(seed, 0, "data.seed", "seeds are not negative")
-        require_at_least(heldout_draws, 1, "data.heldout_draws", "nothing would be sampled")
+        require_at_least(heldout_draws, 1, "data.heldout_draws", "a held-out task needs an answer")
         check_sampling(solver, "data.solver", for_training=True)
         self.queries: QuerySource = queries if queries is not None else Challenger()
         if not isinstance(self.queries, QuerySource):
-            raise ConfigError("data.queries", f"is {queries!r}", "pass one, such as Challenger()")
-        if self.queries.selfplay:
-            require_at_least(
-                num_queries, 2, "data.num_queries", "queries are measured against each other"
+            raise ConfigError(
+                "data.queries", f"is {queries!r}", "pass a QuerySource, such as Challenger()"
             )
+        if self.queries.selfplay:
+            require_at_least(num_queries, 2, "data.num_queries", "queries are compared in a round")
         self.num_queries = num_queries
         self.group_size = group_size
         self.solver = solver
@@ -135,15 +134,15 @@ class SelfPlayDataModule(LightningDataModule):
         return self.stream
 
     def check_rounds(self, trainer: Trainer) -> None:
-        """Raise ConfigError unless the number of rounds is set and there is one process."""
+        """Raise ConfigError unless there is at least one round and only one process."""
         if trainer.world_size > 1:
             raise ConfigError(
                 "trainer.devices",
-                f"asks for {trainer.world_size} processes; several are not supported yet",
+                f"starts {trainer.world_size} processes, but only one is supported",
                 "set 1",
             )
         if trainer.max_steps < 1:
-            raise ConfigError("trainer.max_steps", "is not set", "set the number of rounds to play")
+            raise ConfigError("trainer.max_steps", "is below 1", "set the number of rounds to play")
 
     def check_solutions(self, require: Callable[[object | None], None]) -> None:
         """Call ``require`` with the solution of every query that is known before the run.
@@ -184,21 +183,21 @@ class SelfPlayDataModule(LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Move nothing: a round is text and small tensors; each micro-batch moves by itself."""
+        """Leave the round on the CPU; each micro-batch is moved to the device when it is used."""
         return batch
 
     def val_dataloader(self) -> HeldOutTasks | list[Any]:
-        """The held-out tasks for choosing settings."""
+        """The tasks of ``data.heldout``; none if it is not set."""
         return HeldOutTasks(self.heldout) if self.heldout else []
 
     def test_dataloader(self) -> HeldOutTasks:
-        """The held-out tasks for reporting."""
+        """The tasks of ``data.test``."""
         if not self.test:
-            raise ConfigError("data.test", "is not set", "give a JSONL file of tasks to report on")
+            raise ConfigError("data.test", "is not set", "give a JSONL file of held-out tasks")
         return HeldOutTasks(self.test)
 
     def predict_dataloader(self) -> HeldOutTasks:
-        """The tasks that ``predict`` answers: those for reporting, else those for choosing."""
+        """The tasks that ``predict`` answers: ``data.test``, or else ``data.heldout``."""
         tasks = self.test or self.heldout
         if not tasks:
             raise ConfigError("data.test", "is not set", "give a JSONL file of queries to answer")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 class ConfigError(Exception):
     """A setting that cannot work; raised before a model is loaded whenever possible.
 
-    Not a ValueError: a parser would take that for "try the next type" and hide the message.
+    Not a ValueError: on one, the config parser tries the next type and hides the message.
 
     Args:
         key: the config key, as typed on the command line (``data.group_size``).
@@ -36,7 +36,7 @@ def require_at_least(value: int, least: int, key: str, reason: str) -> None:
         key: the config key.
         reason: why a smaller value cannot work, for the message.
     """
-    if not isinstance(value, int):  # a parser lets null pass for many types
+    if not isinstance(value, int):  # the config parser accepts null for many types
         raise ConfigError(key, f"is {value!r}", f"set a whole number, {least} or more")
     if value < least:
         raise ConfigError(key, f"is {value}, but {reason}", f"set {least} or more")

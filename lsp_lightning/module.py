@@ -54,7 +54,7 @@ class SelfPlayModule(LightningModule):
         chat_template_kwargs: fixed arguments of the chat template, such as enable_thinking: false.
         activation_checkpointing: recompute activations in the backward pass to save memory.
         beta: weight of the KL term, for both roles.
-        kl: form of the KL term; k1_loss is the form printed in the paper, which restrains nothing.
+        kl: form of the KL term; k1_loss, as printed in the paper, has expected gradient 0.
         alpha_ch: weight of the Challenger's loss relative to the Solver's.
         objective: what the Challenger is paid for, and how advantages are scaled; null is
             Learnability. The paper's objective is Paper.
@@ -94,12 +94,14 @@ class SelfPlayModule(LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.strict_loading = False  # a checkpoint holds what is trained, not the base
+        self.strict_loading = False  # a checkpoint holds trained tensors, not the base
         self.rewards, self.rollouts = rewards, rollouts
         self.loss_settings = LossSettings(beta, kl, alpha_ch, max_grad_norm)
         self.objective = objective if objective is not None else Learnability()
         if not isinstance(self.objective, Objective):
-            raise ConfigError("model.objective", f"is {objective!r}", "pass one, such as Paper()")
+            raise ConfigError(
+                "model.objective", f"is {objective!r}", "pass an Objective, such as Paper()"
+            )
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         check_rewards(rewards)
         self.objective.check(rewards)
@@ -120,16 +122,16 @@ class SelfPlayModule(LightningModule):
         self.round_means, self.heldout = Means(), HeldOutBoard()
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """The rewards, which are callbacks and so get every hook."""
+        """The rewards, which are callbacks too, and a callback that closes the engine."""
         return [*self.rewards, ClosesEngine(lambda: self._player)]
 
     def setup(self, stage: str) -> None:
         """Raise ConfigError for settings that cannot work, before the model is loaded."""
         check_precision(self.trainer.precision)
-        heldout_reward(self.rewards, self.data.heldout_reward)  # raises if none has this name
+        heldout_reward(self.rewards, self.data.heldout_reward)  # raises if it cannot be used
         if stage == "fit":
             check_model(self, self.data)
-            # a step is a round; Lightning's default would log one of 50 (0 logs nothing)
+            # log every round; Lightning's default is one step in 50 (0 logs nothing)
             trainer: Any = self.trainer
             trainer.log_every_n_steps = min(trainer.log_every_n_steps, 1)
         self.rollouts.check_reachable()
@@ -229,7 +231,7 @@ class SelfPlayModule(LightningModule):
             self.trainer.should_stop = True
 
     def score_heldout(self, tasks: list[Query], batch_idx: int) -> None:
-        """Score some held-out tasks, if a reward can score them."""
+        """Score a batch of held-out tasks; do nothing if no reward can score single answers."""
         data, player = self.data, self.player
         found = heldout_reward(self.rewards, data.heldout_reward)
         if found is None:
@@ -247,7 +249,7 @@ class SelfPlayModule(LightningModule):
         self.heldout.score(player, exam, kind, self.reference_player)
 
     def validation_step(self, tasks: list[Query], batch_idx: int) -> None:
-        """Score some held-out tasks."""
+        """Score a batch of held-out tasks."""
         self.score_heldout(tasks, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
@@ -259,7 +261,7 @@ class SelfPlayModule(LightningModule):
     on_test_epoch_end = on_validation_epoch_end
 
     def predict_step(self, tasks: list[Query], batch_idx: int) -> list[dict[str, str]]:
-        """Answer some queries greedily."""
+        """Answer a batch of queries greedily."""
         return answer_greedily(self.player, tasks, self.data.solver, self.data.solver_prompt)
 
     def resume_settings(self) -> dict[str, Any]:
@@ -272,7 +274,7 @@ class SelfPlayModule(LightningModule):
         return f"{kind.__module__}.{kind.__qualname__}"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save what is trained (every adapter, by name), not the base."""
+        """Save the adapters, or all weights if there are none; never the base of an adapter."""
         resume.keep_trained(checkpoint, set(self.loaded_policy.trained_state()))
         resume.stay_open(checkpoint)
         checkpoint["lsp_lightning"] = self.resume_settings()
@@ -283,7 +285,8 @@ class SelfPlayModule(LightningModule):
         """Refuse a checkpoint of another model; print the settings that differ.
 
         Raises:
-            ConfigError: it belongs to another base, adapter or reference.
+            ConfigError: the checkpoint has another base, quantization, adapter, reference or
+                optimiser class, or lacks trained tensors.
         """
         resume.compare_settings(checkpoint, self.resume_settings())
         resume.require_trained(checkpoint, set(self.loaded_policy.trained_state()))

@@ -9,7 +9,7 @@ _PACKAGE_SCHEME = "pkg:"
 
 
 def resolve(path: str) -> Path:
-    """The local path of a path in a config.
+    """Turn a path of a config into a local path.
 
     Raises:
         ModuleNotFoundError: ``pkg:`` names a package that is not installed.
@@ -24,7 +24,7 @@ def require_file(path: str, key: str) -> Path:
     """The local path of an existing file.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: the file does not exist, or its package is not installed.
     """
     try:
         resolved = resolve(path)

@@ -68,7 +68,7 @@ class Completions:
     ids: Tensor
     """(n, T) int64, padded on the right."""
     mask: Tensor
-    """(n, T) bool, true up to and with the stop token."""
+    """(n, T) bool, true up to and including the stop token."""
     logprobs: Tensor
     """(n, T) fp32, of the sampled tokens at the sampling temperature; 0 on padding."""
     truncated: Tensor
@@ -86,7 +86,7 @@ class Rollouts:
     completion_ids: Tensor
     """(n, T) int64, padded on the right."""
     completion_mask: Tensor
-    """(n, T) bool, true up to and with the stop token."""
+    """(n, T) bool, true up to and including the stop token."""
     logprobs: Tensor
     """(n, T) fp32, of the sampled tokens; 0 on padding."""
     truncated: Tensor
@@ -104,16 +104,16 @@ class Rollouts:
 class Written:
     """The queries that the Challenger wrote in a round, C of them.
 
-    Often C = N and each one is answered. They differ where queries are drawn again, filtered out,
-    or taken from an earlier round.
+    Usually all are answered and C = N. C and N differ if a source draws queries again, filters them
+    out, or takes them from an earlier round.
     """
 
     rollouts: Rollouts
-    """Their completions; C rows."""
+    """The queries as completions; C rows."""
     valid_C: Tensor
     """(C,) bool: the query follows the form rules."""
     answered_C: Tensor
-    """(C,) int64: which of the round's N queries it became; -1 if it was not answered."""
+    """(C,) int64: the row's index among the round's N queries; -1 if it was not answered."""
     baseline_C: Tensor
     """(C,) int64: rows with the same number are compared with each other."""
 
@@ -124,7 +124,7 @@ class Written:
         return cls(rollouts, torch.tensor(valid, dtype=torch.bool), rows, torch.zeros_like(rows))
 
     def to_queries(self, values_C: Tensor, num_queries: int, default: float) -> Tensor:
-        """A value for each query; ``default`` if it was not written in this round. -> (N,)."""
+        """The written rows' values by query; ``default`` for queries from elsewhere. -> (N,)."""
         values_N = torch.full((num_queries,), default, dtype=values_C.dtype)
         answered = self.answered_C >= 0
         values_N[self.answered_C[answered]] = values_C[answered]
@@ -144,9 +144,9 @@ class Playout:
     written: Written | None = None
     """The queries that the Challenger wrote; None when all come from elsewhere."""
     solutions: tuple[object, ...] | None = None
-    """The known answer (or tests) of each query, or None."""
+    """The known answer or tests of each query; None where, or if, there are none."""
     seed: int = 0
-    """The seed of rewards that sample, such as a judge that writes."""
+    """The seed of rewards that sample."""
 
     def __post_init__(self) -> None:
         n = len(self.query_texts)
@@ -160,7 +160,7 @@ class Playout:
 
     @property
     def valid_N(self) -> Tensor:
-        """(N,) bool: false for queries of this round that break the Challenger's form rules."""
+        """(N,) bool: false for queries that were written in this round and break the form rules."""
         n = len(self.query_texts)
         if self.written is None:
             return torch.ones(n, dtype=torch.bool)
@@ -172,7 +172,7 @@ class Playout:
         return [self.answers.texts[i * g : (i + 1) * g] for i in range(len(self.query_texts))]
 
     def spoken_groups(self) -> list[tuple[str, ...]]:
-        """The answers as a reader sees them, without a model's thinking; G for each query."""
+        """The texts of the answers without a model's thinking, G for each of the N queries."""
         return [tuple(map(without_thinking, group)) for group in self.answer_groups()]
 
     def solution(self, i: int) -> object | None:
@@ -189,16 +189,16 @@ class SelfPlayRound:
     playout: Playout
     """The queries and answers."""
     rewards_NG: Tensor
-    """Weighted sum of the task rewards, R."""
+    """R, the weighted sum of the task rewards; an unjudged answer has its group's mean."""
     judged_NG: Tensor
-    """(N, G) bool: every reward could judge the answer. A group without a judged answer is
-    skipped."""
+    """(N, G) bool: every reward with a weight could judge the answer. A group without a judged
+    answer is skipped."""
     quality_NG: Tensor | None = None
-    """Weighted sum of the quality rewards, Q; None for LSP-Zero."""
+    """Q, the weighted sum of the quality rewards; None for LSP-Zero."""
     challenger_N: Tensor | None = None
-    """Weighted sum of rewards for the Challenger alone, or None."""
+    """Weighted sum of the rewards that only the Challenger receives, or None."""
     components: Mapping[str, Tensor] = field(default_factory=dict)
-    """Every reward by name, unweighted, (N, G) or (N,); NaN if it could not judge."""
+    """The unweighted scores of each reward by name, (N, G) or (N,); NaN for "not judged"."""
     binary: bool = False
     """Whether R is 0 or 1 only."""
     query_info: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
@@ -226,7 +226,7 @@ class SelfPlayRound:
 
 
 class AttentionPattern(Protocol):
-    """Which tokens see which (:class:`lsp_lightning.prefix.attention.TreeAttention`)."""
+    """Which tokens attend to which (:class:`lsp_lightning.prefix.attention.TreeAttention`)."""
 
     def to(self, device: torch.device | str) -> Self:
         """The same pattern on another device."""
@@ -244,9 +244,9 @@ class TrainBatch:
     input_ids: Tensor
     """(B, S) int64, padded on the right; (1, S) as a tree."""
     position_ids: Tensor | None
-    """(1, S) int64 for a tree; None for plain rows, which count from 0."""
+    """(1, S) int64 for a tree; None for plain rows, whose positions count from 0."""
     attention: AttentionPattern | None
-    """Which tokens of a tree see which; None for plain rows."""
+    """Which tokens of a tree attend to which; None for plain rows."""
     targets: Tensor
     """(K, T) int64, the completions' tokens."""
     mask: Tensor
@@ -276,7 +276,7 @@ class Reference(Protocol):
 
     @property
     def pass_tokens(self) -> int:
-        """Most tokens of one pass without gradients that are known to fit into memory."""
+        """Most tokens in one pass without gradients; fewer after an out-of-memory error."""
 
     def encode(self, template: str, slots: Mapping[str, str], prefix: str = "") -> list[int]:
         """Tokens of a chat turn: a trusted template, its slots filled with plain text, and the

@@ -1,1 +1,1 @@
-"""The game: players, queries, a round, payoffs, evaluation."""
+"""The game: players, sources of queries, one round, and the Challenger's objectives."""

@@ -1,4 +1,4 @@
-"""The policy, or its frozen reference, behind an engine."""
+"""Players: the policy or its frozen reference, each with an engine that samples."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,7 +18,7 @@ from lsp_lightning.types import Rollouts, Sampling
 
 @dataclass(frozen=True)
 class Player:
-    """The policy behind an engine. It plays both roles; only the prompt tells them apart.
+    """The policy with an engine that samples from it. It plays both roles; only prompts differ.
 
     Args:
         engine: samples completions from the current weights.
@@ -77,12 +77,14 @@ class Player:
 
 
 class FrozenPlayer:
-    """The frozen reference behind an engine: it judges the game and does not play it.
+    """The frozen reference. It judges self-rewards and answers held-out tasks as the opponent.
+
+    It never plays a training round.
 
     Args:
         policy: the policy that holds the reference.
         rollouts: the token budget of sampling; None is no limit.
-        passes: the token budget of a pass without gradients.
+        passes: the token budget of a pass without gradients; None is PASS_TOKENS.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class FrozenPlayer:
 
     @property
     def pass_tokens(self) -> int:
-        """Most tokens of one pass without gradients."""
+        """Most tokens in one pass without gradients; fewer after an out-of-memory error."""
         return self._passes.tokens
 
     def encode(self, template: str, slots: Mapping[str, str], prefix: str = "") -> list[int]:

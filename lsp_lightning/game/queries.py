@@ -88,7 +88,7 @@ class QuerySource(ABC):
     def longest_query(self, codec: ChatCodec | None) -> int | None:
         """Tokens of the longest query; None if unknown.
 
-        By default the sampling limit, or the longest of the known queries.
+        By default ``sampling.max_new_tokens``, or else the length of the longest known query.
         """
         if self.sampling is not None:
             return self.sampling.max_new_tokens
@@ -96,12 +96,12 @@ class QuerySource(ABC):
 
 
 class Challenger(QuerySource):
-    """Self-play: the policy writes the queries. It sees its prompt and nothing else.
+    """Self-play: the policy writes the queries, from the same prompt in every round.
 
     Args:
         task: what the queries should be about; null leaves it to the Challenger.
         template: a form for the queries, with placeholders that the Challenger fills.
-        prompt: file that replaces the prompt; the slots {task} and {template} are optional.
+        prompt: file with another prompt; its slots {task} and {template} are optional.
         sampling: how queries are sampled.
     """
 
@@ -121,7 +121,7 @@ class Challenger(QuerySource):
         self.sampling: Sampling = sampling
 
     def longest_prompt(self, codec: ChatCodec | None) -> int | None:
-        """Tokens of its one prompt; None without a tokenizer."""
+        """Tokens of the prompt; None without a tokenizer."""
         return None if codec is None else len(codec.encode(self._prompt, {}))
 
     def describe(self) -> str:
@@ -179,7 +179,7 @@ class PromptFile(QuerySource):
 
 
 def check_batch(batch: object, source: QuerySource, num_queries: int) -> None:
-    """Raise ConfigError unless a source has returned N queries that fit together."""
+    """Raise ConfigError unless ``draw`` returned a consistent QueryBatch of N queries."""
     draw = f"draw of {type(source).__name__}"
 
     def require(condition: bool, problem: str, remedy: str) -> None:
@@ -198,24 +198,24 @@ def check_batch(batch: object, source: QuerySource, num_queries: int) -> None:
         require(count == num_queries, f"{count} {name}", remedy)
     if written is None:
         return
-    require(source.selfplay, "rows that the Challenger wrote", "set selfplay = True in the class")
+    require(source.selfplay, "written rows without selfplay", "set selfplay = True in the class")
     c = len(written.rollouts)
     for name in ("valid_C", "answered_C", "baseline_C"):
         values = getattr(written, name)
         fits = isinstance(values, Tensor) and tuple(values.shape) == (c,)
-        require(fits, f"a written.{name} that does not fit", f"give it a tensor of shape ({c},)")
-    require(written.valid_C.dtype == torch.bool, "a written.valid_C of numbers", "give it truths")
+        require(fits, f"a written.{name} that does not fit", f"use a tensor of shape ({c},)")
+    require(written.valid_C.dtype == torch.bool, "a written.valid_C of numbers", "use torch.bool")
     beyond = bool((written.answered_C >= num_queries).any())
-    require(not beyond, "a written.answered_C beyond the last query", "count queries from 0")
+    require(not beyond, "a written.answered_C beyond the last query", "count from 0")
     answered = written.answered_C[written.answered_C >= 0].tolist()
     once = len(set(answered)) == len(answered)
-    require(once, "a query twice in written.answered_C", "name each query once, use -1 for none")
+    require(once, "a query twice in written.answered_C", "list it once; unanswered rows get -1")
 
 
 def longest_text(texts: Sequence[str], codec: ChatCodec | None) -> int | None:
     """Tokens of the longest text, or None without texts.
 
-    Without a tokenizer, a token counts as three characters.
+    Without a tokenizer, the estimate is one token per three characters.
     """
     if not texts:
         return None
@@ -237,7 +237,7 @@ def read_queries(path: str, key: str) -> list[Query]:
         text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(key, f"{path!r} is not UTF-8 text", "save it as UTF-8") from error
-    # not splitlines: JSON strings may hold other line separators as they are
+    # not splitlines: JSON strings may contain other line separators unescaped
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
         where = f"line {number} of {path!r}"
         if not line.strip():
@@ -269,7 +269,7 @@ def check_sampling(sampling: Sampling, key: str, for_training: bool) -> None:
         raise ConfigError(
             f"{key}.temperature",
             f"is {sampling.temperature}",
-            "set it above 0 (0 is for evaluation only)",
+            "set it above 0 (0, greedy, is for evaluation only)",
         )
     if sampling.max_new_tokens < 1:
         raise ConfigError(f"{key}.max_new_tokens", f"is {sampling.max_new_tokens}", "set 1 or more")
@@ -277,8 +277,8 @@ def check_sampling(sampling: Sampling, key: str, for_training: bool) -> None:
         raise ConfigError(f"{key}.top_p", f"is {sampling.top_p}", "set it above 0 and at most 1")
     if for_training and sampling.truncates:
         warnings.warn(
-            f"{key}: top_p below 1 and top_k above 0 bias training; the log-probs are those of the "
-            "untruncated distribution",
+            f"{key}: top_p below 1 or top_k above 0 biases training, because log-probs are those "
+            "of the full distribution; set top_p to 1 and top_k to 0",
             stacklevel=3,
         )
     if sampling.top_k < 0:

@@ -29,7 +29,7 @@ def play_round(
     Args:
         player: the policy, in both roles.
         source: where the queries come from.
-        rewards: the rewards; those that judge with the reference must be connected to it.
+        rewards: the rewards; call ``connect`` first on those that judge with the reference.
         num_queries: N.
         group_size: G, answers per query.
         sampling: how answers are sampled.

@@ -46,5 +46,5 @@ def test_an_objective_may_pay_truths_whole_numbers_and_doubles(kind):
 
 def test_an_objective_that_pays_nan_is_named():
     objective = Returns(lambda played: played.values_N / 0)
-    with pytest.warns(UserWarning, match=r"^model\.objective: Returns pays NaN or infinity in ro"):
+    with pytest.warns(UserWarning, match="challenger_rewards of Returns returned NaN"):
         objective.advantages(scored_round(ROUND))

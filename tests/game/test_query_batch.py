@@ -51,5 +51,5 @@ def test_a_source_that_returns_something_else_is_one_line(batch, problem):
 def test_a_source_that_writes_says_so():
     source = Returns(QueryBatch(TEXTS, written()))
     source.selfplay = False
-    with pytest.raises(ConfigError, match=r"rows that the Challenger wrote; set selfplay = True"):
+    with pytest.raises(ConfigError, match=r"written rows without selfplay; set selfplay = True"):
         play_round(None, source, [], num_queries=2)

@@ -1,4 +1,4 @@
-"""What the Challenger plays for: one file for each objective."""
+"""The Challenger's objectives, one module each."""
 
 from lsp_lightning.game.objectives.band import Band
 from lsp_lightning.game.objectives.base import Advantages, Objective

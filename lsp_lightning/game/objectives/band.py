@@ -1,4 +1,4 @@
-"""A band of solve rates."""
+"""The objective Band: solve rates in a range."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from lsp_lightning.types import SelfPlayRound
 
 
 class Band(Objective):
-    """Pays 1 while V lies in [low, high], less the further V is outside. Needs R in [0, 1].
+    """Pays 1 for V in [low, high], and less the further V is outside. Needs R in [0, 1].
 
     R-Zero (arXiv 2508.05004) keeps only queries within a band of solve rates; this objective pays
     for them.
@@ -43,5 +43,5 @@ class Band(Objective):
         require_unit_range(rewards, "model.objective")
 
     def challenger_rewards(self, played: SelfPlayRound) -> Tensor:
-        """1 inside of the band, falling linearly to 0 at V = 0 and V = 1. -> (N,)."""
+        """1 for V in [low, high], falling linearly to 0 at V = 0 and V = 1. -> (N,)."""
         return band(played.rewards_NG, self.low, self.high)

@@ -1,4 +1,4 @@
-"""What an objective is: the Challenger's pay, and how advantages are scaled."""
+"""The base class of all objectives."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -24,7 +24,7 @@ InvalidQuery = Literal["lowest", "as_scored"]
 
 @dataclass(frozen=True)
 class Advantages:
-    """What reinforces the completions of a round, before the KL term."""
+    """The advantages of a round's completions, before the KL term."""
 
     solver_NG: Tensor
     """(N, G)."""
@@ -38,19 +38,19 @@ class Advantages:
 
 
 class Objective(ABC):
-    """What the Challenger is paid, and how the advantages of both players are scaled.
+    """Defines the Challenger's reward, and how the advantages of both players are scaled.
 
-    For an objective of your own, override :meth:`challenger_rewards`. Every objective also pays
-    ``+ VQ`` (the mean quality reward of the answers) and the rewards that enter for the Challenger.
+    For an objective of your own, override :meth:`challenger_rewards`. VQ (the mean quality reward
+    of the answers) and the rewards that enter for the Challenger are added to its result.
 
     Args:
         advantage_scale: none as in the paper; std also divides by the standard deviation, as GRPO
             does.
-        invalid_query: lowest pays a query that breaks the form rules the lowest reward of the
-            round; as_scored pays it like any other.
+        invalid_query: the reward of a query that breaks the form rules: lowest is the lowest reward
+            of the round, as_scored its reward like that of any other query.
     """
 
-    # also for a subclass that does not call this __init__
+    # defaults for a subclass that does not call this __init__
     advantage_scale: AdvantageScale = "none"
     invalid_query: InvalidQuery = "lowest"
 
@@ -65,13 +65,13 @@ class Objective(ABC):
 
     @abstractmethod
     def challenger_rewards(self, played: SelfPlayRound) -> Tensor:
-        """What each answered query pays its Challenger, without VQ. -> (N,)."""
+        """The Challenger's reward for each query, without VQ. -> (N,)."""
 
     def check(self, rewards: Sequence[Reward]) -> None:  # noqa: B027 - optional
-        """Raise ConfigError if these rewards do not suit; called before a model is loaded."""
+        """Raise ConfigError if it cannot use these rewards; called before a model is loaded."""
 
     def observe(self, played: SelfPlayRound) -> None:  # noqa: B027 - optional
-        """Remember a round; called once per round, after :meth:`advantages`."""
+        """Update the state after a round; called once per round, after :meth:`advantages`."""
 
     def state_dict(self) -> dict[str, Any]:
         """The state to save in a checkpoint, as plain values."""
@@ -89,16 +89,16 @@ class Objective(ABC):
         )
 
     def solver_advantages(self, played: SelfPlayRound) -> Tensor:
-        """``R + Q`` minus its mean over the group; 0 for answers without a judgement. -> (N, G)."""
+        """``R + Q`` minus the group's mean, scaled; 0 for unjudged answers. -> (N, G)."""
         return solver_advantages(
             played.rewards_NG, played.quality_NG, self.advantage_scale, played.judged_NG
         )
 
     def challenger_advantages(self, played: SelfPlayRound, written: Written) -> Tensor:
-        """The pay of each written query minus the mean of its baseline group. -> (C,).
+        """The reward of each written query minus the mean of its baseline group. -> (C,).
 
-        A query that was not answered earns the lowest reward of the round. A query whose answers
-        could not be judged gets 0 and does not affect the others.
+        A query that was not answered has the lowest reward of the round. A query whose answers
+        could not be judged gets advantage 0 and does not affect the others.
         """
         rewards_N = challenger_rewards(
             self._checked_rewards(played), played.quality_NG, played.challenger_N
@@ -120,10 +120,10 @@ class Objective(ABC):
         return advantages_C
 
     def _checked_rewards(self, played: SelfPlayRound) -> Tensor:
-        """What :meth:`challenger_rewards` returned, in fp32; warn if it pays NaN or infinity.
+        """The result of :meth:`challenger_rewards` in fp32; warn if it has NaN or infinity.
 
         Raises:
-            ConfigError: it is not a tensor of shape (N,).
+            ConfigError: the result is not a tensor of shape (N,).
         """
         name, rewards_N = type(self).__name__, self.challenger_rewards(played)
         shape = (len(played.playout.query_texts),)
@@ -138,8 +138,8 @@ class Objective(ABC):
         rewards_N = rewards_N.detach().float().cpu()
         if not rewards_N[played.judged_N].isfinite().all():
             warnings.warn(
-                f"model.objective: {name} pays NaN or infinity in round {played.index}; return "
-                "finite numbers",
+                f"model.objective: challenger_rewards of {name} returned NaN or infinity in round "
+                f"{played.index}; return finite numbers",
                 stacklevel=2,
             )
         return rewards_N

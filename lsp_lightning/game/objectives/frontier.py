@@ -1,4 +1,4 @@
-"""Hard, but not impossible."""
+"""The objective Frontier: queries that are hard but not impossible."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from lsp_lightning.types import SelfPlayRound
 
 
 class Frontier(Objective):
-    """Pays ``1 - V`` if at least one answer earned something, else 0. Needs R in [0, 1].
+    """Pays ``1 - V`` if at least one answer has a reward above 0, else 0. Needs R in [0, 1].
 
     The proposer's reward of Absolute Zero, arXiv 2505.03335, eq. 4.
     """

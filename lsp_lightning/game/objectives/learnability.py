@@ -1,4 +1,4 @@
-"""Queries that the Solver sometimes solves."""
+"""The objective Learnability: queries that the Solver solves sometimes."""
 
 from typing import Any
 
@@ -14,12 +14,11 @@ _BINARY = 0.25
 
 
 class Learnability(Objective):
-    """Pays the spread of a group's rewards: ``4 V (1 - V)`` for rewards of 0 or 1.
+    """Pays the variance of a group's rewards, divided by the largest variance so far in the run.
 
-    It pays most for queries that half of the answers solve, and nothing for those that all or none
-    solve, from which the Solver learns nothing. The idea is that of Sampling For Learnability,
-    arXiv 2408.15099. For other rewards it is the variance within the group, divided by the largest
-    one seen so far in the run.
+    Rewards of 0 or 1 are divided by 0.25 instead, so this is ``4 V (1 - V)``: 1 for queries that
+    half of the answers solve, and 0 for queries that all or none solve, from which the Solver
+    learns nothing. The idea is from Sampling For Learnability, arXiv 2408.15099.
     """
 
     def __init__(
@@ -29,7 +28,7 @@ class Learnability(Objective):
         self._largest = 0.0
 
     def challenger_rewards(self, played: SelfPlayRound) -> Tensor:
-        """The variance within each group over the largest one. -> (N,), in [0, 1]."""
+        """The variance within each group, divided by the largest one. -> (N,), in [0, 1]."""
         return learnability(played.rewards_NG, self._largest_with(played), played.judged_NG)
 
     def observe(self, played: SelfPlayRound) -> None:

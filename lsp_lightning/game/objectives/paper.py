@@ -9,8 +9,8 @@ from lsp_lightning.types import SelfPlayRound
 class Paper(Objective):
     """Pays ``-V``: the worse the answers, the better the query. With quality rewards ``-V + VQ``.
 
-    Language Self-Play, arXiv 2509.07414, eq. 3 and Algorithm 1. In long runs the Challenger settles
-    on what the Solver cannot do at all.
+    Language Self-Play, arXiv 2509.07414, eq. 3 and Algorithm 1. In long runs the Challenger ends up
+    with queries that the Solver cannot answer at all.
     """
 
     def challenger_rewards(self, played: SelfPlayRound) -> Tensor:
