@@ -30,8 +30,8 @@ class RoundCheckpoint(Checkpoint):
     ) -> None:
         """Save after every ``every``-th round and after the last.
 
-        Not at the end of training: Lightning's epoch is over then, and a checkpoint cannot be
-        extended with more rounds.
+        Not in ``on_train_end``: Lightning's epoch is over by then, and a run resumed from such a
+        checkpoint could not play more rounds.
         """
         played = batch.index + 1
         last = played == trainer.max_steps or trainer.should_stop

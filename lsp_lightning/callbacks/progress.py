@@ -18,7 +18,7 @@ _SHOWN = {
     "kl/challenger": "challenger kl",
     "queries/invalid": "invalid",
 }
-#: The share of malformed queries by a reward; the part in brackets is the reward's name.
+#: The metric of malformed queries; its group is the name of the reward that found them.
 _MALFORMED = re.compile(r"queries/(.+)/malformed")
 
 
@@ -47,7 +47,7 @@ class RoundProgress(TQDMProgressBar):
             self.train_progress_bar.set_description("round")
 
     def init_validation_tqdm(self) -> Tqdm:
-        """Hide the second bar."""
+        """Hide the bar of validations during the run."""
         bar = super().init_validation_tqdm()
         bar.disable = True
         return bar
@@ -71,7 +71,7 @@ class RoundProgress(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Print a line now and then if there is no terminal."""
+        """Print a line about twenty times in a run if there is no terminal."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         done, total = batch.index + 1, trainer.max_steps
         every = max(1, total // _LINES)

@@ -40,7 +40,7 @@ class RunSummary(Callback):
         module: Any = pl_module
         self._fitting = True
         device = trainer.strategy.root_device
-        if device.type == "cuda":  # the peak of loading does not count
+        if device.type == "cuda":  # leave out the peak of loading the model
             torch.cuda.reset_peak_memory_stats(device)
         if trainer.is_global_zero:
             data: Any = getattr(trainer, "datamodule", None)
@@ -53,7 +53,7 @@ class RunSummary(Callback):
             print(memory_line(module, data, device), flush=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop the first scores if the resumed run scores differently: they are not comparable."""
+        """Drop the first scores if the resumed run's scoring differs: they are not comparable."""
         self._trained = True
         if self._before is not None:
             now = _scored_with(pl_module, self._before["kind"])
@@ -186,14 +186,14 @@ def gpu_peak(device: torch.device) -> dict[str, float] | None:
 
 
 def _opponent(pl_module: LightningModule) -> str:
-    """How the last lines name the reference."""
+    """The name of the reference in the printed result."""
     settings = getattr(pl_module, "policy_settings", None)
     started = settings and settings.init_adapter and settings.reference == "start"
     return "the start adapter" if started else "the base"
 
 
 def _command() -> str:
-    """The command line's name if it is on the path, else the path it was called by."""
+    """``lsp-lightning`` if it is on the PATH, else the path of the running program."""
     return "lsp-lightning" if shutil.which("lsp-lightning") else sys.argv[0]
 
 

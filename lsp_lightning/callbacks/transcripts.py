@@ -22,15 +22,15 @@ _OPEN_SHARD = "open.jsonl"
 class Transcripts(Callback):
     """Writes ``transcripts/*.parquet``, one row for each answer.
 
-    Parquet files cannot be appended to. The newest rounds are JSON lines until there are enough of
-    them for a file.
+    Parquet files cannot be appended to, so the newest rounds are JSON lines until there are enough
+    for a Parquet file.
 
     Args:
         every: keep every n-th round; 1 keeps all, 0 keeps none.
     """
 
     def __init__(self, every: int = 1) -> None:
-        require_at_least(every, 0, "transcripts.every", "0 keeps none already")
+        require_at_least(every, 0, "transcripts.every", "0 already keeps none")
         self.every = every
         self._kept = 0
 

@@ -1,1 +1,1 @@
-"""How good a policy is: scores on held-out tasks."""
+"""Scores of a policy on held-out tasks."""

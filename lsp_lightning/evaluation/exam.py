@@ -23,7 +23,7 @@ class Answered:
     """Answers to some tasks, with their scores."""
 
     texts: tuple[tuple[str, ...], ...]
-    """The draws for each task, without a model's thinking."""
+    """The answers to each task, without a model's thinking."""
     scores: Tensor
     """(tasks, draws); NaN for an answer that could not be judged."""
 
@@ -99,7 +99,10 @@ class Exam:
         )
         scores = judge_playout(self.reward, playout).scores
         if scores.isnan().all():
-            raise RewardError(f"reward {self.reward.name!r} could judge no held-out answer")
+            raise RewardError(
+                f"reward {self.reward.name!r} could not judge any held-out answer; check its "
+                "warnings, or set data.heldout_reward to another reward"
+            )
         return Answered(tuple(playout.spoken_groups()), scores)
 
 

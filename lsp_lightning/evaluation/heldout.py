@@ -193,7 +193,7 @@ def score_wins(
         opponent: remembers the reference's answers.
 
     Raises:
-        RewardError: no answer of one of them could be judged.
+        RewardError: no answer of the policy, or none of the reference, could be judged.
     """
     mine, theirs = exam.drawn_from("heldout"), exam.drawn_from("reference")
     sampled, greedy = (

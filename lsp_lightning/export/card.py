@@ -17,7 +17,7 @@ def model_card(source: str, record: Mapping[str, Any]) -> str:
 
     Args:
         source: where the base can be loaded from: a hub id or an absolute folder.
-        record: the run's plain values by name; the card shows those that a reader needs.
+        record: the run's settings and scores by name, as plain values.
     """
     adapter = record["form"] == "adapter"
     front: dict[str, Any] = {"library_name": "peft" if adapter else "transformers"}
@@ -54,9 +54,9 @@ def model_card(source: str, record: Mapping[str, Any]) -> str:
 
 
 def code(value: object) -> str:
-    """A value as inline code on one line, whatever characters it contains.
+    """A value as inline code on one line, cut to 200 characters; "none" if it is empty.
 
-    In a code span only a backtick has a meaning.
+    Backticks, which would end the code span, become apostrophes.
     """
     text = "".join(c if c.isprintable() else " " for c in str(value)).replace("`", "'")
     text = " ".join(text.split())
@@ -66,7 +66,7 @@ def code(value: object) -> str:
 
 def _method(record: Mapping[str, Any]) -> str:
     if not record.get("selfplay", True):
-        return "GRPO on a file of queries, the baseline with data of Language Self-Play"
+        return "GRPO on a file of queries, the data-driven baseline of Language Self-Play"
     return "Language Self-Play"
 
 
@@ -173,5 +173,8 @@ def _loading(source: str, adapter: bool, record: Mapping[str, Any]) -> list[str]
 
 
 def _literal(value: object) -> str:
-    """A plain value as Python, on one line and without backticks, which could end its block."""
+    """A plain value as a one-line Python literal.
+
+    Backticks are escaped, because they could close the card's code block.
+    """
     return ascii(value).replace("`", "\\x60")

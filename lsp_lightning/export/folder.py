@@ -26,7 +26,7 @@ _ADAPTER = "default"
 
 
 def check_target(out: Path) -> None:
-    """Raise ConfigError if ``out`` contains anything but an export."""
+    """Raise ConfigError unless ``out`` is missing, empty, or holds only an older export."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -100,7 +100,7 @@ def _computing(policy: Policy) -> dict[str, Any]:
 
 
 def _exported(out: Path) -> set[str]:
-    """Names of the files of the export in a folder: the only ones that a new export replaces."""
+    """Names of the files that an older export wrote to a folder; empty if there is none."""
     try:
         names = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -131,7 +131,7 @@ def _put_in_place(out: Path) -> Iterator[Path]:
 
 
 def _tidy(out: Path, folder: Path, old: Path) -> None:
-    """Delete what is left, and restore the older export if no new one replaced it."""
+    """Delete the temporary folders, after restoring the older export if it was not replaced."""
     if old.exists() and not out.exists():
         old.rename(out)
     for left in (folder, old):
@@ -154,7 +154,7 @@ def _whole_model(policy: Policy, base: str) -> Any:
         model = policy.causal_lm
     configured = model.generation_config.eos_token_id
     known = configured if isinstance(configured, list) else [configured]
-    if set(known) != set(policy.codec.stop_ids):  # else it would not stop where the policy stops
+    if set(known) != set(policy.codec.stop_ids):  # so that it stops where the policy stops
         model.generation_config.eos_token_id = sorted(policy.codec.stop_ids)
     return model
 
@@ -192,7 +192,7 @@ def is_packed(layer: nn.Module) -> bool:
 
 
 def _check_mergeable(trained: Any) -> None:
-    """Raise ConfigError unless adding its matrices to the base is all that the adapter does."""
+    """Raise ConfigError unless the adapter is plain LoRA, and on no tied embeddings."""
     from peft.tuners.lora import LoraLayer
 
     ends = (trained.get_input_embeddings(), trained.get_output_embeddings())
@@ -202,10 +202,10 @@ def _check_mergeable(trained: Any) -> None:
             continue
         problem = None
         if layer.lora_variant.get(_ADAPTER) or layer.lora_bias.get(_ADAPTER):
-            problem = "is more than a pair of matrices"
+            problem = "is not plain LoRA (DoRA, say, or a LoRA bias)"
         elif tied and any(layer is end for end in ends):
             problem = "is on a layer that shares its weights with another layer"
         if problem:
             raise ConfigError(
-                "form", f"is merged, but the adapter of {name} {problem}", "set it to adapter"
+                "form", f"is merged, but the adapter of {name} {problem}", "use form: adapter"
             )

@@ -1,4 +1,4 @@
-"""Values, advantages, and what the Challenger is paid for (arXiv 2509.07414).
+"""Values, advantages and the Challenger's rewards (arXiv 2509.07414).
 
 Axes: ``N`` queries, ``G`` answers to each, ``C`` queries that the Challenger wrote.
 """
@@ -40,12 +40,12 @@ def solver_advantages(
 def challenger_rewards(
     objective_N: Tensor, quality_NG: Tensor | None = None, extra_N: Tensor | None = None
 ) -> Tensor:
-    """The Challenger's reward: its objective, ``+ VQ_i = mean_j Q_ij``, + its extra rewards. (N,).
+    """The Challenger's reward of each query: objective + ``VQ_i = mean_j Q_ij`` + extra. (N,).
 
     Args:
-        objective_N: what its objective pays, (N,); in the paper ``-V``.
+        objective_N: value of the objective, (N,); ``-V`` in the paper.
         quality_NG: weighted quality rewards, (N, G), or None for LSP-Zero.
-        extra_N: weighted rewards that enter for the Challenger alone, (N,), or None.
+        extra_N: weighted rewards that only the Challenger receives, (N,), or None.
     """
     reward_N = objective_N
     if quality_NG is not None:
@@ -68,7 +68,7 @@ def challenger_advantages(rewards_C: Tensor, scale: AdvantageScale = "none") -> 
 def learnability(
     rewards_NG: Tensor, max_variance: Tensor | float = 0.25, judged_NG: Tensor | None = None
 ) -> Tensor:
-    """The variance within each group over the largest one. (N, G) -> (N,), in [0, 1].
+    """The variance within each group, divided by ``max_variance``. (N, G) -> (N,).
 
     For rewards in {0, 1} and ``max_variance=0.25`` it is ``4 V (1 - V)``, highest where half of the
     answers are right. For other rewards pass the largest variance seen so far. Answers that could
@@ -95,14 +95,14 @@ def band(rewards_NG: Tensor, low: float = 0.25, high: float = 0.75) -> Tensor:
 
 
 def dead_groups(rewards_NG: Tensor) -> Tensor:
-    """True for groups without spread, which give no gradient. (N, G) -> (N,) bool."""
+    """True for groups of equal rewards (up to rounding): no advantage. (N, G) -> (N,) bool."""
     _require_matrix(rewards_NG, "rewards_NG")
     floor_N = _STD_FLOOR * rewards_NG.abs().amax(dim=1).clamp_min(1.0)
     return rewards_NG.amax(dim=1) - rewards_NG.amin(dim=1) <= floor_N
 
 
 def _deviations(x: Tensor, judged: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Judged cells minus their row's mean, 0 elsewhere; and the number of judged cells, >= 1."""
+    """Judged entries minus their row's mean, 0 elsewhere; and their number, 1 if there are none."""
     known = torch.ones_like(x) if judged is None else _like(judged, x).to(x.dtype)
     count = known.sum(dim=-1, keepdim=True).clamp_min(1)
     mean = (known * x).sum(dim=-1, keepdim=True) / count
@@ -110,7 +110,7 @@ def _deviations(x: Tensor, judged: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _centre(x: Tensor, scale: AdvantageScale, judged: Tensor | None = None) -> Tensor:
-    """Rows minus their mean, optionally over their standard deviation; the shape of ``x``."""
+    """Rows minus their mean; scale "std" also divides by the standard deviation."""
     centred, count = _deviations(x, judged)
     if scale == "std":
         std = (centred.square().sum(dim=-1, keepdim=True) / count).sqrt()

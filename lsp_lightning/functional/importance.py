@@ -1,4 +1,4 @@
-"""Importance weights, for tokens that were sampled by another program than the trainer."""
+"""Importance weights for tokens that another program than the trainer sampled."""
 
 import math
 
@@ -17,9 +17,9 @@ def truncated_importance_weights(
     in Modern RL Systems"). ``K`` completions of at most ``T`` tokens.
 
     The weights correct the draw of each token given the tokens before it. For completions of one
-    token and an infinite cap the expected gradient is exact. For longer ones it would take the
-    product of the weights over the completion, but its variance grows with the length. A finite cap
-    bounds the variance and leaves a bias where ``pi / mu`` exceeds it.
+    token and an infinite cap the expected gradient is exact. Longer completions would need the
+    product of the weights over the completion, whose variance grows with the length. A finite cap
+    bounds the variance and leaves a bias where ``pi / mu`` exceeds the cap.
 
     Args:
         logprobs_KT: the trainer's log-probs.
@@ -35,7 +35,8 @@ def truncated_importance_weights(
         raise ValueError("logprobs, sampled and mask must have the same shape (K, T)")
     if not cap >= 1:
         raise ValueError(
-            f"cap is {cap}; it must be 1 or more: where pi and mu agree, the weight is 1"
+            f"cap is {cap}; set 1 or more, because tokens on which trainer and sampler agree have "
+            "weight 1"
         )
     log_ratio_KT = logprobs_KT.detach().float() - sampled_KT.detach().float()
     log_ratio_KT = torch.where(sampled_KT.isnan(), 0.0, log_ratio_KT)

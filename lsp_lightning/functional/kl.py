@@ -42,8 +42,8 @@ def k1_in_reward(log_ratio_n: Tensor) -> Tensor:
     """The penalty to subtract from each advantage, times beta; detached. (n,) -> (n,).
 
     Each value minus the mean of the *others* (leave-one-out). This lowers the variance and does not
-    change the expected gradient, grad KL(pi || pi_ref). Call it once per role: centring both roles
-    together would bias the Challenger.
+    change the expected gradient, grad KL(pi || pi_ref). A single value stays as it is. Call it once
+    per role: centring both roles together would bias the Challenger.
 
     Raises:
         ValueError: ``log_ratio_n`` is not a vector.

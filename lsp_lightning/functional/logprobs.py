@@ -39,8 +39,8 @@ def token_logprobs(
         targets_M: token ids, int64.
         temperature_M: sampling temperature of each token: log-probs are those of the distribution
             that was sampled from.
-        logits_at_once: number of logits in one chunk, at least those of one token. Two copies exist
-            at a time, more with a soft-cap.
+        logits_at_once: most logits in one chunk, which always holds at least one token. Two copies
+            exist at a time, more with a soft-cap.
         entropies: whether to compute entropies, which takes as long as the log-probs.
 
     Returns:
@@ -54,7 +54,7 @@ def token_logprobs(
     if targets_M.numel() == 0:
         empty = hidden_MH.sum(dim=1, dtype=torch.float32)
         return empty, empty.detach()
-    # the head may be any function: one token shows its width and whether it has trained weights
+    # one token shows the size of the vocabulary, and whether the head has trained weights
     first_1V = head(hidden_MH[:1].detach())
     rows = max(1, logits_at_once // first_1V.shape[1])
     if torch.is_grad_enabled() and hidden_MH.requires_grad and not first_1V.requires_grad:
@@ -132,7 +132,7 @@ class _SampledLogprobs(torch.autograd.Function):
 
 
 class _FrozenHead(torch.autograd.Function):
-    """All chunks through a frozen head, with two matrix products a chunk instead of three.
+    """Runs all chunks through a frozen head, with two matrix products a chunk instead of three.
 
     A token's log-prob depends on one hidden state only. Its gradient (H,) is therefore computed in
     the forward pass, while the logits exist, and multiplied by the incoming gradient later.

@@ -17,7 +17,7 @@ _REMEDY = "give the folder of a run, such as runs/tiny_lsp"
 
 
 class RunFolder:
-    """The folder of a run. Nothing is read before it is asked for.
+    """The folder of a run. Each file is read when its method is called.
 
     Args:
         path: the folder; it need not exist yet.
@@ -122,7 +122,8 @@ class RunFolder:
         if not self.path.is_dir():
             raise ConfigError("run", f"no folder {str(self.path)!r}", _REMEDY)
         if not path.is_file():
-            raise ConfigError("run", f"no {path.name} in {str(self.path)!r}", _REMEDY)
+            remedy = "give the folder of a run that has written it"
+            raise ConfigError("run", f"no {path.name} in {str(self.path)!r}", remedy)
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -130,4 +131,4 @@ class RunFolder:
 
     def _unreadable(self, path: Path, reason: object) -> ConfigError:
         why = " ".join(str(reason).split())
-        return ConfigError("run", f"cannot read {str(path)!r} ({why})", "restore the file")
+        return ConfigError("run", f"cannot read {str(path)!r} ({why})", "fix or restore the file")

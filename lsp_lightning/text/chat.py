@@ -18,8 +18,8 @@ PLAIN_TEMPLATE = (
     "{{ bos_token or '' }}{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 )
 
-#: The date for templates that ask for today's, the default in Llama 3's template. With the real
-#: date, a run with the same seed would differ from day to day.
+#: The date that templates get instead of today's; it is the default of Llama 3's template. With
+#: the real date, a run with the same seed would differ from day to day.
 FIXED_DATE = datetime(2024, 7, 26)
 
 # A macro, because a function cannot be passed to a template as an argument. Jinja removes the line

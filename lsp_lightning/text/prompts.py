@@ -24,7 +24,7 @@ from enum import StrEnum
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.paths import require_file
 
-#: They enclose the template that the Challenger fills in; a query must not contain them.
+#: Tags around the template that the Challenger fills in; a query must not contain them.
 TEMPLATE_TAGS = ("<query_template>", "</query_template>")
 
 CHALLENGER = """\

@@ -1,1 +1,1 @@
-"""From a round to a gradient."""
+"""Training on a played round: micro-batches, gradient, metrics, resuming."""

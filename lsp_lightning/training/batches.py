@@ -24,7 +24,7 @@ class _Row:
 
     @property
     def read(self) -> list[int]:
-        """The input of the model; the last token of the completion predicts nothing."""
+        """The model's input; after the completion's last token nothing is predicted."""
         return [*self.prompt, *self.completion[:-1]]
 
 
@@ -63,7 +63,7 @@ def longest_row(played: SelfPlayRound) -> int:
 
 
 def sampled_logprobs(played: SelfPlayRound) -> list[Tensor]:
-    """Log-probs of each completion's tokens as sampled, R of (t,), in the order of the rows."""
+    """The sampler's log-probs of each completion's tokens: R tensors (t,), in row order."""
     return [
         row[mask]
         for r in played.playout.rollouts
@@ -72,7 +72,7 @@ def sampled_logprobs(played: SelfPlayRound) -> list[Tensor]:
 
 
 def by_row(batches: Sequence[TrainBatch], values: Sequence[Tensor]) -> dict[int, Tensor]:
-    """Split values (K, T) of micro-batches by row of the round. -> (t,) each, on the CPU."""
+    """Split values (K, T) of micro-batches by completion. -> (t,) each by row, on the CPU."""
     found = {}
     for batch, of_batch in zip(batches, values, strict=True):
         lengths = batch.mask.sum(1).tolist()

@@ -39,7 +39,9 @@ class LossSettings:
                 raise ConfigError(f"model.{name}", f"is {getattr(self, name)}", "set 0 or more")
         norm = self.max_grad_norm
         if norm is not None and not norm > 0:  # a negative norm would reverse the gradient
-            raise ConfigError("model.max_grad_norm", f"is {norm}", "set null for no clipping")
+            raise ConfigError(
+                "model.max_grad_norm", f"is {norm}", "set it above 0, or null for none"
+            )
         if self.kl == "k1_loss":
             warnings.warn(
                 "model.kl: k1_loss is the KL term as printed in the paper. Its expected gradient "
@@ -51,10 +53,10 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class UpdateStats:
-    """What the gradient pass measured; (R,) tensors on the CPU."""
+    """Measurements of a gradient pass; (R,) tensors on the CPU."""
 
     loss: float
-    """The loss of the round. The ratio is 1, so its value says little; its gradient counts."""
+    """The loss of the round. Its value says little, because the ratio is always 1."""
     log_ratio_R: Tensor
     """log pi - log pi_ref of each completion: an estimate of the KL in nats per sequence."""
     entropy_R: Tensor
@@ -62,7 +64,7 @@ class UpdateStats:
     roles: Mapping[Role, slice]
     """The rows of each role."""
     importance: Mapping[str, float] = field(default_factory=dict)
-    """How far the log-probs of a server and the trainer differ, by metric; empty without one."""
+    """How far the server's log-probs differ from the trainer's; empty without a server."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class PreparedRound:
     """See :attr:`UpdateStats.importance`."""
 
     def contributes_R(self, settings: LossSettings) -> Tensor:
-        """(R,) bool: false for completions whose gradient is exactly zero. NaN contributes."""
+        """(R,) bool: false where the gradient is exactly zero; true for NaN advantages."""
         contributes = self.weights_R != 0
         if settings.kl == "k1_in_reward" or settings.beta == 0:
             contributes = contributes & (self.advantages_R != 0)
@@ -108,7 +110,7 @@ def prepare_round(
     settings: LossSettings,
     importance_cap: float | None = None,
 ) -> PreparedRound:
-    """The passes without gradients over a whole round.
+    """Run the passes without gradients over a whole round.
 
     They come before the first backward pass: the KL penalty is centred over all rows of a role, and
     no adapter may be switched between a forward pass and its backward pass.

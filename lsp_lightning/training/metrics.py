@@ -62,7 +62,7 @@ def round_metrics(
 
 
 def info_metrics(name: str, values: Sequence[object]) -> dict[str, float]:
-    """The mean of numbers and booleans; for texts the entropy of their frequencies, in nats."""
+    """The mean of numbers and booleans, or the entropy of texts in nats; None is left out."""
     known = [value for value in values if value is not None]
     if not known:
         return {}

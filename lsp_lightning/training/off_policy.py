@@ -19,7 +19,7 @@ from lsp_lightning.models.policy import Policy
 from lsp_lightning.training.batches import by_row, sampled_logprobs
 from lsp_lightning.types import SelfPlayRound, TrainBatch
 
-#: A gap in nats per token that no number format explains; 16 bits explain a few hundredths.
+#: A mean gap in nats per token that rounding cannot explain; 16-bit formats cause a few hundredths.
 _FAR = 0.5
 
 
@@ -28,11 +28,11 @@ class Draws:
     """The R completions of a round as samples of the policy; on the CPU."""
 
     logprobs: Sequence[Tensor]
-    """The policy's log-probs of each completion's tokens, R of (t,)."""
+    """The policy's log-probs of each completion's tokens: R tensors (t,)."""
     weights: Mapping[int, Tensor] | None = None
     """Importance weights of each completion's tokens, (t,); None if all are 1."""
     stats: Mapping[str, float] = field(default_factory=dict)
-    """How far sampler and trainer differ, by metric; NaN if the sampler gave no log-probs."""
+    """How far a server's log-probs differ from the trainer's; NaN if it gave none."""
 
     def log_ratios(self, references: Mapping[int, Tensor]) -> Tensor:
         """The log-ratio of each completion to the reference. -> (R,).
@@ -49,7 +49,7 @@ def draws_of(
 ) -> Draws:
     """The log-probs of a round, and importance weights if a server sampled it.
 
-    For a server's samples the trainer computes the policy's log-probs again, in a pass without
+    If a server sampled, or log-probs are missing, the trainer computes them again without
     gradients: the rounding errors of two number formats, summed over a completion, can be as large
     as its log-ratio to the reference.
 
@@ -84,7 +84,7 @@ def _own_logprobs(policy: Policy, batches: Sequence[TrainBatch]) -> dict[int, Te
 
 
 def _distance(own: Tensor, sampled: Tensor, cap: float) -> dict[str, float]:
-    """How far the trainer's log-probs are from the server's, by metric; (tokens,) each."""
+    """How far the trainer's log-probs, (tokens,), are from the server's, by metric."""
     known = ~sampled.isnan()
     log_ratio = (own - sampled)[known]
     weights = log_ratio.exp().clamp(max=cap)

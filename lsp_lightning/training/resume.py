@@ -1,6 +1,6 @@
-"""What a checkpoint holds, and how a resumed run's settings override it.
+"""What a checkpoint holds, and how a resumed run's settings override its settings.
 
-Lightning's private keys of a checkpoint are in this file alone; ``tests/runs/test_resume.py`` fails
+Only this file uses Lightning's private checkpoint keys; ``tests/runs/test_resume.py`` fails
 if a version of Lightning renames them.
 """
 
@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lsp_lightning.errors import ConfigError
 
-#: Policy settings that the meaning of a checkpoint's tensors depends on: a resumed run keeps them.
+#: Policy settings that give a checkpoint's tensors their meaning; a resumed run must keep them.
 FIXED_SETTINGS = ("base", "lora", "init_adapter", "reference", "quantization")
 
 
@@ -25,7 +25,7 @@ def run_settings(module: Any, data: Any) -> dict[str, Any]:
         data: its SelfPlayDataModule, or None to leave out the settings of the data.
     """
     policy, lora = dict(vars(module.policy_settings)), module.policy_settings.lora
-    del policy["activation_checkpointing"]  # changes nothing that is computed
+    del policy["activation_checkpointing"]  # does not change results
     return {
         **policy,
         "lora": vars(lora) if lora else None,
@@ -39,9 +39,9 @@ def run_settings(module: Any, data: Any) -> dict[str, Any]:
 
 
 def plain_settings(settings: object) -> dict[str, Any]:
-    """The class of an object, and the attributes that are named after its arguments.
+    """The class of an object, and its constructor's arguments that are plain values.
 
-    Only plain values; other attributes may change during a run.
+    They are read from attributes of the same name. Other attributes may change during a run.
     """
     arguments = {
         name
@@ -58,7 +58,7 @@ def plain_settings(settings: object) -> dict[str, Any]:
 
 
 def keep_trained(checkpoint: dict[str, Any], trained: set[str]) -> None:
-    """Drop the policy's tensors that are not trained: the base is loaded from its folder."""
+    """Drop the policy's tensors that are not trained: the base is loaded from ``model.base``."""
     kept = {f"policy.{name}" for name in trained}
     checkpoint["state_dict"] = {
         name: tensor
@@ -68,9 +68,9 @@ def keep_trained(checkpoint: dict[str, Any], trained: set[str]) -> None:
 
 
 def stay_open(checkpoint: dict[str, Any]) -> None:
-    """Let more rounds follow.
+    """Clear Lightning's last-batch flag in a checkpoint.
 
-    Lightning marks the last batch of an epoch, and a run resumed there would end at once.
+    With it set, a resumed run would end at once instead of playing more rounds.
     """
     checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
 
@@ -110,7 +110,7 @@ def compare_settings(checkpoint: dict[str, Any], now: dict[str, Any]) -> None:
     """Print the settings that differ from the checkpoint's. This run uses the new values.
 
     Raises:
-        ConfigError: the checkpoint belongs to another base, adapter or reference.
+        ConfigError: one of :data:`FIXED_SETTINGS` or the optimiser's class differs.
     """
     before = checkpoint.get("lsp_lightning", {})
     for key in sorted(k for k, value in before.items() if k in now and now[k] != value):

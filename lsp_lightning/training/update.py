@@ -68,7 +68,7 @@ class RoundUpdate:
     ) -> tuple[UpdateStats, Tensor]:
         """Store the clipped gradient of a round in the parameters. -> stats, and the norm ().
 
-        The norm is that before clipping. It is not finite if no finite gradient was found.
+        The norm is that before clipping. If it is not finite, no finite gradient was found.
 
         Args:
             played: the scored round.
@@ -141,9 +141,9 @@ class RoundUpdate:
         return stats
 
     def _fill_missing_gradients(self) -> None:
-        """Give a round without a signal a gradient of zero, so that the optimiser still steps.
+        """Set a gradient of zero if no completion contributed, so that the optimiser can step.
 
-        After any other round, warn once about adapters without a gradient.
+        Otherwise warn once about adapters without a gradient.
         """
         policy = self._policy
         trained = [(n, p) for n, p in policy.model.named_parameters() if p.requires_grad]
@@ -170,7 +170,7 @@ def _loss_scaler(policy: Policy) -> torch.amp.GradScaler:
         growth_interval=_ROUNDS_TO_GROW,
         enabled=policy.dtype == torch.float16,
     )
-    # the scale is created by the first loss, but a first round may have none
+    # scaling a loss creates the scale, but the first round may have no loss
     scaler.scale(torch.zeros((), device=policy.device))
     return scaler
 
@@ -185,10 +185,12 @@ def by_round(schedule: Any) -> Any:
     """Check that the learning rate schedule can take a step each round, and return it.
 
     Raises:
-        ConfigError: it waits for a metric.
+        ConfigError: it is ReduceLROnPlateau, which needs a metric.
     """
     if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
         raise ConfigError(
-            "model.lr_scheduler", "waits for a metric", "use a schedule that counts rounds"
+            "model.lr_scheduler",
+            "ReduceLROnPlateau needs a metric",
+            "use a schedule that steps once per round",
         )
     return schedule

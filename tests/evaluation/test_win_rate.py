@@ -91,7 +91,7 @@ def test_an_infinite_score_counts_as_unjudged(base):
 
 
 def test_a_judge_that_can_judge_nothing_is_an_error(base):
-    with pytest.raises(RewardError, match="'taste' could judge no held-out answer"):
+    with pytest.raises(RewardError, match="'taste' could not judge any held-out answer"):
         play(make_policy(base), Taste(blind=10))
 
 
