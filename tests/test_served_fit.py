@@ -318,7 +318,7 @@ def test_a_run_that_loses_its_server_stops_with_one_line_and_resumes_in_both_way
     assert status(fit_args(run, *flags)) == 1
     [line] = error_lines(capfd)
     assert line.startswith("error: rollouts: ")
-    for part in (world.url, "start the server and resume from the last checkpoint"):
+    for part in (world.url, "restart it if needed, and resume from the last checkpoint"):
         assert part in line
     assert rounds_in(run) == [0]
     checkpoint = run / "checkpoints" / "last.ckpt"

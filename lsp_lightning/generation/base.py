@@ -5,7 +5,7 @@ from typing import Protocol
 
 from lsp_lightning.types import Completions, Sampling
 
-#: Called with the row of a completion and its tokens, up to and with the stop token.
+#: Called with the row of a completion and its tokens, up to and including the stop token.
 Finished = Callable[[int, list[int]], None]
 
 
@@ -31,5 +31,5 @@ class Engine(Protocol):
             sampling: how tokens are sampled.
             seed: seed of the whole call.
             finished: called for each completion when it ends, in any order, while others continue.
-                If the call is repeated (out of memory), the last call for a row counts.
+                After running out of memory all rows are sampled again; the last call counts.
         """

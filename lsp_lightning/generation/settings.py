@@ -16,7 +16,7 @@ from lsp_lightning.runtime.http import Client, check_reachable
 from lsp_lightning.runtime.memory import TokenBudget
 
 _KEY = "model.rollouts"
-_START = "start it, or sample in this process (LocalRollouts)"
+_START = "start it or check its log, or sample in this process (LocalRollouts)"
 
 
 class RolloutSettings(ABC):
@@ -58,7 +58,7 @@ class RolloutSettings(ABC):
             budget: bounds what is sampled together in this process; starts from :attr:`tokens`.
 
         Raises:
-            ConfigError: this policy cannot be sampled from in this way.
+            ConfigError: these settings do not work for this policy.
         """
 
 
@@ -101,10 +101,10 @@ class ServedRollouts(RolloutSettings):
         adapter_folder: folder for adapters; this process and the server see it under the same path.
         client: the server's key, seconds for one try of one prompt (all its completions), and
             prompts at once.
-        importance_cap: largest importance weight of a token: its probability under the trainer over
-            that under the server.
-        tokens: as for LocalRollouts, for what is still sampled in this process: the replies of
-            judges.
+        importance_cap: largest importance weight of a token: its probability under the trainer
+            divided by that under the server.
+        tokens: as for LocalRollouts, for what the frozen reference samples in this process: replies
+            as a judge, and answers as the opponent.
     """
 
     url: str
@@ -122,7 +122,8 @@ class ServedRollouts(RolloutSettings):
         if not 1 <= self.importance_cap <= math.inf:
             raise ConfigError(
                 f"{_KEY}.importance_cap",
-                f"is {self.importance_cap}, but a token has weight 1 if server and trainer agree",
+                f"is {self.importance_cap}, which would cap even tokens on which server and "
+                "trainer agree (weight 1)",
                 "set 1 or more",
             )
 
@@ -153,7 +154,8 @@ class ServedRollouts(RolloutSettings):
         """See :meth:`RolloutSettings.build`. The server is checked first.
 
         Raises:
-            ConfigError: the policy has no adapter, there is no server, or it has another model.
+            ConfigError: the policy has no adapter, or the server does not answer or has another
+                model.
         """
         self.check(policy.has_adapter)
         server = self._server()
@@ -170,6 +172,9 @@ class ServedRollouts(RolloutSettings):
 
 
 def close_engine(engine: Engine) -> None:
-    """Release what an engine holds outside this process. The engine can be used again."""
+    """Unload a served engine's adapter from the server; a local engine has nothing to release.
+
+    The engine can be used again afterwards.
+    """
     if isinstance(engine, ServedEngine):
         engine.close()

@@ -1,7 +1,7 @@
 """Tests on a few tokens whether a loaded model can share prefixes.
 
 A model that shares prefixes computes a prompt once for all of its completions. A model that cannot
-do so computes every completion with a copy of its prompt. Decoding with its cache must then give
+do so computes every completion with a copy of its prompt. Decoding with its KV cache must then give
 the same logits as one pass over whole rows.
 """
 
@@ -34,11 +34,12 @@ _STEP_DIFFERENCE = 0.1
 def enable_prefix_sharing(model: Any) -> PrefixSharing:
     """Let a causal LM share prefixes if it can. -> whether it does, and if not, why.
 
-    Errors of the test are raised: out of memory, or a fault in this package. No architecture of
+    Errors of the test are raised: out of memory, or a bug in this package. No architecture of
     transformers 5.23 that :func:`sharing_by_config` lets through raises one.
 
     Raises:
-        ConfigError: the model cannot be sampled from row by row either.
+        ConfigError: the model does not share prefixes, and does not decode correctly with its KV
+            cache either.
     """
     sharing = sharing_by_config(model)
     if sharing.available:
@@ -51,7 +52,7 @@ def enable_prefix_sharing(model: Any) -> PrefixSharing:
 
 
 class _WindowRecorder:
-    """An attention that notes the sliding window of each layer."""
+    """Attention wrapper that records each layer's sliding window."""
 
     def __init__(self, attention: TreeAttention) -> None:
         self._attention = attention
@@ -72,7 +73,7 @@ class _WindowRecorder:
 
 
 def _difference(model: Any) -> str | None:
-    """How a model that shares differs from the same model over plain rows; None if it does not."""
+    """How outputs with shared prefixes differ from those over plain rows; None if they agree."""
     vocabulary = model.get_input_embeddings().weight.shape[0]
     shared = [i % vocabulary for i in range(1, 18)]
     rows = [[*shared, *((k + j) % vocabulary for j in range(5 + k))] for k in (2, 4)]
@@ -85,11 +86,11 @@ def _difference(model: Any) -> str | None:
         tokens, positions = tree.tokens.to(device), tree.positions.to(device)
         found = tree_hidden_states(model, tokens[None], positions[None], recorder)[0]
         if not recorder.windows:
-            return "this model does not use the attention that shares them"
+            return "this model does not call the attention function that shares prefixes"
         if recorder.windows != _windows(model):
             return "the sliding windows of this model are not those in its config"
         if not all(_near(found[i], e) for i, e in zip(tree.rows, expected, strict=True)):
-            return "this model computes other hidden states when they are shared"
+            return "this model computes different hidden states when prefixes are shared"
         logits = _decoded(model, rows, len(shared), device)
         last = head_logits(model, torch.stack([e[-1] for e in expected]))
         if not _near(logits, last):
@@ -98,10 +99,7 @@ def _difference(model: Any) -> str | None:
 
 
 def _decoded(model: Any, rows: list[list[int]], known: int, device: torch.device) -> Tensor:
-    """The logits after each row, if its tokens after the first ``known`` come step by step.
-
-    -> (rows, V).
-    """
+    """Logits after each row, decoded step by step after its first ``known`` tokens. (rows, V)."""
     tree = token_tree([row[:known] for row in rows])
     longest = max(map(len, rows)) - known
     first = torch.zeros(1, dtype=torch.long, device=device)
@@ -128,11 +126,11 @@ def _check_steps(model: Any) -> None:
         same = _steps_as_rows(model)
     except (TypeError, ValueError) as error:  # the model refuses the cache, or its arguments
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise _not_supported(model, f"cannot be sampled from token by token ({reason})") from error
+        raise _not_supported(model, f"does not decode with a KV cache ({reason})") from error
     if not same:
         raise _not_supported(
             model,
-            "computes different logits token by token than in one pass, so sampling and training "
+            "computes different logits with a KV cache than in one pass, so sampling and training "
             "would differ",
         )
 

@@ -62,7 +62,7 @@ def check_policy(
 
     Raises:
         ConfigError: see :func:`check_base`; or ``init_adapter`` is not a LoRA adapter in peft's
-            layout; or quantized weights would be trained.
+            layout; or there is no LoRA, but an adapter or quantization.
     """
     check_base(base)
     if quantized and not with_lora:
@@ -87,7 +87,9 @@ def check_policy(
     biased = config.get("bias", "none") != "none"
     if config.get("peft_type") != "LORA" or biased or any(config.get(k) for k in more):
         raise ConfigError(
-            key, f"{init_adapter!r} holds more than LoRA matrices", "give a plain LoRA adapter"
+            key,
+            f"{init_adapter!r} is not plain LoRA (another peft type, biases, or whole modules)",
+            "give a plain LoRA adapter",
         )
 
 
@@ -255,7 +257,7 @@ def _one_line(base: str, key: str) -> Iterator[None]:
         elif os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
             remedy = f"unset HF_HUB_OFFLINE, or download it while online: hf download {base}"
         else:
-            remedy = "check the id and your connection, or give a folder"
+            remedy = "check the folder, or the Hub id and your connection"
         first_line = (
             str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         )

@@ -32,7 +32,7 @@ def hidden_states(
         assert position_ids is not None
         return tree_hidden_states(model, input_ids, position_ids, tree)
     if position_ids is None:
-        # padding too: models take a position that starts again for another packed row
+        # count padding too: models take a position that restarts for another packed row
         position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)
         position_ids = position_ids.expand_as(input_ids)
     out = model.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False)
@@ -127,7 +127,7 @@ def _last_hidden_states(
 
 
 def check_head(model: Any) -> None:
-    """Raise ConfigError unless :func:`head_logits` gives the model's logits, in training too."""
+    """Raise ConfigError unless :func:`head_logits` gives the model's logits, in train mode too."""
     ids = torch.arange(4, device=next(model.parameters()).device).unsqueeze(0)
     with inference_state(model, ids.device.type):
         expected = model(input_ids=ids).logits[0].float()

@@ -43,8 +43,9 @@ def fused_lora(model: nn.Module) -> Iterator[None]:
     """For training, let adapted layers add their adapter in place, forward and backward.
 
     peft scales, adds and differentiates in separate operations; on a CPU these passes over memory
-    take as long as the small products. Layers with mixed types or with dropout are left alone. Keep
-    the context open until the backward pass is done: it may run layers again.
+    take as long as the small products. Layers with mixed types, autocast, dropout or a trained
+    base are left unchanged. Keep the context open until the backward pass is done, because that may
+    run layers again.
 
     Args:
         model: with or without peft adapters.

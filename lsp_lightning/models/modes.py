@@ -1,4 +1,4 @@
-"""The state of a model while it is only read, and the dropout of its base."""
+"""Eval mode without gradients, and a base model without dropout."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -30,16 +30,16 @@ _TRAINED, _FROZEN = "default", "reference"
 
 
 class Policy(nn.Module):
-    """One set of weights that plays both roles, and the reference that the KL penalty refers to.
+    """The trained model, which plays both roles, and the frozen reference for the KL penalty.
 
-    The reference is the model at the start of training: the base with the adapter off, a frozen
-    copy of the start adapter, or (without LoRA) a frozen copy of all weights.
+    The reference is the base with the adapter off, a frozen copy of the start adapter, or (without
+    LoRA) a frozen copy of all weights.
 
     Args:
         base: folder or Hub id of any causal LM with safetensors weights; ``pkg:PACKAGE/FOLDER``
             for a folder inside a Python package.
         lora: the adapter, or None to fine-tune all weights.
-        init_adapter: folder of an adapter to start from; its rank and alpha override ``lora``.
+        init_adapter: folder of an adapter to start from; its settings replace ``lora``.
         reference: "start" is the model at the start of training, "base" the model without any
             adapter.
         dtype: the compute type, see :func:`compute_type`. Adapters are always float32.
@@ -112,7 +112,7 @@ class Policy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes; frozen weights may be elsewhere, see :meth:`parked`."""
+        """Where the policy computes; frozen weights may be elsewhere, see :meth:`parked`."""
         weights = list(self.model.parameters())
         return next((p for p in weights if p.requires_grad), weights[0]).device
 
@@ -167,7 +167,7 @@ class Policy(nn.Module):
     ) -> Tensor:
         """The reference's log-probs of the token after each prompt, temperature 1. -> (n, V) fp32.
 
-        A forward pass takes at most ``max_tokens``.
+        A forward pass takes at most ``max_tokens``, or a single longer prompt.
         """
         with self.reference() as model:
             return next_token_logprobs(model, prompts, self.pad_id, max_tokens)

@@ -41,7 +41,7 @@ def settings(skeleton: nn.Module, compute_type: torch.dtype) -> Any:
 
 
 def heads(skeleton: nn.Module) -> list[str]:
-    """Names of the modules that are not quantized: those outside of the base model."""
+    """Names of the modules that are not quantized: the head, and others outside of the base."""
     base = getattr(skeleton, "base_model", skeleton)
     output = getattr(skeleton, "get_output_embeddings", lambda: None)()
     names = [name for name, module in skeleton.named_modules() if module is output]

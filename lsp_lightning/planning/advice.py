@@ -89,7 +89,7 @@ def _of_reward_models(settings: Settings) -> Iterator[tuple[str, Settings]]:
 
 
 def _of_lengths(settings: Settings) -> Iterator[tuple[str, Settings]]:
-    """Shorter answers. They change what is learned, so they come last."""
+    """Shorter answers. They change what is learned; at equal memory other changes are preferred."""
     answers = settings.rollout("answers")
     assert answers is not None
     new = answers.sampling.max_new_tokens

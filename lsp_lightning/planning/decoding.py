@@ -28,7 +28,7 @@ def first_decoder(lm: Any, shape: Shape) -> Decoder:
 def last_step(lm: Any, tracker: LiveBytes, shape: Shape) -> tuple[Tensor, Any, int]:
     """Logits (n, V) of the last step, the KV cache, and its bytes.
 
-    The peak counts from the moment when the prompts are computed.
+    The tracker's peak leaves out the pass over the prompts.
     """
     return (_of_tree if shares_prefixes(lm) else _of_rows)(lm, tracker, shape)
 
@@ -65,7 +65,7 @@ class _FullCache(PrefixCache):
     """A cache that is filled at once instead of token by token."""
 
     def fill(self, tokens: int) -> None:
-        """Grow as if each completion had so many tokens."""
+        """Grow as if each completion had this many tokens."""
         for layer in self._layers.values():
             while tokens > layer.keys.shape[2]:
                 layer.keys, layer.values = self._grown(layer.keys), self._grown(layer.values)

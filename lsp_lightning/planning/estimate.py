@@ -54,7 +54,7 @@ class Plan:
     parts: dict[str, float]
     """Bytes of each permanent part, by name."""
     phases: tuple[PhasePlan, ...]
-    """The phases of a round."""
+    """The planned phases."""
 
     @property
     def largest(self) -> PhasePlan:
@@ -114,7 +114,7 @@ def _phases(settings: Settings) -> dict[str, Callable[[], PhasePlan]]:
 
 
 def _is_less(settings: Settings, rollout: PlannedRollout) -> bool:
-    """Whether a rollout is in no respect larger than the answers, and so takes no more memory."""
+    """Whether a rollout has no more prompts, rows or tokens at once than the answers."""
     answers = settings.rollout("answers")
     assert answers is not None
     if answers.served:
@@ -174,10 +174,10 @@ def _scoring(settings: Settings, name: str, reward: RewardModel, resident: float
 
 
 def _judging(settings: Settings, resident: float) -> PhasePlan:
-    """The judge's prompts. Those for one query are planned to share all before the answer.
+    """Plan the pass over the judge's prompts; prompts about one query share their start.
 
-    The text after the answer is equal too, but cannot be shared; it is planned as if it came
-    before.
+    The template's text after the answer cannot be shared. It is planned as if it came before the
+    answer.
     """
     answers = next(r for r in settings.rollouts if r.name == "answers")
     before = settings.judge_prompt - answers.sampling.max_new_tokens
@@ -193,7 +193,7 @@ def _judging(settings: Settings, resident: float) -> PhasePlan:
 
 
 def _learning(settings: Settings, resident: float) -> PhasePlan:
-    """The largest micro-batch. The reference's pass over it keeps nothing and so takes less."""
+    """Plan the update; the reference's pass over it takes less, because it keeps no activations."""
     trained = tuple(r for r in settings.rollouts if r.name in settings.trained)
     return _passes(settings, "update", resident, dry.update, trained, settings.micro_batch_tokens)
 
@@ -206,7 +206,10 @@ def _passes(
     rollouts: tuple[PlannedRollout, ...],
     budget: int,
 ) -> PhasePlan:
-    """The largest micro-batch over these rollouts, and the number of batches in a round."""
+    """Plan a phase of passes over these rollouts.
+
+    The plan has the cost of the largest micro-batch, and the number of micro-batches per round.
+    """
     shared = shares_prompts(settings.policy)
     shapes = [batch_shape(rollout, budget, shared) for rollout in rollouts]
     # tokens of the pass, plus tokens that attention reads
@@ -224,6 +227,6 @@ def _round_tokens(rollout: PlannedRollout, shared: bool) -> int:
 
 
 def _step(settings: Settings, resident: float) -> PhasePlan:
-    """The optimiser step; torch's optimisers hold another copy of the trained weights during it."""
+    """Plan the optimiser step; torch's optimisers copy the trained weights while they step."""
     temporary = 0.0 if "8bit" in settings.optimizer.name else float(sizes(settings.policy).trained)
     return _phase(settings, "optimiser step", resident, Cost(temporary))

@@ -71,7 +71,7 @@ def template_length(codec: ChatCodec | None, template: str, prefix: str = "") ->
 def rollouts_of(
     model: PlannedModule, data: PlannedData, codec: ChatCodec | None
 ) -> tuple[PlannedRollout, ...]:
-    """What the policy writes in a round: queries (if it does), answers, held-out answers."""
+    """What the policy samples in a round: queries (in self-play), answers, held-out answers."""
     found = [*_queries(data, codec), _answers(data, codec)]
     if data.heldout:
         longest = longest_text([query.text for query in data.heldout], codec) or 0
@@ -171,7 +171,7 @@ def _context(config: Any) -> tuple[int | None, str]:
         if rope.get("rope_type") in ("dynamic", "longrope"):
             first = rope.get("original_max_position_embeddings") or context
             if first and (context is None or first < context):
-                context, name = first, "context before its rotary embedding changes with a batch"
+                context, name = first, "context before RoPE scaling"
     return context, name
 
 
@@ -184,14 +184,14 @@ def _check_rollout(rollout: PlannedRollout, context: int, name: str) -> None:
         rollout.key,
         f"is {new}, after a prompt of up to {rollout.prompt} tokens ({rollout.name}), but {name} "
         f"is {context} tokens",
-        f"set {room} or less" if room > 0 else "make queries shorter, or use another model",
+        f"set {room} or less" if room > 0 else "use shorter prompts and queries, or another model",
     )
 
 
 def _check_judge(
     reward: Reward, codec: ChatCodec, answers: PlannedRollout, context: int, name: str
 ) -> None:
-    """Raise ConfigError unless the prompts of a self-reward, and its replies, fit too."""
+    """Raise ConfigError unless the prompts and replies of a self-reward fit into the context."""
     if not isinstance(reward, SelfReward):
         return
     frame = template_length(codec, reward.template.text, SCORE_PREFIX)

@@ -98,7 +98,7 @@ def build(spec: ModelSpec, layers: Sequence[int] | None) -> Any:
         config = with_layers(config, layers)
     if spec.kind == CLASSIFIER:
         config.num_labels = 1
-        config.get_text_config().pad_token_id = 1  # the head finds the end of a row by it
+        config.get_text_config().pad_token_id = 1  # the head needs it to find the end of a row
     dtype = spec.dtype or config.dtype or torch.float32
     model = loading.skeleton(config, dtype, spec.kind)
     model.requires_grad_(not spec.adapted and spec.kind == CAUSAL_LM)
@@ -169,8 +169,8 @@ def short_models(spec: ModelSpec) -> list[tuple[float, tuple[int, ...]]]:
 
     The cost of a pass is linear in the number of layers of each kind. The first model has one layer
     of each kind (two if all are of one kind); each other model has one more of one kind. The costs
-    times the factors sum to the cost of the whole model. If the config does not tell the kinds of
-    layers apart, the whole model is run.
+    times the factors sum to the cost of the whole model. If short models would have other layer
+    shapes, or save no work, the whole model is run.
     """
     kinds = layer_kinds(spec.source, spec.key)
     whole = [(1.0, tuple(range(len(kinds))))]
@@ -211,7 +211,7 @@ def _loaded(source: str, key: str) -> Any:
 
 def _config(source: str, key: str) -> Any:
     config = copy.deepcopy(_loaded(source, key))
-    # a loop over experts asks which tokens go where, and in a dry run tokens have no data
+    # a loop over experts needs to know the tokens of each, but in a dry run routing has no data
     config.get_text_config()._experts_implementation = "batched_mm"
     return config
 

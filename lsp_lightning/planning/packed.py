@@ -28,7 +28,7 @@ class PackedLinear(nn.Linear):
         self.bias = layer.bias
 
     def forward(self, input: Tensor) -> Tensor:
-        """As :meth:`torch.nn.Linear.forward`, in the compute type."""
+        """Like ``Linear.forward``, computed in the compute type; returns the input's type."""
         given = input.dtype
         shape = (self.out_features, self.in_features)
         out: Any = _UnpackedMatmul.apply(  # type: ignore[no-untyped-call]

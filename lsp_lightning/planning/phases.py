@@ -78,7 +78,7 @@ def cost(
     total = Cost()
     for factor, kept in parts:
         model = _dry_model(spec, kept)
-        # passes in which no attention has a mask; over trees some pieces have one, see _ByKernel
+        # phases whose attention never has a mask; in trees some pieces have one, see _ByKernel
         shared = shares_prefixes(causal_lm(model))
         unmasked = phase is prefill if shared else phase in (update, reference, judging)
         with _kernel(spec.dtype) if unmasked else nullcontext(), dry_run() as tracker:
@@ -89,15 +89,15 @@ def cost(
 def _kernel(dtype: torch.dtype | None) -> AbstractContextManager[None]:
     """The attention kernel that a GPU uses without a mask.
 
-    GPUs that compute in float16 have no flash attention, and their memory-efficient kernel does not
-    take grouped queries: they use the plain kernel, which keeps the scores.
+    float16 is planned for older GPUs (T4). They have no flash attention, and their memory-efficient
+    kernel does not take grouped queries: they use the plain kernel, which keeps the scores.
     """
     return sdpa_kernel(SDPBackend.MATH) if dtype == torch.float16 else nullcontext()
 
 
 @dataclass(frozen=True)
 class _ByKernel:
-    """The attention over a tree, whose pieces without a mask use the kernel for that case."""
+    """Attention over a tree that uses :func:`_kernel` for pieces without a mask."""
 
     tree: TreeAttention
 
@@ -160,7 +160,8 @@ def reference(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) 
 def judging(model: Any, tracker: LiveBytes, shape: Shape, sampling: Sampling) -> Cost:
     """Log-probs of the token after each row; the rows are judge prompts."""
     lm, start = causal_lm(model), _start(tracker)
-    batch = _batch(lm, replace(shape, completion=shape.completion + 1))  # the last is not read
+    # one more token, because log-probs are read before the last
+    batch = _batch(lm, replace(shape, completion=shape.completion + 1))
     with inference_state(model, "cpu"):
         hidden = batch_hidden_states(lm, batch).flatten(0, 1)
         last = hidden[batch.sources[:, -1]]

@@ -26,7 +26,7 @@ def plan_or_error(settings: Settings) -> Plan:
         raise ConfigError(
             "model.base",
             f"{settings.policy.source!r} cannot be planned ({type(error).__name__}: {reason})",
-            "run fit without a plan: it makes batches smaller when memory runs out",
+            "run fit without a plan; it halves batches when memory runs out",
         ) from error
 
 
@@ -51,7 +51,7 @@ def report(settings: Settings, gpu_gib: float | None) -> str:
         more = ", without the server's rollouts"
     lines += [
         "",
-        f"a round takes roughly {seconds:.0f} s (estimated from the GPU's data sheet){more}",
+        f"a round takes roughly {seconds:.0f} s (estimated from a GPU data sheet){more}",
     ]
     if gpu_gib is None:
         return "\n".join([*lines, f"peak: {plan.peak / GIB:.1f} GiB; check a GPU with --gpu_gib 8"])

@@ -39,7 +39,7 @@ class Optimizer:
     """The state of an optimiser."""
 
     name: str
-    """Its class."""
+    """Name of the class."""
     bytes_each: float
     """Bytes of state per trained number."""
     paged: bool
@@ -71,7 +71,7 @@ class Settings:
     rollout_tokens: int
     """Most tokens of the completions sampled together."""
     assumptions: tuple[str, ...] = ()
-    """What was assumed about lengths, one sentence each."""
+    """What the plan assumes or leaves out, one sentence each."""
 
     def rollout(self, name: str) -> PlannedRollout | None:
         """The rollout of this name, or None."""
@@ -117,13 +117,14 @@ def read_settings(model: PlannedModule, datamodule: PlannedData, device: str) ->
 def _assumptions(
     data: PlannedData, codec: ChatCodec | None, rollouts: Sequence[PlannedRollout]
 ) -> tuple[str, ...]:
-    """What is not known, one sentence each."""
+    """What the plan assumes or leaves out, one sentence each."""
     if codec is None:
         return ("prompt lengths are assumed: the tokenizer could not be loaded",)
     source = type(data.queries).__name__
-    found = [f"{r.assumption}: {source} does not tell" for r in rollouts if r.assumption]
+    reason = f"{source} does not report their length"
+    found = [f"{r.assumption}: {reason}" for r in rollouts if r.assumption]
     if data.queries.selfplay and data.queries.sampling is None:
-        found.append(f"writing queries is not included: {source} does not tell its sampling")
+        found.append(f"writing queries is not included: {source} does not report its sampling")
     return tuple(found)
 
 

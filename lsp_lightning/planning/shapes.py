@@ -69,9 +69,9 @@ def rollout_shape(rollout: PlannedRollout, budget: int, shared: bool) -> tuple[S
 def batch_shape(rollout: PlannedRollout, budget: int, shared: bool) -> Shape:
     """The micro-batch of a rollout's completions that takes the most memory.
 
-    Without sharing, its completions have full length. With shared prompts, attention copies the
-    keys of a prompt for each of its completions, so it has the most completions that fit, and these
-    are short. No two completions are assumed to start with the same token.
+    Without sharing it has full-length completions. With sharing it has as many short completions as
+    fit, because attention copies the keys of the prompt for each of them. No two completions are
+    assumed to start with the same token.
 
     Args:
         rollout: what was sampled.

@@ -32,14 +32,16 @@ CARDS = (
 _BANDWIDTH_SHARE, _FLOPS_SHARE = 0.6, 0.3
 #: Seconds per decoding step that a layer and its adapters spend on launching small operations.
 _LAYER_SECONDS = 1.5e-3
-#: The reference's pass, relative to the policy's forward, backward and usually second forward.
+#: Operations of the reference's pass relative to the update's: forward, backward, and usually a
+#: recomputed forward.
 _REFERENCE_SHARE = 0.33
-#: Bytes of traffic per packed weight: half a byte is read; unpacked, two are written and read.
+#: Memory traffic of a 4-bit weight in bytes: reading it (0.5), writing it unpacked (2), and reading
+#: that (2).
 _PACKED_TRAFFIC = 4.5
 
 
 def round_seconds(plan: Plan, gpu_gib: float | None) -> float:
-    """Seconds of a round, within a factor of two or three.
+    """Rough seconds per round from a data sheet, never checked on a GPU.
 
     Args:
         plan: the plan of the run.

@@ -16,10 +16,10 @@ shared.
 ``tree``           rows as a tree
 ``attention``      attention over a tree
 ``hooks``          how a Hugging Face model is given this attention
-``sharing``        whether a model can use it, and if not, why
-``cache``          keys and values while completions are sampled
+``sharing``        whether a model can share prefixes, and if not, why
+``cache``          a KV cache that stores each prompt once
 ``grouping``       which completions continue the same prompt
-``decoders``       sampling token by token, with shared prompts or without
+``decoders``       decoding with a KV cache, with shared prompts or without
 ``static_cache``   a cache whose tensors keep their addresses, for CUDA graphs
 ``cuda_graph``     a decoding step as a CUDA graph
 =================  ================================================================

@@ -138,10 +138,10 @@ def _gathered(x: Tensor, indices: Tensor, like: Tensor) -> Tensor:
 
 
 def _batches(pieces: Sequence[Piece], most_keys: int) -> list[list[Piece]]:
-    """Pieces that need similar work together, so that little of it is padding.
+    """Group pieces of similar work into blocks, so that little of a block is padding.
 
-    A block copies the keys that its pieces see, at most ``most_keys`` of them. If that is the
-    number of tokens in the tree, it copies as many keys as plain rows with that many tokens have.
+    A block holds copies of the keys that its pieces see, at most ``most_keys`` unless a single
+    piece sees more. With a limit of M, it holds no more keys than plain rows of M tokens do.
     """
 
     def work(piece: Piece) -> int:

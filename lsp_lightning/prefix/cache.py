@@ -1,4 +1,4 @@
-"""Keys and values while completions are sampled: those of a prompt are stored once.
+"""The KV cache of rollouts: the keys and values of each prompt are stored once.
 
 The prompts go through the model first, as a tree, with :class:`Prefill` as attention. Then each
 step computes one token of every completion, with :class:`PrefixCache` as attention.
@@ -15,7 +15,7 @@ from lsp_lightning.prefix.grouping import Grouping
 from lsp_lightning.prefix.hooks import Inner
 from lsp_lightning.prefix.tree import TokenTree
 
-#: Room for the tokens of a completion at first; doubled whenever it is full.
+#: Tokens allocated for each completion at first; doubled whenever they are filled.
 FIRST_ROOM = 64
 
 

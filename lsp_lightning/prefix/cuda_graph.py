@@ -29,7 +29,7 @@ class GraphRecorder:
         self._works = True
 
     def __call__(self, step: Step, ids: Tensor, positions: Tensor) -> Step:
-        """See :data:`Recorder`. Runs the step several times; it must write the same each time."""
+        """See :data:`Recorder`. Runs the step several times; each run must write the same."""
         if not self._works:
             return step
         try:

@@ -1,4 +1,4 @@
-"""Completions sampled token by token, over cached keys and values."""
+"""Decoding with a KV cache: over shared prompts, or over one copy of the prompt per completion."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -104,7 +104,7 @@ class RowDecoder:
     Args:
         model: a causal LM.
         prompts: token ids.
-        draws: completions of each prompt, which is computed once and then copied.
+        draws: completions of each prompt; the prompt is computed once and then copied.
         pad_id: fills up shorter prompts.
         device: the device of the model.
     """
@@ -146,8 +146,8 @@ class RowDecoder:
     def _logits(self, ids: Tensor) -> Tensor:
         """Logits (n, V) after the last of ``ids`` (n, new), whose keys join the cache."""
         positions = (self._mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-        # an index copies the last hidden state; from a slice, which is not contiguous, CPUs copy
-        # the weights of the head for each row in bfloat16
+        # an index copies the last hidden state; a slice is not contiguous, and with it a CPU in
+        # bfloat16 copies the head's weights for each row
         last = torch.tensor([-1], device=ids.device) if ids.shape[1] > 1 else 1
         out = self._model(
             input_ids=ids,

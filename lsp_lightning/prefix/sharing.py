@@ -5,9 +5,9 @@ from typing import Any
 
 from lsp_lightning.prefix.hooks import register
 
-#: Attention functions that take a mask of any form.
+#: Attention functions that accept an arbitrary mask.
 ATTENTIONS = ("sdpa", "eager")
-#: Kinds of layers, as configs name them, whose attention over a tree is known.
+#: Kinds of layers, as configs name them, whose attention can be computed over a tree.
 LAYER_KINDS = ("full_attention", "sliding_attention")
 
 
@@ -22,7 +22,7 @@ class PrefixSharing:
 
     @property
     def available(self) -> bool:
-        """Whether the model shares."""
+        """Whether the model shares prefixes."""
         return self.unavailable is None
 
 
@@ -36,13 +36,13 @@ def sharing_by_config(model: Any) -> PrefixSharing:
     other = sorted(set(getattr(config, "layer_types", None) or ()) - set(LAYER_KINDS))
     unavailable = None
     if model._is_stateful:
-        unavailable = "this model keeps states in place of keys and values"
+        unavailable = "this model keeps other states than keys and values"
     elif other:
-        unavailable = f"this model has layers of another kind ({', '.join(other)})"
+        unavailable = f"this model has layers of an unsupported kind ({', '.join(other)})"
     elif not model._supports_attention_backend:
         unavailable = "the attention of this model cannot be replaced"
     elif attention not in ATTENTIONS:
-        unavailable = f"{attention} attention takes no mask of any form"
+        unavailable = f"{attention} attention does not accept an arbitrary mask"
     return PrefixSharing(attention, unavailable)
 
 

@@ -7,7 +7,7 @@ from lsp_lightning.prefix.cache import FIRST_ROOM, Layer, Prefill, PrefixCache
 
 
 class StaticCache(PrefixCache):
-    """A cache whose steps compute over all allocated room, and mask what is not filled yet.
+    """A cache whose steps attend to all allocated tokens and mask those not filled yet.
 
     Args:
         prefill: the attention of the finished pass over the prompts.
@@ -46,7 +46,7 @@ class StaticCache(PrefixCache):
 
     def _widened(self, old: Tensor) -> Tensor:
         n, heads, filled, dim = old.shape
-        wider = old.new_zeros(n, heads, self._room, dim)  # zeros: hidden values must not be NaN
+        wider = old.new_zeros(n, heads, self._room, dim)  # zeros: masked values must not be NaN
         wider[:, :, :filled] = old
         return wider
 

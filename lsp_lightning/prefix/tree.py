@@ -48,7 +48,10 @@ def token_tree(rows: Sequence[Sequence[int]], share: bool = True) -> TokenTree:
     found: dict[int, Tensor] = {}
 
     def add_piece(new: Sequence[int], context: Tensor) -> Tensor:
-        """Append a piece. -> the indices of its row up to its end."""
+        """Append a piece of new tokens.
+
+        -> the indices of its row's tokens, from the row's start to the end of the piece.
+        """
         if not new:
             return context
         indices = torch.arange(len(tokens), len(tokens) + len(new))
@@ -90,7 +93,7 @@ def trees_within(
     """
     parts: list[list[int]] = []
     used, before = 0, list[int]()
-    for i in sorted(range(len(rows)), key=lambda i: list(rows[i])):  # common starts meet
+    for i in sorted(range(len(rows)), key=lambda i: list(rows[i])):  # groups common starts
         row = list(rows[i])
         shared = common_tokens(before, row)
         if parts and used + len(row) - shared <= most_tokens:
@@ -107,9 +110,9 @@ def trees_within(
 def _halved(
     rows: Sequence[Sequence[int]], part: list[int], most_tokens: int
 ) -> list[tuple[list[int], TokenTree]]:
-    """The tree of a batch; two smaller batches if the tree is too large.
+    """The batch and its tree, split in halves until each tree fits.
 
-    It can be too large because beginnings too short to be worth sharing are stored more than once.
+    A tree can be too large because beginnings too short to share are stored more than once.
     """
     tree = token_tree([rows[i] for i in part])
     if len(tree.tokens) <= most_tokens or len(part) == 1:
@@ -124,7 +127,7 @@ def _halved(
 def _by_next_token(
     rows: Sequence[Sequence[int]], members: Sequence[int], end: int
 ) -> list[tuple[bool, list[int]]]:
-    """Group sorted rows by their token at ``end``. -> whether they have one, and the group."""
+    """Group sorted rows by their token at ``end``. -> (whether there is such a token, rows)."""
 
     def following(i: int) -> list[int]:
         return list(rows[i][end : end + 1])

@@ -1,1 +1,1 @@
-"""Services for the other rooms: memory, worker processes, HTTP, background work, metric means."""
+"""Services for the other packages: memory, worker processes, HTTP, prefetching, metric means."""

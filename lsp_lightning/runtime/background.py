@@ -22,7 +22,7 @@ class Prefetcher(Generic[Key, Result]):
     result must depend on its key alone; then prefetching never changes what the caller gets.
 
     Calls belong to a round. The first :meth:`take` ends the round: waiting calls are dropped. The
-    first :meth:`begin` after it drops the results that were not taken.
+    first :meth:`begin` after that drops the results that were not taken.
 
     Any thread may call any method. Copies and pickles start empty.
 
@@ -46,7 +46,7 @@ class Prefetcher(Generic[Key, Result]):
         return type(self), self._arguments
 
     def begin(self, key: Key, call: Callable[[], Result]) -> None:
-        """Queue a call unless its key is known already; returns at once."""
+        """Queue a call unless its key is known or the round is full; returns at once."""
         with self._lock:
             if self._round_over:
                 self._begun.clear()
@@ -69,9 +69,10 @@ class Prefetcher(Generic[Key, Result]):
         return future.result() if future is not None and known else None
 
     def take(self, keys: Iterable[Key]) -> dict[Key, Result]:
-        """The results of these keys' calls that have started; waits for running calls.
+        """The results for these keys. Waits for their running calls.
 
-        Calls that failed or had not started are missing from the result.
+        Drops all queued calls, which ends the round. Keys whose call failed or never started are
+        left out.
         """
         with self._lock:
             self._round_over = True

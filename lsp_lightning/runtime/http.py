@@ -52,9 +52,9 @@ class Client:
         Args:
             key: config key of this client.
         """
-        require_at_least(self.concurrency, 1, f"{key}.concurrency", "nothing would be asked")
+        require_at_least(self.concurrency, 1, f"{key}.concurrency", "no request could be sent")
         if not 0 < self.timeout < math.inf:
-            raise ConfigError(f"{key}.timeout", f"is {self.timeout}", "set seconds above 0")
+            raise ConfigError(f"{key}.timeout", f"is {self.timeout}", "set a finite number above 0")
         self.api_key(key)
 
     def api_key(self, key: str) -> str | None:
@@ -277,7 +277,7 @@ def _open(url: str, secret: str | None, client: Client) -> "httpx2.AsyncClient":
 
 
 def _no_server(url: str, error: BaseException) -> str:
-    """The problem, with the operating system's error at the root of the chain of causes."""
+    """'no server at URL' with the operating system's error, the root of the chain of causes."""
     while inner := error.__cause__ or (None if isinstance(error, OSError) else error.__context__):
         if isinstance(inner, BaseExceptionGroup):  # one error for each address of the host
             inner = inner.exceptions[0]

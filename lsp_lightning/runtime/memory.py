@@ -117,8 +117,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def move_frozen(model: nn.Module, device: torch.device) -> None:
     """Move the frozen weights of a model to a device, one by one.
 
-    Trained weights stay, and no parameter object is replaced, as the optimiser holds them. 4-bit
-    weights take their scales along. Buffers are small and stay.
+    Trained weights stay, and no parameter object is replaced, because the optimiser refers to
+    them. The scales of 4-bit weights move too. Buffers are small and stay.
     """
     # training cannot use tensors made in inference mode, in which validate, test and predict run
     with torch.inference_mode(False), torch.no_grad():
@@ -135,9 +135,9 @@ def move_frozen(model: nn.Module, device: torch.device) -> None:
 def moved(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Move the frozen weights of a model to ``device``; on leaving the context, move them back.
 
-    It keeps no copy in CPU memory. A copy would save the way back, a second or two a round, but
-    needs as much CPU memory as the models' weights, which many machines do not have. Memory is not
-    pinned, which not every machine allows.
+    No copy stays in CPU memory. A copy would save the transfer to the CPU, a second or two a round,
+    but needs as much CPU memory as the models' weights, which many machines do not have. Memory is
+    not pinned, which not every machine allows.
 
     Tested with a simulated second device, not yet on a GPU.
     """

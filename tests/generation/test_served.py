@@ -506,7 +506,7 @@ def test_a_server_that_dies_in_a_round_ends_the_run_with_one_line(engine, server
         engine.generate(PROMPTS, 2, FREE, seed=0)
     line = str(caught.value)
     assert len(line.splitlines()) == 1
-    for part in (server.url, "start the server and resume from the last checkpoint"):
+    for part in (server.url, "restart it if needed, and resume from the last checkpoint"):
         assert part in line
 
 
@@ -590,7 +590,7 @@ def test_another_base_is_refused(server, folder, policy):
 def test_another_tokenizer_is_refused(tiny_qwen3_folder, folder, policy):
     with RolloutServer(tiny_qwen3_folder) as server:
         line = refusal_of(lambda: settings(server, folder).build(policy, BUDGET))
-    assert "the tokenizer of 'base' on the server differs" in line
+    assert "'base' on the server does not tokenize like model.base" in line
 
 
 def test_a_tokenizer_that_differs_in_a_stop_token_alone_is_refused(base, folder, tmp_path, policy):
@@ -607,7 +607,7 @@ def test_a_tokenizer_that_differs_in_a_stop_token_alone_is_refused(base, folder,
         for text, same in (("x = 1", True), ("</s>", False)):
             assert (server.tokenizer.encode(text) == own.encode(text)) is same
         line = refusal_of(lambda: settings(server, folder).build(policy, BUDGET))
-    assert "the tokenizer of 'base' on the server differs" in line
+    assert "'base' on the server does not tokenize like model.base" in line
 
 
 def named(*names):
@@ -642,10 +642,10 @@ def test_whatever_a_server_lists_is_one_printable_line(server, folder, policy, n
 
 
 TOKENIZED = {
-    "no JSON": (b"\x1b[2J", "on the server differs"),
-    "deep JSON": (b"[" * 100_000, "on the server differs"),
-    "no tokens": ({"tokens": None}, "on the server differs"),
-    "tokens that are none": ({"tokens": ["\x1b[2J"] * 999}, "on the server differs"),
+    "no JSON": (b"\x1b[2J", "does not tokenize like"),
+    "deep JSON": (b"[" * 100_000, "does not tokenize like"),
+    "no tokens": ({"tokens": None}, "does not tokenize like"),
+    "tokens that are none": ({"tokens": ["\x1b[2J"] * 999}, "does not tokenize like"),
     "a huge body": (b" " * 2_000_000, "sent more than"),
     "a refusal": (refusal(400, "\x1b[2J\u202e" * 999), "no rollout server"),
 }
@@ -692,7 +692,7 @@ def test_a_server_that_loads_no_adapters_is_told_how_to(engine, server, monkeypa
 def test_an_adapter_that_the_server_cannot_see_is_an_error(engine, server, policy):
     load = server.load
     server.load = lambda request: load({**request, "lora_path": "/elsewhere"})
-    with pytest.raises(EngineError, match="the server must see that folder"):
+    with pytest.raises(EngineError, match="let the server read that folder"):
         engine.generate(PROMPTS, 1, FREE, seed=0)
 
 

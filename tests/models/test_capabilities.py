@@ -48,8 +48,8 @@ def test_a_model_that_was_not_tested_does_not_share():
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("qwen3.5", "this model keeps states in place of keys and values"),
-        ("granite-hybrid", "this model keeps states in place of keys and values"),
+        ("qwen3.5", "this model keeps other states than keys and values"),
+        ("granite-hybrid", "this model keeps other states than keys and values"),
         ("llama", None),
     ],
 )
@@ -73,7 +73,7 @@ def test_kinds_of_layers_that_are_not_known_are_named():
     model = llama()
     model.config.layer_types = ["full_attention", "chunked_attention"]
     reason = sharing_by_config(model).unavailable
-    assert reason == "this model has layers of another kind (chunked_attention)"
+    assert reason == "this model has layers of an unsupported kind (chunked_attention)"
 
 
 @pytest.mark.parametrize("scale", [1.01, float("nan")])
@@ -127,7 +127,7 @@ def test_a_model_that_refuses_the_cache_is_refused_with_its_words(monkeypatch):
 
     monkeypatch.setattr(capabilities, "_steps_as_rows", fails)
     model = BloomForCausalLM(BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4))
-    with pytest.raises(ConfigError, match=r"token by token \(uses a cache of its own\)") as error:
+    with pytest.raises(ConfigError, match=r"a KV cache \(uses a cache of its own\)") as error:
         enable_prefix_sharing(model.eval())
     assert isinstance(error.value.__cause__, ValueError)
 

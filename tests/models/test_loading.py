@@ -21,7 +21,7 @@ UNREACHED = "We couldn't connect to 'https://huggingface.co' to load the files."
         (GATED, "0", f"accept its licence at https://huggingface.co/{BASE}, then log in: hf auth"),
         (MISSING, "0", f"check that https://huggingface.co/{BASE} exists"),
         (UNREACHED, "1", f"unset HF_HUB_OFFLINE, or download it while online: hf download {BASE}"),
-        (UNREACHED, "0", "check the id and your connection, or give a folder"),
+        (UNREACHED, "0", "check the folder, or the Hub id and your connection"),
     ],
     ids=["gated", "missing", "offline", "unreached"],
 )

@@ -69,7 +69,7 @@ def test_there_are_presets_for_each_card():
 def test_a_preset_fits_its_card_and_not_one_of_half_the_size(path, capsys):
     shown = planned(path, card(path), capsys)
     assert re.search(rf"^fits on {card(path)} GiB: yes, [\d.]+ GiB to spare$", shown, re.MULTILINE)
-    said = float(re.search(r"plan estimates ([\d.]+) GiB", path.read_text())[1])
+    said = float(re.search(r"plan` estimates ([\d.]+) GiB", path.read_text())[1])
     peak = max(float(n) for n in re.findall(r"^  [a-z].* +([\d.]+)$", shown, re.MULTILINE))
     assert said == pytest.approx(peak, abs=0.15)  # the header is right
     assert peak > USABLE * card(path) / 2
@@ -90,7 +90,7 @@ def test_a_presets_header_names_the_licence_and_that_it_was_not_run(path):
         assert f"https://huggingface.co/{base}" in text
     else:
         assert "No licence to accept" in text
-    assert "Not run on a GPU yet" in text
+    assert "Not yet run on a GPU" in text
     assert yaml.safe_load(text)["trainer"]["default_root_dir"] == f"runs/{path.stem}"
 
 

@@ -573,7 +573,7 @@ def test_unknown_lengths_are_assumed_and_the_report_says_so(shallow, data):
     [line] = [line for line in report(found, None).splitlines() if "assumed" in line]
     assert line == (
         f"  prompts of the Challenger are assumed to have {ASSUMED_TEMPLATE} tokens: Stranger does "
-        "not tell"
+        "not report their length"
     )
 
 
@@ -581,8 +581,8 @@ def test_queries_of_unknown_length_are_assumed(shallow, data):
     data.queries = Stranger()
     data.queries.sampling = None  # what it writes, it writes in its own way
     assert read_settings(shallow, data, "cpu").assumptions == (
-        f"queries are assumed to have {ASSUMED_QUERY} tokens: Stranger does not tell",
-        "writing queries is not included: Stranger does not tell its sampling",
+        f"queries are assumed to have {ASSUMED_QUERY} tokens: Stranger does not report their length",
+        "writing queries is not included: Stranger does not report its sampling",
     )
 
 

@@ -93,7 +93,7 @@ class AdapterPublisher:
 
         Raises:
             ConfigError: the folder cannot be written.
-            EngineError: the server does not load the adapter.
+            EngineError: the server could not load the adapter.
         """
         now = fingerprint(self._policy)
         if self._loaded is not None and now == self._published:
@@ -158,7 +158,8 @@ class AdapterPublisher:
                 "start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1",
             )
         return EngineError(
-            f"{self._client.url} does not load the adapter at {written} ({error.status}: "
+            f"{self._client.url} could not load the adapter at {written} ({error.status}: "
             f"{error.said})",
-            "the server must see that folder, and needs --max-lora-rank of model.lora.rank or more",
+            "let the server read that folder, and start it with --max-lora-rank at least "
+            "model.lora.rank",
         )

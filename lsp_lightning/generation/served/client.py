@@ -38,7 +38,7 @@ class ServerClient:
 
     @property
     def root(self) -> str:
-        """The URL of paths that are not OpenAI's."""
+        """The URL without ``/v1``, for vLLM's paths outside of OpenAI's protocol."""
         return self.base.removesuffix("/v1")
 
     def quick(self) -> Self:
@@ -50,7 +50,7 @@ class ServerClient:
         """The body of the answer to one request: POST, or GET if ``request`` is None.
 
         Raises:
-            EngineLost: no try was answered.
+            EngineLost: the server did not answer, or was overloaded or failing in every try.
             Refused: the status of the answer is not 200.
             BadReply: the body is too large for an answer of this kind.
         """
@@ -110,7 +110,7 @@ async def _body(
     except Unanswered as error:
         raise EngineLost(error.problem) from None
     if answer.busy:
-        raise EngineLost(f"{url} cannot answer now ({answer.status}: {answer.said})")
+        raise EngineLost(f"{url} is overloaded or failing ({answer.status}: {answer.said})")
     if answer.status != 200:
         raise Refused(answer.status, answer.said, url)
     if answer.too_large:

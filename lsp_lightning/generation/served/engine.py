@@ -27,7 +27,7 @@ from lsp_lightning.types import Completions, Sampling
 _SAMPLE = (
     "In 2024, 1234.5 km:\n\tdef f(x):  return x**2 + 10 # caf\u00e9 \u2014 \u4f60\u597d \U0001f600"
 )
-#: Two temperatures of a test request. If log-probs depend on the temperature, those of the most
+#: Temperatures of two test requests. If log-probs depend on the temperature, those of the most
 #: likely token differ by more than _APART.
 _PROBES, _APART = (1.0, 8.0), 0.1
 
@@ -67,7 +67,7 @@ class ServedEngine:
 
         Raises:
             ConfigError: the model or the tokenizer differs, or this is not a vLLM server.
-            EngineLost: the server does not answer.
+            EngineError: the server does not answer, or its answer is too large.
         """
         url, key = self._client.url, self._client.key
         try:
@@ -99,10 +99,10 @@ class ServedEngine:
         ``finished`` is called as answers arrive, for all rows of a prompt at once.
 
         Raises:
-            EngineLost: the server does not answer, or has lost the adapter.
+            EngineLost: the server does not answer, is failing, or has lost the adapter.
             EngineError: the server cannot be used for another reason.
-            ConfigError: a prompt and its completion do not fit into the server's context, or a
-                different server has taken its place.
+            ConfigError: a prompt and its completion do not fit into the server's context, another
+                server answers at its URL, or the adapter's folder cannot be written.
         """
         try:
             return self._generate(prompts, draws, sampling, seed, finished)
@@ -123,7 +123,7 @@ class ServedEngine:
         seed: int,
         finished: Finished | None,
     ) -> Completions:
-        # check before each version: a different server may have taken its place
+        # check before each version: another server may answer at this URL
         name = self._publisher.publish(before=self.check)
         self._check_room(max(map(len, prompts)) + sampling.max_new_tokens)
         top = 0 if self._gives_logprobs(sampling, name, prompts[0]) else None
@@ -213,7 +213,7 @@ class ServedEngine:
             raise ConfigError(
                 self._client.key,
                 f"the server's context is {self._context} tokens, but {longest} are needed",
-                "start it with a larger --max-model-len, or lower max_new_tokens",
+                "start the server with a larger --max-model-len, or lower max_new_tokens",
             )
 
     def _check_tokenizer(self) -> None:
@@ -232,7 +232,8 @@ class ServedEngine:
         if tokens != tokenizer.encode(text, add_special_tokens=False):
             raise ConfigError(
                 f"{self._client.key}.model",
-                f"the tokenizer of {self._model!r} on the server differs from that of model.base",
+                f"{self._model!r} on the server does not tokenize like model.base (or returned no "
+                "tokens)",
                 "serve the same base model",
             )
 

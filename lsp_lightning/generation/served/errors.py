@@ -15,10 +15,11 @@ class EngineError(Exception):
 
 
 class EngineLost(EngineError):
-    """The server does not answer, or has lost the adapter of the run."""
+    """The server does not answer, is failing, or has lost the adapter of the run."""
 
     def __init__(self, cause: str) -> None:
-        super().__init__(cause, "start the server and resume from the last checkpoint")
+        remedy = "check the server's log, restart it if needed, and resume from the last checkpoint"
+        super().__init__(cause, remedy)
 
 
 class BadReply(EngineError):

@@ -25,12 +25,12 @@ _BYTES_A_TOKEN, _BYTES_BESIDE = 512, 1_000_000
 
 @dataclass(frozen=True)
 class ServedCompletion:
-    """One completion of a rollout server."""
+    """One completion from a rollout server."""
 
     ids: list[int]
     """Token ids, including the stop token."""
     logprobs: list[float] | None
-    """The server's log-probs of the tokens, or None if it gives none."""
+    """The server's log-probs of the tokens; None if not requested or not sent."""
     truncated: bool
     """Whether it was cut off by the length limit."""
 
