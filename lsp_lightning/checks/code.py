@@ -78,7 +78,7 @@ def code_block(text: str, defines: str | None = None) -> str:
 
 
 def _blocks(text: str) -> list[list[str]]:
-    """The lines of each block."""
+    """The lines of each fenced code block."""
     blocks: list[list[str]] = []
     fence: _Fence | None = None
     for line in text.split("\n"):  # not splitlines, which splits at form feeds and U+2028 too
@@ -144,8 +144,8 @@ def read_tests(solution: object) -> FunctionTests:
     must be plain (:func:`lsp_lightning.sandbox.plain.plain`).
 
     Raises:
-        ValueError: the solution has neither form, or a value is not plain. The message continues
-            "the solution of this query ...".
+        ValueError: the solution has neither form, or a value is not plain. The message starts with
+            a verb, because it follows "the solution of 'QUERY'".
     """
     if not isinstance(solution, dict) or not isinstance(solution.get("tests"), list):
         raise ValueError('is not of the form {"tests": [...]}')

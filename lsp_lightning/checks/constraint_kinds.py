@@ -1,9 +1,8 @@
-"""The kinds of constraints: a count must lie in a range, or an answer must have a form.
+"""The kinds of constraints: COUNTS (a count must lie in a range) and FORMS (an answer has a form).
 
-There is one table for each. The phrasings in the tables are the grammar of constraints and its
-documentation, with slots in capitals: RANGE (at least N, at most N, exactly N, between N and M,
-no), WORD, TEXT, TEXTS and LETTER. Answers may be hostile, so all code here takes time linear in the
-length of the answer.
+The phrasings in these tables are the grammar of constraints and its documentation, with slots in
+capitals: RANGE (at least N, at most N, exactly N, between N and M, no), WORD, TEXT, TEXTS and
+LETTER. Answers may be hostile, so all code here takes time linear in the length of the answer.
 """
 
 import json
@@ -93,8 +92,8 @@ class Count:
     Args:
         phrasings: lines that ask for it. Without RANGE a line means at least 1; a line that starts
             with "do not" means 0.
-        of: the counts of an answer that is not blank; every one must lie in the range.
-        least: the count that every answer reaches anyway.
+        of: the counts in an answer that is not blank; each must lie in the range.
+        least: the smallest count that an answer can have.
     """
 
     phrasings: tuple[str, ...]

@@ -6,8 +6,8 @@ Such a query says what to do and ends with a block::
     - at most 50 words
     - include the word "tiger"
 
-The grammar is closed: a block is invalid if a line is unknown or if constraints visibly contradict
-each other.
+The grammar is closed: a block is invalid if a line is unknown, or if two constraints visibly
+contradict or repeat each other.
 """
 
 import re
@@ -86,7 +86,7 @@ class Constraint:
         arguments: the words or texts that the constraint names.
         low: smallest allowed count; only for kinds that count.
         high: largest allowed count; only for kinds that count.
-        text: the line as it stands in the query.
+        text: the line in the query, without its bullet.
     """
 
     kind: str
@@ -110,7 +110,7 @@ class Constraint:
 
     @property
     def demands(self) -> bool:
-        """Whether it requires something to be there, rather than only setting an upper limit."""
+        """Whether the constraint requires something, rather than only setting an upper limit."""
         return self.kind in FORMS or self.low > 0
 
 

@@ -1,8 +1,8 @@
 """Find the final answer of a mathematical text, and refuse answers that should not be compared.
 
 The final answer of a text is its last complete ``\\boxed{...}``. Without a box it is what
-math-verify finds ("final answer is ...", "answer: ...", else the last expression). An answer that
-lists candidates, ``\\boxed{1, 2}``, is the set of them: it is not equal to 1 or to 2.
+math-verify finds ("final answer is ...", "answer: ...", else the last expression). A list,
+``\\boxed{1, 2}``, is one answer, the set of its items: it equals neither 1 nor 2.
 
 Answers may be hostile. Two kinds count as no answer, unless the solution is of that kind itself:
 answers that would keep sympy busy for very long (:func:`explodes`) and answers that name several
@@ -82,7 +82,7 @@ def final_answer(text: str) -> str:
 def boxed_solution(solution: str) -> str:
     """The solution inside of ``\\boxed{}``, where math-verify reads it best.
 
-    The content of its last box, if the solution already has one; "" if it is empty or too long.
+    Only the content of its last box if the solution has one; "" if that is empty or too long.
     """
     box = last_box(solution)
     return _boxed(solution if box is None else box)
@@ -148,7 +148,7 @@ def _depth(text: str) -> int:
 
 
 def _collapsed(match: re.Match[str]) -> str:
-    """Replaces numbers in brackets by one number about as long as their result."""
+    """Replace numbers in brackets by one number about as long as their result."""
     inside = match[1]
     if "#" in inside:
         return "#"

@@ -77,7 +77,7 @@ class MathChecker:
         """Sort the texts of each group into classes of equal final answers.
 
         -> a class number for each text, from 0 in order of first appearance; -1 for a text without
-        a final answer, None for one that is undecided. All members of a class equal each other:
+        a final answer, None if its comparison failed. All members of a class equal each other:
         50 % may join 50 or 0.5, but 50 and 0.5 never share a class.
 
         Raises:

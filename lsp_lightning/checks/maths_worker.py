@@ -26,7 +26,7 @@ def _parsed(text: str) -> tuple[Any, ...]:
 
 
 def _equal(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
-    # no time limit here, as math-verify's needs signals and whole seconds; the parent has one
+    # the parent process has a time limit; math-verify's would need signals and whole seconds
     return bool(verify(list(first), list(second), timeout_seconds=None))
 
 

@@ -1,4 +1,4 @@
-"""The command line: LightningCLI with errors of one line and a new folder for each run."""
+"""The command line: LightningCLI with one-line errors and a new folder for each run."""
 
 import argparse
 import atexit
@@ -52,7 +52,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 _TERMINATED = 143  # the status that a shell gives a process ended by SIGTERM
-# the default, so that its settings are in a printed config
+# the module's default objective, written so that a printed config contains it
 _OBJECTIVE: dict[str, Any] = {"class_path": "lsp_lightning.Learnability"}
 
 
@@ -99,9 +99,9 @@ class SelfPlayCLI(LightningCLI):
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] # a staticmethod there
-        """The command that was typed, with the arguments of its method that do not become flags.
+        """The typed command, with the arguments of its method that do not become flags.
 
-        It alone: the parsers of all commands would take half of the time before a run begins.
+        Only this one, because building the parsers of all commands takes half of the startup time.
         """
         more = {name: {"model", "datamodule"} for name in ("plan", "export", "chat")}
         return {self._typed: {**LightningCLI.subcommands(), **more}[self._typed]}
@@ -116,10 +116,10 @@ class SelfPlayCLI(LightningCLI):
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
-        """Let every command take a run's config.yaml, which contains keys of ``fit``."""
+        """Let every command accept a run's config.yaml, which contains keys of ``fit``."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         known = {action.dest for action in parser._actions}
-        if "verbose" in known:  # the scores are printed as JSON, not as Lightning's table too
+        if "verbose" in known:  # Lightning's table would repeat the scores, which follow as JSON
             parser.set_defaults({"verbose": False})
         for key in {"ckpt_path", "weights_only"} - known:
             parser.add_argument(f"--{key}", default=None, help=argparse.SUPPRESS)
@@ -154,7 +154,7 @@ class SelfPlayCLI(LightningCLI):
         more = [RunCurves(folder)] if default else _as_list(asked.logger or [])
         kwargs["logger"] = [RunTable(folder), *more] if self.subcommand == "fit" else False
         interval, rounds = config.val_check_interval, config.max_steps
-        if isinstance(interval, int) and interval > rounds > 0:  # a short run of a long preset
+        if isinstance(interval, int) and interval > rounds > 0:  # fewer rounds than in a preset
             kwargs["val_check_interval"] = rounds
         # every command that loads a checkpoint needs the callbacks whose state is in it
         callbacks = [*_as_list(asked.callbacks or []), RunSummary()]

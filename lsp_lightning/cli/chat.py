@@ -188,7 +188,7 @@ def for_terminal(text: str) -> str:
 
 def typed_lines() -> Iterator[str]:
     """Lines of the standard input, with a prompt on a terminal. Invalid bytes are replaced."""
-    if isinstance(sys.stdin, io.TextIOWrapper):  # in most locales they would raise
+    if isinstance(sys.stdin, io.TextIOWrapper):  # in most locales invalid bytes would raise
         sys.stdin.reconfigure(errors="replace")
     while True:
         if sys.stdin.isatty():

@@ -97,7 +97,7 @@ class SelfPlayTrainer(Trainer):
 def _narrowed(
     model: LightningModule, datamodule: LightningDataModule
 ) -> tuple[SelfPlayModule, SelfPlayDataModule]:
-    """The same two with their real types; Lightning's parser wants its base classes as hints."""
+    """Both with their real types; Lightning's parser requires its base classes as type hints."""
     assert isinstance(model, SelfPlayModule)
     assert isinstance(datamodule, SelfPlayDataModule)
     return model, datamodule

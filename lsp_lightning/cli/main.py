@@ -156,7 +156,7 @@ def _check_command(command: str) -> None:
     if command.startswith("-"):
         raise ConfigError(
             "command",
-            f"{command!r} comes before it",
+            f"{command!r} comes before the command",
             "put the command before its flags: lsp-lightning fit --config ...",
         )
     near = difflib.get_close_matches(command, COMMANDS, n=1)

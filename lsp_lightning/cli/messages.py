@@ -93,7 +93,7 @@ def one_line(
     not_set = _NOT_SET.search(message)
     if not_set:
         name = not_set[1] or not_set[2]
-        name = name if name in keys else name.partition(".")[2]  # the command stands before it
+        name = name if name in keys else name.partition(".")[2]  # remove the command in front
         config = "set it in the config" if of_class else "give --config FILE"
         return ConfigError(name, "not set", config)
     no_value = _NO_VALUE.search(message)

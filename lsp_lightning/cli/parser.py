@@ -21,7 +21,7 @@ class Parser(LightningArgumentParser):
         self.allow_abbrev = False  # an abbreviated key is a mistake, inside classes too
 
     def add_class_arguments(self, class_type: Any, *args: Any, **kwargs: Any) -> Any:
-        """Add a class's arguments, and note the class if the parser is for it alone."""
+        """Add a class's arguments, and note the class if the parser has no other arguments."""
         if not args and "nested_key" not in kwargs:
             self._for_class = class_type
         return super().add_class_arguments(class_type, *args, **kwargs)

@@ -58,7 +58,7 @@ class _Family:
 
 
 _ROOT = "lsp_lightning"
-#: Set by another key, so no setting of a config.
+#: Keys that follow another key, so a config cannot set them.
 _LINKED = {"data.seed"}
 #: Classes with a fixed position in a config: group, class, prefix of its keys, and a title.
 _FIXED = (
@@ -128,7 +128,7 @@ def settings_text(sections: Sequence[Section]) -> str:
                 setting.meaning, _WIDTH, initial_indent=indent, subsequent_indent=indent
             )
     once, uses = counts(sections)
-    lines += ["", f"{once} settings ({uses} counting those that classes share once per class)"]
+    lines += ["", f"{once} settings ({uses} if shared settings count once for each class)"]
     return "\n".join(lines)
 
 
@@ -163,7 +163,7 @@ def _of_family(family: _Family) -> list[Section]:
     """The settings that all classes of a family take from its base, then those of each class."""
     base = _load(family.base)
     classes = [cls for cls in _exported() if issubclass(cls, base) and cls is not base]
-    # a field that the base declares without a value is one that its classes must have
+    # a field that the base only annotates must be defined by each of its classes
     fields = {name for name in inspect.get_annotations(base) if not hasattr(base, name)}
     names = set(_parameters(base)) | fields
     shared: dict[str, Setting] = {}

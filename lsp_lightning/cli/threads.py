@@ -16,9 +16,9 @@ _USER_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 def wait_asleep() -> None:
     """Let OpenMP's threads sleep while they wait, unless OMP_WAIT_POLICY is set.
 
-    By default they spin for milliseconds after every operation. If another process needs the core,
-    they use up the time of the thread that they wait for. OpenMP reads the setting once, so this
-    has no effect after torch is imported.
+    By default waiting threads spin for milliseconds after every operation. On a busy machine they
+    take CPU time from the thread that they wait for. OpenMP reads the setting once, so this has no
+    effect after torch is imported.
     """
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -59,7 +59,7 @@ def cgroup_cpus(root: Path = Path("/")) -> float | None:
         root: the folder that contains ``proc`` and ``sys``.
 
     Returns:
-        The smallest limit of the group and the groups around it; None without a limit.
+        The smallest limit of the group and its parent groups; None without a limit.
     """
     limits = []
     for folder in _cpu_groups(root):
@@ -76,10 +76,10 @@ def cgroup_cpus(root: Path = Path("/")) -> float | None:
 
 
 def _cpu_groups(root: Path) -> Iterator[Path]:
-    """Folders of the process's group and of the groups around it.
+    """Folders of the process's control group and its parent groups.
 
-    In a container the path may be that of the host. Then only the topmost folder exists, and it is
-    the right one.
+    In a container the group's path may be that of the host. Then only the topmost folder exists,
+    and that is the container's.
     """
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")

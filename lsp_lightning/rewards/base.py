@@ -27,13 +27,13 @@ class RewardError(RuntimeError):
 
 @dataclass(frozen=True)
 class Judgement:
-    """A reward's scores with more to log. A reward with nothing more returns the scores alone."""
+    """A reward's scores with findings and metrics to log."""
 
     scores: Tensor
     """(N, G), or (N,) if the reward enters for the Challenger; NaN for "could not be judged"."""
     query_info: Mapping[str, Sequence[object]] = field(default_factory=dict)
-    """Findings about the queries: N booleans, numbers or texts by name, None where the name does
-    not apply. Logged as ``queries/REWARD_NAME/NAME``."""
+    """Findings by name, each with N booleans, numbers or texts, one for each query; None where
+    there is none. Logged as ``queries/REWARD_NAME/NAME``."""
     metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
     """Numbers to log by name, or tensors to log the mean of. Logged as ``REWARD_NAME/NAME``."""
     undecided: bool = False
@@ -47,11 +47,11 @@ class LoadedModel:
     source: str
     """Folder or hub id."""
     quantization: str | None
-    """How its linear layers are stored; None is as saved."""
+    """Format of its linear layers in memory; None keeps that of the files."""
     placement: str
-    """Where its weights are while it does not judge, as in ``PreferenceReward``."""
+    """Where its weights are between judgements, see ``PreferenceReward``."""
     max_tokens: int
-    """Longest sequence that it judges."""
+    """Longest sequence that it judges, in tokens."""
 
 
 class Reward(Callback):
@@ -68,8 +68,9 @@ class Reward(Callback):
     Args:
         weight: factor in R, Q or the Challenger's extra reward; 0 only logs the scores.
         name: the name in metrics and transcripts; it must be unique in a run.
-        enters: "task": the Solver gains the score, the Challenger loses it (R). "quality": both
-            gain it (Q). "challenger": only the Challenger gains it.
+        enters: "task" adds the score to R, which the Solver maximises and the objective turns into
+            the Challenger's reward. "quality" adds it to Q, which both receive. "challenger": only
+            the Challenger receives it.
         standardize: shift and scale the scores to mean 0 and variance 1 over all rounds so far, so
             that scores of different ranges can be added.
     """
@@ -78,8 +79,8 @@ class Reward(Callback):
     span: tuple[float, float] | None = None
     #: Whether every score is 0 or 1; then ``span`` need not be set.
     binary: bool = False
-    #: Whether the scores of two answers to one query can be compared if they were scored in
-    #: different rounds: the higher score is the better answer.
+    #: Whether scores of different calls can be compared: of two answers to one query, the one with
+    #: the higher score is better.
     comparable: bool = False
     #: Whether an answer is scored against the other answers of its group, so that the score of a
     #: single answer means nothing.
@@ -129,7 +130,7 @@ class Reward(Callback):
             )
 
     def connect(self, reference: Reference) -> None:
-        """Receive the frozen reference policy after it is loaded, to judge with it."""
+        """Receive the frozen reference after it is loaded; load the reward's model here, if any."""
 
     def loads(self) -> LoadedModel | None:
         """The model that :meth:`connect` loads beside the policy, or None."""
@@ -143,13 +144,13 @@ class Reward(Callback):
 
         Args:
             query: the query.
-            answer: a finished answer without a model's thinking, or None in the first call for a
-                query, when nothing is answered yet.
+            answer: a finished answer without its thinking; None in the first call for a query,
+                before it is answered.
             solution: the known answer or tests of the query, or None.
         """
 
     def observe(self, played: SelfPlayRound) -> None:
-        """Remember a round; called once after the update on each round."""
+        """Update the reward's state; called once per round, after the policy's update."""
         if self.scale is not None:
             self.scale = self.scale.with_scores(played.components[self.name])
 
@@ -211,10 +212,7 @@ def each(
 
 
 def require_answers(enters: Enters, name: str) -> AnswerEnters:
-    """Raise ConfigError if a reward that scores answers is to enter for the Challenger.
-
-    Returns ``enters`` otherwise.
-    """
+    """Return ``enters`` of a reward that scores answers; raise ConfigError for "challenger"."""
     if enters == "challenger":
         raise ConfigError(
             "model.rewards",

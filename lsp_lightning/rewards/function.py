@@ -59,17 +59,18 @@ class FunctionReward(Reward):
             ) from error
         if span is not None and not span[0] < span[1]:
             key = "model.rewards.FunctionReward.span"
-            raise ConfigError(key, f"is {span}", "set the lowest and the highest number")
+            problem = f"is {span}, but the first number must be smaller"
+            raise ConfigError(key, problem, "set [lowest, highest]")
         self.function = function
         self.span = span
         self.binary = binary
         self.comparable = comparable
 
     def score(self, playout: Playout) -> Tensor:
-        """The function's numbers, (N, G); NaN for the queries for which it raised.
+        """The function's numbers, (N, G); NaN for None, and for a query at which it raised.
 
         Raises:
-            RewardError: it raised for all queries.
+            RewardError: the function raised for all queries.
         """
         groups = playout.spoken_groups()
 

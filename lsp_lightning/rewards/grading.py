@@ -1,4 +1,4 @@
-"""Shared by judges that write grades: the prompt, and grades as scores."""
+"""What the judges share: a prompt template, and grades as scores."""
 
 import re
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ from lsp_lightning.types import Playout
 
 
 class JudgeTemplate:
-    """The judge's template. Texts that fill its slots cannot contain its tags.
+    """The judge's prompt template. Its tags are disarmed in the texts that fill its slots.
 
     Args:
         path: file with the template, or None for the default.
         key: config key to name in errors.
         default: the template if there is no file.
         slots: slots that the template must have.
-        tags: tags of the judge's reply, and other tags that judged texts must not contain.
+        tags: more tags to disarm, such as those of the judge's reply.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class JudgeTemplate:
         self._tags = {*re.findall(r"</?(\w+)>", self.text), *tags}
 
     def fenced(self, texts: dict[str, str]) -> dict[str, str]:
-        """The players' texts by slot, changed so that none can close the tags around it."""
+        """The players' texts by slot, with the judge's tags disarmed (:func:`fence`)."""
         return {slot: fence(text, self._tags) for slot, text in texts.items()}
 
     def filled(self, texts: dict[str, str]) -> str:
-        """The whole prompt as text, with these texts in its slots."""
+        """The whole prompt as text, with the disarmed texts in its slots."""
         return fill(self.text, self.fenced(texts))
 
 

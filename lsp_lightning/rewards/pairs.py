@@ -23,7 +23,7 @@ class PairEncoder(Protocol):
     """Encodes pairs of at most ``max_tokens`` tokens."""
 
     def encode(self, query: str, answer: str, max_tokens: int) -> Pair:
-        """Encode a pair. If it is too long, the middle of the query is cut, then of the answer."""
+        """Encode a pair. If too long, it loses the middle of the query, then of the answer."""
 
 
 class ChatPairs:

@@ -27,10 +27,10 @@ _CPU = torch.device("cpu")
 
 
 class PreferenceReward(Reward):
-    """R from a reward model that was trained on human or model preferences.
+    """Scores from a reward model that was trained on human or model preferences.
 
     The score is the model's raw logit. It has no fixed range, so objectives that need one refuse
-    this reward. An answer is judged without the thinking before it.
+    this reward. An answer is judged without its thinking.
 
     Args:
         model: folder or hub id of a sequence classifier with one label. Either it has a chat
@@ -41,12 +41,12 @@ class PreferenceReward(Reward):
         enters: where it enters, see :class:`lsp_lightning.rewards.base.Reward`.
         standardize: see :class:`lsp_lightning.rewards.base.Reward`.
         form: the model's input: "chat" is its chat template, "segments" is query and answer as two
-            segments, "auto" is chat if its tokenizer has a template.
-        max_tokens: longer pairs lose the middle of the query; they are counted in the metric
-            ``cut``.
+            segments, "auto" is chat if its tokenizer has a template, else segments.
+        max_tokens: longer pairs lose the middle of the query, then of the answer; the metric
+            ``cut`` is their share.
         chat_template_kwargs: fixed arguments of its chat template (a date_string for Llama).
         quantization: nf4 stores its linear layers in 4 bits; null keeps the type of the files.
-        placement: where its weights wait while it does not judge. "resident": on the policy's GPU.
+        placement: where its weights are between judgements. "resident": on the policy's GPU.
             "offload": in CPU memory; they move to the GPU to judge. "exclusive": like offload, and
             the policy's frozen weights move to CPU memory while it judges. On a CPU nothing moves.
     """
@@ -77,7 +77,7 @@ class PreferenceReward(Reward):
         self.chat_template_kwargs: dict[str, Any] = chat_template_kwargs or {}
         self.quantization: Quantization | None = quantization
         self.placement: Placement = placement
-        self.budget = TokenBudget(_BUDGET, PASS_TOKENS)  # that of the run, once connected
+        self.budget = TokenBudget(_BUDGET, PASS_TOKENS)  # connect replaces it by the run's budget
         self._model: Any = None
         self._reference: Reference
         self._pairs: PairEncoder
@@ -97,7 +97,7 @@ class PreferenceReward(Reward):
         """Load the reward model beside the policy, on its device.
 
         Raises:
-            ConfigError: it could not be loaded, or does not fit into memory beside the policy.
+            ConfigError: the reward model cannot be loaded, or does not fit into memory.
         """
         self._reference = reference
         self.budget = TokenBudget(_BUDGET, reference.pass_tokens)
@@ -144,7 +144,7 @@ class PreferenceReward(Reward):
             )
 
     def score(self, playout: Playout) -> Judgement:
-        """The model's logits, (N, G), and the share of pairs that were too long.
+        """The model's logits, (N, G), and ``cut``, the share of pairs that were too long.
 
         Raises:
             OutOfMemory: not even a single pair fits.
@@ -197,8 +197,8 @@ class PreferenceReward(Reward):
     def _padding(self, pairs: Sequence[Pair]) -> int:
         """The token that fills up shorter rows.
 
-        A decoder's head reads the last token that is not padding. So the padding token is the
-        smallest id that is not the last token of any pair.
+        An encoder has a padding token. A decoder's head reads the last token that is not padding,
+        so its padding is the smallest id with which no pair ends.
         """
         if self._pad_id is not None:
             return self._pad_id

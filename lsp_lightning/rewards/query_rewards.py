@@ -113,11 +113,11 @@ class LengthReward(Reward):
     def score(self, playout: Playout) -> Tensor | Judgement:
         """``length / low`` below the range, 1 inside, ``2 - length / high`` above, never < 0. (N,).
 
-        Tokens of queries that were not written in this round are unknown: NaN.
+        If tokens are counted, a query that was not written in this round gets NaN.
         """
         if self._unit == "tokens":
             if playout.written is None:
-                raise RuntimeError("only queries that the Challenger wrote have tokens; use words")
+                raise RuntimeError("only queries of a Challenger have tokens; set unit: words")
             lengths_C = playout.written.rollouts.completion_mask.sum(1).float()
             n = len(playout.query_texts)
             lengths_N = playout.written.to_queries(lengths_C, n, float("nan"))
@@ -151,11 +151,11 @@ class FormReward(Reward):
             raise ConfigError(
                 "model.rewards.FormReward.pattern",
                 f"is not a regular expression ({error})",
-                "fix it",
+                "fix the pattern",
             ) from error
 
     def score(self, playout: Playout) -> Judgement:
-        """1 or 0 for each query, (N,), and the share of queries that took too long."""
+        """1 or 0 for each query, (N,), and ``slow``, the share whose match took too long."""
         matches = [self._matches(text) for text in playout.query_texts]
         too_long = torch.tensor([float(match is None) for match in matches])
         return Judgement(

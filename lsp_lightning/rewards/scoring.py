@@ -1,4 +1,4 @@
-"""How the scores of several rewards become R and Q of a round, and checks of what they return."""
+"""Combine the scores of all rewards into R and Q of a round, and check what rewards return."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -108,7 +108,7 @@ def judge_playout(reward: Reward, playout: Playout) -> Judgement:
 
 
 def _checked_scores(reward: Reward, scores: object, shape: tuple[int, ...]) -> Tensor:
-    """The scores in fp32 on the CPU; raise RewardError unless they are as the reward declares."""
+    """The scores in fp32 on the CPU; raise RewardError for a wrong shape or undeclared values."""
     if not isinstance(scores, Tensor) or tuple(scores.shape) != shape:
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise RewardError(
@@ -148,10 +148,11 @@ def check_rewards(rewards: Sequence[Reward]) -> None:
     key = "model.rewards"
     for reward in rewards:
         if not isinstance(reward, Reward):
-            raise ConfigError(key, f"{reward!r} is not a Reward", "pass one, such as Short()")
+            problem = f"{reward!r} is not a Reward"
+            raise ConfigError(key, problem, "pass an instance of a Reward subclass")
         if not hasattr(reward, "enters"):
             problem = f"{type(reward).__name__}.__init__ does not call Reward.__init__"
-            raise ConfigError(key, problem, "start it with super().__init__(weight, name)")
+            raise ConfigError(key, problem, "call super().__init__(weight, name) there first")
     if not _task(rewards):
         raise ConfigError(
             key,

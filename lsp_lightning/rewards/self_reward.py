@@ -24,12 +24,12 @@ class SelfReward(Reward):
     """Q of full LSP: the reference's points for query and answer, scaled to [0, 1].
 
     *expected* reading: the judge's reply is forced to start with the score tag. The score is the
-    mean of the numbers that may follow, weighted by their probabilities. This takes one forward
-    pass. No reply is parsed, so judged text that looks like a score cannot be read as one.
+    mean of the points 0 to 7, weighted by their probabilities as the next token. This takes one
+    forward pass. No reply is parsed, so judged text that looks like a score cannot be read as one.
 
     *sampled* reading, as in the paper: the judge writes a justification, the sum and the score. A
-    reply is unreadable unless it ends with a sum and a score that agree; it is counted and gives
-    no score.
+    reply is unreadable unless it ends with a sum and a score that agree. Unreadable replies are
+    counted, and their score is NaN.
 
     Args:
         weight: factor of Q; the paper adds 0 to 7 points to R unscaled, which is weight 7.
@@ -61,7 +61,7 @@ class SelfReward(Reward):
         self._warned = False
 
     def connect(self, reference: Reference) -> None:
-        """Keep the reference as the judge, and find the tokens of its scores.
+        """Keep the reference as the judge, and find the tokens of the scores 0 to 7.
 
         Raises:
             ConfigError: the tokenizer has no single token for one of the scores.
@@ -71,7 +71,11 @@ class SelfReward(Reward):
         self._reference = reference
 
     def score(self, playout: Playout) -> Judgement:
-        """The reference's points divided by 7, (N, G), and how well they could be read."""
+        """The reference's points divided by 7, (N, G).
+
+        Metrics: ``score_mass`` (*expected*), or ``unreadable`` and the points of each criterion
+        (*sampled*).
+        """
         if self._reference is None:
             raise RuntimeError(
                 "call connect(reference) first: the self-reward judges with the reference"
@@ -109,7 +113,7 @@ class SelfReward(Reward):
 
 
 def _score_tokens(reference: Reference, template: str) -> list[int]:
-    """The token of each score 0 to 7 right after the score tag."""
+    """The token id of each score 0 to 7 right after the score tag."""
     start = reference.encode(template, {}, prefix=SCORE_PREFIX)
     unknown = reference.encode(template, {}, prefix=f"{SCORE_PREFIX}{_UNKNOWN}")[-1]
     score_ids = []
@@ -118,7 +122,7 @@ def _score_tokens(reference: Reference, template: str) -> list[int]:
         if ids[:-1] != start or ids[-1] == unknown:
             raise ConfigError(
                 _KEY,
-                f"this model's tokenizer has no token for {score} after {SCORE_PREFIX!r}",
+                f"the tokenizer has no single token for {score} after {SCORE_PREFIX!r}",
                 "use reading: sampled or another model, or remove the self-reward",
             )
         score_ids.append(ids[-1])

@@ -83,7 +83,7 @@ class Verifier(ABC):
 
     #: Whether every score is 0 or 1. Set it to False if your scores lie between.
     binary: bool = True
-    #: Whether it needs the solution to check an answer.
+    #: Whether the verifier needs the solution to check an answer.
     needs_solution: bool = False
 
     @abstractmethod
@@ -122,16 +122,16 @@ class Verifier(ABC):
         """Start slow work while the GPU still samples, see :meth:`Reward.prefetch`."""
 
     def prepare(self) -> None:  # noqa: B027 - optional
-        """Raise ConfigError unless its requirements are installed; called before models load."""
+        """Raise ConfigError unless the verifier can run here; called before models load."""
 
     def require(self, solution: object | None) -> None:  # noqa: B027 - optional
-        """Raise ValueError unless it can use this solution; called for each known solution.
+        """Raise ValueError unless the verifier can use this known solution.
 
-        The message continues "the solution of 'this query' ...".
+        The message starts with a verb, because it follows "the solution of 'QUERY'".
         """
 
     def close(self) -> None:  # noqa: B027 - optional
-        """Stop the processes that it started. It can be used again."""
+        """Stop the verifier's processes; it can be used again."""
 
 
 class RoundVerifier(Verifier):
@@ -147,7 +147,7 @@ class RoundVerifier(Verifier):
 
 
 class VerifiableReward(Reward):
-    """R = 1 for an answer that the verifier finds right, 0 for a wrong one.
+    """The verifier's score of each answer: 1 is right, 0 is wrong.
 
     Args:
         verifier: decides which answers are right.
@@ -173,7 +173,8 @@ class VerifiableReward(Reward):
         """Prepare the verifier and check all known solutions, before any model is loaded.
 
         Raises:
-            ConfigError: a requirement of the verifier is missing, or it cannot use a solution.
+            ConfigError: the verifier cannot run here or cannot use a solution, or it needs
+                solutions and a Challenger writes the queries.
         """
         super().setup(trainer, pl_module, stage)
         data: Any = getattr(trainer, "datamodule", None)
@@ -197,7 +198,7 @@ class VerifiableReward(Reward):
         self.verifier.prefetch(query, answer, solution)
 
     def score(self, playout: Playout) -> Judgement:
-        """The verifier's scores, (N, G), with ``malformed`` and what it reports about each query.
+        """The verifier's scores, (N, G), with ``malformed`` and its findings about each query.
 
         Raises:
             RewardError: a verdict does not have G scores.
@@ -226,7 +227,7 @@ class VerifiableReward(Reward):
 
 
 def _verdict(scores: Sequence[float], info: Info | None) -> Verdict:
-    """The verdict by what :meth:`Verifier.check` and :meth:`Verifier.describe` have returned."""
+    """The verdict from the results of :meth:`Verifier.check` and :meth:`Verifier.describe`."""
     try:
         numbers = [float(score) for score in scores]
     except (TypeError, ValueError) as error:
@@ -238,7 +239,7 @@ def _verdict(scores: Sequence[float], info: Info | None) -> Verdict:
         return Verdict.of(numbers, info)
     if any(numbers):
         raise RewardError(
-            "describe says that a query is malformed, but check gives an answer to it more than 0; "
-            "return 0 for all its answers"
+            "describe returns None (malformed) for a query, but check returns a score other than "
+            "0; return 0 for all answers to this query"
         )
     return Verdict.malformed(len(numbers))

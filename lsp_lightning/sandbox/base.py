@@ -1,4 +1,4 @@
-"""The interface of every sandbox: it takes a program and limits, and always returns an outcome."""
+"""The interface of every sandbox: run a program within limits and return its outcome."""
 
 import keyword
 import math
@@ -20,7 +20,7 @@ KEY = "model.rewards.sandbox"
 PROCESSES = 2
 #: Largest size of one program's arguments, in bytes of JSON.
 MAX_INPUT_BYTES = 16 * 2**20
-#: Characters of an outcome's ``detail``.
+#: Largest length of an outcome's ``detail``, in characters.
 DETAIL_CHARS = 200
 
 Status = Literal["ok", "error", "timeout", "memory", "output"]
@@ -36,7 +36,7 @@ class Limits:
         output_bytes: largest size of the printed output, and of the returned values, in bytes.
 
     Raises:
-        ConfigError: no program could run within a limit.
+        ConfigError: a limit is too small for any program.
     """
 
     seconds: float = 2.0
@@ -88,7 +88,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended. It holds no verdict: the caller compares the values with the answers.
+    """How a program ended. It holds no verdict: the caller checks the values.
 
     Args:
         status: "ok" if the program ran to its end and, with a function, returned a plain value for
@@ -96,7 +96,7 @@ class Outcome:
             does not parse, raised, crashed, exited early or returned anything else.
         output: what it printed, cut at the limit; empty if a function was called.
         values: what the calls returned, in order; complete only if the status is "ok".
-        detail: one line for people. The program wrote part of it: show it, never act on it.
+        detail: one line for logs. The program may have written part of it, so never act on it.
     """
 
     status: Status
@@ -135,10 +135,10 @@ class Sandbox(ABC):
         return type(self), (self.limits,)
 
     def prepare(self) -> None:
-        """Check once that this sandbox works and isolates on this machine.
+        """Check once that this sandbox works and isolates programs on this machine.
 
         Raises:
-            ConfigError: it does not; the message says why and what to use instead.
+            ConfigError: the sandbox does not; the message says why and what to do.
         """
         with self._lock:
             if not self._ready:
@@ -208,7 +208,7 @@ class Sandbox(ABC):
 
     @abstractmethod
     def _probe(self) -> None:
-        """Raise ConfigError unless the sandbox works and isolates on this machine."""
+        """Raise ConfigError unless the sandbox works and isolates programs on this machine."""
 
     @abstractmethod
     def _run(self, program: Program) -> Outcome:

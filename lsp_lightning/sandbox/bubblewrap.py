@@ -30,7 +30,7 @@ from lsp_lightning.sandbox.reading import Reading, read
 from lsp_lightning.sandbox.seccomp import seccomp_filter, supported
 
 RUNNER = Path(__file__).with_name("runner.py")
-REMEDY = "install bubblewrap, or use the default lsp_lightning.sandbox.MontySandbox"
+REMEDY = "use the default lsp_lightning.sandbox.MontySandbox"
 #: Size of the scratch folder, the only place where a program can write, in bytes.
 SCRATCH_BYTES = 16 * 2**20
 #: Largest size of a report line without its value, in bytes.
@@ -70,15 +70,17 @@ class BubblewrapSandbox(Sandbox):
     Docker's default settings and some distributions do not.
 
     Two weaknesses remain. Memory that the kernel itself spends on a program (on empty files, for
-    example) is bounded by the time limit only: about 100 MiB a second. And a bug in the kernel can
-    be a way out.
+    example) is bounded by the time limit only: about 100 MiB a second. And a program can escape
+    through a bug in the kernel.
     """
 
     def _probe(self) -> None:
         if shutil.which("bwrap") is None:
-            raise ConfigError(KEY, "bubblewrap is not installed", REMEDY)
+            remedy = f"install bubblewrap 0.8 or later, or {REMEDY}"
+            raise ConfigError(KEY, "bubblewrap is not installed", remedy)
         if not supported():
-            raise ConfigError(KEY, f"no seccomp filter for {platform.machine()}", REMEDY)
+            problem = f"bubblewrap is not supported on {platform.machine()} (no seccomp filter)"
+            raise ConfigError(KEY, problem, REMEDY)
         with (
             tempfile.TemporaryDirectory() as folder,
             socket.create_server(("127.0.0.1", 0)) as host,
@@ -91,12 +93,15 @@ class BubblewrapSandbox(Sandbox):
             try:
                 outcome = self._execute(Program(source), PROBE_LIMITS)
             except SandboxError as error:
-                raise ConfigError(KEY, f"bubblewrap fails here ({error})", REMEDY) from error
+                remedy = f"install version 0.8 or later and allow user namespaces, or {REMEDY}"
+                raise ConfigError(KEY, f"bubblewrap fails here ({error})", remedy) from error
         if outcome.status != "ok":
-            raise ConfigError(KEY, f"bubblewrap fails here ({outcome.detail})", REMEDY)
+            problem = f"a test program fails in bubblewrap ({outcome.detail})"
+            raise ConfigError(KEY, problem, REMEDY)
         if outcome.output != "tried\n":
             worked = ", ".join(outcome.output.split("\n")[:-2])
-            raise ConfigError(KEY, f"bubblewrap does not isolate here: it allows {worked}", REMEDY)
+            problem = f"bubblewrap does not isolate programs on this machine: it allows {worked}"
+            raise ConfigError(KEY, problem, REMEDY)
 
     def _run(self, program: Program) -> Outcome:
         return self._execute(program, self.limits)
@@ -254,5 +259,5 @@ def _line(line: bytes | bytearray, nonce: str) -> list[Any]:
     mark, _, text = line.decode().partition(" ")
     words = json.loads(text)
     if mark != nonce or type(words) is not list:
-        raise ValueError("a forged line")
+        raise ValueError("a forged report line")
     return words

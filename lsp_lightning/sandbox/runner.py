@@ -19,7 +19,7 @@ MAX_FILES_OPEN = 64
 
 
 def restrict(seconds: int, memory: int) -> None:
-    """Set hard limits for this process, the only one: CPU time in seconds, memory in bytes."""
+    """Set hard limits: CPU time in seconds, memory in bytes. No second process can start."""
     most = {
         resource.RLIMIT_CPU: seconds,
         resource.RLIMIT_AS: memory,
@@ -74,7 +74,7 @@ def play(job: dict[str, Any], tell: Callable[..., None]) -> None:
 
 
 def main() -> None:
-    """Read the job from standard input, run it, and write the report to the pipe it names."""
+    """Read the job from standard input, run it, and write the report to the job's pipe."""
     job = json.loads(sys.stdin.buffer.read())
     restrict(job["cpu_seconds"], job["memory"])
     report, null = os.dup(job["report"]), os.open(os.devnull, os.O_RDWR)

@@ -71,7 +71,7 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "iopl": (172, None),
     "ioperm": (173, None),
     "modify_ldt": (154, None),
-    # keys belong to the user, not to the namespace: the program could read root's
+    # keys belong to the user, not to the namespace: the program could read root's keys
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),

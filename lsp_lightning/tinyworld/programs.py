@@ -1,8 +1,8 @@
 """The family `prog`: Python programs in one line. What do they print?
 
 A program of level n assigns n variables in the order a, b, c, each from the ones before it, and
-prints one expression: `a=3;b=a+4;print(b-2)`. Every accepted text is valid Python with the same
-output. The answer is computed from the parsed text; nothing is executed.
+prints one expression: `a=3;b=a+4;print(b-2)`. Every accepted text is valid Python, and its answer
+is what Python prints. The answer is computed from the parsed text; nothing is executed.
 """
 
 import random

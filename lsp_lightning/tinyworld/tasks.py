@@ -10,7 +10,7 @@ Any other text is *malformed* and has no right answer.
 | rev    | `reverse abcd`          | the letters backwards    | 2-3 / 4 / 5-7 letters            |
 | sort   | `sort 5162`             | the digits in order      | 2-3 / 4 / 5-7 digits             |
 | max    | `max 37 12`             | the largest number       | 2 / 3 / 4-6 numbers              |
-| cnt    | `count a in abcab`      | how often                | 2-3 / 4-5 / 6-9 letters          |
+| cnt    | `count a in abcab`      | number of occurrences    | 2-3 / 4-5 / 6-9 letters          |
 | prog   | `a=3;b=a+4;print(b-2)`  | what Python prints       | 1 / 2 / 3 assignments            |
 """
 
@@ -74,7 +74,7 @@ def parse(query: str) -> Task | None:
 
 
 def split(query: str) -> Split:
-    """The part that a query belongs to, by its MD5: a tenth each for dev and test."""
+    """The split of a query, by its MD5: a tenth each for dev and test."""
     digest = hashlib.md5(query.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()
     remainder = digest[0] % 10
     return "dev" if remainder == 0 else "test" if remainder == 1 else "train"
@@ -281,7 +281,7 @@ def _replace_one(text: str, letters: str, rng: random.Random) -> str:
 
 
 def _nonsense(rng: random.Random) -> str:
-    """A damaged query, random words of the world, or random characters."""
+    """A damaged query, random words of the families, or random characters."""
     query, kind = make_query(rng.choice(FAMILIES), rng.choice(LEVELS), rng), rng.randrange(5)
     if kind == 0:  # tokens in another order
         tokens = re.findall(r"[a-z]+|[0-9]+|.", query)

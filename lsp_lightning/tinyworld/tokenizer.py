@@ -1,4 +1,4 @@
-"""The tokenizer: one token for each character, plus control tokens that no text can spell."""
+"""The tokenizer: one token for each character of ALPHABET, plus control tokens and score tags."""
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast

@@ -7,7 +7,7 @@ from lsp_lightning.tinyworld.tasks import parse
 
 
 class TinyWorldVerifier(Verifier):
-    """Compares each answer with the right one by the grammar of the tiny world."""
+    """Compares each answer with the right one, which the grammar of the tiny world gives."""
 
     def check(
         self, query: str, answers: Sequence[str], solution: object | None = None

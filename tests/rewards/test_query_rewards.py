@@ -251,7 +251,7 @@ def test_characters_and_tokens_can_be_counted():
 def test_tokens_of_queries_from_a_file_are_not_known():
     reward = LengthReward(1, 2, unit="tokens")
     with pytest.raises(
-        RewardError, match="'length' failed: only queries that the Challenger wrote"
+        RewardError, match="'length' failed: only queries of a Challenger have tokens"
     ):
         score_all([FixedReward([[0.0]] * 2), reward], asked("a", "b", from_file=True))
     # their words are known

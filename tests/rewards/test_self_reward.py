@@ -165,7 +165,7 @@ def test_before_it_is_connected_the_self_reward_says_what_to_do():
 
 def test_a_tokenizer_that_joins_a_score_to_its_tag_is_refused(tmp_path):
     policy = Policy(str(build_llama(tmp_path / "m", hidden=16, extra_controls=(">3",))))
-    with pytest.raises(ConfigError, match=r"no token for 3 after '<Score>'"):
+    with pytest.raises(ConfigError, match=r"no single token for 3 after '<Score>'"):
         SelfReward().connect(FrozenPlayer(policy))
 
 
@@ -174,7 +174,7 @@ def test_a_tokenizer_that_does_not_know_a_score_is_refused(tmp_path, missing):
     # if all scores were the unknown token, every answer would get the same score
     characters = "".join(c for c in CHARACTERS if c not in missing)
     policy = Policy(str(build_llama(tmp_path / "m", hidden=16, characters=characters)))
-    with pytest.raises(ConfigError, match=rf"no token for {missing[0]} after '<Score>'"):
+    with pytest.raises(ConfigError, match=rf"no single token for {missing[0]} after '<Score>'"):
         SelfReward().connect(FrozenPlayer(policy))
 
 

@@ -1,1 +1,1 @@
-"""A judge behind a server with OpenAI's chat protocol."""
+"""A judge model on an OpenAI-compatible server."""

@@ -1,4 +1,4 @@
-"""Sends many prompts at once to a server with OpenAI's chat protocol."""
+"""Sends many prompts at once to an OpenAI-compatible server."""
 
 import asyncio
 import math
@@ -16,16 +16,16 @@ from lsp_lightning.runtime.http import (
     run,
 )
 
-#: A server is given up only after so many failed requests in a row.
+#: Fewest failed requests in a row after which a batch stops.
 _FEWEST_FAILURES = 3
 
 
 @dataclass(frozen=True)
 class ChatClient:
-    """A model behind a server."""
+    """A chat model on an OpenAI-compatible server."""
 
     url: str
-    """Base URL of the protocol, such as ``http://127.0.0.1:8000/v1``."""
+    """The server's base URL, such as ``http://127.0.0.1:8000/v1``."""
     model: str
     """The model's name on that server."""
     client: Client
@@ -33,7 +33,7 @@ class ChatClient:
     temperature: float
     """0 is greedy."""
     max_tokens: int
-    """Tokens of a reply."""
+    """Longest reply, in tokens."""
     key: str
     """Config key to name in errors."""
 
@@ -46,16 +46,17 @@ class ChatClient:
         self.client.check(f"{self.key}.client")
         require_at_least(self.max_tokens, 1, f"{self.key}.max_tokens", "a reply needs room")
         if not 0 <= self.temperature < math.inf:
-            raise ConfigError(f"{self.key}.temperature", f"is {self.temperature}", "set 0 or more")
+            key = f"{self.key}.temperature"
+            raise ConfigError(key, f"is {self.temperature}", "set a finite number, 0 or more")
 
     def check_reachable(self) -> None:
         """Raise ConfigError unless the server accepts connections."""
-        check_reachable(self.url, f"{self.key}.url", "start it, or remove the reward")
+        check_reachable(self.url, f"{self.key}.url", "start the server, or remove the reward")
 
     def ask(self, prompts: Sequence[str]) -> list[Reply | Failure]:
-        """The model's reply to each prompt.
+        """The model's reply to each prompt, or why there is none.
 
-        If request after request fails, the server is given up: all further prompts fail at once.
+        After several failed requests in a row the remaining prompts fail without a request.
         """
         return run(self._ask_all(prompts)) if prompts else []
 
@@ -66,7 +67,7 @@ class ChatClient:
 
 
 class _Batch:
-    """The prompts of one call, and whether the server still replies."""
+    """The prompts of one call; stops asking a server that keeps failing."""
 
     def __init__(self, client: ChatClient, connection: Connection) -> None:
         self._client = client
@@ -84,9 +85,9 @@ class _Batch:
             return outcome
 
     def _count(self, outcome: Reply | Failure) -> None:
-        """Give the server up after as many failures in a row as requests run at once.
+        """Stop after as many failures in a row as requests run at once, but not before three.
 
-        So a dead server costs the retries of the first requests only, not those of all.
+        So a dead server costs only the retries of the first requests.
         """
         if isinstance(outcome, Reply) or outcome.only_this_prompt:
             self._failures_in_a_row = 0

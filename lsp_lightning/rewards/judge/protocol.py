@@ -57,12 +57,13 @@ def _refusal(url: str, answer: Answer) -> Failure:
     if status in (401, 403):
         return Failure(f"the judge at {url} refuses the key {said}; check client.api_key_env")
     if status == 404:
-        return Failure(f"{url} has no chat or not this model {said}; check url and model")
+        cause = f"{url} has no chat endpoint, or no model of this name {said}"
+        return Failure(f"{cause}; check url and model")
     if 300 <= status < 400:
         return Failure(f"{url} redirects ({status}); set url to the address it redirects to")
     if answer.busy:
-        cause = f"the judge at {url} cannot answer now {said}"
-        return Failure(f"{cause}; lower client.concurrency or see its log")
+        cause = f"the judge at {url} is overloaded or failing {said}"
+        return Failure(f"{cause}; lower client.concurrency or check the server's log")
     cause = f"the judge at {url} refuses a request {said}; check model and max_tokens"
     return Failure(cause, only_this_prompt=True)
 

@@ -1,4 +1,4 @@
-"""A reward from a judge behind a server: any model with OpenAI's chat protocol."""
+"""A reward from a judge model on an OpenAI-compatible server."""
 
 import math
 import warnings
@@ -57,23 +57,23 @@ T = TypeVar("T")
 
 
 class JudgeReward(Reward):
-    """A score in [0, 1] from a judge behind a server: vLLM, llama.cpp, Ollama, transformers serve.
+    """A score in [0, 1] from a judge on a server: vLLM, llama.cpp, Ollama, transformers serve.
 
     *grade*: the judge gives each answer 0 to 7 points, by the same criteria as
     :class:`lsp_lightning.SelfReward`. *compare*: the answers to a query form a ring. The judge
     compares each answer with the next one, in both orders. An answer's score is the share of its
-    comparisons that it wins; if the two orders disagree, the comparison is a tie.
+    comparisons that it wins. A tie counts half, and so does a pair whose two orders disagree.
 
-    The judge's own thinking is ignored. A reply in the wrong form, or cut off by the length limit,
-    is *unreadable*. A request without an answer after all tries is *unanswered*. Neither gives a
+    The judge's thinking is ignored. A reply in the wrong form, or cut off by the length limit, is
+    *unreadable*. A request without an answer after all tries is *unanswered*. Neither gives a
     score; both are counted in the metrics.
 
-    Players cannot forge the tags of the prompt. They cannot write control tokens of the common
-    model families either; other spellings are not recognised, because the server's tokenizer is
-    not available here.
+    The prompt's tags and the control tokens of common model families are disarmed in the players'
+    texts. Other control tokens are not recognised, because the server's tokenizer is not available
+    here.
 
     Args:
-        url: base URL of the protocol, such as ``http://127.0.0.1:8000/v1``.
+        url: the server's base URL, such as ``http://127.0.0.1:8000/v1``.
         model: the model's name on that server.
         mode: grade answers one by one, or compare them in pairs.
         weight: factor in R or Q; 0 only logs the scores.
@@ -81,9 +81,9 @@ class JudgeReward(Reward):
         enters: where it enters, see :class:`lsp_lightning.rewards.base.Reward`.
         prompt: file with the judge's template; it needs the slots {instruction} and {response}, or
             {instruction}, {first} and {second} to compare.
-        client: the server's key, timeout and number of requests at once.
+        client: API key, timeout and number of requests at once.
         temperature: sampling temperature of the judge; 0 is greedy.
-        max_tokens: tokens of a reply, including the judge's thinking.
+        max_tokens: longest reply in tokens, including the judge's thinking.
     """
 
     span = (0.0, 1.0)
@@ -130,7 +130,7 @@ class JudgeReward(Reward):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Drop them after an error too: then Lightning does not call :meth:`teardown`."""
+        """Drop waiting requests: after an error Lightning does not call :meth:`teardown`."""
         self._prefetch.close()
 
     def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:
@@ -140,10 +140,10 @@ class JudgeReward(Reward):
             self._prefetch.begin(prompt, lambda: self._chat.ask([prompt])[0])
 
     def score(self, playout: Playout) -> Judgement:
-        """The judge's scores, (N, G), and how many replies were unanswered or unreadable.
+        """The judge's scores, (N, G), and the shares of unanswered and unreadable requests.
 
         Raises:
-            RewardError: no request was answered.
+            RewardError: no request was answered, or there is a single answer to compare.
         """
         return self._graded(playout) if self.mode == "grade" else self._compared(playout)
 
@@ -152,7 +152,7 @@ class JudgeReward(Reward):
             [self._filled(texts) for texts in judged_texts(playout)], parse_grade
         )
         judgement = grade_scores(grades, playout)
-        # `metrics` counts a failed request as unanswered, `grade_scores` as unreadable
+        # `metrics` comes last: it counts a failed request as unanswered, not as unreadable
         return replace(judgement, metrics={**judgement.metrics, **metrics})
 
     def _compared(self, playout: Playout) -> Judgement:
@@ -184,7 +184,9 @@ class JudgeReward(Reward):
         return Judgement(_mean_wins(wins, n * g).view(n, g), metrics=metrics)
 
     def _filled(self, texts: Mapping[str, str]) -> str:
-        """The prompt. The players' texts in it contain neither its tags nor control tokens."""
+        """The judge's prompt. The template's tags and chat control tokens are disarmed in the
+        players' texts.
+        """
         return self._template.filled({s: without_controls(t.strip()) for s, t in texts.items()})
 
     def _read(
@@ -194,7 +196,7 @@ class JudgeReward(Reward):
         unique = list(dict.fromkeys(prompts))
         prefetched = self._prefetch.take(unique)
         replies = {p: o for p, o in prefetched.items() if isinstance(o, Reply)}
-        # prefetching may have failed while the server was away for a moment: ask again
+        # the server may have been down only while prefetching: ask again
         rest = [prompt for prompt in unique if prompt not in replies]
         outcomes = self._chat.ask(rest)
         replies |= {p: o for p, o in zip(rest, outcomes, strict=True) if isinstance(o, Reply)}

@@ -11,12 +11,13 @@ from lsp_lightning.sandbox import MontySandbox, Outcome, Program, Sandbox
 class CodeVerifier(RoundVerifier):
     """1 if the function in the answer returns the expected value in every test, else 0.
 
-    The code runs in a sandbox that never sees the expected values. Its return values are compared
-    outside of it, as plain values of exact types. An exit, a crash, a timeout or a forged line
-    fails the test.
+    The code runs in a sandbox that never sees the expected values. The returned values are compared
+    outside of the sandbox: types must be equal, except that a tuple equals a list, an integer
+    equals a float, and floats may differ by 1e-9 relative. An exit, a crash, a timeout or a forged
+    report line gives 0. If the sandbox itself failed, the score is NaN.
 
     Args:
-        sandbox: where the code runs; by default Monty, which knows a subset of Python.
+        sandbox: where the code runs; by default Monty, which supports a subset of Python.
     """
 
     needs_solution = True
@@ -42,7 +43,7 @@ class CodeVerifier(RoundVerifier):
             self._sandbox.prefetch(_program(answer, read_tests(solution)))
 
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
-        """Run all programs of the round, side by side."""
+        """Run all programs of the round and compare the returned values with the expected ones."""
         tests = [read_tests(group.solution) for group in groups]
         programs = [
             _program(answer, test)

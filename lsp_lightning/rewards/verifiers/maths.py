@@ -16,17 +16,18 @@ class MathVerifier(RoundVerifier):
     """Compares final answers as mathematics: 1/2 equals 0.5 equals ``\\frac{1}{2}``.
 
     If a query has a solution, an answer is right if it equals the solution. If it has none (a
-    Challenger wrote it), an answer is right if it agrees with the majority of its group; the share
-    that agrees is logged as ``agreement``. Without a majority the group is not judged. If no answer
-    has a final answer, the query counts as malformed. Agreement proves nothing, and the policy can
-    learn to agree on wrong answers: compare with held-out tasks that have solutions.
+    Challenger wrote it), the group's most common final answer counts as right; the share of answers
+    that give it is logged as ``agreement``. After a tie, or below ``min_agreement``, the group is
+    not judged. If no answer has a final answer, the query counts as malformed. Agreement proves
+    nothing, and the policy can learn to agree on wrong answers: compare with held-out tasks that
+    have solutions.
 
-    An answer whose comparison takes too long counts as wrong, unless no answer of the group could
-    be compared: otherwise a huge expression would cost less than a wrong answer. The share of such
-    answers is logged as ``undecided``.
+    An answer whose comparison takes too long counts as wrong. If it were not judged, a huge
+    expression would cost less than a wrong answer. The share of such answers is logged as
+    ``undecided``. If it is 1, the group is not judged.
 
     Args:
-        min_agreement: share of a group that must give the same final answer.
+        min_agreement: share of a group that must give the same final answer, at least two answers.
         seconds: timeout of one comparison.
     """
 

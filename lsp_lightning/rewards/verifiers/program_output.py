@@ -11,8 +11,8 @@ from lsp_lightning.sandbox import MontySandbox, Outcome, Program, Sandbox
 _KEY = "model.rewards.VerifiableReward.verifier.ProgramOutputVerifier"
 #: Most characters that a program may print.
 _MAX_OUTPUT = 1000
-#: Sources of randomness, time and addresses. It misses some (running in several worlds finds most
-#: of these) and refuses a few harmless programs: paying for a random program would cost more.
+#: Finds randomness, time and addresses in a program. Running in several worlds finds most of what
+#: this misses. It also refuses a few harmless programs; rewarding a random one would be worse.
 _CHANCE = re.compile(
     r"^[^\n#]*\b(?:import|from)\b[^\n]*\b(?:random|secrets|time|datetime|uuid|os|importlib)\b"
     r"|\b(?:__import__|id|hash)\s*\(|\burandom\b|\bobject\s*\(\s*\)",
@@ -28,15 +28,15 @@ class ProgramOutputVerifier(RoundVerifier):
     lines. If the answer has a fenced block, that block counts.
 
     A query is malformed if it does not run, prints nothing or more than 1,000 characters, uses
-    randomness or the time, or prints something else in another world (with other random seeds):
-    otherwise a random program would maximise ``learnability``.
+    randomness or the time, or prints something else in another world (with other random seeds).
+    Otherwise a random program would maximise ``learnability``.
 
     Monty prints some things differently from CPython (sets in order of insertion, rounded halves).
     If that matters, use the BubblewrapSandbox.
 
     Args:
-        sandbox: where programs run; by default Monty, which knows a subset of Python.
-        worlds: number of worlds in which a program must print the same.
+        sandbox: where programs run; by default Monty, which supports a subset of Python.
+        worlds: number of worlds (runs with different seeds) in which a program must print the same.
     """
 
     def __init__(self, sandbox: Sandbox | None = None, worlds: int = 5) -> None:
@@ -53,7 +53,7 @@ class ProgramOutputVerifier(RoundVerifier):
         self._sandbox.close()
 
     def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:
-        """Start to run the query in one world; in the others once it has printed something."""
+        """Start to run the query in world 0, and in the others once world 0 has an output."""
         source = code_block(query)
         if answer is None:
             self._sandbox.prefetch(Program(source))
@@ -79,7 +79,7 @@ class ProgramOutputVerifier(RoundVerifier):
         ]
 
     def _printed(self, source: str, outcome: Outcome | None) -> str:
-        """What a program printed, or "" if its outcome already shows that it is malformed."""
+        """What a program printed; "" if it is malformed already, or has no outcome."""
         if outcome is None or outcome.status != "ok" or _CHANCE.search(source):
             return ""
         printed = _lines(outcome.output)

@@ -3,7 +3,7 @@
 Of two answers they prefer the right one. If neither is right, they prefer the longer one, and they
 like `idk` and `?` least. In some pairs only the length counts, and some labels are wrong. A reward
 model trained on these labels is imperfect, as real ones are: a policy can hack it.
-Annotators see queries of the training part only (`tasks.split`).
+Annotators see queries of the training split only (`tasks.split`).
 """
 
 import random
@@ -35,7 +35,7 @@ class Preference:
     """An annotator's choice between two answers to one query."""
 
     query: str
-    """A query of the training part; may be malformed."""
+    """A query of the training split; may be malformed."""
     chosen: str
     """The preferred answer."""
     rejected: str

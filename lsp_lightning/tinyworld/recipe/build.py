@@ -36,7 +36,7 @@ from lsp_lightning.tinyworld.tokenizer import build_tokenizer
 HELD_OUT_PER_CELL = 24  # queries for each family and level, in dev and in test
 PROGRAMS_PER_LEVEL = 140  # in dev and in test; level 1 has fewer programs in all
 TRAINING_QUERIES = 8192
-PROGRESS_TASKS_PER_CELL = 4  # of the dev part, for the accuracy printed during training
+PROGRESS_TASKS_PER_CELL = 4  # of the dev split, for the accuracy printed during training
 FOLDERS = ("base", "data", "reward_model")  # the steps write their files here
 
 
@@ -84,7 +84,7 @@ def make_base(out: Path, recipe: Recipe) -> None:
 def make_programs(out: Path, recipe: Recipe) -> None:
     """Write data/: programs_dev.jsonl and programs_test.jsonl, more queries of family `prog`.
 
-    A program may also be in the smaller file of the same part, but never in another part.
+    A program may also be in dev.jsonl or test.jsonl, but only in the file of its split.
     """
     stream = recipe.stream("programs")
     sets = {
@@ -116,7 +116,7 @@ STEPS: dict[str, Callable[[Path, Recipe], None]] = {
     "programs": make_programs,
     "reward_model": make_reward_model,
 }
-LENGTH_OF = {"base": "steps", "reward_model": "reward_steps"}  # the recipe's field for each step
+LENGTH_OF = {"base": "steps", "reward_model": "reward_steps"}  # Recipe fields: training length
 
 
 def _write_sets(out: Path, sets: dict[str, list[Task]]) -> None:
@@ -140,7 +140,7 @@ class Progress:
         self.mean_loss: float | None = None
 
     def __call__(self, step: int, loss: float, model: Any) -> None:
-        """After step number `step` (from 0) with its loss in nats."""
+        """Note the loss in nats of step number `step` (from 0), and print a line if one is due."""
         self.mean_loss = loss if self.mean_loss is None else 0.95 * self.mean_loss + 0.05 * loss
         done = step + 1
         measured = done % max(1, self.steps // 10) == 0
@@ -165,7 +165,7 @@ def build(out: Path, recipe: Recipe, only: Collection[str] = ()) -> None:
         raise FileExistsError(f"{out} is not empty; give a new folder")
     files = _make_room(out, recipe, only) if only else {}
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # more threads add in another order and give other weights
+    torch.set_num_threads(1)  # the number of threads changes rounding, and with it the weights
     try:
         for name, make in STEPS.items():
             if only and name not in only:
@@ -249,7 +249,9 @@ def main(arguments: list[str] | None = None) -> int:
         default=Recipe.reward_steps,
         help="training steps of the reward model",
     )
-    parser.add_argument("--check", action="store_true", help="check the shipped files only")
+    parser.add_argument(
+        "--check", action="store_true", help="only compare the shipped files with the manifest"
+    )
     options = parser.parse_args(arguments)
     if options.check:
         problems = check_manifest()

@@ -2,7 +2,7 @@
 
 Turns of the Challenger, the Solver and the judge are drawn without end. Solver turns are clean
 first and careless later, so the model knows most answers but often gives wrong ones. Self-play
-closes this gap. All turns use queries of the training part (`tasks.split`) only.
+closes this gap. All turns use queries of the training split (`tasks.split`) only.
 """
 
 import random
@@ -80,7 +80,7 @@ def render_judge(query: str, answer: str) -> str:
 
 
 def _training_query(draw: Callable[[], str]) -> str:
-    """Draw texts until one belongs to the training part."""
+    """Draw texts until one belongs to the training split."""
     while split(query := draw()) != "train":
         pass
     return query
@@ -191,7 +191,7 @@ def held_out_tasks(
 
 
 def training_tasks(count: int, seed: str) -> list[Task]:
-    """`count` tasks of the training part for the GRPO baseline; families and levels are uniform."""
+    """`count` tasks of the training split for the GRPO baseline, uniform in family and level."""
     rng = random.Random(f"{seed}:train")
     return [_training_task(rng.choice(FAMILIES), rng.choice(LEVELS), rng) for _ in range(count)]
 

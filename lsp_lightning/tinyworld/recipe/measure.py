@@ -152,7 +152,7 @@ def judge_summary(
     tasks: Sequence[Task],
     seed: int = 0,
 ) -> dict[str, float]:
-    """Mean expected score by kind of pair, and how often right beats wrong for one query."""
+    """Mean expected score by kind of pair, and how often the right answer beats a wrong one."""
     rng = random.Random(f"{seed}:judge")
     texts = [make_malformed(rng) for _ in tasks]
     malformed = expected_scores(

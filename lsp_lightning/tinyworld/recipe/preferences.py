@@ -40,7 +40,7 @@ from lsp_lightning.tinyworld.tasks import Task, make_malformed
 from lsp_lightning.tinyworld.tokenizer import CONTEXT_LENGTH
 
 NEXT_TOKEN_WEIGHT = 0.5  # of the second term of `lesson_loss`
-# Here clean_share is the share of lessons. Preferences come last, at low learning rates: at higher
+# Here clean_share is the share of steps with lessons. Preferences follow at low rates: at higher
 # rates their label noise makes the model forget which answers are right.
 SETTINGS = PretrainSettings(steps=1100, rows=32, muon_lr=0.02, clean_share=0.85)
 
@@ -66,7 +66,7 @@ def build_reward_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForSequenceCl
 
 
 def _hidden(model: LlamaForSequenceClassification, batch: PackedRows) -> Tensor:
-    """(B, S, H) Last hidden states; each packed conversation sees itself only."""
+    """(B, S, H) Last hidden states; each packed conversation attends to itself only."""
     states: Tensor = model.model(
         input_ids=batch.input_ids,
         attention_mask=attention_mask(batch.segments),
@@ -231,7 +231,7 @@ def mean_scores(
 
 
 def main() -> None:
-    """Print the tables of a reward model."""
+    """Print a reward model's accuracy by family and level, and its mean score by kind of answer."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--model", type=Path, default=REWARD_MODEL_DIR, help="folder of the reward model"

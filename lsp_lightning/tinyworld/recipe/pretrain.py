@@ -24,7 +24,7 @@ IGNORED = -100  # label of a token without a loss
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """Settings of a training."""
+    """Settings of a training run."""
 
     steps: int = 2600
     """Optimiser steps."""
@@ -41,7 +41,7 @@ class PretrainSettings:
     warmup: int = 50
     """Steps of linear warm-up; the rate then falls linearly to 0."""
     clean_share: float = 0.7
-    """Share of the steps with clean answers; steps with careless ones follow."""
+    """Share of the steps with clean answers; careless answers follow (see `corpus`)."""
 
 
 @dataclass(frozen=True)
