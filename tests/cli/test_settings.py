@@ -77,7 +77,7 @@ def test_the_command_prints_the_list_and_both_counts(capsys, sections):
     assert main(["list", "settings"]) == 0
     shown = capsys.readouterr().out
     once, uses = settings.counts(sections)
-    assert shown.splitlines()[-1].startswith(f"{once} settings ({uses} counting")
+    assert shown.splitlines()[-1].startswith(f"{once} settings ({uses} if shared")
     assert "  model.base (required)\n      folder or hub id" in shown
     assert "  model.beta = 0.05\n" in shown
     assert not re.search("<lambda|<class|object at", shown)

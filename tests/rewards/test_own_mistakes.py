@@ -65,7 +65,7 @@ class Unfinished(Reward):
 
 
 def test_a_reward_without_the_init_of_reward_is_named():
-    line = r"^model\.rewards: Unfinished\.__init__ does not call Reward\.__init__; start it"
+    line = r"^model\.rewards: Unfinished\.__init__ does not call Reward\.__init__; call super"
     with pytest.raises(ConfigError, match=line):
         check_rewards([Unfinished()])
 
