@@ -144,7 +144,7 @@ class Playout:
     written: Written | None = None
     """The queries that the Challenger wrote; None when all come from elsewhere."""
     solutions: tuple[object, ...] | None = None
-    """The known answer or tests of each query; None where, or if, there are none."""
+    """The known answer or tests of each query (None: unknown); None if all are unknown."""
     seed: int = 0
     """The seed of rewards that sample."""
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, and how a resumed run's settings override its settings.
+"""What a checkpoint holds, and how a resumed run's settings override the saved ones.
 
 Only this file uses Lightning's private checkpoint keys; ``tests/runs/test_resume.py`` fails
 if a version of Lightning renames them.

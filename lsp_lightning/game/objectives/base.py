@@ -47,7 +47,7 @@ class Objective(ABC):
         advantage_scale: none as in the paper; std also divides by the standard deviation, as GRPO
             does.
         invalid_query: the reward of a query that breaks the form rules: lowest is the lowest reward
-            of the round, as_scored its reward like that of any other query.
+            of the round; as_scored treats it like any other query.
     """
 
     # defaults for a subclass that does not call this __init__
