@@ -537,7 +537,7 @@ def test_a_server_that_comes_back_as_another_is_refused(
             back.models = lambda: as_json({"data": [{"id": "another"}]})
         line = refusal_of(lambda: engine.generate(PROMPTS, 1, GREEDY, seed=0))
         assert back.log == back.requests == []
-    words = {"base": "has no model 'base' (it has another)", "tokenizer": "tokenizer of 'base'"}
+    words = {"base": "has no model 'base' (it has another)", "tokenizer": "does not tokenize like"}
     assert words[what] in line
 
 

@@ -581,7 +581,8 @@ def test_queries_of_unknown_length_are_assumed(shallow, data):
     data.queries = Stranger()
     data.queries.sampling = None  # what it writes, it writes in its own way
     assert read_settings(shallow, data, "cpu").assumptions == (
-        f"queries are assumed to have {ASSUMED_QUERY} tokens: Stranger does not report their length",
+        f"queries are assumed to have {ASSUMED_QUERY} tokens: Stranger does not report their "
+        "length",
         "writing queries is not included: Stranger does not report its sampling",
     )
 
