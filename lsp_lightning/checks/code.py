@@ -219,9 +219,9 @@ def _read_assert(test: str) -> tuple[str, Case]:
 def same_value(got: object, expected: object, depth: int = 0) -> bool:
     """Whether two plain values are equal.
 
-    Types must be equal too, so an object with its own ``==`` never counts as a value. Three
-    exceptions: a tuple equals the list of its items, an integer equals the float of its value, and
-    floats may differ by 1e-9 relative.
+    Types must be equal too, so an object with its own ``==`` never counts as a value. Exceptions: a
+    tuple equals a list of its items, and an integer or float equals a float within 1e-9 relative or
+    1e-12 absolute.
     """
     if depth > _MAX_DEPTH:
         return False

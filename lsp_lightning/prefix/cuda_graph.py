@@ -38,7 +38,7 @@ class GraphRecorder:
             same = (found - expected).norm() <= _ROUNDING * expected.norm()
             if bool(same) or bool(expected.isnan().any()):
                 return recorded
-            why = "its logits differ from those of the plain step"
+            why = "the graph's logits differ from those of the plain step"
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise

@@ -81,7 +81,7 @@ class Prefetcher(Generic[Key, Result]):
         return {k: future.result() for k, future in begun.items() if future.exception() is None}
 
     def close(self) -> None:
-        """Drop all calls and results. The object can be used again."""
+        """Drop queued calls and all results; reusable afterwards."""
         with self._lock:
             self._waiting.clear()
             self._begun.clear()

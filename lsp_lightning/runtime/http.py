@@ -47,7 +47,7 @@ class Client:
     concurrency: int = 8
 
     def check(self, key: str) -> None:
-        """Raise ConfigError unless all settings are usable and the key is in the environment.
+        """Raise ConfigError unless all settings are usable, including ``api_key_env`` if set.
 
         Args:
             key: config key of this client.

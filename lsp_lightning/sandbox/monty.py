@@ -164,7 +164,7 @@ def _with_calls(program: Program) -> tuple[str, dict[str, object]]:
 
 
 def _copy(value: object) -> object:
-    """A copy of a plain value in which no two parts are one object, as in its source text.
+    """A deep copy in which no list or dict occurs twice, as if parsed from source text.
 
     Not ``ast.literal_eval(repr(value))``: programs run in threads, and before Python 3.13 two
     threads that parse at once can fail ("AST constructor recursion depth mismatch").

@@ -55,7 +55,7 @@ class Task:
     family: str
     """One of FAMILIES."""
     level: int
-    """1, 2 or 3; longer queries have a higher level."""
+    """1, 2 or 3; grows with the length of the query within a family."""
     answer: str
     """The only right answer, at most MAX_ANSWER characters."""
 

@@ -54,7 +54,7 @@ class MathVerifier(RoundVerifier):
         self._checker.prefetch(answer or "", None if solution is None else _written(solution))
 
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
-        """Compare each answer with the solution, or with the majority of its group without one."""
+        """Compare answers with the solution or, if there is none, with their group's majority."""
         known = [i for i, group in enumerate(groups) if group.solution is not None]
         unknown = [i for i, group in enumerate(groups) if group.solution is None]
         golds = [_written(groups[i].solution) for i in known]
