@@ -99,7 +99,8 @@ class SelfPlayModule(LightningModule):
         self.loss_settings = LossSettings(beta, kl, alpha_ch, max_grad_norm)
         self.objective = objective if objective is not None else Learnability()
         if not isinstance(self.objective, Objective):
-            raise ConfigError("model.objective", f"is {objective!r}", "pass one, such as Paper()")
+            remedy = "pass an Objective, such as Paper()"
+            raise ConfigError("model.objective", f"is {objective!r}", remedy)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         check_rewards(rewards)
         self.objective.check(rewards)
