@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import re
 import secrets
 import shutil
 import socket
@@ -31,6 +32,8 @@ from lsp_lightning.sandbox.seccomp import seccomp_filter, supported
 
 RUNNER = Path(__file__).with_name("runner.py")
 REMEDY = "use the default lsp_lightning.sandbox.MontySandbox"
+#: The first version with ``--disable-userns``.
+OLDEST = (0, 8)
 #: Size of the scratch folder, the only place where a program can write, in bytes.
 SCRATCH_BYTES = 16 * 2**20
 #: Largest size of a report line without its value, in bytes.
@@ -64,7 +67,8 @@ class BubblewrapSandbox(Sandbox):
     """Runs each program in a new CPython process that cannot see the host.
 
     A program has the standard library, read-only, and a scratch folder of 16 MiB in memory. It has
-    no network, no ``/proc``, no environment variables, no second process or thread.
+    no network, no ``/proc``, no environment variables, no second process or thread, and nothing
+    that the kernel shares between sandboxes (file locks, inotify).
 
     Needs the system package ``bubblewrap`` (0.8 or later) and a kernel that allows user namespaces;
     Docker's default settings and some distributions do not.
@@ -81,6 +85,10 @@ class BubblewrapSandbox(Sandbox):
         if not supported():
             problem = f"bubblewrap is not supported on {platform.machine()} (no seccomp filter)"
             raise ConfigError(KEY, problem, REMEDY)
+        version = _version()
+        if version is not None and version < OLDEST:
+            problem = f"bubblewrap is version {'.'.join(map(str, version))}"
+            raise ConfigError(KEY, problem, f"install 0.8 or later, or {REMEDY}")
         with (
             tempfile.TemporaryDirectory() as folder,
             socket.create_server(("127.0.0.1", 0)) as host,
@@ -151,6 +159,18 @@ class BubblewrapSandbox(Sandbox):
                 message = one_line(stderr.read(4096).decode(errors="replace").strip())
                 raise SandboxError(message or f"bubblewrap ended with status {process.returncode}")
         return _outcome(program, limits, reading, nonce, process.returncode)
+
+
+def _version() -> tuple[int, ...] | None:
+    """The version of the installed bubblewrap; None if it does not say."""
+    try:
+        done = subprocess.run(
+            ["bwrap", "--version"], capture_output=True, text=True, errors="replace", timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.match(r"bubblewrap (\d{1,9}(?:\.\d{1,9})+)", done.stdout)
+    return tuple(map(int, found[1].split("."))) if found else None
 
 
 def _memory_file(content: bytes) -> Any:

@@ -2,17 +2,25 @@
 
 The filter is classic BPF, 8 bytes an instruction. It refuses what bubblewrap leaves open and what
 could harm the host: new processes and threads, kernel memory that no limit counts, sockets, changes
-to the modes of the host's files, and the calls that most kernel exploits start from.
+to the modes of the host's files, and the calls that most kernel exploits start from. It also
+refuses what the kernel shares between all programs of a user or all readers of a file (inotify,
+locks, leases), because one sandbox could exhaust it or signal to another through it.
 """
 
+import functools
 import platform
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
-#: Offsets of a call's number and architecture in ``struct seccomp_data``, in bytes.
-NUMBER, ARCHITECTURE = 0, 4
-LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
+#: Offsets of a call's number, architecture and arguments in ``struct seccomp_data``, in bytes.
+NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
+LOAD, EQUAL, AT_LEAST, AND, RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
 KILL, ALLOW = 0x8000_0000, 0x7FFF_0000
-EPERM, ENOSYS = 0x0005_0001, 0x0005_0026
+EPERM, ENOTTY, ENOSYS = 0x0005_0001, 0x0005_0019, 0x0005_0026
+#: The call does nothing and returns 0.
+PRETEND = 0x0005_0000
 #: Calls of the x32 interface carry this bit. Their numbers differ from those in the table below.
 X32 = 0x4000_0000
 #: The audit number of each architecture, and its column in the table below.
@@ -82,7 +90,44 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
+    "seccomp": (317, 277),
+    "landlock_create_ruleset": (444, 444),
+    "splice": (275, 76),
+    "tee": (276, 77),
+    "vmsplice": (278, 75),
+    # limited for all processes of a user or of the machine together: one program could use them up
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+    "inotify_add_watch": (254, 27),
     "fanotify_init": (300, 262),
+    "fanotify_mark": (301, 263),
+    "io_setup": (206, 0),
+    "io_submit": (209, 2),
+    "timer_create": (222, 107),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+    # these pass open files, which then count for the user and for no process
+    "sendmsg": (46, 211),
+    "sendmmsg": (307, 269),
+    # seen by everyone who opens the same file, also from another sandbox
+    "flock": (73, 32),
+    "futex_waitv": (449, 449),
+    "futex_wake": (454, 454),
+    "futex_wait": (455, 455),
+    "futex_requeue": (456, 456),
+    "mincore": (27, 232),
+    "cachestat": (451, 451),
+    "readahead": (187, 213),
+    "fadvise64": (221, 223),
+    # work of the whole machine: other programs' pages and processors
+    "sync_file_range": (277, 84),
+    "membarrier": (324, 283),
+    "ioprio_set": (251, 30),
+    "mbind": (237, 235),
+    "set_mempolicy": (238, 237),
+    "set_mempolicy_home_node": (450, 450),
+    "migrate_pages": (256, 238),
+    "move_pages": (279, 239),
     # some families ignore the network namespace (vsock reaches a virtual machine's host)
     "socket": (41, 198),
     # socketpair stays allowed; its buffers stay small because they cannot be enlarged
@@ -115,6 +160,57 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "fremovexattr": (199, 16),
 }
 
+#: Calls that only pretend to work: a program's files are in memory, so there is nothing to flush,
+#: while the same call on a file of the host would make its disk work.
+PRETENDED: dict[str, tuple[int | None, int | None]] = {
+    "sync": (162, 81),
+    "syncfs": (306, 267),
+    "fsync": (74, 82),
+    "fdatasync": (75, 83),
+}
+
+
+@dataclass(frozen=True)
+class ByArgument:
+    """A call that is decided by one of its arguments.
+
+    Args:
+        numbers: the call on x86_64 and on aarch64.
+        argument: index of the argument; the kernel reads its low 32 bits.
+        answers: the decision for each value.
+        otherwise: the decision for every other value.
+        mask: the bits of the argument to compare.
+    """
+
+    numbers: tuple[int, int]
+    argument: int
+    answers: Mapping[int, int]
+    otherwise: int = EPERM
+    mask: int = 0xFFFF_FFFF
+
+
+#: Commands of fcntl that duplicate, read or set flags, or read a lock.
+_FCNTL = dict.fromkeys((0, 1, 2, 3, 4, 5, 1030, 1032, 1034), ALLOW)
+#: F_SETLK and F_SETLKW: a process never waits for its own locks, and it has its files for itself,
+#: so success is the right answer (sqlite needs it). A real lock on a shared file would be a signal.
+_LOCKS = dict.fromkeys((6, 7), PRETEND)
+#: Commands of ioctl that set or clear FD_CLOEXEC and O_NONBLOCK, and count the bytes to read.
+_IOCTL = dict.fromkeys((0x5450, 0x5451, 0x5421, 0x541B), ALLOW)
+AF_UNIX, FUTEX_PRIVATE = 1, 128
+
+BY_ARGUMENT = MappingProxyType(
+    {
+        # not: leases, notifications, owners and signals of a file, larger pipes, locks of a file
+        "fcntl": ByArgument((72, 25), 1, _FCNTL | _LOCKS),
+        # files in the sandbox are no terminals and no devices
+        "ioctl": ByArgument((16, 29), 1, _IOCTL, ENOTTY),
+        # a shared futex in a file of the host wakes processes in other sandboxes
+        "futex": ByArgument((202, 98), 1, {FUTEX_PRIVATE: ALLOW}, mask=FUTEX_PRIVATE),
+        # an unknown family makes the kernel load a module
+        "socketpair": ByArgument((53, 199), 0, {AF_UNIX: ALLOW}),
+    }
+)
+
 
 def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
     return struct.pack("=HBBI", code, if_true, if_false, value)
@@ -125,6 +221,7 @@ def supported() -> bool:
     return platform.machine() in ARCHITECTURES
 
 
+@functools.cache
 def seccomp_filter(machine: str) -> bytes:
     """The filter for ``platform.machine()``, as ``bwrap --seccomp`` reads it.
 
@@ -143,9 +240,22 @@ def seccomp_filter(machine: str) -> bytes:
         _instruction(AT_LEAST, UNKNOWN, if_false=1),
         _instruction(RETURN, ENOSYS),
     ]
-    for numbers in DENIED.values():
-        number = numbers[column]
-        if number is not None:
-            program += [_instruction(EQUAL, number, if_false=1), _instruction(RETURN, EPERM)]
+    for table, decision in ((DENIED, EPERM), (PRETENDED, PRETEND)):
+        for numbers in table.values():
+            number = numbers[column]
+            if number is not None:
+                program += [_instruction(EQUAL, number, if_false=1), _instruction(RETURN, decision)]
+    for rule in BY_ARGUMENT.values():
+        checks = _checks(rule)
+        number = rule.numbers[column]
+        program += [_instruction(EQUAL, number, if_false=len(checks)), *checks]
     program.append(_instruction(RETURN, ALLOW))
     return b"".join(program)
+
+
+def _checks(rule: ByArgument) -> list[bytes]:
+    """The instructions that decide a call by its argument; they always end in a decision."""
+    checks = [_instruction(LOAD, ARGUMENTS + 8 * rule.argument), _instruction(AND, rule.mask)]
+    for value, decision in rule.answers.items():
+        checks += [_instruction(EQUAL, value, if_false=1), _instruction(RETURN, decision)]
+    return [*checks, _instruction(RETURN, rule.otherwise)]

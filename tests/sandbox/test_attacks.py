@@ -13,10 +13,11 @@ from lsp_lightning.sandbox import Program, Sandbox
 from sandbox.attack import Attack
 from sandbox.attacks_reach import REACH
 from sandbox.attacks_resources import RESOURCES
+from sandbox.attacks_shared import SHARED
 from sandbox.attacks_values import BACK
 from sandbox.conftest import LIMITS, MARKER
 
-ATTACKS = RESOURCES + REACH + BACK
+ATTACKS = RESOURCES + REACH + SHARED + BACK
 SECRET = "the-secret-of-the-host"
 #: With the process id, because other test runs on this machine would take the same name.
 UNIX_NAME = f"host-of-the-tests-{os.getpid()}"
@@ -164,6 +165,17 @@ def test_monty_withstands(attack, montied, bait):
 
 def test_after_all_attacks_a_program_gets_the_right_result(bubblewrapped):
     check_harmless_program(bubblewrapped)
+
+
+def test_sandboxes_do_not_see_each_others_locks(bubblewrapped):
+    source = (
+        "import fcntl, os, time\nnull = os.open(os.devnull, os.O_RDWR)\n"
+        "library = os.open(os.__file__, os.O_RDONLY)\n"
+        "fcntl.lockf(null, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "fcntl.lockf(library, fcntl.LOCK_SH | fcntl.LOCK_NB)\ntime.sleep(0.3)\nprint(1)"
+    )
+    outcomes = bubblewrapped.run_all([Program(source), Program(source)])
+    assert [outcome.output for outcome in outcomes] == ["1\n", "1\n"]
 
 
 def test_there_are_many_different_attacks():

@@ -64,6 +64,29 @@ def test_a_script_prints(sandbox, source, output):
         ("import asyncio\nasync def f(): return 1\nprint(asyncio.run(f()))", "1\n"),
         ("import decimal, fractions, statistics, heapq, bisect\nprint(1)", "1\n"),
         ("import socket\na, b = socket.socketpair()\na.send(b'x')\nprint(b.recv(1))", "b'x'\n"),
+        (
+            "import sqlite3\nc = sqlite3.connect('x.db')\nc.execute('create table t(a)')\n"
+            "c.execute('insert into t values (7)')\nc.commit()\nc.close()\n"
+            "print(sqlite3.connect('x.db').execute('select a from t').fetchall())",
+            "[(7,)]\n",
+        ),
+        (
+            "import os, tempfile\nwith tempfile.NamedTemporaryFile() as f:\n"
+            "    f.write(b'x')\n    f.flush()\n    os.fsync(f)\nos.sync()\nprint(1)",
+            "1\n",
+        ),
+        (
+            "import fcntl, mailbox\nf = open('x', 'w')\nfcntl.lockf(f, fcntl.LOCK_EX)\n"
+            "m = mailbox.mbox('m')\nm.lock()\nm.add('From: a\\n\\nb')\nm.flush()\nprint(len(m))",
+            "1\n",
+        ),
+        (
+            "import os, shutil, threading\nr, w = os.pipe()\nos.set_blocking(r, False)\n"
+            "os.set_inheritable(r, True)\ns = threading.Semaphore(1)\n"
+            "print(s.acquire(timeout=1), s.acquire(timeout=0.01), os.isatty(1))\n"
+            "open('a', 'w').write('x')\nshutil.copyfile('a', 'b')",
+            "True False False\n",
+        ),
         ("import atexit, resource\nprint(resource.getrlimit(resource.RLIMIT_CORE))", "(0, 0)\n"),
     ],
 )
@@ -248,6 +271,26 @@ def test_without_bubblewrap_the_error_says_what_to_do(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ConfigError, match=r"not installed; install bubblewrap .*, or use the"):
         BubblewrapSandbox().prepare()
+
+
+@pytest.mark.parametrize(
+    ("says", "error"),
+    [
+        ("bubblewrap 0.6.2", r"bubblewrap is version 0\.6\.2; install 0\.8 or later, or use the"),
+        ("bubblewrap 0.7", r"bubblewrap is version 0\.7; install"),
+        ("bubblewrap 0.10.0", "bubblewrap fails here"),  # only the version of this one is right
+        ("something else", "bubblewrap fails here"),
+    ],
+)
+def test_an_old_bubblewrap_is_refused_by_its_version(says, error, tmp_path, monkeypatch):
+    fake = tmp_path / "bwrap"
+    fake.write_text(f"#!/bin/sh\necho '{says}'\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(bubblewrap, "supported", lambda: True)
+    with pytest.raises(ConfigError, match=rf"^model\.rewards\.sandbox: {error}") as caught:
+        BubblewrapSandbox().prepare()
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_sandbox_that_fails_is_found_by_prepare(bubblewrapped, monkeypatch):
