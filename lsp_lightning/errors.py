@@ -1,12 +1,44 @@
 """Errors that you can fix: one line with the key, the problem and the remedy."""
 
+import unicodedata
 from collections.abc import Sequence
+
+#: Most characters of the problem in a ConfigError: it may quote a value of any length.
+_LONGEST = 2000
+#: Control characters, invisible marks, halves of a surrogate pair, private use, line separators.
+_UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+
+
+def printable(text: str, keep: str = "\n\t") -> str:
+    """A text that is safe on a terminal and in a log, with unsafe characters as escapes.
+
+    Escape sequences, marks that change the direction of text, zero-width characters and lone
+    surrogates become ``\\x1b``, ``\\u202e`` and so on. Printable text of any script stays.
+
+    Args:
+        text: any text, such as an exception that quotes a player's answer.
+        keep: unsafe characters that stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        c
+        if c in keep or unicodedata.category(c) not in _UNPRINTABLE
+        else c.encode("unicode_escape").decode("ascii")
+        for c in text.replace("\r\n", "\n")
+    )
+
+
+def in_one_line(text: str) -> str:
+    """A printable text without line breaks: each becomes a space."""
+    return printable(" ".join(line.strip() for line in text.splitlines() if line.strip()), keep="")
 
 
 class ConfigError(Exception):
     """A setting that cannot work; raised before a model is loaded whenever possible.
 
-    Not a ValueError: on one, the config parser tries the next type and hides the message.
+    Its text is one printable line, whatever the problem quotes. Not a ValueError: on one, the
+    config parser tries the next type and hides the message.
 
     Args:
         key: the config key, as typed on the command line (``data.group_size``).
@@ -15,7 +47,8 @@ class ConfigError(Exception):
     """
 
     def __init__(self, key: str, problem: str, remedy: str) -> None:
-        super().__init__(f"{key}: {problem}; {remedy}")
+        cut = problem if len(problem) <= _LONGEST else f"{problem[:_LONGEST]} ..."
+        super().__init__(in_one_line(f"{key}: {cut}; {remedy}"))
         self.key = key
         self.problem = problem
         self.remedy = remedy

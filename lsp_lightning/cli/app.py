@@ -1,18 +1,13 @@
 """The command line: LightningCLI with one-line errors and a new folder for each run."""
 
 import argparse
-import atexit
-import contextlib
 import json
-import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -24,20 +19,21 @@ from lsp_lightning.callbacks import (
     RunTable,
     Transcripts,
 )
+from lsp_lightning.cli.checks import check_trainer, claim_run_folder
 from lsp_lightning.cli.commands import SelfPlayTrainer
 from lsp_lightning.cli.messages import hidden_config_error
+from lsp_lightning.cli.output import INTERRUPTED, complain, show_traceback
 from lsp_lightning.cli.parser import Parser
 from lsp_lightning.cli.quiet import silence_known
 from lsp_lightning.cli.settings import OPTIMIZER
 from lsp_lightning.cli.threads import default_threads
-from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
-from lsp_lightning.errors import ConfigError, OutOfMemory, require_one_of
+from lsp_lightning.datamodule import SelfPlayDataModule
+from lsp_lightning.errors import OutOfMemory
 from lsp_lightning.generation import EngineError
 from lsp_lightning.module import SelfPlayModule
 from lsp_lightning.planning import check_model
 from lsp_lightning.rewards import RewardError
 from lsp_lightning.runs import RunFolder
-from lsp_lightning.runs.folder import CLAIM
 from lsp_lightning.runtime.memory import is_out_of_memory
 from lsp_lightning.runtime.workers import WorkersError
 from lsp_lightning.sandbox import SandboxError
@@ -138,7 +134,7 @@ class SelfPlayCLI(LightningCLI):
         config = self.config[self.subcommand]
         if self.subcommand in ("plan", "export", "chat"):  # the run may come from another machine
             config.trainer.accelerator = "auto"
-        _check_trainer(config.trainer)
+        check_trainer(config.trainer)
         if self.subcommand == "fit":
             wanted = Path(config.trainer.default_root_dir or _DEFAULTS["default_root_dir"])
             folder = claim_run_folder(wanted, config.get("ckpt_path"))
@@ -213,6 +209,11 @@ def run_command(args: Sequence[str]) -> int:
         torch.set_num_threads(threads)
     try:
         SelfPlayCLI(args)
+    except SystemExit as error:
+        # Lightning ends a run after Ctrl-C with status 1
+        if isinstance(error.__context__, KeyboardInterrupt):
+            return INTERRUPTED
+        raise
     except SIGTERMException:  # Lightning would exit with status 0, as if the run had succeeded
         return _TERMINATED
     except RewardError as error:
@@ -220,77 +221,21 @@ def run_command(args: Sequence[str]) -> int:
         while isinstance(cause, (RewardError, SandboxError, WorkersError, OutOfMemory)):
             cause = cause.__cause__
         if cause is not None:  # an error in the user's code: show where
-            traceback.print_exception(cause)
-        print(f"error: {error}", file=sys.stderr)
+            show_traceback(cause)
+        complain(error)
         return 1
     except (OutOfMemory, EngineError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return 1
     except Exception as error:
         hidden = hidden_config_error(error)
         if hidden is None and is_out_of_memory(error):  # weights or optimiser: cannot be split
             reason = " ".join(str(error).split())
-            print(
-                f"error: out of memory ({reason}); run `lsp-lightning plan` to see what to change",
-                file=sys.stderr,
-            )
+            complain(f"out of memory ({reason}); run `lsp-lightning plan` to see what to change")
             return 1
         raise (hidden or error) from None
     return 0
 
 
-def claim_run_folder(wanted: Path, checkpoint: str | None) -> Path:
-    """The folder of this run: ``wanted``, or ``wanted-2``, ``-3`` ... if that is not empty.
-
-    A file reserves it at once, so that two runs started together get two folders. A run resumed
-    from a checkpoint inside ``wanted`` continues there.
-    """
-    if checkpoint and Path(checkpoint).resolve().is_relative_to(wanted.resolve()):
-        return wanted
-    folder, number = wanted, 1
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not any(folder.iterdir()):
-            with contextlib.suppress(FileExistsError):
-                (folder / CLAIM).touch(exist_ok=False)
-                atexit.register(_give_up_claim, folder)
-                return folder
-        number += 1
-        folder = wanted.with_name(f"{wanted.name}-{number}")
-
-
-def _give_up_claim(folder: Path) -> None:
-    """Remove the reservation, and the folder if the run wrote nothing."""
-    (folder / CLAIM).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _check_trainer(trainer: Any) -> None:
-    """Raise ConfigError for settings of the Trainer that cannot work here."""
-    accelerators = ("auto", "gpu", *AcceleratorRegistry.available_accelerators())
-    if isinstance(trainer.accelerator, str):
-        require_one_of(trainer.accelerator, accelerators, "trainer.accelerator")
-    if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise ConfigError(
-            "trainer.accelerator",
-            f"is {trainer.accelerator}, but torch {torch.__version__} finds no GPU",
-            "fix the driver, install a CUDA build of torch, or set cpu",
-        )
-    check_precision(trainer.precision)
-    if trainer.get("enable_checkpointing") is False:
-        raise ConfigError(
-            "trainer.enable_checkpointing",
-            "is false, so the run could not be resumed",
-            "leave it out; checkpoint.every sets how often a checkpoint is written",
-        )
-    if trainer.get("accumulate_grad_batches", 1) != 1 or trainer.get("gradient_clip_val"):
-        raise ConfigError(
-            "trainer.accumulate_grad_batches and trainer.gradient_clip_val",
-            "have no effect here",
-            "use model.micro_batch_tokens and model.max_grad_norm",
-        )

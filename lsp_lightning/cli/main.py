@@ -7,6 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lsp_lightning import __version__
+from lsp_lightning.cli.output import (
+    BROKEN_PIPE,
+    INTERRUPTED,
+    complain,
+    escape_messages,
+    flush_stdout,
+    ready_streams,
+)
 from lsp_lightning.cli.threads import wait_asleep
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.runs import RunFolder
@@ -47,9 +55,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0, or 1 if the run failed, or 2 for a mistake in the command or its config.
+        0, or 1 if the run failed, or 2 for a mistake in the command or its config; 130 after
+        Ctrl-C, and 141 if the reader of the output has gone.
     """
-    args = [underscored(arg) for arg in (sys.argv[1:] if argv is None else argv)]
+    ready_streams()
+    escape_messages()
+    try:
+        status = _run([underscored(arg) for arg in (sys.argv[1:] if argv is None else argv)])
+    except ConfigError as error:
+        complain(error)
+        status = 2
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except BrokenPipeError:
+        if flush_stdout("\n"):  # another pipe broke
+            raise
+        return BROKEN_PIPE
+    except SystemExit:  # --help and --print_config
+        flush_stdout()
+        raise
+    return status if flush_stdout() else BROKEN_PIPE
+
+
+def _run(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         lines = [f"  {name:<10}{meaning}" for name, meaning in COMMANDS.items()]
         print(HELP.format(commands="\n".join(lines)), end="")
@@ -59,25 +87,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if os.getcwd() not in sys.path:  # a config may name a module in this folder
         sys.path.append(os.getcwd())
-    try:
-        _check_command(args[0])
-        if args[0] == "list":
-            from lsp_lightning.cli.settings import list_topic
+    _check_command(args[0])
+    if args[0] == "list":
+        from lsp_lightning.cli.settings import list_topic
 
-            return list_topic(args[1:])
-        args = with_run_config(args)
-        check_config_files(args)
-        # libraries read these when they are imported
-        wait_asleep()
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        if not sys.stderr.isatty():
-            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        from lsp_lightning.cli.app import run_command
+        return list_topic(args[1:])
+    args = with_run_config(args)
+    check_config_files(args)
+    # libraries read these when they are imported
+    wait_asleep()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from lsp_lightning.cli.app import run_command
 
-        return run_command(args)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(args)
 
 
 def check_config_files(args: Sequence[str]) -> None:

@@ -111,8 +111,13 @@ def hidden_config_error(error: BaseException) -> ConfigError | None:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those that led to it, from the last to the first."""
-    while error is not None:
+    """The error and those that led to it, from the last to the first; each once.
+
+    Libraries make rings of them: TensorBoard and Lightning do when a disk is full.
+    """
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 

@@ -29,7 +29,7 @@ from lsp_lightning import (
     SelfReward,
     VerifiableReward,
 )
-from lsp_lightning.cli.app import claim_run_folder
+from lsp_lightning.cli.checks import claim_run_folder
 from lsp_lightning.cli.main import main
 from lsp_lightning.rewards import Reward
 from lsp_lightning.tinyworld.verifier import TinyWorldVerifier
@@ -779,7 +779,7 @@ def test_a_reward_that_fails_is_shown_with_its_place_and_the_run_can_be_resumed(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 1), ("SIGKILL", -9)])
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGKILL", -9)])
 def test_a_killed_run_is_resumed_and_ends_as_the_uninterrupted_one(tasks, tmp_path, name, code):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "lsp_lightning", *fit_args(run, tasks)]
