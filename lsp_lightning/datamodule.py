@@ -1,13 +1,12 @@
 """The data of self-play: a stream of rounds that the model plays, in place of a data set."""
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 
-from lsp_lightning.errors import ConfigError, require_at_least
+from lsp_lightning.errors import ConfigError, require_at_least, warn
 from lsp_lightning.evaluation.exam import HELDOUT_BATCH
 from lsp_lightning.game.queries import Challenger, Query, QuerySource, check_sampling, read_queries
 from lsp_lightning.seeding import derive_seed
@@ -226,8 +225,7 @@ def _warn_of_overlap(source: QuerySource, heldout: Sequence[Query]) -> None:
     """Warn if the queries to train on include held-out tasks."""
     shared = {query.text for query in heldout} & {query.text for query in source.known()}
     if shared:
-        warnings.warn(
+        warn(
             f"data.queries contains {len(shared)} of the tasks in data.heldout and data.test; "
-            "scores of these are not held-out scores",
-            stacklevel=3,
+            "scores of these are not held-out scores"
         )

@@ -1,7 +1,8 @@
-"""Errors that you can fix: one line with the key, the problem and the remedy."""
+"""Errors that you can fix: one line with the key, the problem and the remedy. And warnings."""
 
 import unicodedata
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 #: Most characters of the problem in a ConfigError: it may quote a value of any length.
 _LONGEST = 2000
@@ -88,3 +89,31 @@ class OutOfMemory(Exception):
             f"{key}: a single row of {longest} tokens does not fit into memory; "
             "lower max_new_tokens, or run `lsp-lightning plan` to see what else to change"
         )
+
+
+class SelfPlayWarning(UserWarning):
+    """A warning of this package."""
+
+
+def _through_filters(message: str) -> None:
+    """Show a warning as Python does. It names no line of code, so that filters that other
+    libraries set for their modules do not hide it."""
+    warnings.warn_explicit(message, SelfPlayWarning, __package__, 1, module=__package__)
+
+
+#: Shows a warning; the command line prints one line instead.
+show_warning: Callable[[str], None] = _through_filters
+_warned: set[str] = set()
+
+
+def warn(message: str, kind: str | None = None) -> None:
+    """Warn once in this process.
+
+    Args:
+        message: one line: the key, what is wrong, what to do.
+        kind: what makes it the same warning as an earlier one; None is the message itself. Pass it
+            if the message contains a count or the number of a round.
+    """
+    if (kind or message) not in _warned:
+        _warned.add(kind or message)
+        show_warning(message)

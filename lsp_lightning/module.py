@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_warn
 
 from lsp_lightning.callbacks.close_engine import ClosesEngine
 from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import ConfigError, warn
 from lsp_lightning.evaluation.exam import Exam
 from lsp_lightning.evaluation.heldout import HeldOutBoard, answer_greedily, heldout_reward
 from lsp_lightning.functional import KLForm
@@ -217,14 +216,14 @@ class SelfPlayModule(LightningModule):
             optimizer.step()
         else:
             optimizer.zero_grad()
-            rank_zero_warn(
-                f"round {played.index}: the gradient is not finite; this round is skipped"
-            )
+            warn(f"round {played.index}: the gradient is not finite; this round is skipped")
+        rate = float(plain.param_groups[0]["lr"])
         scheduler: Any = self.lr_schedulers()
         if scheduler is not None:
             scheduler.step()
         seconds = {**played.seconds, "update": time.perf_counter() - start}
-        self.round_means.update(round_metrics(played, advantages, stats, norm, seconds))
+        metrics = round_metrics(played, advantages, stats, norm, seconds)
+        self.round_means.update({**metrics, "learning_rate": rate})
         self.log_dict(self.round_means.compute(), batch_size=1)
         if played.index + 1 >= self.trainer.max_steps:  # global_step does not count skipped rounds
             self.trainer.should_stop = True

@@ -14,7 +14,7 @@ from published_sizes import published_config
 from small_game import brief
 from tiny_models import build_llama, build_qwen3
 
-from lsp_lightning import ConfigError, Policy
+from lsp_lightning import ConfigError, Policy, errors
 from lsp_lightning.callbacks import summary
 from lsp_lightning.models import loading as pretrained
 from lsp_lightning.paths import resolve
@@ -48,6 +48,12 @@ def no_plan():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(summary, "memory_line", lambda *args: "memory: not planned (a test)")
         yield
+
+
+@pytest.fixture(autouse=True)
+def warned_of_nothing():
+    """Each test sees the package's warnings anew: a process shows each of them once."""
+    errors._warned.clear()
 
 
 @pytest.fixture(scope="session")

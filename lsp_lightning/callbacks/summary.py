@@ -1,8 +1,6 @@
 """The result of a run: summary.json, and the lines printed at its end."""
 
 import json
-import shutil
-import sys
 import time
 from typing import Any
 
@@ -10,14 +8,19 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from lsp_lightning.callbacks.closing import (
+    Scores,
+    curves_line,
+    next_line,
+    result_lines,
+    resume_line,
+    without_nan,
+)
 from lsp_lightning.datamodule import rounds_played
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.evaluation.heldout import heldout_reward
 from lsp_lightning.planning import memory_line
 from lsp_lightning.runs import RunFolder
-from lsp_lightning.runs.folder import CLAIM
-
-Scores = dict[str, Any]
 
 #: Bytes of a GiB.
 _GIB = 2**30
@@ -101,8 +104,16 @@ class RunSummary(Callback):
             "heldout_after": self._after,
             "gpu_peak_gib": gpu_peak(trainer.strategy.root_device),
         }
-        folder.summary_path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        print(_report(summary, folder, _opponent(pl_module)))
+        text = json.dumps(without_nan(summary), indent=2)
+        folder.summary_path.write_text(text + "\n", encoding="utf-8")
+        module: Any = pl_module
+        reward = heldout_reward(module.rewards, module.data.heldout_reward)
+        lines = [
+            *result_lines(summary, folder, _opponent(pl_module)),
+            next_line(folder, can_test=bool(module.data.test) and reward is not None),
+            curves_line(folder),
+        ]
+        print("\n".join(["", *filter(None, lines)]))
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -112,10 +123,7 @@ class RunSummary(Callback):
         refused = isinstance(exception, ConfigError)
         stopped = self._fitting and trainer.is_global_zero and not refused
         if stopped and checkpoint.is_file():
-            print(
-                f"\nthe run was stopped; resume it with:\n  "
-                f"{_command()} fit --ckpt_path {checkpoint}"
-            )
+            print(f"\nthe run was stopped; resume it with:\n  {resume_line(checkpoint)}")
 
     def state_dict(self) -> dict[str, Any]:
         """The first scores and the time so far, for a resumed run."""
@@ -190,44 +198,3 @@ def _opponent(pl_module: LightningModule) -> str:
     settings = getattr(pl_module, "policy_settings", None)
     started = settings and settings.init_adapter and settings.reference == "start"
     return "the start adapter" if started else "the base"
-
-
-def _command() -> str:
-    """``lsp-lightning`` if it is on the PATH, else the path of the running program."""
-    return "lsp-lightning" if shutil.which("lsp-lightning") else sys.argv[0]
-
-
-def heldout_line(name: str, before: Scores, after: Scores, opponent: str) -> str:
-    """The scores of ``sampled`` or ``greedy`` answers before and after the run, in one line."""
-    change = f"{before[name]:.1%} -> {after[name]:.1%}"
-    if after["kind"] == "solved":
-        return f"held-out tasks solved by {name} answers: {change}  ({before['n']} tasks)"
-    if after["kind"] == "mean":
-        change = f"{before[name]:.3f} -> {after[name]:.3f}"
-        return f"mean held-out reward of {name} answers: {change}  ({before['n']} tasks)"
-    return (
-        f"win rate against the reference, {name} answers: {change}"
-        f"  ({before['n']} prompts; the reference is {opponent})"
-    )
-
-
-def _report(summary: dict[str, Any], folder: RunFolder, opponent: str) -> str:
-    minutes, seconds = divmod(round(summary["seconds"]), 60)
-    lines = [f"\nplayed {summary['rounds']} rounds in {minutes} min {seconds:02d} s"]
-    before, after, peak = (summary[k] for k in ("heldout_before", "heldout_after", "gpu_peak_gib"))
-    if before and after:
-        names = [name for name in ("sampled", "greedy") if name in before and name in after]
-        lines += [heldout_line(name, before, after, opponent) for name in names]
-    if peak:
-        lines.append(
-            f"peak GPU memory: {peak['allocated']:.2f} GiB allocated, "
-            f"{peak['reserved']:.2f} GiB reserved"
-        )
-    found = {path.name.partition(".out.")[0] for path in folder.path.iterdir()} - {CLAIM}
-    names = sorted("TensorBoard events" if name == "events" else name for name in found)
-    lines += [
-        f"written to {folder.path}/: {', '.join(names)}",
-        f"next: {_command()} test --ckpt_path {folder.checkpoint_path}",
-        f"curves: tensorboard --logdir {folder.path}",
-    ]
-    return "\n".join(lines)

@@ -24,7 +24,7 @@ from lsp_lightning.cli.commands import SelfPlayTrainer
 from lsp_lightning.cli.messages import hidden_config_error
 from lsp_lightning.cli.output import INTERRUPTED, complain, show_traceback
 from lsp_lightning.cli.parser import Parser
-from lsp_lightning.cli.quiet import silence_known
+from lsp_lightning.cli.quiet import one_line_warnings, silence_known
 from lsp_lightning.cli.settings import OPTIMIZER
 from lsp_lightning.cli.threads import default_threads
 from lsp_lightning.datamodule import SelfPlayDataModule
@@ -208,7 +208,8 @@ def run_command(args: Sequence[str]) -> int:
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     try:
-        SelfPlayCLI(args)
+        with one_line_warnings():
+            SelfPlayCLI(args)
     except SystemExit as error:
         # Lightning ends a run after Ctrl-C with status 1
         if isinstance(error.__context__, KeyboardInterrupt):

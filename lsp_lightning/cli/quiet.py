@@ -1,11 +1,18 @@
-"""Messages of other libraries that you can do nothing about, silenced one by one.
+"""Warnings on a terminal: ours on one line each, and known ones of other libraries not at all.
 
-``tests/cli/test_quiet.py`` fails on an entry that no run prints any more, and on a message that is
-missing here.
+``tests/cli/test_quiet.py`` fails on a known message that no run prints any more, and on one that
+is missing here.
 """
 
 import logging
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from lsp_lightning import errors
 
 #: Category and beginning of each message, as a regular expression.
 KNOWN: tuple[tuple[type[Warning], str], ...] = (
@@ -24,3 +31,21 @@ def silence_known() -> None:
         warnings.filterwarnings("ignore", message=message, category=category)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Print this package's warnings on one line each, whatever filters other code sets.
+
+    A module of the user's often ignores all warnings; that is meant for other libraries.
+    """
+    before, errors.show_warning = errors.show_warning, _print
+    try:
+        yield
+    finally:
+        errors.show_warning = before
+
+
+def _print(message: str) -> None:
+    # tqdm.write moves a progress bar out of the way
+    tqdm.write(f"warning: {errors.in_one_line(message)}", file=sys.stderr)

@@ -101,6 +101,18 @@ def dead_groups(rewards_NG: Tensor) -> Tensor:
     return rewards_NG.amax(dim=1) - rewards_NG.amin(dim=1) <= floor_N
 
 
+def group_std(scores_NG: Tensor, judged_NG: Tensor | None = None) -> Tensor:
+    """Standard deviation within each group, its sum of squares divided by the number of answers.
+
+    (N, G) -> (N,). Answers that could not be judged (``judged_NG`` false) do not count; a group
+    with fewer than two judged answers has NaN.
+    """
+    _require_matrix(scores_NG, "scores_NG")
+    centred_NG, count_N1 = _deviations(scores_NG, judged_NG)
+    std_N1 = (centred_NG.square().sum(dim=1, keepdim=True) / count_N1).sqrt()
+    return torch.where(count_N1 > 1, std_N1, torch.nan).squeeze(1)
+
+
 def _deviations(x: Tensor, judged: Tensor | None) -> tuple[Tensor, Tensor]:
     """Judged entries minus their row's mean, 0 elsewhere; and their number, 1 if there are none."""
     known = torch.ones_like(x) if judged is None else _like(judged, x).to(x.dtype)

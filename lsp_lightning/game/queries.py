@@ -1,7 +1,6 @@
 """Where the queries of a round come from: the Challenger, a file, or a source of your own."""
 
 import json
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import ConfigError, warn
 from lsp_lightning.game.player import Player
 from lsp_lightning.paths import require_file
 from lsp_lightning.seeding import derive_seed, permutation
@@ -276,10 +275,9 @@ def check_sampling(sampling: Sampling, key: str, for_training: bool) -> None:
     if not 0 < sampling.top_p <= 1:
         raise ConfigError(f"{key}.top_p", f"is {sampling.top_p}", "set it above 0 and at most 1")
     if for_training and sampling.truncates:
-        warnings.warn(
+        warn(
             f"{key}: top_p below 1 or top_k above 0 biases training, because log-probs are those "
-            "of the full distribution; set top_p to 1 and top_k to 0",
-            stacklevel=3,
+            "of the full distribution; set top_p to 1 and top_k to 0"
         )
     if sampling.top_k < 0:
         raise ConfigError(f"{key}.top_k", f"is {sampling.top_k}", "set 0 (off) or more")

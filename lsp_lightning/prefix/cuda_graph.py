@@ -5,12 +5,12 @@ than running them. **Not yet run on a GPU**: tests check on a CPU that a step in
 the same. On a GPU each recording is compared with the step it was made from.
 """
 
-import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from lsp_lightning.errors import warn
 from lsp_lightning.runtime.memory import is_out_of_memory
 
 #: Takes token ids and positions, (n, 1) each, and returns logits (n, V).
@@ -44,7 +44,7 @@ class GraphRecorder:
                 raise
             why = (str(error).splitlines() or ["no reason given"])[0]
         self._works = False
-        warnings.warn(f"rollouts continue without CUDA graphs: {why}", stacklevel=2)
+        warn(f"rollouts continue without CUDA graphs: {why}")
         return step
 
 

@@ -1,7 +1,6 @@
 """The base class of all rewards."""
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
@@ -9,7 +8,7 @@ from typing import Any, Literal, TypeVar, get_args
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError, require_one_of
+from lsp_lightning.errors import ConfigError, require_one_of, warn
 from lsp_lightning.rewards.scale import RunningScale
 from lsp_lightning.types import Playout, Reference, SelfPlayRound
 
@@ -207,7 +206,10 @@ def each(
         message = f"{type(cause).__name__}: {cause}, at {text(item)[:80]!r}"
         if len(failures) == len(items):
             raise RewardError(message) from cause
-        warnings.warn(f"could not judge {len(failures)} of {len(items)}: {message}", stacklevel=2)
+        warn(
+            f"could not judge {len(failures)} of {len(items)}: {message}",
+            kind=f"could not judge: {getattr(judge, '__qualname__', judge)} {type(cause).__name__}",
+        )
     return results
 
 

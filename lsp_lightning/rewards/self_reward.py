@@ -1,12 +1,11 @@
 """The self-reward: the frozen reference policy, prompted as a judge, scores the answers."""
 
-import warnings
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError, require_at_least, require_one_of
+from lsp_lightning.errors import ConfigError, require_at_least, require_one_of, warn
 from lsp_lightning.rewards.base import Judgement, Reward
 from lsp_lightning.rewards.grading import JudgeTemplate, grade_scores, judged_texts
 from lsp_lightning.seeding import derive_seed
@@ -104,11 +103,10 @@ class SelfReward(Reward):
     def _warn_if_little(self, mass: float) -> None:
         if mass < _LITTLE_MASS and not self._warned:
             self._warned = True
-            warnings.warn(
+            warn(
                 f"reward {self.name!r}: after {SCORE_PREFIX!r} the judge gives the scores 0 to 7 "
                 f"only {mass:.0%} of its probability, so they may mean little; see the metric "
-                "score_mass, or use reading: sampled",
-                stacklevel=2,
+                "score_mass, or use reading: sampled"
             )
 
 

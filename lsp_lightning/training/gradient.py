@@ -1,13 +1,12 @@
 """The gradient of one round, micro-batch by micro-batch (step 5 of Algorithm 1)."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import ConfigError, warn
 from lsp_lightning.functional import KLForm, k1_in_reward, row_weights, selfplay_loss
 from lsp_lightning.game.objectives import Advantages
 from lsp_lightning.models.lora_speed import fused_lora
@@ -43,11 +42,10 @@ class LossSettings:
                 "model.max_grad_norm", f"is {norm}", "set it above 0, or null for none"
             )
         if self.kl == "k1_loss":
-            warnings.warn(
+            warn(
                 "model.kl: k1_loss is the KL term as printed in the paper. Its expected gradient "
                 "is zero: beta restrains nothing and adds noise. Use k1_in_reward, which has the "
-                "intended gradient.",
-                stacklevel=3,
+                "intended gradient."
             )
 
 

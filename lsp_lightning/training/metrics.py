@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lsp_lightning.functional import dead_groups, query_values
+from lsp_lightning.functional import dead_groups, group_std, query_values
 from lsp_lightning.game.objectives import Advantages
 from lsp_lightning.training.gradient import UpdateStats
 from lsp_lightning.types import SelfPlayRound
@@ -34,6 +34,7 @@ def round_metrics(
     metrics: dict[str, Tensor | float] = {
         "loss": stats.loss,
         "reward": rewards_NG,
+        "reward_std": group_std(played.rewards_NG, played.judged_NG),
         "value": values_N,
         "value_std": values_N.std(unbiased=False),
         "dead_groups": dead_groups(_solver_total(played)[judged_N]).float(),
@@ -45,6 +46,7 @@ def round_metrics(
     }
     if played.quality_NG is not None:
         metrics["quality"] = played.quality_NG[judged_N]
+        metrics["quality_std"] = group_std(played.quality_NG, played.judged_NG)
     if advantages.challenger_C is not None:
         metrics["advantage_std/challenger"] = advantages.challenger_C.std(unbiased=False)
     for role, rows in stats.roles.items():

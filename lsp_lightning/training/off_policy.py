@@ -4,13 +4,13 @@ They are the same if this process samples. A server uses the same weights with o
 number formats, and may return no log-probs at all.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from lsp_lightning.errors import warn
 from lsp_lightning.functional import sequence_log_ratio, truncated_importance_weights
 from lsp_lightning.functional.logprobs import LOGITS_AT_ONCE
 from lsp_lightning.models.logits import completion_logprobs
@@ -90,12 +90,10 @@ def _distance(own: Tensor, sampled: Tensor, cap: float) -> dict[str, float]:
     weights = log_ratio.exp().clamp(max=cap)
     gap = float(log_ratio.abs().mean())
     if gap > _FAR:
-        # without the figure, so that Python shows the warning once and not each round
-        warnings.warn(
+        warn(
             "model.rollouts: the server's log-probs differ from the trainer's by more than "
             f"{_FAR} nats per token (importance/logprob_gap in metrics.csv), which rounding cannot "
-            "explain; check that the server has the same base and applies the adapter",
-            stacklevel=3,
+            "explain; check that the server has the same base and applies the adapter"
         )
     return {
         "importance/weight": float(weights.mean()),

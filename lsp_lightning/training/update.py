@@ -1,7 +1,6 @@
 """One update: the gradient of a round in parts that fit into memory, in any number format."""
 
 import math
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import ConfigError, warn
 from lsp_lightning.game.objectives import Advantages
 from lsp_lightning.models.policy import Policy
 from lsp_lightning.runtime.memory import TokenBudget
@@ -154,11 +153,10 @@ class RoundUpdate:
         elif without and policy.has_adapter and not self._warned:
             self._warned = True
             idle = sorted({name.partition(".lora_")[0] for name, _ in without})
-            warnings.warn(
+            warn(
                 f"model.lora.target_modules: these adapters receive no gradient: {idle[0]} and "
                 f"{len(idle) - 1} more. If sampling uses them, training and sampling differ; "
-                "exclude them with target_modules",
-                stacklevel=3,
+                "exclude them with target_modules"
             )
 
 

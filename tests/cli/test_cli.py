@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -83,7 +84,7 @@ def status(args):
 @pytest.fixture(scope="module")
 def process(tasks, tmp_path_factory):
     """A run in a process of its own: its folder, and what it wrote to its two streams."""
-    folder = tmp_path_factory.mktemp("runs") / "run"
+    folder = tmp_path_factory.mktemp("runs") / "a run"
     done = subprocess.run(
         [sys.executable, "-m", "lsp_lightning", *fit_args(folder, tasks)],
         capture_output=True,
@@ -320,11 +321,34 @@ def test_a_run_ends_with_what_it_came_to_and_what_comes_next(process):
     assert "memory: about" in shown
     assert "played 2 rounds in 0 min" in shown
     assert re.search(r"solved by greedy answers: \d+\.\d% -> \d+\.\d%", shown)
-    # by its name where that is on the path, else as it was called here
-    assert re.search(rf"next: \S+ test --ckpt_path {folder}/checkpoints/last.ckpt", shown)
     for name in ("metrics.csv", "summary.json", "config.yaml", "transcripts", "adapter"):
         assert name in shown
         assert (folder / name).exists()
+
+
+def test_what_comes_next_runs_when_it_is_copied(process, capfd):
+    _, shown, _ = process
+    [following] = re.findall(r"^next: (.*)$", shown, re.MULTILINE)
+    [curves] = re.findall(r"^curves: (.*)$", shown, re.MULTILINE)
+    before, command, rest = following.partition(" test ")
+    assert before.endswith("python -m lsp_lightning")  # as it was started
+    for line, said in (
+        (f"{before} --version", "lsp-lightning"),
+        (f"{curves} --inspect", "scalars"),
+    ):
+        done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
+    assert main(shlex.split(command + rest)) == 0
+    assert json.loads(capfd.readouterr().out.strip().splitlines()[-1])["tasks"] == 6
+
+
+def test_without_tasks_to_report_the_next_command_is_another(finished, tmp_path, capfd):
+    checkpoint = moved(finished, tmp_path / "run")
+    more = ["--trainer.max_steps", "3", "--data.test", "null", "--data.heldout", "null"]
+    assert main(["fit", "--ckpt_path", str(checkpoint), *more]) == 0
+    [line] = [x for x in capfd.readouterr().out.splitlines() if x.startswith("next: ")]
+    assert shlex.split(line)[-3:] == ["chat", "--ckpt_path", str(checkpoint)]
 
 
 def test_the_printed_config_parses_to_itself(tasks, tmp_path, capfd):

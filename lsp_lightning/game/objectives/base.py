@@ -1,6 +1,5 @@
 """The base class of all objectives."""
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError, require_one_of
+from lsp_lightning.errors import ConfigError, require_one_of, warn
 from lsp_lightning.functional import (
     AdvantageScale,
     challenger_advantages,
@@ -137,9 +136,9 @@ class Objective(ABC):
             )
         rewards_N = rewards_N.detach().float().cpu()
         if not rewards_N[played.judged_N].isfinite().all():
-            warnings.warn(
+            warn(
                 f"model.objective: challenger_rewards of {name} returned NaN or infinity in round "
                 f"{played.index}; return finite numbers",
-                stacklevel=2,
+                kind=f"not finite: {name}",
             )
         return rewards_N

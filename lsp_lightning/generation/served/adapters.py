@@ -7,7 +7,6 @@ It uses vLLM's hot loading (``--enable-lora`` and ``VLLM_ALLOW_RUNTIME_LORA_UPDA
 import hashlib
 import shutil
 import uuid
-import warnings
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import ConfigError, warn
 from lsp_lightning.generation.served.client import ServerClient
 from lsp_lightning.generation.served.errors import EngineError, Refused
 from lsp_lightning.text.chat import ChatCodec
@@ -126,10 +125,7 @@ class AdapterPublisher:
         except EngineError as error:
             unloaded = isinstance(error, Refused) and error.status == 404
             if not unloaded:  # it only takes memory there: the name is never used again
-                warnings.warn(
-                    f"adapter {name} stays loaded on the rollout server ({error.cause})",
-                    stacklevel=2,
-                )
+                warn(f"adapter {name} stays loaded on the rollout server ({error.cause})")
         shutil.rmtree(self._folder / name, ignore_errors=True)
 
     def invalidate(self) -> None:

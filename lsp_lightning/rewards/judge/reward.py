@@ -1,7 +1,6 @@
 """A reward from a judge model on an OpenAI-compatible server."""
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -11,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lsp_lightning.errors import require_one_of
+from lsp_lightning.errors import require_one_of, warn
 from lsp_lightning.rewards.base import (
     AnswerEnters,
     Judgement,
@@ -216,10 +215,9 @@ class JudgeReward(Reward):
             raise RewardError(failures[-1].cause)
         if failures and not self._warned:
             self._warned = True
-            warnings.warn(
+            warn(
                 f"reward {self.name!r}: {len(failures)} requests of a round failed; the last: "
-                f"{failures[-1].cause}",
-                stacklevel=2,
+                f"{failures[-1].cause}"
             )
 
 

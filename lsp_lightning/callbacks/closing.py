@@ -1,0 +1,126 @@
+"""The lines at the end of a run. Every command in them works when it is copied to a shell."""
+
+import math
+import os
+import shlex
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lsp_lightning.runs import RunFolder
+from lsp_lightning.runs.folder import CLAIM
+
+Scores = dict[str, Any]
+
+_SCRIPT = "lsp-lightning"
+_EVENTS = "events.out.*"
+
+
+def result_lines(summary: dict[str, Any], folder: RunFolder, opponent: str) -> list[str]:
+    """What was played, learned and written.
+
+    Args:
+        summary: the content of ``summary.json``.
+        folder: the run's folder.
+        opponent: the name of the reference.
+    """
+    minutes, seconds = divmod(round(summary["seconds"]), 60)
+    lines = [f"played {summary['rounds']} rounds in {minutes} min {seconds:02d} s"]
+    before, after, peak = (summary[k] for k in ("heldout_before", "heldout_after", "gpu_peak_gib"))
+    if before and after:
+        names = [name for name in ("sampled", "greedy") if name in before and name in after]
+        lines += [heldout_line(name, before, after, opponent) for name in names]
+    if peak:
+        lines.append(
+            f"peak GPU memory: {peak['allocated']:.2f} GiB allocated, "
+            f"{peak['reserved']:.2f} GiB reserved"
+        )
+    found = {path.name.partition(".out.")[0] for path in folder.path.iterdir()} - {CLAIM}
+    names = sorted("TensorBoard events" if name == "events" else name for name in found)
+    return [*lines, f"written to {folder.path}/: {', '.join(names)}"]
+
+
+def heldout_line(name: str, before: Scores, after: Scores, opponent: str) -> str:
+    """The scores of ``sampled`` or ``greedy`` answers before and after the run, in one line."""
+    style = ".3f" if after["kind"] == "mean" else ".1%"
+    change = " -> ".join(
+        "not judged" if math.isnan(scores[name]) else format(scores[name], style)
+        for scores in (before, after)
+    )
+    if after["kind"] == "solved":
+        return f"held-out tasks solved by {name} answers: {change}  ({before['n']} tasks)"
+    if after["kind"] == "mean":
+        return f"mean held-out reward of {name} answers: {change}  ({before['n']} tasks)"
+    return (
+        f"win rate against the reference, {name} answers: {change}"
+        f"  ({before['n']} prompts; the reference is {opponent})"
+    )
+
+
+def next_line(folder: RunFolder, can_test: bool) -> str | None:
+    """A command to go on with: score the run's test tasks, or else talk to the model.
+
+    None if the run cannot be loaded again, because it has no checkpoint or no config.
+    """
+    if not (folder.checkpoint_path.is_file() and folder.config_path.is_file()):
+        return None
+    command, path = "test" if can_test else "chat", shlex.quote(str(folder.checkpoint_path))
+    return f"next: {command_line()} {command} --ckpt_path {path}"
+
+
+def curves_line(folder: RunFolder) -> str | None:
+    """The command that shows the run's curves; None without TensorBoard or without events."""
+    if find_spec("tensorboard") is None or not any(folder.path.rglob(_EVENTS)):
+        return None
+    script = _script_of_this_python("tensorboard")
+    module = f"{shlex.quote(sys.executable)} -m tensorboard.main"
+    return f"curves: {script or module} --logdir {shlex.quote(str(folder.path))}"
+
+
+def resume_line(checkpoint: Path) -> str:
+    """The command that resumes a run."""
+    return f"{command_line()} fit --ckpt_path {shlex.quote(str(checkpoint))}"
+
+
+def command_line() -> str:
+    """How a shell starts ``lsp-lightning`` as this process was started, quoted.
+
+    The name alone if the PATH leads to the program of this Python; else the path of that program.
+    ``python -m lsp_lightning`` if it was started so, or if the program is not installed.
+    """
+    started = Path(sys.argv[0])
+    if started.name != "__main__.py":
+        if started.name == _SCRIPT and os.access(started, os.X_OK) and not shutil.which(_SCRIPT):
+            return shlex.quote(sys.argv[0])
+        script = _script_of_this_python(_SCRIPT)
+        if script:
+            return script
+    return f"{_python()} -m lsp_lightning"
+
+
+def _script_of_this_python(name: str) -> str | None:
+    """A program that is installed beside this Python, as a shell finds it; None without it."""
+    path = Path(sys.executable).with_name(name)
+    if not os.access(path, os.X_OK):
+        return None
+    on_path = shutil.which(name)
+    return name if on_path and Path(on_path).samefile(path) else shlex.quote(str(path))
+
+
+def _python() -> str:
+    """This Python, by its name if the PATH leads to it."""
+    for name in ("python", "python3"):
+        found = shutil.which(name)
+        # not samefile: the Pythons of two environments are links to one file
+        if found and os.path.abspath(found) == os.path.abspath(sys.executable):
+            return name
+    return shlex.quote(sys.executable)
+
+
+def without_nan(value: Any) -> Any:
+    """Plain values for JSON, which has no NaN: null stands for it."""
+    if isinstance(value, dict):
+        return {name: without_nan(entry) for name, entry in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

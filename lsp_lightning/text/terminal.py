@@ -1,0 +1,59 @@
+"""Text of a model on a terminal: on one line, harmless, and cut to a width."""
+
+import unicodedata
+
+from lsp_lightning.errors import printable
+
+#: Printable characters that show nothing, beyond those of the categories below.
+_INVISIBLE = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+    + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+)
+_LINE_BREAK = "\u23ce"
+#: Marks over one letter that a terminal still shows legibly; more would paint over other lines.
+_MARKS = 2
+
+
+def escaped(text: str) -> str:
+    r"""The text on one line, with every character that a terminal might obey spelled out.
+
+    Control characters (ESC), marks of the text direction, zero-width and other invisible
+    characters become ``\x1b``, ``\u202e`` and so on. A line break becomes a return symbol. More
+    than two combining marks in a row are spelled out too.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    text = text.replace("\r\n", "\n").replace("\n", _LINE_BREAK).replace("\t", " ")
+    shown: list[str] = []
+    marks = 0
+    for char in printable(text, keep=""):
+        category = unicodedata.category(char)
+        marks = marks + 1 if category in ("Mn", "Me") else 0
+        if char in _INVISIBLE or marks > _MARKS:
+            char = char.encode("unicode_escape").decode("ascii")
+        shown.append(" " if category == "Zs" else char)
+    return "".join(shown)
+
+
+def cut(text: str, width: int) -> str:
+    """The beginning of an escaped text, at most ``width`` columns wide; "..." ends what is cut."""
+    if columns(text) <= width:
+        return text
+    kept, used = [], 0
+    for char in text:
+        used += _columns_of(char)
+        if used > width - 3:
+            break
+        kept.append(char)
+    return ("".join(kept).rstrip() + "...")[: max(width, 0)]
+
+
+def columns(text: str) -> int:
+    """Columns that an escaped text takes on a terminal; wide characters take two."""
+    return len(text) if text.isascii() else sum(map(_columns_of, text))
+
+
+def _columns_of(char: str) -> int:
+    if unicodedata.category(char) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
