@@ -143,11 +143,18 @@ class SelfPlayDataModule(LightningDataModule):
         if trainer.max_steps < 1:
             raise ConfigError("trainer.max_steps", "is below 1", "set the number of rounds to play")
 
-    def check_solutions(self, require: Callable[[object | None], None]) -> None:
+    def check_solutions(
+        self, require: Callable[[object | None], None], needing: str | None = None
+    ) -> None:
         """Call ``require`` with the solution of every query that is known before the run.
 
+        Args:
+            require: raises ValueError for a solution that cannot be used.
+            needing: name of a verifier that needs a solution for each query; None if none does.
+
         Raises:
-            ConfigError: ``require`` raised a ValueError; the message names the key and the query.
+            ConfigError: a query has no solution that ``needing`` needs, or ``require`` raised; the
+                message names the key.
         """
         sets = {
             "data.queries": self.queries.known(),
@@ -155,6 +162,10 @@ class SelfPlayDataModule(LightningDataModule):
             "data.test": self.test,
         }
         for key, queries in sets.items():
+            known = sum(query.solution is not None for query in queries)
+            if needing and known < len(queries):
+                problem = f"{known} of {len(queries)} queries have a solution, {needing} needs all"
+                raise ConfigError(key, problem, "add a solution to each, or use another reward")
             for query in queries:
                 try:
                     require(query.solution)

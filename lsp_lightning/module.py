@@ -5,18 +5,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 from lsp_lightning.callbacks.close_engine import ClosesEngine
 from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
 from lsp_lightning.errors import ConfigError, warn
-from lsp_lightning.evaluation.exam import Exam
-from lsp_lightning.evaluation.heldout import HeldOutBoard, answer_greedily, heldout_reward
+from lsp_lightning.evaluation.hooks import ScoresHeldOut
 from lsp_lightning.functional import KLForm
 from lsp_lightning.game.objectives import Learnability, Objective
 from lsp_lightning.game.player import FrozenPlayer, Player
-from lsp_lightning.game.queries import Query
 from lsp_lightning.game.round import play_round
 from lsp_lightning.generation import LocalRollouts, RolloutSettings
 from lsp_lightning.models.loading import check_policy
@@ -35,7 +33,7 @@ from lsp_lightning.training.update import RoundUpdate, by_round
 from lsp_lightning.types import SelfPlayRound
 
 
-class SelfPlayModule(LightningModule):
+class SelfPlayModule(ScoresHeldOut):
     """Language Self-Play as a LightningModule: one batch is one round, one round is one step.
 
     Args:
@@ -117,7 +115,7 @@ class SelfPlayModule(LightningModule):
             chat_template_kwargs,
             activation_checkpointing,
         )
-        self.round_means, self.heldout = Means(), HeldOutBoard()
+        self.round_means = Means()
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """The rewards, which are callbacks too, and a callback that closes the engine."""
@@ -126,7 +124,7 @@ class SelfPlayModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Raise ConfigError for settings that cannot work, before the model is loaded."""
         check_precision(self.trainer.precision)
-        heldout_reward(self.rewards, self.data.heldout_reward)  # raises if it cannot be used
+        self.check_heldout(stage)
         if stage == "fit":
             check_model(self, self.data)
             # log every round; Lightning's default is one step in 50 (0 logs nothing)
@@ -227,40 +225,6 @@ class SelfPlayModule(LightningModule):
         self.log_dict(self.round_means.compute(), batch_size=1)
         if played.index + 1 >= self.trainer.max_steps:  # global_step does not count skipped rounds
             self.trainer.should_stop = True
-
-    def score_heldout(self, tasks: list[Query], batch_idx: int) -> None:
-        """Score a batch of held-out tasks; do nothing if no reward can score single answers."""
-        data, player = self.data, self.player
-        found = heldout_reward(self.rewards, data.heldout_reward)
-        if found is None:
-            return
-        reward, kind = found
-        exam = Exam.of(
-            player.codec,
-            tasks,
-            reward,
-            data.solver,
-            data.solver_prompt,
-            data.heldout_draws,
-            self._seed("heldout", batch_idx),
-        )
-        self.heldout.score(player, exam, kind, self.reference_player)
-
-    def validation_step(self, tasks: list[Query], batch_idx: int) -> None:
-        """Score a batch of held-out tasks."""
-        self.score_heldout(tasks, batch_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the held-out means."""
-        self.heldout.close()
-        self.log_dict(self.heldout.scores, batch_size=1)
-
-    test_step = validation_step
-    on_test_epoch_end = on_validation_epoch_end
-
-    def predict_step(self, tasks: list[Query], batch_idx: int) -> list[dict[str, str]]:
-        """Answer a batch of queries greedily."""
-        return answer_greedily(self.player, tasks, self.data.solver, self.data.solver_prompt)
 
     def resume_settings(self) -> dict[str, Any]:
         """The settings to compare when a run is resumed: plain values only."""

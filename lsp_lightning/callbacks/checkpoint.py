@@ -40,9 +40,7 @@ class RoundCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the trained adapter (or model) for use elsewhere."""
-        if trainer.is_global_zero:
-            policy: Any = pl_module.policy
-            policy.save(RunFolder(trainer.default_root_dir).weights_path(policy.has_adapter))
+        save_weights(trainer, pl_module)
 
     def save(self, trainer: Trainer) -> None:
         """Write the checkpoint to a partial file and rename it."""
@@ -53,3 +51,10 @@ class RoundCheckpoint(Checkpoint):
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             partial.replace(path)
+
+
+def save_weights(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Write the trained adapter (or model) into the run's folder."""
+    if trainer.is_global_zero:
+        policy: Any = pl_module.policy
+        policy.save(RunFolder(trainer.default_root_dir).weights_path(policy.has_adapter))

@@ -49,14 +49,15 @@ def heldout_line(name: str, before: Scores, after: Scores, opponent: str) -> str
         "not judged" if math.isnan(scores[name]) else format(scores[name], style)
         for scores in (before, after)
     )
-    if after["kind"] == "solved":
-        return f"held-out tasks solved by {name} answers: {change}  ({before['n']} tasks)"
-    if after["kind"] == "mean":
-        return f"mean held-out reward of {name} answers: {change}  ({before['n']} tasks)"
-    return (
-        f"win rate against the reference, {name} answers: {change}"
-        f"  ({before['n']} prompts; the reference is {opponent})"
-    )
+    counts = " -> ".join(dict.fromkeys(str(scores["n"]) for scores in (before, after)))
+    errors = [scores.get(f"{name}_se", math.nan) for scores in (before, after)]
+    known = [] if any(map(math.isnan, errors)) else [format(error, style) for error in errors]
+    beside = f", standard error {' -> '.join(known)}" if known else ""
+    if after["kind"] == "win_rate":
+        counted = f"{counts} prompts{beside}; the reference is {opponent}"
+        return f"win rate against the reference, {name} answers: {change}  ({counted})"
+    what = {"solved": "held-out tasks solved by", "mean": "mean held-out reward of"}[after["kind"]]
+    return f"{what} {name} answers: {change}  ({counts} tasks{beside})"
 
 
 def next_line(folder: RunFolder, can_test: bool) -> str | None:

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from lsp_lightning.callbacks.checkpoint import save_weights
 from lsp_lightning.callbacks.closing import (
     Scores,
     curves_line,
@@ -21,6 +22,7 @@ from lsp_lightning.errors import ConfigError
 from lsp_lightning.evaluation.heldout import heldout_reward
 from lsp_lightning.planning import memory_line
 from lsp_lightning.runs import RunFolder
+from lsp_lightning.training.resume import rounds_of
 
 #: Bytes of a GiB.
 _GIB = 2**30
@@ -31,11 +33,10 @@ class RunSummary(Callback):
 
     def __init__(self) -> None:
         self._before: Scores | None = None
-        self._after: Scores | None = None
         self._scored_with: dict[str, Any] = {}
-        self._after_round = -1
         self._seconds_before_resume = 0.0
         self._fitting = self._trained = False
+        self._loaded_rounds = 0
         self._start = time.perf_counter()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -54,10 +55,37 @@ class RunSummary(Callback):
                 f"writing to {trainer.default_root_dir}/"
             )
             print(memory_line(module, data, device), flush=True)
+        self._finish(trainer, module)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember how many rounds the checkpoint's run has played."""
+        if trainer.state.fn == "fit":
+            self._loaded_rounds = rounds_of(checkpoint)
+
+    def _finish(self, trainer: Trainer, module: Any) -> None:
+        """Finish a run that has played all rounds but was stopped before its end.
+
+        It was stopped in its last scoring, say. Lightning calls no hook of training then.
+        """
+        rounds, folder = self._loaded_rounds, RunFolder(trainer.default_root_dir)
+        resumed = rounds >= trainer.max_steps and folder.checkpoint_path.is_file()
+        if not resumed or _is_summarised(folder, rounds):
+            return
+        if trainer.is_global_zero:
+            print(f"all {rounds} rounds are played; finishing the run", flush=True)
+        save_weights(trainer, module)
+        self._compare_scoring(module)
+        module.score_at_the_end(rounds)
+        self._trained = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop the first scores if the resumed run's scoring differs: they are not comparable."""
         self._trained = True
+        self._compare_scoring(pl_module)
+
+    def _compare_scoring(self, pl_module: LightningModule) -> None:
         if self._before is not None:
             now = _scored_with(pl_module, self._before["kind"])
             if self._scored_with not in ({}, now):
@@ -65,24 +93,10 @@ class RunSummary(Callback):
             self._scored_with = now
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the newest held-out scores, and those from before the first round."""
-        scores = heldout_scores(pl_module)
+        """Keep the held-out scores from before the first round."""
         if trainer.sanity_checking:
-            self._before = scores
+            self._before = heldout_scores(pl_module)
             self._start = time.perf_counter()
-        else:
-            self._after, self._after_round = scores, rounds_played(trainer)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score the held-out tasks again if rounds were played since the last scoring."""
-        if self._before is not None and self._after_round != rounds_played(trainer):
-            module: Any = pl_module
-            count = trainer.num_val_batches[0]
-            for i, tasks in enumerate(module.data.val_dataloader()):
-                if i < count:
-                    module.score_heldout(tasks, i)
-            module.heldout.close()
-            self._after = heldout_scores(pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the summary and print it, after all other files are written."""
@@ -95,18 +109,20 @@ class RunSummary(Callback):
             )
             return
         folder = RunFolder(trainer.default_root_dir)
-        if self._before and self._after and self._before["kind"] != self._after["kind"]:
+        module: Any = pl_module
+        scored = module.scored_round == rounds_played(trainer)
+        after = heldout_scores(pl_module) if scored else None
+        if self._before and after and self._before["kind"] != after["kind"]:
             self._before = None  # the rewards changed: a share and a win rate are not comparable
         summary = {
             "rounds": rounds_played(trainer),
             "seconds": round(self._seconds(), 3),
             "heldout_before": self._before,
-            "heldout_after": self._after,
+            "heldout_after": after,
             "gpu_peak_gib": gpu_peak(trainer.strategy.root_device),
         }
         text = json.dumps(without_nan(summary), indent=2)
         folder.summary_path.write_text(text + "\n", encoding="utf-8")
-        module: Any = pl_module
         reward = heldout_reward(module.rewards, module.data.heldout_reward)
         lines = [
             *result_lines(summary, folder, _opponent(pl_module)),
@@ -145,7 +161,11 @@ class RunSummary(Callback):
 
 
 def heldout_scores(pl_module: LightningModule) -> Scores | None:
-    """The module's newest held-out scores, with their count and kind; None without any."""
+    """The module's newest held-out scores, with their count and kind; None without any.
+
+    A score is NaN if no task could be judged; ``NAME_se`` is a score's standard error, NaN for
+    fewer than two tasks.
+    """
     module: Any = pl_module
     means: dict[str, Any] = module.heldout.scores
     if not means:
@@ -153,6 +173,14 @@ def heldout_scores(pl_module: LightningModule) -> Scores | None:
     scores = {name.removeprefix("heldout/"): float(value) for name, value in means.items()}
     n = int(scores.pop("tasks"))
     return {**scores, "n": n, "kind": module.heldout.kind}
+
+
+def _is_summarised(folder: RunFolder, rounds: int) -> bool:
+    """Whether the folder holds the summary of a run of so many rounds."""
+    try:
+        return folder.summary().get("rounds") == rounds
+    except ConfigError:  # none, or cut off while it was written
+        return False
 
 
 def _scored_with(pl_module: LightningModule, kind: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from lsp_lightning.callbacks import (
     RunTable,
     Transcripts,
 )
+from lsp_lightning.callbacks.closing import without_nan
 from lsp_lightning.cli.checks import check_trainer, claim_run_folder
 from lsp_lightning.cli.commands import SelfPlayTrainer
 from lsp_lightning.cli.messages import hidden_config_error
@@ -198,7 +199,8 @@ class SelfPlayCLI(LightningCLI):
             )
             return
         kind = {"kind": self.model.heldout.kind}
-        print(json.dumps({"tasks": int(scores.pop("heldout/tasks")), **kind, **scores}))
+        tasks = int(scores.pop("heldout/tasks"))
+        print(json.dumps({"tasks": tasks, **kind, **without_nan(scores)}))
 
 
 def run_command(args: Sequence[str]) -> int:

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from lsp_lightning.game.player import FrozenPlayer, Player
 from lsp_lightning.game.queries import Query
-from lsp_lightning.rewards import Reward, RewardError, judge_playout
+from lsp_lightning.rewards import Reward, judge_playout
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.types import Playout, Sampling
 
-#: Number of held-out tasks that are answered together.
+#: Number of held-out tasks that are answered together. It does not change what is drawn.
 HELDOUT_BATCH = 128
 
 
@@ -26,6 +26,8 @@ class Answered:
     """The answers to each task, without a model's thinking."""
     scores: Tensor
     """(tasks, draws); NaN for an answer that could not be judged."""
+    undecided: bool = False
+    """Whether NaN is a finding of the reward (no majority, say), not a failure."""
 
     def wins_against(self, other: "Answered") -> Tensor:
         """Draw by draw, 1 for a higher score, 1/2 for a tie, 0 for a lower score. (tasks, draws).
@@ -59,7 +61,7 @@ class Exam:
     draws: int
     """Answers to each task."""
     seed: int
-    """Seed of the sampled answers."""
+    """The seed that the seeds of the tasks are derived from."""
 
     @classmethod
     def of(
@@ -85,25 +87,24 @@ class Exam:
         """The same exam with a seed derived for ``purpose``."""
         return replace(self, seed=derive_seed(self.seed, purpose))
 
-    def take(self, player: Player | FrozenPlayer) -> Answered:
-        """Let ``player`` answer, and score the answers.
+    @property
+    def task_seeds(self) -> list[int]:
+        """A seed for each task, which depends on its text only.
 
-        Raises:
-            RewardError: no answer could be judged.
+        So the answers to a task do not depend on the tasks that are answered with it.
         """
+        return [derive_seed(self.seed, task.text) for task in self.tasks]
+
+    def take(self, player: Player | FrozenPlayer) -> Answered:
+        """Let ``player`` answer, and score the answers."""
         playout = Playout(
             query_texts=tuple(task.text for task in self.tasks),
-            answers=player.respond(self.prompts, self.draws, self.sampling, self.seed),
+            answers=player.respond(self.prompts, self.draws, self.sampling, self.task_seeds),
             group_size=self.draws,
             solutions=tuple(task.solution for task in self.tasks),
         )
-        scores = judge_playout(self.reward, playout).scores
-        if scores.isnan().all():
-            raise RewardError(
-                f"reward {self.reward.name!r} could not judge any held-out answer; check its "
-                "warnings, or set data.heldout_reward to another reward"
-            )
-        return Answered(tuple(playout.spoken_groups()), scores)
+        judgement = judge_playout(self.reward, playout)
+        return Answered(tuple(playout.spoken_groups()), judgement.scores, judgement.undecided)
 
 
 class Opponent:

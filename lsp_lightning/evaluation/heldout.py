@@ -5,15 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.evaluation.exam import Exam, Opponent
-from lsp_lightning.functional.evaluation import pass_at_k
+from lsp_lightning.functional.evaluation import mean_and_error, pass_at_k, task_means
 from lsp_lightning.game.player import FrozenPlayer, Player
 from lsp_lightning.game.queries import Query
-from lsp_lightning.rewards import Reward
-from lsp_lightning.runtime.means import Means
+from lsp_lightning.rewards import Reward, RewardError
 from lsp_lightning.types import Sampling
 
 _KEY = "data.heldout_reward"
@@ -33,14 +32,17 @@ class HeldOutScore:
     """(tasks,) scores of the greedy answers; NaN as above."""
     kind: Kind = "solved"
     """What the scores mean, see :data:`Kind`."""
+    undecided: bool = False
+    """Whether NaN is a finding of the reward (no majority, say), not a failure."""
 
-    def means(self) -> dict[str, Tensor]:
-        """The scores by the names they are logged under.
+    def by_task(self) -> dict[str, Tensor]:
+        """One score for each task, (tasks,), by the names they are logged under.
 
-        With k > 1 draws to each task and kind "solved" there is also pass@k.
+        With k > 1 draws to each task and kind "solved" there is also pass@k, over the same tasks as
+        the mean of the draws.
         """
         draws = self.sampled.shape[1]
-        found = {"heldout/sampled": self.sampled, "heldout/greedy": self.greedy}
+        found = {"heldout/sampled": task_means(self.sampled), "heldout/greedy": self.greedy}
         if draws > 1 and self.kind == "solved":
             found[f"heldout/pass@{draws}"] = pass_at_k(self.sampled, draws)
         return found
@@ -50,15 +52,23 @@ class HeldOutScore:
         """How many of the tasks have a score."""
         return int((~(self.sampled.isnan().all(dim=1) & self.greedy.isnan())).sum())
 
+    def require_judged(self, reward: Reward) -> None:
+        """Raise RewardError if the reward failed at every answer."""
+        if not self.judged and not self.undecided:
+            raise RewardError(
+                f"reward {reward.name!r} could not judge any held-out answer; check its "
+                "warnings, or set data.heldout_reward to another reward"
+            )
 
-class HeldOutBoard(nn.Module):
+
+class HeldOutBoard:
     """Collects the held-out scores of one pass over the tasks and keeps those of the last pass."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._means = Means()
-        self._count = 0
-        #: Means of the last finished pass, by the names they are logged under.
+        self._pass: list[HeldOutScore] = []
+        self._reward: Reward | None = None
+        #: Scores of the last finished pass, by the names they are logged under: means over tasks,
+        #: the standard error of each as ``NAME_se``, and the number of judged tasks.
         self.scores: dict[str, Tensor] = {}
         #: What the scores mean.
         self.kind: Kind = "solved"
@@ -74,6 +84,7 @@ class HeldOutBoard(nn.Module):
             kind: what the scores mean.
             reference: the opponent of a win rate.
         """
+        self._reward = exam.reward
         if kind == "win_rate":
             self.add(score_wins(player, exam, reference, self.opponent))
         else:
@@ -81,16 +92,36 @@ class HeldOutBoard(nn.Module):
 
     def add(self, score: HeldOutScore) -> None:
         """Add the scores of some tasks to this pass."""
-        self._means.update(score.means())
-        self._count += score.judged
+        self._pass.append(score)
         self.kind = score.kind
 
+    def drop(self) -> None:
+        """End the pass without a result: it failed."""
+        self._pass, self.scores = [], {}
+
     def close(self) -> None:
-        """End the pass: :attr:`scores` becomes its means and the number of its tasks."""
-        self.scores = self._means.compute()
-        if self.scores:
-            self.scores["heldout/tasks"] = torch.tensor(float(self._count))
-        self._count = 0
+        """End the pass: :attr:`scores` becomes its result; empty if nothing was scored.
+
+        A score is NaN if no task could be judged.
+
+        Raises:
+            RewardError: the reward failed at all answers of the pass.
+        """
+        parts = self._pass
+        self.drop()
+        if not parts:
+            return
+        whole = HeldOutScore(
+            torch.cat([part.sampled for part in parts]),
+            torch.cat([part.greedy for part in parts]),
+            self.kind,
+            any(part.undecided for part in parts),
+        )
+        if self._reward is not None:
+            whole.require_judged(self._reward)
+        for name, values in whole.by_task().items():
+            self.scores[name], self.scores[f"{name}_se"] = mean_and_error(values)
+        self.scores["heldout/tasks"] = torch.tensor(float(whole.judged))
 
 
 def heldout_reward(
@@ -167,18 +198,21 @@ def score_tasks(
         seed: fixes the sampled answers.
 
     Raises:
-        RewardError: no answer could be judged.
+        RewardError: the reward failed at every answer.
     """
-    return score_answers(
+    score = score_answers(
         player, Exam.of(player.codec, tasks, reward, sampling, solver_prompt, draws, seed)
     )
+    score.require_judged(reward)
+    return score
 
 
 def score_answers(player: Player, exam: Exam, kind: Kind = "solved") -> HeldOutScore:
     """The reward's scores of sampled and of greedy answers, see :func:`score_tasks`."""
     exam = exam.drawn_from("heldout")
-    sampled, greedy = (e.take(player).scores for e in (exam, exam.greedy))
-    return HeldOutScore(sampled, greedy.squeeze(1), kind)
+    sampled, greedy = (e.take(player) for e in (exam, exam.greedy))
+    undecided = sampled.undecided or greedy.undecided
+    return HeldOutScore(sampled.scores, greedy.scores.squeeze(1), kind, undecided)
 
 
 def score_wins(
@@ -191,9 +225,6 @@ def score_wins(
         exam: what both answer; they draw from different seeds.
         reference: the reference.
         opponent: remembers the reference's answers.
-
-    Raises:
-        RewardError: no answer of the policy, or none of the reference, could be judged.
     """
     mine, theirs = exam.drawn_from("heldout"), exam.drawn_from("reference")
     sampled, greedy = (

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lsp_lightning.generation import Engine, LocalEngine
+from lsp_lightning.generation.base import Seed
 from lsp_lightning.models.policy import PASS_TOKENS, Policy
 from lsp_lightning.runtime.memory import TokenBudget
 from lsp_lightning.text.chat import ChatCodec
@@ -42,7 +43,7 @@ class Player:
         prompts: Sequence[Sequence[int]],
         draws: int,
         sampling: Sampling,
-        seed: int,
+        seed: Seed,
         finished: Callable[[int, str], None] | None = None,
     ) -> Rollouts:
         """``draws`` completions of each prompt, query-major, on the CPU.
@@ -51,7 +52,7 @@ class Player:
             prompts: token ids, one sequence per prompt.
             draws: completions per prompt.
             sampling: how they are sampled.
-            seed: fixes the samples.
+            seed: fixes the samples; one seed of the call, or one for each prompt.
             finished: called with the row and text of each completion as soon as it ends, while
                 others are still sampled; see :class:`lsp_lightning.generation.base.Engine`.
         """
@@ -123,7 +124,7 @@ class FrozenPlayer:
         return self._policy.parked()
 
     def respond(
-        self, prompts: Sequence[Sequence[int]], draws: int, sampling: Sampling, seed: int
+        self, prompts: Sequence[Sequence[int]], draws: int, sampling: Sampling, seed: Seed
     ) -> Rollouts:
         """``draws`` completions of each prompt by the reference, on the CPU."""
         codec, pad_id = self._policy.codec, self._policy.pad_id

@@ -7,6 +7,8 @@ from lsp_lightning.types import Completions, Sampling
 
 #: Called with the row of a completion and its tokens, up to and including the stop token.
 Finished = Callable[[int, list[int]], None]
+#: The seed of a whole call, or one seed for each prompt.
+Seed = int | Sequence[int]
 
 
 class Engine(Protocol):
@@ -17,7 +19,7 @@ class Engine(Protocol):
         prompts: Sequence[Sequence[int]],
         draws: int,
         sampling: Sampling,
-        seed: int,
+        seed: Seed,
         finished: Finished | None = None,
     ) -> Completions:
         """Sample ``draws`` completions of each prompt: n = len(prompts) * draws rows, prompt-major.
@@ -29,7 +31,9 @@ class Engine(Protocol):
             prompts: token ids.
             draws: completions of each prompt.
             sampling: how tokens are sampled.
-            seed: seed of the whole call.
+            seed: seed of the whole call, or one seed for each prompt. With one for each prompt, the
+                completions of a prompt depend on no other prompt of the call, and completion ``j``
+                does not depend on ``draws``.
             finished: called for each completion when it ends, in any order, while others continue.
                 After running out of memory all rows are sampled again; the last call counts.
         """

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsp_lightning.generation.base import Finished
+from lsp_lightning.generation.base import Finished, Seed
 from lsp_lightning.generation.sampling import sample
 from lsp_lightning.models.lora_speed import merged_lora
 from lsp_lightning.models.modes import inference_state
@@ -64,7 +64,7 @@ class LocalEngine:
         prompts: Sequence[Sequence[int]],
         draws: int,
         sampling: Sampling,
-        seed: int,
+        seed: Seed,
         finished: Finished | None = None,
     ) -> Completions:
         """See :class:`lsp_lightning.generation.base.Engine`.
@@ -146,7 +146,7 @@ class _Call:
     prompts: Sequence[Sequence[int]]
     draws: int
     sampling: Sampling
-    seed: int
+    seed: Seed
     finished: Finished | None
 
     @property
@@ -165,10 +165,17 @@ class _Call:
         Made on the CPU for all rows of the call, so that a row's numbers depend neither on the
         device nor on how the rows are split.
         """
-        generator = torch.Generator().manual_seed(self.seed)
-        count = len(self.prompts) * self.draws
-        numbers = torch.rand(count, self.sampling.max_new_tokens, generator=generator)
-        return numbers[part.start : part.stop]
+        generator, tokens = torch.Generator(), self.sampling.max_new_tokens
+        if isinstance(self.seed, int):
+            generator.manual_seed(self.seed)
+            numbers = torch.rand(len(self.prompts) * self.draws, tokens, generator=generator)
+            return numbers[part.start : part.stop]
+        first, last = part.start // self.draws, -(-part.stop // self.draws)
+        found = [
+            torch.rand(self.draws, tokens, generator=generator.manual_seed(seed))
+            for seed in self.seed[first:last]
+        ]
+        return torch.cat(found)[part.start - first * self.draws :][: len(part)]
 
     def report(self, start: int, rows: Tensor, ids: Tensor) -> None:
         """Report rows that have ended, counted from ``start``; ids (t, n) are the part's tokens."""

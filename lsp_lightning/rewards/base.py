@@ -128,6 +128,13 @@ class Reward(Callback):
                 "remove the reward, or let the Challenger write the queries",
             )
 
+    def scores_alone(self, solution: object | None) -> bool:
+        """Whether a single answer to a query with this solution (None: unknown) can be scored.
+
+        Held-out tasks for which it is False are not scored.
+        """
+        return not self.needs_group
+
     def connect(self, reference: Reference) -> None:
         """Receive the frozen reference after it is loaded; load the reward's model here, if any."""
 

@@ -85,6 +85,9 @@ class Verifier(ABC):
     binary: bool = True
     #: Whether the verifier needs the solution to check an answer.
     needs_solution: bool = False
+    #: Whether the answers to a query without a solution are compared with each other (a majority,
+    #: say), so that a single answer cannot be judged.
+    votes: bool = False
 
     @abstractmethod
     def check(self, query: str, answers: Sequence[str], solution: object | None) -> list[float]:
@@ -187,7 +190,12 @@ class VerifiableReward(Reward):
             )
         self.verifier.prepare()
         if hasattr(data, "check_solutions"):
-            data.check_solutions(self.verifier.require)
+            needing = type(self.verifier).__name__ if self.verifier.needs_solution else None
+            data.check_solutions(self.verifier.require, needing)
+
+    def scores_alone(self, solution: object | None) -> bool:
+        """False without a solution if the verifier needs one or lets the answers vote."""
+        return solution is not None or not (self.verifier.needs_solution or self.verifier.votes)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Stop the verifier's processes."""

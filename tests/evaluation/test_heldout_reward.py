@@ -121,7 +121,8 @@ def test_a_functions_held_out_score_is_the_mean_of_its_numbers(brief_folder):
     board.score(player, exam, "mean", FrozenPlayer(policy))
     board.close()
     assert board.kind == "mean"
-    assert set(board.scores) == {"heldout/sampled", "heldout/greedy", "heldout/tasks"}
+    names = {"heldout/sampled", "heldout/greedy"}
+    assert set(board.scores) == names | {f"{name}_se" for name in names} | {"heldout/tasks"}
     assert board.scores["heldout/tasks"] == 2  # one could not be judged
     judged = [torch.tensor([len(a) for a in g]).float() for g in (given[0], given[2])]
     assert math.isclose(board.scores["heldout/sampled"], torch.cat(judged).mean(), rel_tol=1e-6)

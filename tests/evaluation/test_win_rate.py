@@ -11,7 +11,8 @@ import torch
 from small_game import make_policy, stir
 
 from lsp_lightning import PreferenceReward, Reward, Sampling, SelfReward
-from lsp_lightning.callbacks.summary import heldout_line, parameter_counts
+from lsp_lightning.callbacks.closing import heldout_line
+from lsp_lightning.callbacks.summary import parameter_counts
 from lsp_lightning.cli.main import main
 from lsp_lightning.evaluation.exam import Answered, Exam, Opponent
 from lsp_lightning.evaluation.heldout import HeldOutBoard, HeldOutScore, score_wins
@@ -91,8 +92,14 @@ def test_an_infinite_score_counts_as_unjudged(base):
 
 
 def test_a_judge_that_can_judge_nothing_is_an_error(base):
+    policy, board = make_policy(base), HeldOutBoard()
+    player = Player.local(policy)
+    exam = Exam.of(
+        player.codec, TASKS, Taste(blind=10), Sampling(max_new_tokens=8), "{query}", 1, 0
+    )
+    board.score(player, exam, "win_rate", FrozenPlayer(policy))
     with pytest.raises(RewardError, match="'taste' could not judge any held-out answer"):
-        play(make_policy(base), Taste(blind=10))
+        board.close()
 
 
 # -- a policy against its reference ----------------------------------------------------------------
@@ -183,8 +190,15 @@ def test_unjudged_answers_do_not_count():
     greedy = torch.tensor([math.nan, math.nan, 0.5])
     scores, kind = scores_of(HeldOutScore(sampled, greedy, "win_rate"))
     assert kind == "win_rate"
-    expected = {"heldout/sampled": 1 / 3, "heldout/greedy": 0.5, "heldout/tasks": 2}
-    assert scores == pytest.approx(expected)
+    # tasks are the unit: the first has mean 1 and the last 0; half of sqrt(2 * .25) each
+    expected = {
+        "heldout/sampled": 0.5,
+        "heldout/sampled_se": 0.5,
+        "heldout/greedy": 0.5,
+        "heldout/greedy_se": math.nan,
+        "heldout/tasks": 2,
+    }
+    assert scores == pytest.approx(expected, nan_ok=True)
 
 
 def test_pass_at_k_is_for_solved_tasks_only():
@@ -209,14 +223,21 @@ def test_reward_models_and_absolute_grades_compare_and_a_ring_does_not():
 
 
 def test_the_line_at_the_end_says_what_the_numbers_are():
-    before, after = {"greedy": 0.5, "n": 50}, {"greedy": 0.64, "n": 50}
+    before = {"greedy": 0.5, "greedy_se": 0.071, "n": 50}
+    after = {"greedy": 0.64, "greedy_se": 0.068, "n": 50}
     wins = heldout_line("greedy", before, {**after, "kind": "win_rate"}, "the start adapter")
     assert "win rate against the reference, greedy answers: 50.0% -> 64.0%" in wins
-    assert "(50 prompts; the reference is the start adapter)" in wins
+    error = "standard error 7.1% -> 6.8%"
+    assert f"(50 prompts, {error}; the reference is the start adapter)" in wins
     solved = heldout_line("greedy", before, {**after, "kind": "solved"}, "the base")
-    assert "held-out tasks solved by greedy answers: 50.0% -> 64.0%  (50 tasks)" in solved
+    assert f"held-out tasks solved by greedy answers: 50.0% -> 64.0%  (50 tasks, {error})" in solved
     mean = heldout_line("greedy", before, {**after, "kind": "mean"}, "the base")
-    assert mean == "mean held-out reward of greedy answers: 0.500 -> 0.640  (50 tasks)"
+    assert mean == (
+        "mean held-out reward of greedy answers: 0.500 -> 0.640  (50 tasks, standard error 0.071 "
+        "-> 0.068)"
+    )
+    none = {"greedy": math.nan, "greedy_se": math.nan, "n": 0, "kind": "solved"}
+    assert "50.0% -> not judged  (50 -> 0 tasks)" in heldout_line("greedy", before, none, "")
 
 
 def test_packed_weights_are_counted_as_what_they_stand_for(tiny_llama_folder):
@@ -271,10 +292,13 @@ def test_a_run_with_a_reward_model_ends_with_its_win_rate(tmp_path, capfd):
     found = re.findall(r"win rate against the reference, (\w+) answers: \S+ -> (\S+)%", shown)
     assert [name for name, _ in found] == ["sampled", "greedy"]
     assert "solved" not in shown
-    assert shown.count("(8 prompts; the reference is the base)") == 2
+    assert (
+        len(re.findall(r"\(8 prompts, standard error .*; the reference is the base\)", shown)) == 2
+    )
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     before, after = summary["heldout_before"], summary["heldout_after"]
-    assert before == {"sampled": before["sampled"], "greedy": 0.5, "n": 8, "kind": "win_rate"}
+    expected = {"greedy": 0.5, "greedy_se": 0.0, "n": 8, "kind": "win_rate"}
+    assert before == expected | {name: before[name] for name in ("sampled", "sampled_se")}
     assert after["n"] == 8
     assert after["greedy"] != 0.5
     checkpoint = str(tmp_path / "run" / "checkpoints" / "last.ckpt")

@@ -414,6 +414,28 @@ def test_same_seed_same_tokens_other_seed_other_tokens(model):
     assert first.ids.tolist() != other.ids.tolist()
 
 
+def test_with_a_seed_for_each_prompt_nothing_else_of_the_call_changes_a_draw(model):
+    prompts = prompts_of([3, 11, 1, 7], vocabulary(model))
+    seeds, sampling = [40, 41, 42, 43], Sampling(max_new_tokens=8)
+
+    def drawn(chosen, draws=2, **kwargs):
+        engine = LocalEngine(model, [5], PAD, **kwargs)
+        found = engine.generate(
+            [prompts[i] for i in chosen], draws, sampling, [seeds[i] for i in chosen]
+        )
+        rows = [row[keep].tolist() for row, keep in zip(found.ids, found.mask, strict=True)]
+        return {i: rows[at * draws : (at + 1) * draws] for at, i in enumerate(chosen)}
+
+    whole = drawn([0, 1, 2, 3])
+    assert len({tuple(row) for rows in whole.values() for row in rows}) == 8
+    assert drawn([3, 1]) == {3: whole[3], 1: whole[1]}
+    assert drawn([0, 1, 2, 3], max_rows=2) == whole
+    # one row at a time: the completions of a prompt are split too
+    assert drawn([0, 1, 2, 3], budget=TokenBudget("key", 20)) == whole
+    more = drawn([2, 0], draws=3)
+    assert {i: rows[:2] for i, rows in more.items()} == {2: whole[2], 0: whole[0]}
+
+
 def test_sampling_leaves_the_global_generator_alone(model):
     state = torch.get_rng_state()
     LocalEngine(model, [5], PAD).generate([[1, 2]], 4, Sampling(max_new_tokens=8), seed=0)

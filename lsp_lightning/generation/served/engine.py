@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.generation.base import Finished
+from lsp_lightning.generation.base import Finished, Seed
 from lsp_lightning.generation.served.adapters import AdapterPublisher, TrainedPolicy
 from lsp_lightning.generation.served.client import ServerClient
 from lsp_lightning.generation.served.errors import EngineError, EngineLost, Refused
@@ -91,7 +91,7 @@ class ServedEngine:
         prompts: Sequence[Sequence[int]],
         draws: int,
         sampling: Sampling,
-        seed: int,
+        seed: Seed,
         finished: Finished | None = None,
     ) -> Completions:
         """See :class:`lsp_lightning.generation.base.Engine`.
@@ -120,7 +120,7 @@ class ServedEngine:
         prompts: Sequence[Sequence[int]],
         draws: int,
         sampling: Sampling,
-        seed: int,
+        seed: Seed,
         finished: Finished | None,
     ) -> Completions:
         # check before each version: another server may answer at this URL
@@ -129,10 +129,14 @@ class ServedEngine:
         top = 0 if self._gives_logprobs(sampling, name, prompts[0]) else None
         # vLLM refuses several greedy completions of one prompt, because they are all equal
         asked = 1 if sampling.temperature == 0 else draws
+        seeds = [
+            derive_seed(seed, "served", i) if isinstance(seed, int) else seed[i]
+            for i in range(len(prompts))
+        ]
         requests = [
             # >> 1 leaves room, because the server adds the number of the draw
-            self._request(name, prompt, asked, sampling, derive_seed(seed, "served", i) >> 1, top)
-            for i, prompt in enumerate(prompts)
+            self._request(name, prompt, asked, sampling, own >> 1, top)
+            for prompt, own in zip(prompts, seeds, strict=True)
         ]
         rows: dict[int, ServedCompletion] = {}
 

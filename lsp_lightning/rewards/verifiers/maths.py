@@ -31,6 +31,8 @@ class MathVerifier(RoundVerifier):
         seconds: timeout of one comparison.
     """
 
+    votes = True
+
     def __init__(self, min_agreement: float = 0.5, seconds: float = 2.0) -> None:
         if not 0 < min_agreement <= 1:
             key = f"{_KEY}.min_agreement"
