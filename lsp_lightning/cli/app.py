@@ -1,6 +1,7 @@
 """The command line: LightningCLI with one-line errors and a new folder for each run."""
 
 import argparse
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,13 +29,15 @@ from lsp_lightning.cli.parser import Parser
 from lsp_lightning.cli.quiet import one_line_warnings, silence_known
 from lsp_lightning.cli.settings import OPTIMIZER
 from lsp_lightning.cli.threads import default_threads
+from lsp_lightning.cli.trust import Policy
 from lsp_lightning.datamodule import SelfPlayDataModule
-from lsp_lightning.errors import OutOfMemory
+from lsp_lightning.errors import ConfigError, OutOfMemory
 from lsp_lightning.generation import EngineError
 from lsp_lightning.module import SelfPlayModule
 from lsp_lightning.planning import check_model
 from lsp_lightning.rewards import RewardError
 from lsp_lightning.runs import RunFolder
+from lsp_lightning.runs.checkpoint import read_checkpoint
 from lsp_lightning.runtime.memory import is_out_of_memory
 from lsp_lightning.runtime.workers import WorkersError
 from lsp_lightning.sandbox import SandboxError
@@ -79,8 +82,9 @@ def _seed(seed_everything: bool | int) -> int:
 class SelfPlayCLI(LightningCLI):
     """Lightning's commands and those of :mod:`lsp_lightning.cli.commands`."""
 
-    def __init__(self, args: Sequence[str]) -> None:
+    def __init__(self, args: Sequence[str], policy: Policy | None = None) -> None:
         self._typed = args[0]
+        self._policy = policy
         super().__init__(
             SelfPlayModule,
             SelfPlayDataModule,
@@ -133,6 +137,13 @@ class SelfPlayCLI(LightningCLI):
         """Check the Trainer's settings and choose the run's folder."""
         assert self.subcommand is not None
         config = self.config[self.subcommand]
+        if self._policy is not None:
+            self._policy.check(config)
+        if config.get("weights_only") not in (None, True):
+            problem = "is false, but every checkpoint is loaded as weights only: it runs no code"
+            raise ConfigError("weights_only", problem, "leave it out")
+        if config.get("ckpt_path"):
+            read_checkpoint(config.ckpt_path)
         if self.subcommand in ("plan", "export", "chat"):  # the run may come from another machine
             config.trainer.accelerator = "auto"
         check_trainer(config.trainer)
@@ -158,6 +169,11 @@ class SelfPlayCLI(LightningCLI):
         if config.enable_progress_bar is not False:
             callbacks.append(RoundProgress())
         return super().instantiate_trainer(**kwargs, callbacks=callbacks)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """The arguments of the command's method; checkpoints are always loaded as weights only."""
+        kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        return kwargs | ({"weights_only": True} if "weights_only" in kwargs else {})
 
     def before_fit(self) -> None:
         """Check rounds and context length before a model is loaded or a file is written."""
@@ -203,15 +219,23 @@ class SelfPlayCLI(LightningCLI):
         print(json.dumps({"tasks": tasks, **kind, **without_nan(scores)}))
 
 
-def run_command(args: Sequence[str]) -> int:
-    """Run one command. -> its exit status."""
+def run_command(args: Sequence[str], policy: Policy | None = None) -> int:
+    """Run one command.
+
+    Args:
+        args: the command and its flags.
+        policy: what its config may do; None for a config that the user vouches for.
+
+    Returns:
+        The exit status.
+    """
     silence_known()
     threads = default_threads(torch.get_num_threads())
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     try:
-        with one_line_warnings():
-            SelfPlayCLI(args)
+        with one_line_warnings(), policy.imports() if policy else contextlib.nullcontext():
+            SelfPlayCLI(args, policy)
     except SystemExit as error:
         # Lightning ends a run after Ctrl-C with status 1
         if isinstance(error.__context__, KeyboardInterrupt):

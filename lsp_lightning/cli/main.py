@@ -16,6 +16,7 @@ from lsp_lightning.cli.output import (
     ready_streams,
 )
 from lsp_lightning.cli.threads import wait_asleep
+from lsp_lightning.cli.trust import TRUST, Policy
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.runs import RunFolder
 
@@ -40,6 +41,8 @@ commands:
 
   lsp-lightning COMMAND --help          every key with its meaning and default
   lsp-lightning COMMAND --print_config  the whole config, after all files and flags
+  lsp-lightning COMMAND --ckpt_path FILE --trust
+                                        let the config beside a checkpoint run code
 
 examples:
   lsp-lightning fit --config configs/tiny_lsp.yaml
@@ -92,7 +95,14 @@ def _run(args: list[str]) -> int:
         from lsp_lightning.cli.settings import list_topic
 
         return list_topic(args[1:])
-    args = with_run_config(args)
+    args, trust = without_trust(args)
+    policy, run = None, run_with_config(args)
+    if run is not None:
+        policy = None if trust else Policy(run.path, args)
+        # the folder may have been moved since, so the path in the config may be wrong; flags that
+        # follow override the config
+        folder = ["--trainer.default_root_dir", str(run.path)]
+        args[1:1] = ["--config", str(run.config_path), *folder]
     check_config_files(args)
     # libraries read these when they are imported
     wait_asleep()
@@ -101,7 +111,7 @@ def _run(args: list[str]) -> int:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from lsp_lightning.cli.app import run_command
 
-    return run_command(args)
+    return run_command(args, policy)
 
 
 def check_config_files(args: Sequence[str]) -> None:
@@ -130,30 +140,32 @@ def check_config_files(args: Sequence[str]) -> None:
             raise ConfigError("data.seed", problem, "set seed_everything there")
 
 
-def with_run_config(args: Sequence[str]) -> list[str]:
-    """The arguments, with the config of the checkpoint's run if they name a checkpoint alone.
-
-    Flags override that config, because it is put before them.
+def run_with_config(args: Sequence[str]) -> RunFolder | None:
+    """The run whose config the command takes: its checkpoint is named, and no config is.
 
     Raises:
         ConfigError: there is no such checkpoint, or no config in its run's folder.
     """
-    args = list(args)
     flags = dict(_flags(args))
     path = flags.get("--ckpt_path")
     if path is None or path == "null":
-        return args
+        return None
     if not Path(path).is_file():
         raise ConfigError("ckpt_path", f"no file {path!r}", "give a run's checkpoints/last.ckpt")
-    if not {"--config", "-c"} & set(flags):
-        run = RunFolder.of_checkpoint(path)
-        if not run.config_path.is_file():
-            problem = f"no {run.config_path.name} in the run's folder {str(run.path)!r}"
-            raise ConfigError("config", problem, "give --config FILE")
-        # the folder may have been moved since, so the path in the config may be wrong
-        folder = ["--trainer.default_root_dir", str(run.path)]
-        args[1:1] = ["--config", str(run.config_path), *folder]
-    return args
+    if {"--config", "-c"} & set(flags):
+        return None
+    run = RunFolder.of_checkpoint(path)
+    if not run.config_path.is_file():
+        problem = f"no {run.config_path.name} in the run's folder {str(run.path)!r}"
+        raise ConfigError("config", problem, "give --config FILE")
+    return run
+
+
+def without_trust(args: Sequence[str]) -> tuple[list[str], bool]:
+    """The arguments without ``--trust``, and whether it was there."""
+    if any(arg.startswith(f"{TRUST}=") for arg in args):
+        raise ConfigError(TRUST, "has a value", f"write {TRUST} alone")
+    return [arg for arg in args if arg != TRUST], TRUST in args
 
 
 def underscored(arg: str) -> str:

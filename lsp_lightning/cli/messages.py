@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 
+from lsp_lightning.cli.trust import REMEDY
 from lsp_lightning.errors import ConfigError
 
 _LONGEST = 300
@@ -45,6 +46,7 @@ _OTHER_CLASS = re.compile(r"Import path (?:([\w.]+) )?does not correspond to a s
 _NO_PATH = re.compile(r"Expected a dot import path string: ")
 _ABSTRACT = re.compile(r"Expected an instantiatable class, but is abstract")
 _LINKED = re.compile(r"Linked \"([\w.]+)\" must be given via \"([\w.]+)\"")
+_DENIED = re.compile(r"Importing '([\w.]+)' is not allowed, denied by")
 _NO_CLASS = re.compile(r"Not a valid subclass of (\w+)\. Got value: (.*)")
 _TRIED = re.compile(r"Problem with given class_path '[\w.]+':\s+([\w.]+): (.*); (.*)")
 _NO_FUNCTION = re.compile(r"expects a function or a callable class: (.*?)\. Got value: ")
@@ -84,6 +86,10 @@ def one_line(
     tried = _TRIED.search(message)
     if tried and key:  # a list was tried before the class, so the error is in the text alone
         return ConfigError(f"{key[1]}.{tried[1]}", tried[2], tried[3])
+    denied = _DENIED.search(message)
+    if denied:
+        problem = f"the run's config names code from outside this package ({denied[1]})"
+        return ConfigError(key[1] if key else "config", problem, REMEDY)
     unknown = _unknown(message)
     if unknown:
         return ConfigError(unknown, "there is no such key", _nearest(unknown, keys, of_class))

@@ -1,0 +1,170 @@
+"""What the config beside a checkpoint may do, unless you add ``--trust``.
+
+A config is code: it names classes and functions that are imported and called. You vouch for a
+config that you give by ``--config``. The one that is found beside a checkpoint may be a stranger's.
+It can name the classes of this package, and the optimisers, schedulers, loggers and callbacks of
+torch, Lightning and bitsandbytes. Everything that you type is allowed as well.
+"""
+
+import ipaddress
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lsp_lightning.errors import ConfigError
+
+#: Flag of every command that takes a checkpoint.
+TRUST = "--trust"
+#: What to do about a config that may not do something.
+REMEDY = f"add {TRUST} if you trust this folder, or give a config of your own by --config"
+
+#: Modules whose classes a config may always name; the parser checks the kind that a key needs.
+_MODULES = (
+    "torch.optim",
+    "lightning.pytorch.callbacks",
+    "lightning.pytorch.loggers",
+    "lightning.pytorch.cli.ReduceLROnPlateau",
+    "lightning.fabric.loggers",
+    "bitsandbytes.optim",
+)
+_OTHER_CLASSES = ("lsp_lightning.tinyworld.verifier.TinyWorldVerifier",)
+#: Settings that name a folder to write to.
+_WRITTEN = ("adapter_folder", "save_dir", "dirpath", "root_dir", "out")
+_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
+
+
+class Policy:
+    """What one command's config may do.
+
+    Args:
+        folder: the folder of the run that the config comes from.
+        args: what the user typed; the values in it are allowed.
+    """
+
+    def __init__(self, folder: Path, args: Sequence[str]) -> None:
+        self._folder = folder.resolve()
+        self._typed = list(_typed_values(args))
+
+    @contextmanager
+    def imports(self) -> Iterator[None]:
+        """Let the config parser import nothing but what the config may name."""
+        from jsonargparse import set_parsing_settings
+        from jsonargparse._common import parsing_settings
+
+        before = dict(parsing_settings)
+        try:
+            allowed = [*_MODULES, *_package_classes(), *self._typed_objects()]
+            set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=allowed)
+            yield
+        finally:
+            parsing_settings.update(before)
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Check the parsed config of a command.
+
+        Raises:
+            ConfigError: it sends texts or a key to another machine, or writes outside of its run's
+                folder.
+        """
+        for key, value in _leaves(config):
+            name = re.split(r"[.\[]", key)[-1]
+            if not isinstance(value, str | Path) or self._is_typed(str(value)):
+                continue
+            if name == "api_key_env":
+                raise ConfigError(key, "the run's config sends a key of yours to a server", REMEDY)
+            if "://" in str(value) and not _is_local(str(value)):
+                raise ConfigError(key, "the run's config names another machine", REMEDY)
+            writes = name in _WRITTEN or key.startswith(("trainer.logger", "trainer.callbacks"))
+            if writes and not self._is_inside(str(value)):
+                problem = f"the run's config writes to {str(value)!r}, outside of the run's folder"
+                raise ConfigError(key, problem, REMEDY)
+
+    def _is_typed(self, value: str) -> bool:
+        return any(value == typed or f'"{value}"' in typed for typed in self._typed)
+
+    def _is_inside(self, value: str) -> bool:
+        """Whether a value is a name, a path below the working directory, or in the run's folder."""
+        path = Path(value)
+        if "~" in value or ".." in path.parts:
+            return False
+        return not path.is_absolute() or path.resolve().is_relative_to(self._folder)
+
+    def _typed_objects(self) -> Iterator[str]:
+        """Import paths that the user typed, and where the objects behind them are defined."""
+        from jsonargparse._util import canonical_import_paths, import_object
+
+        for value in self._typed:
+            for path in _DOTTED.findall(value):
+                if path == value or f'"{path}"' in value:
+                    yield path
+                    with suppress(Exception):  # the parser reports it where it is needed
+                        if not Path(path).exists():  # a file such as tasks.jsonl
+                            yield from canonical_import_paths(import_object(path, check_path=False))
+
+
+def foreign_paths(config: Mapping[str, Any]) -> list[str]:
+    """Import paths in a parsed config that the same config beside a checkpoint may not name."""
+    import sys
+
+    own = {*_package_classes(), *_OTHER_CLASSES}
+    found = []
+    for _, value in _leaves(config):
+        if isinstance(value, str) and _DOTTED.fullmatch(value):
+            named = value in own or f"{value}.".startswith(tuple(f"{m}." for m in _MODULES))
+            if value.rpartition(".")[0] in sys.modules and not named:
+                found.append(value)
+    return found
+
+
+def _package_classes() -> Iterator[str]:
+    """Every path of every class that this package exports."""
+    import inspect
+    from importlib import import_module
+
+    package = import_module("lsp_lightning")
+    yield from _OTHER_CLASSES
+    for name in package.__all__:
+        value = getattr(package, name)
+        if inspect.isclass(value):
+            parts = value.__module__.split(".")
+            yield from (".".join([*parts[:k], name]) for k in range(1, len(parts) + 1))
+
+
+def _typed_values(args: Sequence[str]) -> Iterator[str]:
+    """The values of all flags, except for the checkpoint: its folder's name is not the user's."""
+    for before, arg in zip(["", *args], args, strict=False):
+        flag, equals, value = arg.partition("=")
+        if not arg.startswith("--"):
+            flag, value = before, arg
+        elif not equals:
+            continue
+        if flag != "--ckpt_path":
+            with suppress(ValueError):  # JSON: quotes around every text
+                value = json.dumps(json.loads(value)) if value[:1] in ("{", "[") else value
+            yield value
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys and values of a nested config."""
+    if hasattr(value, "as_dict"):
+        value = value.as_dict()
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for i, inner in enumerate(value):
+            yield from _leaves(inner, f"{key}[{i}]")
+    else:
+        yield key, value
+
+
+def _is_local(url: str) -> bool:
+    """Whether a URL is of this machine."""
+    with suppress(ValueError):
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    return False
