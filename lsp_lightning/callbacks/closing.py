@@ -60,15 +60,15 @@ def heldout_line(name: str, before: Scores, after: Scores, opponent: str) -> str
     return f"{what} {name} answers: {change}  ({counts} tasks{beside})"
 
 
-def next_line(folder: RunFolder, can_test: bool) -> str | None:
+def next_line(folder: RunFolder, can_test: bool, trust: bool = False) -> str | None:
     """A command to go on with: score the run's test tasks, or else talk to the model.
 
     None if the run cannot be loaded again, because it has no checkpoint or no config.
     """
     if not (folder.checkpoint_path.is_file() and folder.config_path.is_file()):
         return None
-    command, path = "test" if can_test else "chat", shlex.quote(str(folder.checkpoint_path))
-    return f"next: {command_line()} {command} --ckpt_path {path}"
+    command = "test" if can_test else "chat"
+    return f"next: {command_line()} {command} {_checkpoint_flags(folder.checkpoint_path, trust)}"
 
 
 def curves_line(folder: RunFolder) -> str | None:
@@ -80,9 +80,14 @@ def curves_line(folder: RunFolder) -> str | None:
     return f"curves: {script or module} --logdir {shlex.quote(str(folder.path))}"
 
 
-def resume_line(checkpoint: Path) -> str:
+def resume_line(checkpoint: Path, trust: bool = False) -> str:
     """The command that resumes a run."""
-    return f"{command_line()} fit --ckpt_path {shlex.quote(str(checkpoint))}"
+    return f"{command_line()} fit {_checkpoint_flags(checkpoint, trust)}"
+
+
+def _checkpoint_flags(checkpoint: Path, trust: bool) -> str:
+    """The flags that load a run; ``trust`` is for a run whose config names code of the user's."""
+    return f"--ckpt_path {shlex.quote(str(checkpoint))}{' --trust' if trust else ''}"
 
 
 def command_line() -> str:

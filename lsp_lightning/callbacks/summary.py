@@ -29,9 +29,14 @@ _GIB = 2**30
 
 
 class RunSummary(Callback):
-    """Writes ``summary.json``: rounds, seconds, held-out scores before and after, GPU memory."""
+    """Writes ``summary.json``: rounds, seconds, held-out scores before and after, GPU memory.
 
-    def __init__(self) -> None:
+    Args:
+        trust: whether commands that load the run need the flag ``--trust``.
+    """
+
+    def __init__(self, trust: bool = False) -> None:
+        self._trust = trust
         self._before: Scores | None = None
         self._scored_with: dict[str, Any] = {}
         self._seconds_before_resume = 0.0
@@ -126,7 +131,7 @@ class RunSummary(Callback):
         reward = heldout_reward(module.rewards, module.data.heldout_reward)
         lines = [
             *result_lines(summary, folder, _opponent(pl_module)),
-            next_line(folder, can_test=bool(module.data.test) and reward is not None),
+            next_line(folder, bool(module.data.test) and reward is not None, self._trust),
             curves_line(folder),
         ]
         print("\n".join(["", *filter(None, lines)]))
@@ -139,7 +144,9 @@ class RunSummary(Callback):
         refused = isinstance(exception, ConfigError)
         stopped = self._fitting and trainer.is_global_zero and not refused
         if stopped and checkpoint.is_file():
-            print(f"\nthe run was stopped; resume it with:\n  {resume_line(checkpoint)}")
+            print(
+                f"\nthe run was stopped; resume it with:\n  {resume_line(checkpoint, self._trust)}"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """The first scores and the time so far, for a resumed run."""

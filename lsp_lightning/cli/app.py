@@ -29,7 +29,7 @@ from lsp_lightning.cli.parser import Parser
 from lsp_lightning.cli.quiet import one_line_warnings, silence_known
 from lsp_lightning.cli.settings import OPTIMIZER
 from lsp_lightning.cli.threads import default_threads
-from lsp_lightning.cli.trust import Policy
+from lsp_lightning.cli.trust import Policy, needs_trust
 from lsp_lightning.datamodule import SelfPlayDataModule
 from lsp_lightning.errors import ConfigError, OutOfMemory
 from lsp_lightning.generation import EngineError
@@ -155,8 +155,8 @@ class SelfPlayCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with metrics table, curves, progress line and summary."""
         assert self.subcommand is not None
-        config = self.config[self.subcommand].trainer
-        folder = config.default_root_dir
+        whole = self.config[self.subcommand]
+        config, folder = whole.trainer, whole.trainer.default_root_dir
         asked = self._get(self.config_init, "trainer")
         default = config.logger in (None, True)
         more = [RunCurves(folder)] if default else _as_list(asked.logger or [])
@@ -165,7 +165,7 @@ class SelfPlayCLI(LightningCLI):
         if isinstance(interval, int) and interval > rounds > 0:  # fewer rounds than in a preset
             kwargs["val_check_interval"] = rounds
         # every command that loads a checkpoint needs the callbacks whose state is in it
-        callbacks = [*_as_list(asked.callbacks or []), RunSummary()]
+        callbacks = [*_as_list(asked.callbacks or []), RunSummary(needs_trust(whole))]
         if config.enable_progress_bar is not False:
             callbacks.append(RoundProgress())
         return super().instantiate_trainer(**kwargs, callbacks=callbacks)

@@ -9,6 +9,7 @@ torch, Lightning and bitsandbytes. Everything that you type is allowed as well.
 import ipaddress
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,7 +64,7 @@ class Policy:
         finally:
             parsing_settings.update(before)
 
-    def check(self, config: Mapping[str, Any]) -> None:
+    def check(self, config: Any) -> None:
         """Check the parsed config of a command.
 
         Raises:
@@ -106,18 +107,18 @@ class Policy:
                             yield from canonical_import_paths(import_object(path, check_path=False))
 
 
-def foreign_paths(config: Mapping[str, Any]) -> list[str]:
-    """Import paths in a parsed config that the same config beside a checkpoint may not name."""
-    import sys
-
-    own = {*_package_classes(), *_OTHER_CLASSES}
-    found = []
-    for _, value in _leaves(config):
-        if isinstance(value, str) and _DOTTED.fullmatch(value):
-            named = value in own or f"{value}.".startswith(tuple(f"{m}." for m in _MODULES))
-            if value.rpartition(".")[0] in sys.modules and not named:
-                found.append(value)
-    return found
+def needs_trust(config: Any) -> bool:
+    """Whether a parsed config may be taken from its run's folder with ``--trust`` only."""
+    try:
+        Policy(Path(config.trainer.default_root_dir or ""), ()).check(config)
+    except ConfigError:
+        return True
+    own = set(_package_classes())
+    allowed = tuple(f"{module}." for module in _MODULES)
+    named = [value for _, value in _leaves(config) if isinstance(value, str)]
+    # of the texts that look like import paths, those whose module was imported are
+    foreign = [p for p in named if _DOTTED.fullmatch(p) and p.rpartition(".")[0] in sys.modules]
+    return any(path not in own and not f"{path}.".startswith(allowed) for path in foreign)
 
 
 def _package_classes() -> Iterator[str]:

@@ -83,7 +83,7 @@ def check_policy(
             "give the 'adapter' folder of a finished run",
         )
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    more = ("modules_to_save", "trainable_token_indices")
+    more = ("modules_to_save", "trainable_token_indices", "megatron_config")
     biased = config.get("bias", "none") != "none"
     if config.get("peft_type") != "LORA" or biased or any(config.get(k) for k in more):
         raise ConfigError(

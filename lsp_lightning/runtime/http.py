@@ -47,11 +47,7 @@ class Client:
     concurrency: int = 8
 
     def check(self, key: str) -> None:
-        """Raise ConfigError unless all settings are usable, including ``api_key_env`` if set.
-
-        Args:
-            key: config key of this client.
-        """
+        """Raise ConfigError about ``key`` unless all settings are usable, ``api_key_env`` too."""
         require_at_least(self.concurrency, 1, f"{key}.concurrency", "no request could be sent")
         if not 0 < self.timeout < math.inf:
             raise ConfigError(f"{key}.timeout", f"is {self.timeout}", "set a finite number above 0")
@@ -70,9 +66,12 @@ class Client:
             return None
         secret = os.environ.get(self.api_key_env, "").strip()
         if not secret or not secret.isascii() or not secret.isprintable():
+            name = self.api_key_env
+            # anything else may be a key, typed where its name belongs
+            shown = f"{name!r} " if re.fullmatch(r"[A-Z]+(_[A-Z]+)+", name) else ""
             raise ConfigError(
                 f"{key}.api_key_env",
-                f"environment variable {self.api_key_env!r} holds no usable key",
+                f"environment variable {shown}holds no usable key",
                 "export it, or remove api_key_env if the server needs no key",
             )
         return secret

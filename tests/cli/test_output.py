@@ -90,7 +90,7 @@ def test_an_error_behind_a_ring_reaches_the_user(monkeypatch):
     error, other = OSError(28, "No space left on device"), OSError("flush")
     error.__context__, other.__context__ = other, error
 
-    def full(args):
+    def full(args, policy):
         raise error
 
     monkeypatch.setattr("lsp_lightning.cli.app.SelfPlayCLI", full)
@@ -108,7 +108,7 @@ def test_ctrl_c_while_loading_is_status_130(monkeypatch, capsys):
 
 
 def test_ctrl_c_in_a_run_is_status_130(monkeypatch):
-    def lightning(args):
+    def lightning(args, policy):
         try:
             raise KeyboardInterrupt
         except KeyboardInterrupt:

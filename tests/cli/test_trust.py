@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from jsonargparse import Namespace
 
+from lsp_lightning.callbacks.closing import next_line, resume_line
 from lsp_lightning.cli.main import main
+from lsp_lightning.cli.trust import needs_trust
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.runs import RunFolder
 from lsp_lightning.runs.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -355,3 +359,20 @@ def test_an_error_never_advises_to_load_a_pickle(folder):
         read_checkpoint(str(checkpoint))
     assert "weights_only" not in str(error.value)
     assert not Path("imported").exists()
+
+
+def parsed(**settings):
+    """A config as it is after parsing, in part."""
+    return Namespace(trainer=Namespace(default_root_dir="run", callbacks=None), **settings)
+
+
+def test_a_run_says_whether_its_commands_need_trust(folder, monkeypatch):
+    assert not needs_trust(parsed(model={"objective": {"class_path": "lsp_lightning.Paper"}}))
+    assert not needs_trust(parsed(data={"heldout": "tasks.jsonl", "queries": "torch.optim.Adam"}))
+    assert needs_trust(parsed(model={"rewards": [{"class_path": f"{__name__}.Evil"}]}))
+    assert needs_trust(parsed(model={"rewards": function("shutil.rmtree")}))
+    assert needs_trust(parsed(model={"rewards": judge(url="https://api.example/v1")}))
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    assert resume_line(checkpoint, trust=True).endswith(f"--ckpt_path {checkpoint} --trust")
+    assert next_line(RunFolder(folder), can_test=True, trust=True).endswith("--trust")
+    assert resume_line(checkpoint).endswith(str(checkpoint))

@@ -578,6 +578,9 @@ def test_a_request_that_failed_is_asked_again_in_the_next_round():
         ("temperature", -1.0, "set a finite number, 0 or more"),
         ("client.api_key_env", "NO_SUCH_VARIABLE", "environment variable 'NO_SUCH_VARIABLE'"),
         ("client.api_key_env", "BAD_KEY", "environment variable 'BAD_KEY' holds no usable key"),
+        # a key where the name of its variable belongs
+        ("client.api_key_env", SECRET, "environment variable holds no usable key"),
+        ("client.api_key_env", f"AB{SECRET.upper()}9", "environment variable holds no usable key"),
         ("prompt", "/no/such/file.txt", "no file"),
     ],
 )
@@ -592,6 +595,7 @@ def test_a_mistake_in_the_config_is_found_before_anything_is_asked(
         JudgeReward(**arguments)
     assert caught.value.key == f"{KEY}.{arg}"
     assert SECRET not in str(caught.value)
+    assert SECRET.upper() not in str(caught.value)
 
 
 def test_it_can_be_copied_and_pickled_and_the_copies_judge():
