@@ -1,8 +1,9 @@
 """Find the final answer of a mathematical text, and refuse answers that should not be compared.
 
-The final answer of a text is its last complete ``\\boxed{...}``. Without a box it is what
-math-verify finds ("final answer is ...", "answer: ...", else the last expression). A list,
-``\\boxed{1, 2}``, is one answer, the set of its items: it equals neither 1 nor 2.
+The final answer of a text is its last complete ``\\boxed{...}``. Without a box it is what the text
+states as its answer (:mod:`lsp_lightning.checks.statements`), and in the mode "last" what
+math-verify finds, at least the last expression. A list, ``\\boxed{1, 2}``, is one answer, the set
+of its items: it equals neither 1 nor 2.
 
 Answers may be hostile. Two kinds count as no answer, unless the solution is of that kind itself:
 answers that would keep sympy busy for very long (:func:`explodes`) and answers that name several
@@ -12,6 +13,13 @@ candidates (:func:`hedges`).
 import re
 from itertools import accumulate, pairwise
 from math import comb
+from typing import Literal
+
+from lsp_lightning.checks.notation import plain_content, to_latex
+from lsp_lightning.checks.statements import REFUSED, stated_answer, without_markup
+
+#: Where the final answer may be: in a box, or also stated in words, or also anywhere.
+Final = Literal["boxed", "stated", "last"]
 
 #: Of a text longer than this, in characters, only the tail is read.
 _LONG_TEXT = 20_000
@@ -20,6 +28,7 @@ _TAIL = 2_000
 _LONGEST_ANSWER = 1_000
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_UNDOLLARED = re.compile(r"^\$+(?!\s*[0-9.]+$)|^\$+(?=.*\$$)|(?<!\\)\$+$", re.DOTALL)
 _BRACES = re.compile(rf"(?P<box>{_BOX.pattern})|\\.|[{{}}]", re.DOTALL)
 
 _FORMULA = re.compile(r"[0-9\\]|\$[^$\s]")
@@ -72,11 +81,17 @@ def last_box(text: str) -> str | None:
     return None if last is None else text[last[0] : last[1]]
 
 
-def final_answer(text: str) -> str:
+def final_answer(text: str, final: Final = "last") -> str:
     """The part of a text for math-verify to read; "" if the text has no final answer."""
-    window = text if len(text) <= _LONG_TEXT else text[-_TAIL:]
+    window = to_latex(text if len(text) <= _LONG_TEXT else text[-_TAIL:])
     box = last_box(window)
-    return window[-_TAIL:].strip() if box is None else _boxed(box)
+    if box is not None or final == "boxed":
+        return _boxed(box or "")
+    tail = without_markup(window[-_TAIL:])
+    stated = stated_answer(tail)
+    if stated is None:
+        return tail.strip() if final == "last" else ""
+    return "" if stated == REFUSED else _boxed(stated)
 
 
 def boxed_solution(solution: str) -> str:
@@ -84,12 +99,17 @@ def boxed_solution(solution: str) -> str:
 
     Only the content of its last box if the solution has one; "" if that is empty or too long.
     """
+    if len(solution) > _LONG_TEXT:
+        return ""
+    solution = to_latex(solution)
     box = last_box(solution)
     return _boxed(solution if box is None else box)
 
 
 def _boxed(content: str) -> str:
-    content = content.strip().strip("$").strip()
+    if len(content) > 2 * _LONGEST_ANSWER:
+        return ""
+    content = plain_content(_UNDOLLARED.sub("", content.strip()).strip())
     return f"\\boxed{{{content}}}" if 0 < len(content) <= _LONGEST_ANSWER else ""
 
 

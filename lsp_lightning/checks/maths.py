@@ -9,7 +9,7 @@ from itertools import combinations
 from math import nan
 from typing import Any
 
-from lsp_lightning.checks.final_answers import boxed_solution, comparable, final_answer
+from lsp_lightning.checks.final_answers import Final, boxed_solution, comparable, final_answer
 from lsp_lightning.runtime.workers import LineWorkers
 
 _WORKER = "lsp_lightning.checks.maths_worker"
@@ -35,19 +35,21 @@ class MathChecker:
         self.seconds = seconds
         self._workers = LineWorkers(_WORKER, processes)
 
-    def prefetch(self, text: str, solution: str | None = None) -> None:
+    def prefetch(self, text: str, solution: str | None = None, final: Final = "last") -> None:
         """Start to process a text in the background; returns at once.
 
         :meth:`grade` uses the result, or :meth:`classes` if there is no solution.
         """
         boxed = "" if solution is None else boxed_solution(solution)
-        answer = comparable(final_answer(text), boxed)
+        answer = comparable(final_answer(text, final), boxed)
         right = [["form", boxed], ["right", boxed, answer]]
         for request in [["form", answer]] if solution is None else right:
             if all(request):
                 self._workers.prefetch(request, self.seconds)
 
-    def grade(self, pairs: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+    def grade(
+        self, pairs: Sequence[tuple[str, Sequence[str]]], final: Final = "last"
+    ) -> list[list[float]]:
         """Grade texts against known answers. (solution, texts) pairs -> a score for each text.
 
         1.0 is right, 0.0 is wrong or without a final answer. NaN if the comparison took too long or
@@ -58,7 +60,7 @@ class MathChecker:
         """
         solutions = [boxed_solution(solution) for solution, _ in pairs]
         rows = [
-            (solution, [comparable(final_answer(text), solution) for text in texts])
+            (solution, [comparable(final_answer(text, final), solution) for text in texts])
             for solution, (_, texts) in zip(solutions, pairs, strict=True)
         ]
         forms = self._ask("form", ((solution,) for solution, _ in rows if solution))
@@ -73,7 +75,9 @@ class MathChecker:
 
         return [[score(solution, text) for text in texts] for solution, texts in rows]
 
-    def classes(self, groups: Sequence[Sequence[str]]) -> list[list[int | None]]:
+    def classes(
+        self, groups: Sequence[Sequence[str]], final: Final = "stated"
+    ) -> list[list[int | None]]:
         """Sort the texts of each group into classes of equal final answers.
 
         -> a class number for each text, from 0 in order of first appearance; -1 for a text without
@@ -83,7 +87,7 @@ class MathChecker:
         Raises:
             WorkersError: no worker starts; math-verify may be missing.
         """
-        texts = [[comparable(final_answer(text)) for text in group] for group in groups]
+        texts = [[comparable(final_answer(text, final)) for text in group] for group in groups]
         forms = self._ask("form", ((text,) for group in texts for text in group if text))
         rows = [[forms[(text,)] if text else "" for text in group] for group in texts]
         source = {form: text for (text,), form in forms.items() if form}

@@ -6,28 +6,12 @@ function below.
 """
 
 import logging
-from functools import lru_cache
-from typing import Any
 
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
-
+from lsp_lightning.checks.equality import answer, equal
 from lsp_lightning.runtime.workers import serve
 
-# priority 0: a box comes before all other candidates in the text
-_EXTRACTION = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
 #: Equal to no likely answer, so that comparing with it takes sympy's slowest path.
-_UNLIKELY = parse(r"\boxed{\frac{104729}{7919}}", _EXTRACTION, parsing_timeout=None)
-
-
-@lru_cache(maxsize=4096)
-def _parsed(text: str) -> tuple[Any, ...]:
-    """The final answer as (expression, text), as (text,) if sympy cannot read it, or ()."""
-    return tuple(parse(text, _EXTRACTION, parsing_timeout=None))
-
-
-def _equal(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
-    # the parent process has a time limit; math-verify's would need signals and whole seconds
-    return bool(verify(list(first), list(second), timeout_seconds=None))
+_UNLIKELY = answer(r"\boxed{\frac{104729}{7919}+0}")
 
 
 def form(text: str) -> str:
@@ -36,18 +20,19 @@ def form(text: str) -> str:
     "value ..." for an answer that can be compared, "text ..." for one that cannot, "" for none. An
     answer that would hang in a comparison hangs here already.
     """
-    parsed = _parsed(text)
-    if not parsed:
+    read = answer(text)
+    if not read.parsed:
         return ""
-    if isinstance(parsed[0], str) or not _equal(parsed[:1], parsed[:1]):  # nan is not equal to nan
-        return f"text {parsed[-1]}"
-    verify(_UNLIKELY, list(parsed), timeout_seconds=None)
-    return f"value {parsed[0]}"
+    unit = f" [{read.quantity.unit}]" if read.quantity.unit else ""
+    if not read.readable or not equal(read, read):  # nan is not equal to nan
+        return f"text {read.parsed[-1]}{unit}"
+    equal(_UNLIKELY, read)
+    return f"value {read.parsed[0]}{unit}"
 
 
 def right(solution: str, text: str) -> bool:
     """Whether the text's answer is right; "x = 3" is right if the solution is "3"."""
-    return _equal(_parsed(solution), _parsed(text))
+    return equal(answer(solution), answer(text))
 
 
 def same(first: str, second: str) -> bool:

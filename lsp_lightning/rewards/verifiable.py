@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -34,6 +34,13 @@ class Group:
     """G answers, without a model's thinking."""
     solution: object | None = None
     """The known answer or tests of the query, or None."""
+    truncated: tuple[bool, ...] = ()
+    """For each answer, whether it was cut off at the length limit; () if none was."""
+
+    @property
+    def cut(self) -> tuple[bool, ...]:
+        """``truncated`` with an entry for every answer."""
+        return self.truncated or (False,) * len(self.answers)
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,8 @@ class Verifier(ABC):
         def unknown(group: Group) -> tuple[list[float], Info | None]:
             return [math.nan] * len(group.answers), _NO_INFO
 
-        return [_verdict(*c) for c in each(groups, checked, unknown, lambda group: group.query)]
+        checks = each(groups, checked, unknown, lambda group: group.query)
+        return [_verdict(self, group, *c) for group, c in zip(groups, checks, strict=True)]
 
     def prefetch(  # noqa: B027 - optional
         self, query: str, answer: str | None, solution: object | None
@@ -205,24 +213,39 @@ class VerifiableReward(Reward):
         """Let the verifier start its work."""
         self.verifier.prefetch(query, answer, solution)
 
+    def _verdicts(self, playout: Playout) -> list[Verdict]:
+        """The verifier's verdict for each query."""
+        g = playout.group_size
+        cut = playout.answers.truncated.tolist()
+        groups = zip(playout.query_texts, playout.spoken_groups(), strict=True)
+        verdicts: object = self.verifier.judge(
+            [
+                Group(query, answers, playout.solution(i), tuple(cut[i * g : (i + 1) * g]))
+                for i, (query, answers) in enumerate(groups)
+            ]
+        )
+        name, n = type(self.verifier).__name__, len(playout.query_texts)
+        if not isinstance(verdicts, Sequence) or len(verdicts) != n:
+            what = f"{len(verdicts)} verdicts" if isinstance(verdicts, Sized) else ascii(verdicts)
+            raise RewardError(
+                f"{name}.judge returned {what[:80]} for {n} queries; return a list with a Verdict "
+                "for each query"
+            )
+        for verdict in verdicts:
+            if not isinstance(verdict, Verdict) or len(verdict.scores) != g:
+                raise RewardError(
+                    f"{name}.judge returned {ascii(verdict)[:80]} for {g} answers; return a "
+                    "Verdict with a score for each answer"
+                )
+        return list(verdicts)
+
     def score(self, playout: Playout) -> Judgement:
         """The verifier's scores, (N, G), with ``malformed`` and its findings about each query.
 
         Raises:
-            RewardError: a verdict does not have G scores.
+            RewardError: the verifier returned something other than N verdicts with G scores.
         """
-        groups = zip(playout.query_texts, playout.spoken_groups(), strict=True)
-        verdicts = self.verifier.judge(
-            [
-                Group(query, answers, playout.solution(i))
-                for i, (query, answers) in enumerate(groups)
-            ]
-        )
-        for verdict in verdicts:
-            if len(verdict.scores) != playout.group_size:
-                raise RewardError(
-                    f"a verdict has {len(verdict.scores)} scores for {playout.group_size} answers"
-                )
+        verdicts = self._verdicts(playout)
         names = sorted({name for verdict in verdicts for name in verdict.info})
         return Judgement(
             scores=torch.tensor([verdict.scores for verdict in verdicts]),
@@ -234,20 +257,36 @@ class VerifiableReward(Reward):
         )
 
 
-def _verdict(scores: Sequence[float], info: Info | None) -> Verdict:
+def _verdict(verifier: Verifier, group: Group, scores: object, info: object) -> Verdict:
     """The verdict from the results of :meth:`Verifier.check` and :meth:`Verifier.describe`."""
-    try:
-        numbers = [float(score) for score in scores]
-    except (TypeError, ValueError) as error:
+    name, count = type(verifier).__name__, len(group.answers)
+    numbers = _numbers(scores)
+    if numbers is None or len(numbers) != count:
+        what = ascii(scores)[:80] if numbers is None else f"{len(numbers)} scores"
         raise RewardError(
-            f"check returned {str(scores)[:80]}; return a list with a number for each answer, NaN "
-            "for one that could not be judged"
-        ) from error
-    if info is not None:
-        return Verdict.of(numbers, info)
-    if any(numbers):
-        raise RewardError(
-            "describe returns None (malformed) for a query, but check returns a score other than "
-            "0; return 0 for all answers to this query"
+            f"{name}.check returned {what} for {count} answers; return a list with a number for "
+            "each answer, NaN for one that could not be judged"
         )
-    return Verdict.malformed(len(numbers))
+    if isinstance(info, Mapping):
+        return Verdict.of(numbers, info)
+    if info is not None:
+        raise RewardError(
+            f"{name}.describe returned {ascii(info)[:80]}; return a dict, or None for a malformed "
+            "query"
+        )
+    if any(number > 0 for number in numbers):  # NaN is not above 0
+        raise RewardError(
+            f"{name}.describe returned None (malformed) for a query, but {name}.check returned a "
+            "score above 0; return 0 for all answers to this query"
+        )
+    return Verdict.malformed(count)
+
+
+def _numbers(scores: object) -> list[float] | None:
+    """The scores as numbers; None if they are anything else."""
+    if not isinstance(scores, Iterable) or isinstance(scores, str | bytes):
+        return None
+    try:
+        return [float(score) for score in scores]
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -73,10 +73,11 @@ def test_last_box_returns_the_last_complete_box(text, box):
 
 def test_the_part_of_a_text_that_math_verify_reads():
     assert final_answer(r"so \boxed{ $42$ }!") == r"\boxed{42}"
-    assert final_answer("the answer is 42\n") == "the answer is 42"
+    assert final_answer("the answer is 42\n") == r"\boxed{42}"
+    assert final_answer("the sum of 40 and 2\n") == "the sum of 40 and 2"
     assert final_answer(r"42 or \boxed{}") == ""  # an empty box is no answer
     assert final_answer(r"\boxed{" + "1+" * 1000 + "1}") == ""
-    assert final_answer(r"\boxed{1}" + " " * 30_000 + "2") == "2"
+    assert final_answer(r"\boxed{1}" + " " * 30_000 + "2") == r"\boxed{2}"
     assert final_answer("7 " * 3000) == ("7 " * 1000).strip()
     assert boxed_solution("$x=3$") == r"\boxed{x=3}"
     assert boxed_solution(r"hence \boxed{3}") == r"\boxed{3}"

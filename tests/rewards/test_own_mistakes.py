@@ -5,7 +5,7 @@ import torch
 from handmade import playout
 
 from lsp_lightning import ConfigError, Judgement, Reward, VerifiableReward, Verifier
-from lsp_lightning.rewards import RewardError, check_rewards, score_all
+from lsp_lightning.rewards import RewardError, Verdict, check_rewards, score_all
 
 PLAYED = playout(["a", "b"], [["x", "y"], ["x", "y"]])
 
@@ -21,10 +21,22 @@ class Checks(Verifier):
 
 
 @pytest.mark.parametrize(
-    ("scores", "got"), [(1.0, "1.0"), (None, "None"), ([1.0, None], r"\[1.0, None\]"), ("ab", "ab")]
+    ("scores", "got"),
+    [
+        (1.0, "1.0"),
+        (None, "None"),
+        ([1.0, None], r"\[1.0, None\]"),
+        ("ab", "'ab'"),
+        ([1.0], "1 scores"),
+        ([], "0 scores"),
+        ([10**400, 0], "\\[1000"),
+    ],
 )
 def test_a_verifier_that_returns_no_numbers_is_told_what_to_return(scores, got):
-    line = f"^reward 'verifiable' failed: check returned {got}; return a list with a number for ea"
+    line = (
+        f"^reward 'verifiable' failed: Checks.check returned {got}.* for 2 answers; return a list "
+        "with a number for each answer, "
+    )
     with pytest.raises(RewardError, match=line):
         score_all([VerifiableReward(Checks(scores))], PLAYED)
 
@@ -32,6 +44,58 @@ def test_a_verifier_that_returns_no_numbers_is_told_what_to_return(scores, got):
 def test_a_verifier_may_return_a_tensor():
     scored = score_all([VerifiableReward(Checks(torch.tensor([1.0, 0.0])))], PLAYED)
     assert scored.rewards_NG.tolist() == [[1.0, 0.0]] * 2
+
+
+class Judges(Verifier):
+    """Returns what it is told to, for the whole round."""
+
+    def __init__(self, verdicts):
+        self.verdicts = verdicts
+
+    def check(self, query, answers, solution):
+        raise AssertionError("judge is overridden")
+
+    def judge(self, groups):
+        return self.verdicts
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "problem"),
+    [
+        (None, "None for 2 queries; return a list with a Verdict for each query"),
+        ([Verdict.of([1.0, 0.0])], "1 verdicts for 2 queries; "),
+        ([[1.0, 0.0]] * 2, r"\[1.0, 0.0\] for 2 answers; return a Verdict with a score for each"),
+        ([Verdict.of([1.0])] * 2, r"Verdict\(scores=\(1.0,\).* for 2 answers; return a Verdict"),
+    ],
+)
+def test_a_verifier_of_rounds_that_returns_no_verdicts_is_told_what_to_return(verdicts, problem):
+    with pytest.raises(
+        RewardError, match=f"^reward 'verifiable' failed: Judges.judge returned {problem}"
+    ):
+        score_all([VerifiableReward(Judges(verdicts))], PLAYED)
+
+
+class Describes(Checks):
+    """Returns what it is told to about the query."""
+
+    def __init__(self, scores, info):
+        super().__init__(scores)
+        self.info = info
+
+    def describe(self, query):
+        return self.info
+
+
+def test_what_describe_returns_must_be_a_dict():
+    line = "^reward 'verifiable' failed: Describes.describe returned 'easy'; return a dict, or None"
+    with pytest.raises(RewardError, match=line):
+        score_all([VerifiableReward(Describes([0.0, 0.0], "easy"))], PLAYED)
+
+
+def test_a_malformed_query_whose_answers_could_not_be_judged_scores_0():
+    scored = score_all([VerifiableReward(Describes([float("nan"), 0.0], None))], PLAYED)
+    assert scored.rewards_NG.tolist() == [[0.0, 0.0]] * 2
+    assert scored.query_info["verifiable/malformed"] == (True, True)
 
 
 class Logs(Reward):

@@ -587,7 +587,7 @@ def test_a_verifier_cannot_reward_answers_to_what_it_calls_malformed():
         def describe(self, query):
             return None
 
-    with pytest.raises(RewardError, match=r"describe returns None \(malformed\) for a query"):
+    with pytest.raises(RewardError, match=r"Generous.describe returned None \(malformed\) "):
         score_all([VerifiableReward(Generous())], PLAYED)
 
 

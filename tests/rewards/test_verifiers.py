@@ -1,12 +1,15 @@
 """Verifiers of whole rounds: majorities, programs in several worlds, and early errors."""
 
 import json
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 from boxes import require_bubblewrap
+from handmade import playout
 
 from lsp_lightning import (
     BubblewrapSandbox,
@@ -14,10 +17,11 @@ from lsp_lightning import (
     MathVerifier,
     MontySandbox,
     ProgramOutputVerifier,
+    VerifiableReward,
 )
 from lsp_lightning.checks.maths import MathChecker
 from lsp_lightning.cli.main import main
-from lsp_lightning.rewards import Group, Verdict
+from lsp_lightning.rewards import Group, RoundVerifier, Verdict
 from lsp_lightning.sandbox import Limits
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +79,128 @@ def test_a_query_that_nobody_finds_an_answer_to_is_malformed(maths):
     assert verdict == Verdict.malformed(2)
 
 
+#: No answer of these groups may be paid: without a solution only stated answers vote.
+UNSTATED = [
+    ("1. Take x.\n\n2. How to map b to", "Step 1: no\nStep 2: Now remove the blank", "hello there"),
+    ("First 3 and then 2", "Second 1 and then 2", "There are 2 of them left to see"),
+    ("1. Add.\n2.", "1. Multiply.\n2.", "1. Divide.\n2."),
+    ("Answer: 1. Take x and move on", "Answer: 1. Take y and move on"),
+    ("The answer is not 5.", "The answer is not 5."),
+    ("I do not know the answer to 5", "I do not know the answer to 5"),
+    ("Let x = 2 be\ngiven", "Let x = 2 be\ntaken"),
+]
+
+
+@pytest.mark.parametrize("answers", UNSTATED)
+def test_what_is_not_stated_does_not_vote(maths, answers):
+    [verdict] = maths.judge([Group("q", answers)])
+    assert verdict == Verdict.malformed(len(answers))
+
+
+def test_different_small_numbers_do_not_agree(maths):
+    [verdict] = maths.judge([Group("q", boxed(*(f"0.000000{i}" for i in range(1, 5))))])
+    assert verdict.kind == "undecided"
+    assert verdict.info["agreement"] == 0.25
+
+
+STATED = [
+    r"So \boxed{5}.",
+    "The answer is 5.",
+    "**Answer:** $5$",
+    "We add.\n\n5",
+    "#### 5",
+    "The final answer is clearly 5, as the sum shows",
+]
+
+
+def test_what_is_stated_votes(maths):
+    [verdict] = maths.judge([Group("q", (*STATED, "perhaps 5 or so", "none"))])
+    assert verdict.scores == (1.0,) * 6 + (0.0,) * 2
+
+
+@pytest.mark.parametrize(
+    ("final", "known", "unknown"),
+    [
+        ("auto", (1, 1, 1, 0), (1, 1, 0, 0)),
+        ("last", (1, 1, 1, 0), (1, 1, 1, 0)),
+        ("stated", (1, 1, 0, 0), (1, 1, 0, 0)),
+        ("boxed", (1, 0, 0, 0), None),
+    ],
+)
+def test_where_the_final_answer_may_be_is_a_setting(maths, final, known, unknown):
+    verifier = MathVerifier(final=final)
+    verifier._checker = maths._checker
+    answers = (r"\boxed{5}", "The answer is 5.", "Two and 5 remain.", "The answer is 6.")
+    with_solution, without = verifier.judge([Group("q", answers, "5"), Group("q", answers)])
+    assert with_solution.scores == known
+    assert without.scores == unknown if unknown else without.kind == "undecided"
+
+
+def test_an_unknown_place_of_the_final_answer_is_refused():
+    with pytest.raises(ConfigError, match=r"MathVerifier\.final: is 'first'; set one of auto, "):
+        MathVerifier(final="first")
+
+
+def test_a_truncated_answer_never_votes_and_is_right_only_by_its_box(maths):
+    answers = (r"\boxed{5}, since", "The answer is 5", "5", r"\boxed{5}")
+    cut = (True, True, True, False)
+    known, unknown, last = maths.judge(
+        [
+            Group("q", answers, 5, cut),
+            Group("q", answers, None, cut),
+            Group("q", ("5", "5", "6"), None, (True, False, False)),
+        ]
+    )
+    assert known.scores == (1.0, 0.0, 0.0, 1.0)
+    assert unknown.kind == last.kind == "undecided"  # one vote, and a tie
+
+
+def test_a_round_tells_the_verifier_which_answers_were_cut_off():
+    class Sees(RoundVerifier):
+        def judge(self, groups):
+            self.truncated = [group.truncated for group in groups]
+            return [Verdict.of([0.0, 0.0])] * len(groups)
+
+    verifier = Sees()
+    played = playout(["a", "b"], [["x", "y"], ["x", "y"]])
+    cut = replace(played.answers, truncated=torch.tensor([False, True, True, False]))
+    VerifiableReward(verifier).score(replace(played, answers=cut))
+    assert verifier.truncated == [(False, True), (True, False)]
+    assert Group("q", ("x", "y")).cut == (False, False)
+
+
+ODD_SOLUTIONS = [10**10_000, -(10**10_000), float("nan"), float("inf"), "(" * 100_000, "\ud800"]
+
+
+@pytest.mark.parametrize("solution", ODD_SOLUTIONS, ids=lambda s: type(s).__name__)
+def test_a_solution_that_cannot_be_compared_leaves_the_group_unjudged(maths, solution):
+    [verdict] = maths.judge([Group("q", (r"\boxed{5}", "\ud800", "9" * 10_000), solution)])
+    assert verdict.kind == "unjudged"
+
+
+def test_a_nested_solution_is_refused_or_leaves_the_group_unjudged(maths):
+    nested: list = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(ValueError, match="must be a text or a number, not list"):
+        maths.require(nested)
+    [verdict] = maths.judge([Group("q", ("5",), nested)])
+    assert verdict.kind == "unjudged"
+
+
+@pytest.mark.parametrize("solution", ODD_SOLUTIONS[:4], ids=lambda s: type(s).__name__)
+def test_a_number_that_cannot_be_compared_is_refused_at_the_start(maths, solution):
+    with pytest.raises(ValueError, match="must be a finite number of at most 1,000 digits"):
+        maths.require(solution)
+
+
+def test_odd_answers_are_wrong(maths):
+    odd = ("9" * 10_000, rf"\boxed{{{'9' * 10_000}}}", "\ud800", r"\boxed{\ud800}", "(" * 100_000)
+    [known, unknown] = maths.judge([Group("q", odd, 5), Group("q", odd)])
+    assert known.scores == (0.0,) * 5
+    assert sum(unknown.scores) == 0 or unknown.kind == "undecided"
+
+
 def test_numbers_are_solutions_too(maths):
     groups = [Group("q", boxed("0.00001", "1"), 1e-05), Group("q", boxed("100000", "1"), 1e5)]
     assert [list(v.scores) for v in maths.judge(groups)] == [[1.0, 0.0]] * 2
@@ -86,8 +212,12 @@ def test_numbers_are_solutions_too(maths):
 
 def test_an_answer_that_cannot_be_compared_is_wrong_not_excused(maths, monkeypatch):
     nan = float("nan")
-    monkeypatch.setattr(maths._checker, "grade", lambda pairs: [[1.0, nan, 0.0], [nan, nan, nan]])
-    monkeypatch.setattr(maths._checker, "classes", lambda groups: [[0, 0, None, 1]] * len(groups))
+    monkeypatch.setattr(
+        maths._checker, "grade", lambda pairs, final: [[1.0, nan, 0.0], [nan, nan, nan]]
+    )
+    monkeypatch.setattr(
+        maths._checker, "classes", lambda groups, _: [[0, 0, None, 1]] * len(groups)
+    )
     some, none, vote = maths.judge(
         [
             Group("q", boxed("7", "x", "8"), "7"),

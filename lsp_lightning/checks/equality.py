@@ -1,0 +1,269 @@
+"""Compare two answers with math-verify; numbers are compared by their size, units must agree.
+
+Only the worker process imports this module, because sympy takes long to load.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+import sympy
+from latex2sympy2_extended import NormalizationConfig
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, grader, parse, verify
+from sympy.core.relational import Relational
+
+from lsp_lightning.checks.final_answers import last_box
+from lsp_lightning.checks.units import Quantity, quantity
+
+#: math-verify would drop every unit, and letters that look like one: 3t would be 3.
+_NORMAL = NormalizationConfig(
+    basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all"
+)
+# priority 0: a box comes before all other candidates in the text
+_EXTRACTION = (
+    LatexExtractionConfig(boxed_match_priority=0, normalization_config=_NORMAL),
+    ExprExtractionConfig(),
+)
+_NUMBER = re.compile(r"([-+]?)([0-9]+|[0-9]*\.[0-9]+|[0-9]+\.)")
+_FRACTION = re.compile(
+    r"(-?)\\[dt]?frac\{(-?[0-9]{1,9})\}\{([0-9]{1,9})\}|(-?)([0-9]{1,9})/([0-9]{1,9})"
+)
+_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
+_THOUSANDS = re.compile(r"[-+]?[1-9][0-9]{0,2},[0-9]{3}")
+#: 2e-1 as plain_numbers writes it; in LaTeX it may also mean 2e - 1.
+_EULER = re.compile(r"([0-9]+)\\times10\^\{([-+][0-9]{1,2})\}")
+_PERCENT = sympy.UnevaluatedExpr(sympy.Rational(1, 100))
+
+#: Exact values are equal if their first 50 digits are.
+_DIGITS = 60
+_EXACT = sympy.Float("1e-50", _DIGITS)
+#: Largest error of a decimal, relative below 1 and absolute above, and of a long one above.
+_DECIMAL = sympy.Float("1.0001e-6", _DIGITS)
+_ROUNDING = sympy.Float("1e-12", _DIGITS)
+#: A decimal of so many significant digits equals a value that rounds to it.
+_LONG = 6
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A parsed answer."""
+
+    quantity: Quantity
+    """Its text, with the unit apart; the whole text in a text without a box."""
+    parsed: tuple[Any, ...]
+    """(expression, text), or (text,) if sympy cannot read it, or ()."""
+
+    @property
+    def readable(self) -> bool:
+        """Whether sympy could read it."""
+        return bool(self.parsed) and not isinstance(self.parsed[0], str)
+
+
+@lru_cache(maxsize=4096)
+def answer(text: str) -> Answer:
+    """Parse a text, see :func:`lsp_lightning.checks.final_answers.final_answer`."""
+    content = last_box(text)
+    if content is None:
+        return Answer(Quantity(text), tuple(parse(text, _EXTRACTION, parsing_timeout=None)))
+    split = quantity(content)
+    return Answer(split, _parsed(split.value))
+
+
+@lru_cache(maxsize=4096)
+def _parsed(content: str) -> tuple[Any, ...]:
+    number = _plain(content.strip())
+    if number is not None:
+        return (number, content)
+    found = parse(rf"\boxed{{{content}}}", _EXTRACTION, parsing_timeout=None)
+    if found and not isinstance(found[0], str):
+        found[0] = _solution_set(found[0], content)
+    return tuple(found)
+
+
+def _plain(content: str) -> sympy.Number | None:
+    """A plain number or fraction without the parser, which is slow."""
+    if match := _NUMBER.fullmatch(content):
+        digits = match[2]
+        number = sympy.Integer(int(digits)) if digits.isdigit() else sympy.Float(digits)
+        return -number if match[1] == "-" else number
+    if match := _FRACTION.fullmatch(content):
+        sign, upper, lower = match[1] or match[4], match[2] or match[5], match[3] or match[6]
+        if int(lower):
+            return sympy.Rational(int(upper), int(lower)) * (-1 if sign else 1)
+    return None
+
+
+def _solution_set(found: Any, content: str) -> Any:
+    """x < -1 or x > 1 as the set of its solutions; other values unchanged."""
+    parts = found.args if isinstance(found, sympy.FiniteSet) else ()
+    if not parts or not all(map(_is_inequality, parts)):
+        return found
+    names = set().union(*(part.free_symbols for part in parts))
+    either = re.search(r"\bor\b|\\(?:lor|vee|cup)\b", content)
+    both = re.search(r"\band\b|\\(?:land|wedge|cap)\b", content)
+    if len(names) != 1 or bool(either) == bool(both):
+        return found
+    sets = [part.as_set() for part in parts]
+    return sympy.Union(*sets) if either else sympy.Intersection(*sets)
+
+
+def _is_inequality(value: Any) -> bool:
+    if isinstance(value, sympy.And):
+        return all(map(_is_inequality, value.args))
+    return isinstance(value, Relational) and not isinstance(value, sympy.Eq | sympy.Ne)
+
+
+def equal(gold: Answer, given: Answer) -> bool:
+    """Whether the given answer is right if ``gold`` is the solution.
+
+    "x = 3" is right for "3". A unit may be left out; one that differs is wrong.
+    """
+    if gold.quantity.unit.startswith("base ") or given.quantity.unit.startswith("base "):
+        return _equal_digits(gold.quantity, given.quantity)
+    gold, given = _agreed(gold, given)
+    units = {gold.quantity.unit, given.quantity.unit} - {""}
+    if not _same_unit(gold.quantity.unit, given.quantity.unit):
+        return False
+    if _same(gold.parsed, given.parsed):
+        return True
+    for whole, part in ((gold, given), (given, gold)):  # 50% is 0.5, 180 degrees are pi
+        factor = {"%": sympy.Rational(1, 100), "degree": sympy.pi / 180}.get(whole.quantity.unit)
+        if factor is not None and len(units) == 1 and not part.quantity.unit and whole.readable:
+            scaled = _times(whole.parsed[0], factor)
+            pair = (scaled, part.parsed[:1]) if whole is gold else (part.parsed[:1], scaled)
+            if scaled and part.readable and _same(*pair):
+                return True
+    return _same_otherwise(gold, given)
+
+
+def _agreed(gold: Answer, given: Answer) -> tuple[Answer, Answer]:
+    """Both answers with 5m as a product if the other has no unit m, as five metres if it has."""
+
+    def whole(one: Answer, other: Answer) -> Answer:
+        if one.quantity.sure or (other.quantity.unit == one.quantity.unit and other.quantity.sure):
+            return one
+        text = f"{one.quantity.value}{one.quantity.unit}"
+        return Answer(Quantity(text), _parsed(text))
+
+    if gold.quantity.sure and not gold.quantity.unit and not given.quantity.sure:
+        return gold, given  # a unit that the solution leaves out
+    return whole(gold, given), whole(given, gold)
+
+
+def _equal_digits(gold: Quantity, given: Quantity) -> bool:
+    """Numbers in a base: 101_2 is 101_2 or 101, and neither 5 nor 101_3."""
+    digits = given.value.strip().lstrip("0").upper() or "0"
+    return gold.unit.startswith("base ") and given.unit in ("", gold.unit) and digits == gold.value
+
+
+def _same_unit(gold: str, given: str) -> bool:
+    return not gold or not given or gold == given
+
+
+def _times(value: Any, factor: Any) -> tuple[Any, ...]:
+    try:
+        return (value.doit() * factor,) if isinstance(value, sympy.Expr) else ()
+    except (TypeError, ValueError, AttributeError):
+        return ()
+
+
+def _same_otherwise(gold: Answer, given: Answer) -> bool:
+    """Whether the answers are equal if 2,5 is a decimal, or 2e-1 is 2e - 1."""
+
+    def readings(one: Answer, other: Answer) -> Iterator[tuple[Any, ...]]:
+        yield one.parsed
+        value = one.quantity.value.strip()
+        number = other.readable and getattr(other.parsed[0], "is_number", False)
+        if number and _COMMA.fullmatch(value) and not _THOUSANDS.fullmatch(value):
+            yield _parsed(value.replace(",", "."))
+        if match := _EULER.fullmatch(value):
+            yield _parsed(f"{match[1]}e{match[2]}")
+
+    pairs = list(product(readings(gold, given), readings(given, gold)))[1:]
+    return any(_same(first, second) for first, second in pairs)
+
+
+def _same(gold: tuple[Any, ...], given: tuple[Any, ...]) -> bool:
+    if all(parsed and not isinstance(parsed[0], str) for parsed in (gold, given)):
+        gold, given = gold[:1], given[:1]  # without the texts: 0/0 does not equal itself
+    # the parent process has a time limit; math-verify's would need signals and whole seconds
+    return bool(verify(list(gold), list(given), timeout_seconds=None, allow_set_relation_comp=True))
+
+
+def _numbers_equal(a: Any, b: Any, float_rounding: int, numeric_precision: int) -> bool:
+    """math-verify's ``sympy_numeric_eq`` with errors relative to the size of the numbers.
+
+    Its own rounds to six places, so that it takes 1e-7 and 2e-7 for equal.
+    """
+    if isinstance(a, sympy.MatrixBase | sympy.MatrixExpr):
+        return bool(_LIBRARY_NUMERIC(a, b, float_rounding, numeric_precision))
+    if not isinstance(a, sympy.Expr) or not isinstance(b, sympy.Expr):
+        return False
+    if a.free_symbols or b.free_symbols:
+        same = _LIBRARY_NUMERIC(a, b, float_rounding, numeric_precision)
+        return bool(same) and _near_at_a_point(a, b)
+    (a, percent_a), (b, percent_b) = _without_percent(a), _without_percent(b)
+    if percent_a == percent_b:
+        return _near(a, b)
+    return _near(a, b) or _near(a / 100 if percent_a else a, b / 100 if percent_b else b)
+
+
+def _without_percent(value: Any) -> tuple[Any, bool]:
+    if isinstance(value, sympy.Mul) and len(value.args) == 2 and value.args[1] == _PERCENT:
+        return value.args[0], True
+    return value, False
+
+
+def _near(a: Any, b: Any) -> bool:
+    """Whether two numbers are equal: exactly, or nearly if one of them is a decimal."""
+    a, b = grader.safe_sympy_doit(a), grader.safe_sympy_doit(b)
+    if a == b:
+        return True
+    decimal = a.has(sympy.Float) or b.has(sympy.Float)
+    if not decimal and a.is_Rational and b.is_Rational:
+        return False
+    x, y = _as_written(a).evalf(_DIGITS), _as_written(b).evalf(_DIGITS)
+    if not (x.is_number and y.is_number) or x.is_finite is False or y.is_finite is False:
+        return False
+    size, distance = max(abs(x), abs(y)), abs(x - y)
+    if distance <= size * (_ROUNDING if decimal else _EXACT):
+        return True
+    if not decimal:
+        return False
+    return bool(distance <= _DECIMAL * min(1, size)) or _rounds(a, y) or _rounds(b, x)
+
+
+def _as_written(value: Any) -> Any:
+    """The value with decimals as exact fractions: 0.1 is not a binary number."""
+    return value.xreplace({f: sympy.Rational(str(f)) for f in value.atoms(sympy.Float)})
+
+
+def _rounds(decimal: Any, value: Any) -> bool:
+    """Whether a decimal of six or more digits is the value, rounded; both may not be decimals of
+    about the same length: then the last digits count."""
+    if not (decimal.is_Float and value.is_real):
+        return False
+    written = Decimal(str(sympy.Float(decimal, 15))).normalize()
+    _, digits, places = written.as_tuple()
+    exact = Decimal(str(sympy.Float(value, 30)))
+    if len(digits) < _LONG or len(exact.normalize().as_tuple().digits) < len(digits) + 2:
+        return False
+    return exact.quantize(Decimal((0, (1,), int(places)))) == written
+
+
+def _near_at_a_point(a: Any, b: Any) -> bool:
+    """Whether two expressions with variables are near each other where the variables are near 1."""
+    names = sorted(a.free_symbols | b.free_symbols, key=str)
+    point = {name: sympy.Rational(9 + 2 * i, 7) for i, name in enumerate(names)}
+    try:
+        return _near(a.subs(point) * sympy.Float(1), b.subs(point))
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError):
+        return True  # no number there; math-verify's word stands
+
+
+_LIBRARY_NUMERIC = grader.sympy_numeric_eq
+grader.sympy_numeric_eq = _numbers_equal

@@ -1,0 +1,164 @@
+"""Bring the many ways to write mathematics into one: LaTeX with ASCII digits and plain numbers.
+
+:func:`to_latex` replaces Unicode characters in a whole text. :func:`plain_numbers` and
+:func:`plain_content` then work on the answer alone. None of them computes anything: a value that
+differs before differs afterwards.
+"""
+
+import re
+import unicodedata
+
+_SYMBOLS = {
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0d", "-"),
+    **dict.fromkeys("\u2019\u02bc", "'"),
+    **dict.fromkeys("\u00a0\u2007\u2009\u200a\u202f\u2008\u2005\u2006", " "),
+    "\u00d7": r"\times ", "\u22c5": r"\cdot ", "\u00b7": r"\cdot ", "\u2219": r"\cdot ",
+    "\u00f7": "/", "\u2215": "/", "\u2044": "/", "\u00b1": r"\pm ", "\u2213": r"\mp ",
+    "\u2264": r"\le ", "\u2a7d": r"\le ", "\u2265": r"\ge ", "\u2a7e": r"\ge ",
+    "\u2260": r"\ne ", "\u2248": r"\approx ", "\u221e": r"\infty ", "\u2026": r"\ldots ",
+    "\u22ef": r"\cdots ", "\u2208": r"\in ", "\u222a": r"\cup ", "\u2229": r"\cap ",
+    "\u2205": r"\emptyset ", "\u211d": r"\mathbb{R}", "\u2124": r"\mathbb{Z}",
+    "\u2115": r"\mathbb{N}", "\u211a": r"\mathbb{Q}", "\u2102": r"\mathbb{C}",
+    "\u00b0": r"^\circ ", "\u00ba": r"^\circ ", "\u2103": r"^\circ C", "\u2109": r"^\circ F",
+    "\u066a": "%", "\u066b": ".", "\u066c": ",", "\u3002": ". ", "\u0964": ". ", "\uff61": ". ",
+    "\u060c": ",", "\u3001": ", ",
+}  # fmt: skip
+_GREEK = {
+    "\u03b1": r"\alpha ", "\u03b2": r"\beta ", "\u03b3": r"\gamma ", "\u03b4": r"\delta ",
+    "\u03b5": r"\epsilon ", "\u03b6": r"\zeta ", "\u03b7": r"\eta ", "\u03b8": r"\theta ",
+    "\u03bb": r"\lambda ", "\u03bc": r"\mu ", "\u03c0": r"\pi ", "\u03c1": r"\rho ",
+    "\u03c3": r"\sigma ", "\u03c4": r"\tau ", "\u03c6": r"\phi ", "\u03c9": r"\omega ",
+    "\u0394": r"\Delta ", "\u03a3": r"\Sigma ", "\u03a9": r"\Omega ",
+}  # fmt: skip
+_SCRIPTS = str.maketrans(
+    "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207f\u1d62\u2093"
+    "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089\u208a\u208b\u2099",
+    "0123456789+-nix0123456789+-n",
+)
+_SUPERSCRIPT = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u207b\u207f]+")
+_SUBSCRIPT = re.compile("[\u2080-\u208b\u2093\u2099\u1d62]+")
+_VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e\u2189]")
+#: A root sign with what it covers: brackets, a number or a letter.
+_ROOT = re.compile("([\u221a\u221b\u221c])\\s*(?:\\(([^()]*)\\)|\\{([^{}]*)\\}|([0-9.]+|\\w))")
+_ROOTS = {"\u221a": r"\sqrt", "\u221b": r"\sqrt[3]", "\u221c": r"\sqrt[4]"}
+#: Greek letters are symbols unless they stand in a word.
+_GREEK_SYMBOL = re.compile(
+    f"(?<![\u0370-\u03ff\u1f00-\u1fff])[{''.join(_GREEK)}](?![\u0370-\u03ff\u1f00-\u1fff])"
+)
+
+_SPACE = r"(?:\\[,;:! ]|~|\s|\\(?:thinspace|quad)(?![a-zA-Z]))"
+#: 1 000 000 with any space, 1,\!000, 1{,}000 and 1'000; not 1 000/3, which may be a mixed number.
+_GROUPED = re.compile(
+    rf"(?<![0-9.,'])[1-9][0-9]{{0,2}}(?:(?:{_SPACE}+|\{{,\}}|,(?:\\!)+|')[0-9]{{3}})+(?![0-9'/])"
+)
+_NOT_DIGITS = re.compile("[^0-9]+")
+_DECIMAL_COMMA = re.compile(r"([0-9])\{,\}(?=[0-9])")
+#: A whole answer in the notation of a country: sign, digits in groups, decimals.
+_INDIAN = re.compile(r"([-+]?[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3})(\.[0-9]+)?")
+_DOTTED = re.compile(
+    r"([-+]?[0-9]{1,3}(?:\.[0-9]{3})+),([0-9]+)|([-+]?[0-9]{1,3}(?:\.[0-9]{3}){2,})"
+)
+_SPACED = re.compile(rf"([-+]?[0-9]{{1,3}}(?:{_SPACE}+[0-9]{{3}})+),([0-9]+)")
+_SCIENTIFIC = re.compile(
+    r"(?<![a-zA-Z0-9_.\\{])([0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE]([-+]?[0-9]+)(?![a-zA-Z0-9.(^_{])"
+)
+_POWER_OF_TEN = re.compile(r"(?<![0-9.])10\^([-+]?[0-9]+)")
+
+_WRAPPED = re.compile(
+    r"\\(?:text|textrm|textit|textbf|mathrm|mathbf|mathit|mathsf|operatorname|bm|boldsymbol|mbox)\*?"
+    r"\s*\{\s*([a-zA-Z]{1,6})\s*\}"
+)
+_FUNCTION = re.compile(
+    "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|ln|log|exp|min|max|gcd|lcm|det"
+)
+_TEXT_PERCENT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{\s*(?:\\?%|percent)\s*\}")
+_OLD_ROMAN = re.compile(r"\{\\(?:rm|bf|it)\s+([^{}]*)\}")
+_BUILDER = re.compile(
+    r"\\\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\\mid|\||:|\\vert)\s*([^{}]*)\\\}"
+)
+_REPETEND = re.compile(r"([0-9]+)\.([0-9]*)\\(?:overline|bar|dot)\s*\{([0-9]+)\}")
+_RECURRING = re.compile(r"([0-9]+)\.([0-9]*?)([0-9]{1,6}?)\3{2,}(?:\s*\\[lc]?dots|\.\.\.)")
+_NEGATION = re.compile(r"\\(?:neg|lnot)(?![a-zA-Z])")
+_MIXED = re.compile(r"([-+]?[0-9]+)\s+([0-9]+)/([0-9]+)")
+_DOTS = re.compile(r"\\(?:ldots|cdots|dots[cbmio]?)(?![a-zA-Z])|\.\.\.")
+
+
+def to_latex(text: str) -> str:
+    """The text with Unicode mathematics as LaTeX, and digits of all scripts as 0 to 9."""
+    if text.isascii():
+        return text
+    text = _VULGAR.sub(_fraction, text)
+    text = _SUPERSCRIPT.sub(lambda m: f"^{{{m[0].translate(_SCRIPTS)}}}", text)
+    text = _SUBSCRIPT.sub(lambda m: f"_{{{m[0].translate(_SCRIPTS)}}}", text)
+    text = _GREEK_SYMBOL.sub(lambda m: _GREEK[m[0]], text)
+    text = "".join(_SYMBOLS.get(c) or _digit(c) for c in text)
+    text = unicodedata.normalize("NFKC", text)
+    text = "".join(c for c in text if unicodedata.category(c) != "Cf")  # marks of direction
+    return _ROOT.sub(lambda m: f"{_ROOTS[m[1]]}{{{m[2] or m[3] or m[4] or ''}}}", text)
+
+
+def _digit(character: str) -> str:
+    value = unicodedata.decimal(character, None)
+    return character if value is None else str(value)
+
+
+def _fraction(match: re.Match[str]) -> str:
+    upper, lower = unicodedata.normalize("NFKC", match[0]).split("\u2044")
+    return f"\\frac{{{upper}}}{{{lower}}}" if lower else match[0]
+
+
+def plain_content(content: str) -> str:
+    """The content of a box, with equal ways of writing made one; empty stays empty."""
+    content = _TEXT_PERCENT.sub(r"\\%", _OLD_ROMAN.sub(r"\\mathrm{\1}", content))
+    content = _WRAPPED.sub(_unwrapped, content)
+    content = _NEGATION.sub(r"\\text{not}", _BUILDER.sub(r"\2", content))
+    content = _MIXED.sub(r"\1\\frac{\2}{\3}", content)
+    content = _RECURRING.sub(_repeating, _REPETEND.sub(_repeating, content))
+    return _listed_dots(plain_numbers(content.strip()))
+
+
+def _unwrapped(match: re.Match[str]) -> str:
+    """\\mathrm{e} is e, \\mathrm{ln} is \\ln; other words keep their wrapper."""
+    word: str = match[1]
+    if _FUNCTION.fullmatch(word):
+        return f"\\{word} "
+    symbol = len(word) == 1 and (word in "eiI" or not match[0].startswith(("\\text", "\\mathrm")))
+    return f"{{{word}}}" if symbol else match[0]
+
+
+def plain_numbers(content: str) -> str:
+    """The content with numbers as 1234.5 and 1.6\\times10^{-19}, where their form is clear."""
+    if match := _SPACED.fullmatch(content):
+        return f"{_joined(match[1])}.{match[2]}"
+    if match := _DOTTED.fullmatch(content):
+        return _joined(match[3]) if match[3] else f"{_joined(match[1])}.{match[2]}"
+    if match := _INDIAN.fullmatch(content):
+        return _joined(match[1]) + (match[2] or "")
+    content = _GROUPED.sub(lambda match: _NOT_DIGITS.sub("", match[0]), content)
+    content = _DECIMAL_COMMA.sub(r"\1.", content)
+    content = _SCIENTIFIC.sub(r"\1\\times10^{\2}", content)
+    return _POWER_OF_TEN.sub(r"10^{\1}", content)
+
+
+def _joined(number: str) -> str:
+    sign = number[0] if number[0] in "-+" else ""
+    return sign + _NOT_DIGITS.sub("", number)
+
+
+def _repeating(match: re.Match[str]) -> str:
+    """0.1\\overline{6} and 0.1666... as a fraction."""
+    whole, start, block = match[1], match[2], match[3]
+    scale = 10 ** len(start)
+    nines = 10 ** len(block) - 1
+    upper = int(whole + start) * nines + int(block)
+    return rf"\frac{{{upper}}}{{{scale * nines}}}"
+
+
+def _listed_dots(content: str) -> str:
+    """Keep the dots of 1, 2, ..., n as an item of a list in order: math-verify drops them."""
+    content = re.sub(r"(?<=[0-9])\s*(?:\\ldots|\\dots|\.\.\.)\s*$", "", content)  # 3.14...
+    if not _DOTS.search(content):
+        return content
+    content = _DOTS.sub(r"\\text{dots}", content)
+    inner = re.sub(r"^\s*(?:\\\{|[(\[])|(?:\\\}|[)\]])\s*$", "", content)
+    return f"({inner})" if "," in inner else content

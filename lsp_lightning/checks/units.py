@@ -1,0 +1,153 @@
+"""Split an answer into its value and its unit: 42 cm^2, \\$18, 90^\\circ, 12.5\\%, 101_2."""
+
+import re
+from dataclasses import dataclass
+
+_NAMES = {
+    "mm": "millimeter millimetre", "cm": "centimeter centimetre", "dm": "decimeter decimetre",
+    "m": "meter metre", "km": "kilometer kilometre", "in": "inch inche", "ft": "foot feet",
+    "yd": "yard", "mi": "mile", "mg": "milligram", "g": "gram gm", "kg": "kilogram kilo",
+    "lb": "pound lbs", "oz": "ounce", "t": "tonne ton", "ms": "millisecond",
+    "s": "second sec", "min": "minute", "h": "hour hr", "day": "", "week": "", "month": "",
+    "year": "yr", "ml": "milliliter millilitre mL", "l": "liter litre L", "gal": "gallon",
+    "mph": "mi/h miles/hour mi/hr", "km/h": "kmh kph km/hr kmph", "m/s": "m/sec", "ft/s": "",
+    "acre": "", "hectare": "ha", "N": "newton", "J": "joule", "W": "watt", "kW": "kilowatt",
+    "V": "volt", "A": "ampere amp", "Pa": "pascal", "Hz": "hertz", "mol": "mole", "K": "kelvin",
+    "degree": "deg", "rad": "radian", "degC": "celsius", "degF": "fahrenheit",
+    "$": "dollar usd buck", "cent": "penny pennie \u00a2", "EUR": "\u20ac euro eur",
+    "GBP": "\u00a3 gbp", "JPY": "\u00a5 yen jpy cny yuan", "INR": "\u20b9 rupee rs inr",
+    "am": "a.m", "pm": "p.m",
+}  # fmt: skip
+_UNITS = {name: unit for unit, names in _NAMES.items() for name in [unit, *names.split()]}
+_UNITS |= {f"{name}s": unit for name, unit in list(_UNITS.items()) if len(name) > 2}
+#: Written without \\text, these are letters of algebra: 5m may be a product.
+_LETTERS = frozenset("mgshlLNJWVAKt")
+_SQUARES = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
+#: Words that change what an answer says; an answer with them is never cut.
+_LOGIC = re.compile(
+    r"\b(?:or|and|not|no|more|less|than|at|most|least|if|mod|modulo|base|to|from|is|are|of|over|for|"
+    r"except|plus|minus|half|about|nor|but|unless|otherwise|hundred|thousand|million|billion|"
+    r"trillion|dozen|dots)\b",
+    re.IGNORECASE,
+)
+
+_TEXT = r"\\(?:text|textrm|textbf|textit|mathrm|mathbf|mathit|operatorname|mbox|hbox)\*?\s*"
+_GAP = r"(?:\\[,;:! ]|~|\s)*"
+_EXPONENT = r"(?:\^\s*\{?\s*([23])\s*\}?)?"
+_LAST_TEXT = re.compile(rf"(.*?\S){_GAP}{_TEXT}\{{([^{{}}]*)\}}{_EXPONENT}{_GAP}", re.DOTALL)
+_LAST_WORDS = re.compile(
+    rf"(.*[0-9}})!\]])({_GAP})"
+    r"((?:[a-zA-Z\u00a2\u00a3\u00a5\u20ac\u20b9]|\\\$|(?<=[a-zA-Z ])[ ./])+)"
+    rf"{_EXPONENT}{_GAP}",
+    re.DOTALL,
+)
+_CIRC = re.compile(
+    rf"(.*?\S)\s*\^\s*\{{?\s*\\(?:circ|degree)\s*\}}?{_GAP}(?:(?:{_TEXT})?\{{?([CF])\}}?)?"
+)
+_PERCENT = re.compile(rf"(.*?\S){_GAP}(?:\\?%|\b(?:percent|per cent|pct)\b){_GAP}")
+_MONEY = re.compile(
+    rf"([-+]?){_GAP}(?:{_TEXT}\{{)?\s*(\\\$|\$|[\u00a3\u00a5\u20ac\u20b9]|USD|EUR|GBP|Rs\.?(?![a-z]))\s*\}}?"
+    rf"{_GAP}([-+]?[0-9.\\].*)"
+)
+_BASE = re.compile(
+    rf"([0-9][0-9A-Za-z]*|[A-Za-z]+[0-9][0-9A-Za-z]*)\s*_\s*(?:\{{?\s*([0-9]{{1,2}})\s*\}}?"
+    rf"|\{{?\s*(?:{_TEXT}\{{)?\s*(two|three|four|five|six|seven|eight|nine|ten|hex)\s*\}}?\s*\}}?)"
+)
+_BASE_TEN = re.compile(r"(?<![0-9A-Za-z])([0-9]+)_(?:10(?![0-9])|\{\s*10\s*\})")
+_IN_BASE = re.compile(r"(?<![0-9A-Za-z_.^{])([0-9]+)_(?:\{\s*([0-9]{1,2})\s*\}|([2-9])(?![0-9]))")
+_BASES = {
+    "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8",
+    "nine": "9", "ten": "10", "hex": "16",
+}  # fmt: skip
+#: A value without variables; only such a value may lose a word that is no unit.
+_NUMERIC = re.compile(
+    r"(?:[-+*/^(){}\[\]0-9.,!\s]|\\(?:[dtc]?frac|sqrt|pi|cdot|times|left|right|pm|infty|[,;:! ])"
+    r"(?![a-zA-Z]))+"
+)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """An answer's value with its unit."""
+
+    value: str
+    """LaTeX without the unit."""
+    unit: str = ""
+    """The unit in one spelling ("cm^2", "%", "base 2"), or ""."""
+    sure: bool = True
+    """False if the unit may be a variable: 5m."""
+
+
+def quantity(content: str) -> Quantity:
+    """Split the content of a box. Words that are no unit are dropped after a number: 3 apples."""
+    content = _BASE_TEN.sub(r"\1", content.strip())
+    if match := _BASE.fullmatch(content):
+        return Quantity(match[1].lstrip("0").upper() or "0", f"base {match[2] or _BASES[match[3]]}")
+    content = _IN_BASE.sub(_in_tens, content)
+    if match := _MONEY.fullmatch(content):
+        unit = _UNITS.get(match[2].strip("\\.").lower(), "") or _UNITS[match[2]]
+        rest = quantity(match[3])
+        return Quantity(
+            match[1] + rest.value, unit if rest.unit in ("", unit) else f"{unit} {rest.unit}"
+        )
+    if match := _PERCENT.fullmatch(content):
+        return Quantity(match[1], "%")
+    if match := _CIRC.fullmatch(content):
+        return Quantity(match[1], f"deg{match[2]}" if match[2] else "degree")
+    return _worded(content)
+
+
+def _worded(content: str) -> Quantity:
+    """An answer whose unit is a word, in \\text{} or after a number."""
+    if match := _LAST_TEXT.fullmatch(content):
+        value, words, exponent, apart, text = match[1], match[2], match[3], True, True
+    elif match := _LAST_WORDS.fullmatch(content):
+        value, words, exponent, apart, text = match[1], match[3], match[4], bool(match[2]), False
+    else:
+        return Quantity(content)
+    plain = words.replace("~", " ").replace("\\", " ").strip(" .,")
+    unit = _unit(plain) if not exponent else f"{_unit(plain)}^{exponent}" * bool(_unit(plain))
+    numeric = _NUMERIC.fullmatch(value) is not None and any(c.isdigit() for c in value)
+    if unit and (text or len(plain) > 1 or plain in _LETTERS):
+        if not text and not numeric:
+            return Quantity(content)  # 2x cm without \text may be a product
+        return Quantity(value, unit, sure=text or len(plain) > 1 or apart)
+    tokens = re.findall(r"[a-z]+", plain.lower())
+    long = text or (apart and all(len(token) > 2 or token == "of" for token in tokens))
+    if numeric and tokens and long and not _LOGIC.search(plain):
+        return Quantity(value, next((u for u in map(_unit, tokens) if u and len(u) > 1), ""))
+    return Quantity(content)
+
+
+def _unit(words: str) -> str:
+    """The unit that words name: "square centimeters" is cm^2; "" if they name none."""
+    tokens = words.replace(" per ", "/").replace("$", " $ ").split()
+    power = ""
+    if tokens and (square := _SQUARES.get(tokens[0].lower())):
+        power, tokens = square, tokens[1:]
+    elif len(tokens) == 2 and tokens[1].lower() in ("squared", "cubed"):
+        power, tokens = "^2" if tokens[1].lower() == "squared" else "^3", tokens[:1]
+    elif len(tokens) == 2 and tokens[0].lower() in ("degrees", "degree"):
+        tokens = tokens[1:]
+    if len(tokens) != 1:
+        return ""
+    word = tokens[0].strip(".")
+    known = _named(word)
+    if not known and "/" in word:
+        parts = [_named(part) for part in word.split("/")]
+        joined = "/".join(parts) if all(parts) else ""
+        known = _UNITS.get(joined, joined)
+    return f"{known}{power}" if known else ""
+
+
+def _named(word: str) -> str:
+    return _UNITS.get(word) or (_UNITS.get(word.lower(), "") if len(word) > 1 else "")
+
+
+def _in_tens(match: re.Match[str]) -> str:
+    """A number in another base within an answer, in base ten; other subscripts stay as they are."""
+    base = int(match[2] or match[3])
+    try:
+        return str(int(match[1], base)) if 2 <= base <= 36 else match[0]
+    except ValueError:
+        return match[0]
