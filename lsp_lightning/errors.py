@@ -1,5 +1,6 @@
 """Errors that you can fix: one line with the key, the problem and the remedy. And warnings."""
 
+import math
 import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
@@ -74,6 +75,51 @@ def require_at_least(value: int, least: int, key: str, reason: str) -> None:
         raise ConfigError(key, f"is {value!r}", f"set a whole number, {least} or more")
     if value < least:
         raise ConfigError(key, f"is {value}, but {reason}", f"set {least} or more")
+
+
+def require_number(
+    value: float,
+    key: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    otherwise: str = "",
+) -> None:
+    """Raise ConfigError unless a setting is a finite number, and not too small.
+
+    NaN passes a check like ``if value < least``, so it needs this one.
+
+    Args:
+        value: the setting.
+        key: the config key.
+        least: the smallest value that works, if there is one.
+        above: a value that the setting must exceed, if there is one.
+        otherwise: the end of the remedy: what else can be set.
+    """
+    wanted = "a finite number"
+    if least is not None:
+        wanted += f", {least} or more"
+    if above is not None:
+        wanted += f" above {above}"
+    works = isinstance(value, int | float) and math.isfinite(value)
+    works = works and (least is None or value >= least) and (above is None or value > above)
+    if not works:
+        raise ConfigError(key, f"is {value!r}", f"set {wanted}{otherwise}")
+
+
+class Diverged(Exception):
+    """Training cannot go on: a weight is not finite, or round after round has no finite gradient.
+
+    Args:
+        cause: what is not finite, and in which round.
+    """
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(
+            f"training diverged: {cause}; lower the learning rate (model.optimizer.init_args.lr) "
+            "or the scale of the rewards, and start again or resume from a checkpoint of an "
+            "earlier round"
+        )
 
 
 class OutOfMemory(Exception):

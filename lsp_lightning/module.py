@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 from lsp_lightning.callbacks.close_engine import ClosesEngine
 from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
-from lsp_lightning.errors import ConfigError, warn
+from lsp_lightning.errors import ConfigError
 from lsp_lightning.evaluation.hooks import ScoresHeldOut
 from lsp_lightning.functional import KLForm
 from lsp_lightning.game.objectives import Learnability, Objective
@@ -27,6 +27,7 @@ from lsp_lightning.runtime.means import Means
 from lsp_lightning.runtime.memory import Budgets
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.training import resume
+from lsp_lightning.training.divergence import require_finite
 from lsp_lightning.training.gradient import LossSettings
 from lsp_lightning.training.metrics import round_metrics
 from lsp_lightning.training.update import RoundUpdate, by_round
@@ -115,7 +116,7 @@ class SelfPlayModule(ScoresHeldOut):
             chat_template_kwargs,
             activation_checkpointing,
         )
-        self.round_means = Means()
+        self.round_means = Means(keep_nan=True)
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """The rewards, which are callbacks too, and a callback that closes the engine."""
@@ -210,12 +211,9 @@ class SelfPlayModule(ScoresHeldOut):
         stats, norm = self._update.gradient(
             played, advantages, plain, self.manual_backward, self._seed("dropout", played.index)
         )
-        if torch.isfinite(norm):
-            optimizer.step()
-        else:
-            optimizer.zero_grad()
-            warn(f"round {played.index}: the gradient is not finite; this round is skipped")
         rate = float(plain.param_groups[0]["lr"])
+        rounds = self.trainer.max_steps
+        self._update.step(optimizer, played, advantages, stats, norm, rounds)
         scheduler: Any = self.lr_schedulers()
         if scheduler is not None:
             scheduler.step()
@@ -223,7 +221,7 @@ class SelfPlayModule(ScoresHeldOut):
         metrics = round_metrics(played, advantages, stats, norm, seconds)
         self.round_means.update({**metrics, "learning_rate": rate})
         self.log_dict(self.round_means.compute(), batch_size=1)
-        if played.index + 1 >= self.trainer.max_steps:  # global_step does not count skipped rounds
+        if played.index + 1 >= rounds:  # global_step does not count skipped rounds
             self.trainer.should_stop = True
 
     def resume_settings(self) -> dict[str, Any]:
@@ -236,7 +234,12 @@ class SelfPlayModule(ScoresHeldOut):
         return f"{kind.__module__}.{kind.__qualname__}"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the adapters, or all weights if there are none; never the base of an adapter."""
+        """Save the adapters, or all weights if there are none; never the base of an adapter.
+
+        Raises:
+            Diverged: a trained weight is not finite, so the last good checkpoint has to stay.
+        """
+        require_finite(self.loaded_policy, "in the checkpoint")
         resume.keep_trained(checkpoint, set(self.loaded_policy.trained_state()))
         resume.stay_open(checkpoint)
         checkpoint["lsp_lightning"] = self.resume_settings()

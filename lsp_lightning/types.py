@@ -199,6 +199,8 @@ class SelfPlayRound:
     """Weighted sum of the rewards that only the Challenger receives, or None."""
     components: Mapping[str, Tensor] = field(default_factory=dict)
     """The unweighted scores of each reward by name, (N, G) or (N,); NaN for "not judged"."""
+    unfilled: Mapping[str, Tensor] = field(default_factory=dict)
+    """R as ``task`` and Q as ``quality``, (N, G), with NaN where a reward could not judge."""
     binary: bool = False
     """Whether R is 0 or 1 only."""
     query_info: Mapping[str, tuple[object, ...]] = field(default_factory=dict)

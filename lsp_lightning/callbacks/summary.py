@@ -18,7 +18,7 @@ from lsp_lightning.callbacks.closing import (
     without_nan,
 )
 from lsp_lightning.datamodule import rounds_played
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import ConfigError, Diverged
 from lsp_lightning.evaluation.heldout import heldout_reward
 from lsp_lightning.planning import memory_line
 from lsp_lightning.runs import RunFolder
@@ -141,7 +141,7 @@ class RunSummary(Callback):
     ) -> None:
         """Say how to resume a run that was stopped."""
         checkpoint = RunFolder(trainer.default_root_dir).checkpoint_path
-        refused = isinstance(exception, ConfigError)
+        refused = isinstance(exception, (ConfigError, Diverged))
         stopped = self._fitting and trainer.is_global_zero and not refused
         if stopped and checkpoint.is_file():
             print(

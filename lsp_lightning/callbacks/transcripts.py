@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lsp_lightning.datamodule import rounds_played
 from lsp_lightning.errors import require_at_least
+from lsp_lightning.rewards.scoring import unfilled
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.types import SelfPlayRound
 
@@ -69,6 +70,7 @@ class Transcripts(Callback):
 def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
     """One row of plain values for each answer of the round."""
     playout = played.playout
+    known = {"R": unfilled(played, "task"), "Q": unfilled(played, "quality")}
     for i, (query, answers) in enumerate(
         zip(playout.query_texts, playout.answer_groups(), strict=True)
     ):
@@ -84,8 +86,7 @@ def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
                     f"reward/{name}": float(scores[i, j] if scores.dim() == 2 else scores[i])
                     for name, scores in played.components.items()
                 },
-                "R": float(played.rewards_NG[i, j]),
-                "Q": None if played.quality_NG is None else float(played.quality_NG[i, j]),
+                **{name: None if x is None else float(x[i, j]) for name, x in known.items()},
             }
 
 

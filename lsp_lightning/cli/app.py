@@ -31,7 +31,7 @@ from lsp_lightning.cli.settings import OPTIMIZER
 from lsp_lightning.cli.threads import default_threads
 from lsp_lightning.cli.trust import Policy, needs_trust
 from lsp_lightning.datamodule import SelfPlayDataModule
-from lsp_lightning.errors import ConfigError, OutOfMemory
+from lsp_lightning.errors import ConfigError, Diverged, OutOfMemory
 from lsp_lightning.generation import EngineError
 from lsp_lightning.module import SelfPlayModule
 from lsp_lightning.planning import check_model
@@ -251,7 +251,7 @@ def run_command(args: Sequence[str], policy: Policy | None = None) -> int:
             show_traceback(cause)
         complain(error)
         return 1
-    except (OutOfMemory, EngineError) as error:
+    except (OutOfMemory, EngineError, Diverged) as error:
         complain(error)
         return 1
     except Exception as error:

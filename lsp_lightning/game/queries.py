@@ -1,6 +1,7 @@
 """Where the queries of a round come from: the Challenger, a file, or a source of your own."""
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -264,11 +265,12 @@ def read_queries(path: str, key: str) -> list[Query]:
 
 def check_sampling(sampling: Sampling, key: str, for_training: bool) -> None:
     """Raise ConfigError unless every sampling setting is in its range."""
-    if not sampling.temperature >= 0 or (for_training and sampling.temperature == 0):
+    known = 0 <= sampling.temperature < math.inf
+    if not known or (for_training and sampling.temperature == 0):
         raise ConfigError(
             f"{key}.temperature",
             f"is {sampling.temperature}",
-            "set it above 0 (0, greedy, is for evaluation only)",
+            "set a finite number above 0 (0, greedy, is for evaluation only)",
         )
     if sampling.max_new_tokens < 1:
         raise ConfigError(f"{key}.max_new_tokens", f"is {sampling.max_new_tokens}", "set 1 or more")

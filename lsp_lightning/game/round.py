@@ -67,6 +67,7 @@ def play_round(
         judged_NG=scored.judged_NG,
         quality_NG=scored.quality_NG,
         challenger_N=scored.challenger_N,
+        unfilled=scored.unfilled,
         components=scored.components,
         binary=is_binary(rewards),
         query_info=scored.query_info,

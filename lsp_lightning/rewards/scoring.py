@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.rewards.base import Enters, Judgement, Reward, RewardError
-from lsp_lightning.types import Playout
+from lsp_lightning.types import Playout, SelfPlayRound
 
 _ROUNDING = 1e-6
 
@@ -26,6 +27,8 @@ class Scored:
     """Weighted sum of the rewards for the Challenger alone, or None without any."""
     judged_NG: Tensor
     """(N, G) bool: every reward with a nonzero weight could judge this answer."""
+    unfilled: Mapping[str, Tensor]
+    """R as ``task`` and Q as ``quality``, NaN kept."""
     components: Mapping[str, Tensor]
     """The scores of every reward by its name, unweighted, NaN kept."""
     query_info: Mapping[str, tuple[object, ...]]
@@ -46,6 +49,7 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
     query_info: dict[str, tuple[object, ...]] = {}
     metrics: dict[str, Tensor | float] = {}
     sums: dict[Enters, Tensor] = {}
+    raw: dict[Enters, Tensor] = {}
     for reward in rewards:
         if reward.name in components:
             raise RewardError(f"two rewards are named {reward.name!r}")
@@ -59,8 +63,9 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
             continue
         if scores.dim() == 2:
             judged_NG &= ~scores.isnan()
-        weighted = reward.weight * fill_unjudged(reward.scaled(scores))
-        sums[reward.enters] = sums.get(reward.enters, torch.zeros(())) + weighted
+        scaled, enters = reward.scaled(scores), reward.enters
+        sums[enters] = sums.get(enters, torch.zeros(())) + reward.weight * fill_unjudged(scaled)
+        raw[enters] = raw.get(enters, torch.zeros(())) + reward.weight * scaled
     if not any(reward.enters == "task" for reward in rewards):
         raise RewardError("no reward is a task reward, so there is nothing to learn from")
     return Scored(
@@ -68,6 +73,7 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
         quality_NG=sums.get("quality"),
         challenger_N=sums.get("challenger"),
         judged_NG=judged_NG,
+        unfilled={kind: x for kind, x in raw.items() if kind != "challenger"},
         components=components,
         query_info=query_info,
         metrics=metrics,
@@ -141,6 +147,17 @@ def fill_unjudged(scores: Tensor) -> Tensor:
     counts = known.sum(dim=-1, keepdim=True).clamp(min=1)
     means = torch.where(known, scores, 0.0).sum(dim=-1, keepdim=True) / counts
     return torch.where(known, scores, means)
+
+
+def unfilled(played: SelfPlayRound, enters: Literal["task", "quality"]) -> Tensor | None:
+    """R or Q of a round to show and to log: NaN where a reward could not judge. (N, G).
+
+    None if there is no such reward.
+    """
+    filled_NG = played.rewards_NG if enters == "task" else played.quality_NG
+    if filled_NG is None or enters in played.unfilled:
+        return played.unfilled.get(enters)
+    return torch.where(played.judged_NG, filled_NG, torch.nan)
 
 
 def check_rewards(rewards: Sequence[Reward]) -> None:

@@ -14,10 +14,16 @@ from torchmetrics import MeanMetric
 
 
 class Means(nn.Module):
-    """A mean for each metric name. A name is added at its first value; NaN values are ignored."""
+    """A mean for each metric name. A name is added at its first value; NaN values are ignored.
 
-    def __init__(self) -> None:
+    Args:
+        keep_nan: the mean of values that are all NaN is NaN. Otherwise the name is left out, and a
+            progress bar goes on showing its older value.
+    """
+
+    def __init__(self, keep_nan: bool = False) -> None:
         super().__init__()
+        self._given: dict[str, None] | None = {} if keep_nan else None
         self._means = nn.ModuleDict()
         # a buffer moves with the module: its device is where new means must be
         self.register_buffer("_marker", torch.zeros(()), persistent=False)
@@ -25,6 +31,8 @@ class Means(nn.Module):
 
     def update(self, values: Mapping[str, Tensor | float]) -> None:
         """Add one value, or a tensor of values, for each name."""
+        if self._given is not None:
+            self._given |= dict.fromkeys(name.replace(".", "_") for name in values)
         for name, value in values.items():
             tensor = torch.as_tensor(value, dtype=torch.float32)
             if not tensor.isnan().all():
@@ -32,7 +40,9 @@ class Means(nn.Module):
 
     def compute(self) -> dict[str, Tensor]:
         """The means, over all processes, of the values added since the last call."""
-        result = {}
+        result = {name: torch.tensor(torch.nan) for name in self._given or ()}
+        if self._given is not None:
+            self._given = {}
         for name in self._names():
             metric = self._mean(name)
             with (

@@ -1,18 +1,18 @@
 """The gradient of one round, micro-batch by micro-batch (step 5 of Algorithm 1)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError, warn
+from lsp_lightning.errors import require_number, warn
 from lsp_lightning.functional import KLForm, k1_in_reward, row_weights, selfplay_loss
 from lsp_lightning.game.objectives import Advantages
 from lsp_lightning.models.lora_speed import fused_lora
 from lsp_lightning.models.policy import Policy
 from lsp_lightning.training.batches import by_row, in_batch
-from lsp_lightning.training.off_policy import draws_of
+from lsp_lightning.training.off_policy import Draws, draws_of, trainer_logprobs
 from lsp_lightning.types import Role, SelfPlayRound, TrainBatch
 
 
@@ -33,14 +33,11 @@ class LossSettings:
     max_grad_norm: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("beta", "alpha_ch"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"model.{name}", f"is {getattr(self, name)}", "set 0 or more")
-        norm = self.max_grad_norm
-        if norm is not None and not norm > 0:  # a negative norm would reverse the gradient
-            raise ConfigError(
-                "model.max_grad_norm", f"is {norm}", "set it above 0, or null for none"
-            )
+        require_number(self.beta, "model.beta", least=0)
+        require_number(self.alpha_ch, "model.alpha_ch", least=0)
+        if self.max_grad_norm is not None:  # a negative norm would reverse the gradient
+            otherwise = ", or null for none"
+            require_number(self.max_grad_norm, "model.max_grad_norm", above=0, otherwise=otherwise)
         if self.kl == "k1_loss":
             warn(
                 "model.kl: k1_loss is the KL term as printed in the paper. Its expected gradient "
@@ -61,8 +58,9 @@ class UpdateStats:
     """Mean token entropy of each completion in nats; NaN for completions that were skipped."""
     roles: Mapping[Role, slice]
     """The rows of each role."""
-    importance: Mapping[str, float] = field(default_factory=dict)
-    """How far the server's log-probs differ from the trainer's; empty without a server."""
+    sampler: Mapping[str, float] = field(default_factory=dict)
+    """How far the sampler's log-probs are from the trainer's
+    (:meth:`lsp_lightning.training.off_policy.Draws.stats`)."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +69,14 @@ class PreparedRound:
 
     references: Mapping[int, Tensor]
     """The reference's log-probs of each completion's tokens, (t,), by row."""
-    importance_weights: Mapping[int, Tensor] | None
-    """Importance weights of each completion's tokens, (t,), by row; None if all are 1."""
+    draws: Draws
+    """The log-probs of each completion under the policy."""
     advantages_R: Tensor
     """(R,), with a KL penalty in the reward already subtracted."""
     weights_R: Tensor
     """(R,), the weight of each completion in the loss."""
-    log_ratio_R: Tensor
-    """(R,), log pi - log pi_ref."""
     roles: Mapping[Role, slice]
     """The rows of each role."""
-    importance: Mapping[str, float]
-    """See :attr:`UpdateStats.importance`."""
 
     def contributes_R(self, settings: LossSettings) -> Tensor:
         """(R,) bool: false where the gradient is exactly zero; true for NaN advantages."""
@@ -123,7 +117,8 @@ def prepare_round(
     """
     device = policy.device
     references = by_row(batches, [policy.reference_logprobs(b.to(device)) for b in batches])
-    draws = draws_of(policy, played, batches, importance_cap)
+    in_reward = settings.kl == "k1_in_reward" and settings.beta != 0
+    draws = draws_of(policy, played, batches, importance_cap, needed=in_reward)
     log_ratio_R = draws.log_ratios(references)
     advantages_R = advantages.rows().clone()
     weights_R = torch.empty_like(advantages_R)
@@ -135,11 +130,25 @@ def prepare_round(
     weights = {Role.CHALLENGER: challenger, Role.SOLVER: solver}
     for role, rows in roles.items():
         weights_R[rows] = weights[role]
-        if settings.kl == "k1_in_reward":
+        if in_reward:
             advantages_R[rows] -= settings.beta * k1_in_reward(log_ratio_R[rows])
-    return PreparedRound(
-        references, draws.weights, advantages_R, weights_R, log_ratio_R, roles, draws.stats
-    )
+    return PreparedRound(references, draws, advantages_R, weights_R, roles)
+
+
+def with_skipped_rows(
+    policy: Policy, prepared: PreparedRound, batches: Sequence[TrainBatch]
+) -> PreparedRound:
+    """Compute the log-probs of the rows that the gradient pass leaves out, if nobody else does.
+
+    Args:
+        policy: the policy.
+        prepared: the round after :func:`prepare_round`.
+        batches: micro-batches of the completions that do not contribute.
+    """
+    draws = prepared.draws
+    if draws.exact or draws.computed:
+        return prepared
+    return replace(prepared, draws=draws.with_computed(trainer_logprobs(policy, batches)))
 
 
 def accumulate_gradients(
@@ -152,7 +161,8 @@ def accumulate_gradients(
     """Add the gradient of the round to the policy's parameters.
 
     Completions are weighted so that micro-batches of any size add up to the gradient of the whole
-    round.
+    round. Log-probs that no earlier pass computed are taken from this one, to measure how far the
+    sampler's differ.
 
     Args:
         policy: the policy.
@@ -163,7 +173,8 @@ def accumulate_gradients(
     """
     loss_sum = 0.0
     entropy_R = torch.full_like(prepared.advantages_R, torch.nan)
-    importance = prepared.importance_weights
+    draws, importance = prepared.draws, prepared.draws.weights()
+    measures = len(draws.computed) < len(draws.sampled) and not draws.dropout
     with fused_lora(policy.causal_lm):
         for cpu_batch in batches:
             # moved inside the loop, so that a tree's masks on the GPU are freed after its pass
@@ -182,6 +193,7 @@ def accumulate_gradients(
             backward(loss)
             loss_sum += float(loss.detach())
             entropy_R[rows] = (entropies.sum(1) / batch.mask.sum(1)).cpu()
-    return UpdateStats(
-        loss_sum, prepared.log_ratio_R, entropy_R, prepared.roles, prepared.importance
-    )
+            if measures:
+                draws = draws.with_computed(by_row([cpu_batch], [logprobs.detach()]))
+    log_ratio_R = draws.log_ratios(prepared.references)
+    return UpdateStats(loss_sum, log_ratio_R, entropy_R, prepared.roles, draws.stats())

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lsp_lightning.functional import dead_groups, group_std, query_values
 from lsp_lightning.game.objectives import Advantages
+from lsp_lightning.rewards.scoring import unfilled
 from lsp_lightning.training.gradient import UpdateStats
 from lsp_lightning.types import SelfPlayRound
 
@@ -29,30 +30,29 @@ def round_metrics(
         seconds: wall time by phase.
     """
     judged_N = played.judged_N
-    rewards_NG = played.rewards_NG[judged_N]
-    values_N = query_values(rewards_NG)
+    values_N = query_values(played.rewards_NG[judged_N])
     metrics: dict[str, Tensor | float] = {
         "loss": stats.loss,
-        "reward": rewards_NG,
         "reward_std": group_std(played.rewards_NG, played.judged_NG),
         "value": values_N,
-        "value_std": values_N.std(unbiased=False),
+        "value_std": _spread(values_N),
         "dead_groups": dead_groups(_solver_total(played)[judged_N]).float(),
-        "advantage_std/solver": advantages.solver_NG.std(unbiased=False),
+        "advantage_std/solver": _spread(advantages.solver_NG),
         "gradient_norm": gradient_norm,
         "skipped": float(not torch.isfinite(gradient_norm)),
         "tokens_per_second": _sampled_tokens(played) / sum(seconds.values()),
         **{f"seconds/{phase}": s for phase, s in seconds.items()},
     }
+    known = {"reward": unfilled(played, "task"), "quality": unfilled(played, "quality")}
+    metrics |= {name: known_NG for name, known_NG in known.items() if known_NG is not None}
     if played.quality_NG is not None:
-        metrics["quality"] = played.quality_NG[judged_N]
         metrics["quality_std"] = group_std(played.quality_NG, played.judged_NG)
     if advantages.challenger_C is not None:
-        metrics["advantage_std/challenger"] = advantages.challenger_C.std(unbiased=False)
+        metrics["advantage_std/challenger"] = _spread(advantages.challenger_C)
     for role, rows in stats.roles.items():
         metrics[f"kl/{role}"] = stats.log_ratio_R[rows]
         metrics[f"entropy/{role}"] = stats.entropy_R[rows]
-    metrics |= stats.importance
+    metrics |= stats.sampler
     metrics |= _text_metrics(played)
     for name, scores in played.components.items():
         metrics[f"reward/{name}"] = scores
@@ -94,6 +94,11 @@ def _solver_total(played: SelfPlayRound) -> Tensor:
     if played.quality_NG is None:
         return played.rewards_NG
     return played.rewards_NG + played.quality_NG
+
+
+def _spread(values: Tensor) -> Tensor:
+    """The standard deviation, dividing by the number of values; NaN if there are none."""
+    return values.std(unbiased=False) if values.numel() else torch.tensor(torch.nan)
 
 
 def _sampled_tokens(played: SelfPlayRound) -> int:

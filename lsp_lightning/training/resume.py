@@ -93,7 +93,7 @@ def rounds_of(checkpoint: Mapping[str, Any]) -> int:
 
 
 def require_trained(checkpoint: dict[str, Any], trained: set[str]) -> None:
-    """Raise ConfigError unless a checkpoint holds all tensors named in ``trained``.
+    """Raise ConfigError unless a checkpoint holds all tensors named in ``trained``, all finite.
 
     Loading is lenient and would leave a missing tensor unchanged.
     """
@@ -103,6 +103,13 @@ def require_trained(checkpoint: dict[str, Any], trained: set[str]) -> None:
             "ckpt_path",
             f"lacks {len(missing)} of the trained tensors",
             "give a checkpoint of this run",
+        )
+    tensors = checkpoint["state_dict"]
+    if not all(tensors[f"policy.{name}"].isfinite().all() for name in trained):
+        raise ConfigError(
+            "ckpt_path",
+            "holds weights that are not finite: its run diverged",
+            "give a checkpoint of an earlier round",
         )
 
 

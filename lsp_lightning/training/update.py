@@ -14,11 +14,19 @@ from lsp_lightning.models.policy import Policy
 from lsp_lightning.runtime.memory import TokenBudget
 from lsp_lightning.seeding import seeded
 from lsp_lightning.training.batches import longest_row, pack
+from lsp_lightning.training.divergence import (
+    MOST_SKIPPED,
+    SkippedRounds,
+    overflow_ends_the_run,
+    require_finite,
+    why_skipped,
+)
 from lsp_lightning.training.gradient import (
     LossSettings,
     UpdateStats,
     accumulate_gradients,
     prepare_round,
+    with_skipped_rows,
 )
 from lsp_lightning.types import SelfPlayRound
 
@@ -54,7 +62,7 @@ class RoundUpdate:
         self._settings = settings
         self._micro_batches = micro_batches
         self._importance_cap = importance_cap
-        self._warned = False
+        self._warned, self._skipped = False, SkippedRounds()
         self.scaler = _loss_scaler(policy)
 
     def gradient(
@@ -99,6 +107,39 @@ class RoundUpdate:
             self.scaler.load_state_dict(before)
         return stats, norm
 
+    def step(
+        self,
+        optimizer: Any,
+        played: SelfPlayRound,
+        advantages: Advantages,
+        stats: UpdateStats,
+        norm: Tensor,
+        rounds: int = MOST_SKIPPED,
+    ) -> None:
+        """Take the optimiser's step, or skip a round without a finite gradient, with a warning.
+
+        Args:
+            optimizer: the optimiser, which may be wrapped by Lightning.
+            played: the scored round.
+            advantages: the advantages of its completions.
+            stats: what :meth:`gradient` returned, ...
+            norm: ... and the norm.
+            rounds: rounds of the whole run.
+
+        Raises:
+            Diverged: a trained weight is not finite, or several rounds in a row were skipped.
+        """
+        if torch.isfinite(norm):
+            with overflow_ends_the_run(played.index):
+                optimizer.step()
+            self._skipped.end()
+        else:
+            optimizer.zero_grad()
+        require_finite(self._policy, f"after round {played.index}")
+        if not torch.isfinite(norm):
+            cause = why_skipped(played, advantages.rows(), stats)
+            self._skipped.add(played.index, cause, min(rounds, MOST_SKIPPED))
+
     def state_dict(self) -> dict[str, Any]:
         """The state to save in a checkpoint, as plain values."""
         return {"loss_scale": self.scaler.state_dict()}
@@ -128,6 +169,7 @@ class RoundUpdate:
             )
             contributes_R = prepared.contributes_R(settings)
             if not contributes_R.all():
+                prepared = with_skipped_rows(policy, prepared, batches_of(~contributes_R))
                 batches = batches_of(contributes_R)
             stats = accumulate_gradients(
                 policy,

@@ -802,6 +802,16 @@ def test_a_reward_that_fails_is_shown_with_its_place_and_the_run_can_be_resumed(
     assert {row["round"] for row in transcript(tmp_path / "run")} == {0}
 
 
+def test_a_run_that_diverges_ends_with_one_line_and_is_no_success(tasks, tmp_path, capfd):
+    rate = ("--model.optimizer.init_args.lr", "1e39")
+    assert status(fit_args(tmp_path / "run", tasks, "--data.heldout", "null", *rate)) == 1
+    error = capfd.readouterr().err
+    assert error.splitlines()[-1].startswith("error: training diverged: ")
+    assert "Traceback" not in error
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run" / "adapter").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGKILL", -9)])
 def test_a_killed_run_is_resumed_and_ends_as_the_uninterrupted_one(tasks, tmp_path, name, code):

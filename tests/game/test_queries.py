@@ -138,9 +138,12 @@ def test_a_file_that_is_not_text_is_refused_in_one_line(tmp_path):
     [
         ("temperature", -0.1),
         ("temperature", 0.0),
+        ("temperature", float("nan")),
+        ("temperature", float("inf")),
         ("max_new_tokens", 0),
         ("top_p", 0.0),
         ("top_p", 1.1),
+        ("top_p", float("nan")),
         ("top_k", -1),
     ],
 )
@@ -151,7 +154,7 @@ def test_a_sampling_setting_out_of_range_is_refused_by_its_own_key(setting, valu
 
 def test_greedy_sampling_is_for_evaluation_only():
     check_sampling(Sampling(temperature=0.0), "key", for_training=False)
-    with pytest.raises(ConfigError, match="set it above 0"):
+    with pytest.raises(ConfigError, match="set a finite number above 0"):
         check_sampling(Sampling(temperature=0.0), "key", for_training=True)
 
 

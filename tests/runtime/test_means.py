@@ -40,6 +40,20 @@ def test_compute_resets_the_means():
     assert means.compute() == {}
 
 
+def test_the_mean_of_nothing_but_nan_is_nan_where_it_is_kept():
+    means = Means(keep_nan=True)
+    means.update({"a.b": 1.0, "c": NAN, "d": torch.tensor([])})
+    found = means.compute()
+    assert found["a_b"] == 1
+    assert found["c"].isnan()
+    assert found["d"].isnan()
+    means.update({"a.b": NAN})
+    [found] = means.compute().values()
+    assert found.isnan()
+    means.update({"c": 2.0})
+    assert means.compute() == {"c": 2.0}
+
+
 def test_names_may_have_dots_and_slashes():
     means = Means()
     means.update({"reward/a.b": 2.0})

@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_game import Checksum, make_policy, stir, tiny_round
 
-from lsp_lightning import Paper, PromptFile, SelfReward, VerifiableReward
+from lsp_lightning import ConfigError, Paper, PromptFile, SelfReward, VerifiableReward
 from lsp_lightning.game.objectives import Advantages
 from lsp_lightning.game.player import FrozenPlayer
 from lsp_lightning.runtime.memory import TokenBudget
@@ -476,3 +476,14 @@ def test_adapters_that_training_goes_round_are_named_once(tiny_llama_folder, byp
     told = [str(w.message) for w in recwarn if "receive no gradient" in str(w.message)]
     assert len(told) == int(bypassed)
     assert all("layers.1.mlp.up_proj and 0 more" in line for line in told)
+
+
+@pytest.mark.parametrize("name", ["beta", "alpha_ch", "max_grad_norm"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, "1", None])
+def test_a_setting_of_the_loss_that_is_no_number_in_range_is_refused(name, value):
+    settings = {"beta": 0.1, "kl": "k2_loss", "alpha_ch": 1.0, name: value}
+    if (name, value) == ("max_grad_norm", None):
+        assert LossSettings(**settings).max_grad_norm is None
+        return
+    with pytest.raises(ConfigError, match=rf"^model\.{name}: is .*; set a finite number"):
+        LossSettings(**settings)

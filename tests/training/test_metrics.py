@@ -105,6 +105,33 @@ def test_a_round_whose_gradient_is_not_finite_is_logged_as_skipped(norm, skipped
     assert logged(ROUND, norm=norm)["skipped"] == skipped
 
 
+def test_the_logged_reward_is_the_mean_of_the_answers_that_were_judged():
+    # R of 1 | 0 and two lost answers, which were filled in
+    unfilled = {"task": torch.tensor([[1.0, NAN], [0.0, NAN]])}
+    found = logged(replace(scored_round([[1.0, 1.0], [0.0, 0.0]]), unfilled=unfilled))
+    assert found["reward"] == pytest.approx(1 / 2)
+    # a quality reward that fails hides no R
+    failed = {"task": torch.tensor([[1.0, 1.0], [0.0, 1.0]]), "quality": torch.full((2, 2), NAN)}
+    played = scored_round([[1.0, 1.0], [0.0, 1.0]], quality=[[0.0] * 2] * 2, judged=[False] * 2)
+    found = logged(replace(played, unfilled=failed))
+    assert found["reward"] == pytest.approx(3 / 4)
+    assert "quality" not in found
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_round_in_which_nothing_was_judged_has_nan_and_no_older_value():
+    means, seconds = Means(keep_nan=True), {"answers": 1.0}
+    nothing = scored_round([[0.0, 0.0], [0.0, 0.0]], quality=[[0.0] * 2] * 2, judged=[False, False])
+    for played in (scored_round([[1.0, 0.0]] * 2, quality=[[1.0] * 2] * 2), nothing):
+        facts = facts_of(played, [0.0] * 6, [0.0] * 6)
+        advantages = Paper().advantages(played)
+        means.update(round_metrics(played, advantages, facts, torch.tensor(1.0), seconds))
+        found = means.compute()
+    for name in ("reward", "value", "value_std", "quality", "dead_groups"):
+        assert found[name].isnan(), name
+    assert found["advantage_std/solver"] == 0
+
+
 def test_components_are_means_of_what_was_judged_and_the_rest_is_counted():
     components = {
         "a": torch.tensor([[1.0, NAN], [0.0, 0.5]]),

@@ -1,5 +1,6 @@
 """Rounds that another program sampled: what their gradient is, and what is told of the distance."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 from small_game import brief, make_policy, stir, tiny_round
 
 from lsp_lightning import Paper
+from lsp_lightning.runtime.memory import TokenBudget
+from lsp_lightning.training import gradient as steps
 from lsp_lightning.training import off_policy as sampled
-from lsp_lightning.training.batches import pack, sampled_logprobs
+from lsp_lightning.training.batches import by_row, pack, sampled_logprobs
 from lsp_lightning.training.gradient import (
     LossSettings,
     accumulate_gradients,
@@ -16,7 +19,8 @@ from lsp_lightning.training.gradient import (
     role_rows,
 )
 from lsp_lightning.training.metrics import round_metrics
-from lsp_lightning.training.off_policy import draws_of
+from lsp_lightning.training.off_policy import Draws, draws_of
+from lsp_lightning.training.update import RoundUpdate
 
 ALL_AT_ONCE = 10**6
 PLAIN = LossSettings(beta=0.0, kl="k1_in_reward", alpha_ch=0.7)
@@ -148,16 +152,16 @@ def test_logprobs_that_nobody_told_are_found_without_weights_too(policy, played)
     found, filled = gradient(policy, told(played, unknown), settings, cap=None)
     assert relative(found, local) < 1e-5
     torch.testing.assert_close(filled.log_ratio_R, facts.log_ratio_R, atol=1e-4, rtol=0)
-    assert filled.importance == {}
+    assert not [name for name in filled.sampler if "importance" in name]
 
 
 def test_where_this_process_samples_nothing_is_computed_again(policy, played, monkeypatch):
     monkeypatch.setattr(sampled, "completion_logprobs", lambda *_, **__: pytest.fail("computed"))
     draws = draws_of(policy, played, [], cap=None)
-    for own, as_sampled in zip(draws.logprobs, sampled_logprobs(played), strict=True):
+    for own, as_sampled in zip(draws.logprobs(), sampled_logprobs(played), strict=True):
         assert torch.equal(own, as_sampled)
-    assert draws.weights is None
-    assert draws.stats == {}
+    assert draws.weights() is None
+    assert draws.stats() == {}
     _, facts = gradient(policy, played)
     assert not [name for name in metrics_of(played, facts) if "importance" in name]
 
@@ -193,7 +197,7 @@ def test_dropout_is_off_for_the_trainers_own_logprobs_and_on_again_after(
     policy.train()
     batches = pack(played, policy.pad_id, ALL_AT_ONCE, True, None)
     draws = draws_of(policy, told(played, unknown), batches, cap=2.0)
-    for own, as_sampled in zip(draws.logprobs, sampled_logprobs(played), strict=True):
+    for own, as_sampled in zip(draws.logprobs(), sampled_logprobs(played), strict=True):
         torch.testing.assert_close(own, as_sampled, atol=1e-4, rtol=0)
     modes = {m.training for m in policy.model.modules() if isinstance(m, torch.nn.Dropout)}
     assert True in modes
@@ -229,5 +233,148 @@ def test_a_sampler_of_other_weights_is_told_of(nats, warned, policy, played, rec
 
 def test_of_a_sampler_that_tells_nothing_nothing_is_told(policy, played):
     _, facts = gradient(policy, told(played, unknown), cap=2.0)
-    assert len(facts.importance) == 3
-    assert all(value != value for value in facts.importance.values())  # NaN is not logged
+    assert len(facts.sampler) == 5
+    assert all(value != value for value in facts.sampler.values())
+
+
+# -- below float32 ---------------------------------------------------------------------------------
+
+
+def in_16_bits(folder, dtype="bfloat16"):
+    """An untouched policy and a round that it sampled, told by a sampler that is a bit off."""
+    policy = make_policy(folder, dtype=dtype)
+    policy.train()
+    return policy, told(tiny_round(policy, n=4, g=3), lambda logprobs: apart(logprobs) - 0.01)
+
+
+def only_kl(played):
+    advantages = Paper().advantages(played)
+    return replace(
+        advantages,
+        challenger_C=torch.zeros_like(advantages.challenger_C),
+        solver_NG=torch.zeros_like(advantages.solver_NG),
+    )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("kl", ["k1_in_reward", "k2_loss"])
+@pytest.mark.parametrize("budget", [ALL_AT_ONCE, 60])
+def test_below_float32_an_untouched_policy_has_no_kl_and_no_gradient_of_it(
+    brief_folder, dtype, kl, budget
+):
+    policy, played = in_16_bits(brief_folder, dtype)
+    settings = LossSettings(beta=0.3, kl=kl, alpha_ch=0.7)
+    found, facts = update(policy, played, settings, only_kl(played), budget)
+    assert torch.equal(facts.log_ratio_R, torch.zeros(16))  # the true KL
+    assert found.norm() == 0
+    assert facts.sampler["sampler/logprob_gap"] > 0.3
+
+
+def update(policy, played, settings, advantages, budget=ALL_AT_ONCE):
+    """The round's gradient by way of RoundUpdate, as one vector, and its facts."""
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    rounds = RoundUpdate(policy, settings, TokenBudget("key", budget))
+    optimizer = torch.optim.SGD(trained, lr=1.0)
+    facts, _ = rounds.gradient(played, advantages, optimizer, lambda loss: loss.backward(), seed=0)
+    return torch.cat([p.grad.flatten() for p in trained]), facts
+
+
+@pytest.mark.parametrize(
+    ("change", "passes"),
+    [
+        ({}, 1),  # needed for the advantages
+        ({"kl": "k2_loss"}, 0),  # the gradient pass tells
+        ({"kl": "k2_loss", "alpha_ch": 0.0}, 1),  # it leaves the Challenger's rows out
+        ({"beta": 0.0}, 1),  # it leaves out rows with advantage 0
+    ],
+)
+def test_below_float32_the_logprobs_of_all_rows_are_the_trainers(brief_folder, change, passes):
+    policy, played = in_16_bits(brief_folder)
+    stir(policy, scale=0.05)
+    settings = replace(LossSettings(beta=0.3, kl="k1_in_reward", alpha_ch=0.7), **change)
+    advantages = Paper().advantages(played)
+    advantages.solver_NG[0] = 0
+    with counted(sampled, "trainer_logprobs") as before, counted(steps, "trainer_logprobs") as late:
+        _, facts = update(policy, played, settings, advantages)
+    assert len(before) + len(late) == passes
+    own = sampled.trainer_logprobs(policy, pack(played, policy.pad_id, ALL_AT_ONCE, True))
+    [batch] = pack(played, policy.pad_id, ALL_AT_ONCE, True)
+    reference = by_row([batch], [policy.reference_logprobs(batch)])
+    expected = torch.stack([(own[row] - reference[row]).sum() for row in range(16)])
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(facts.log_ratio_R, expected, atol=0.05, rtol=0.05)
+
+
+@contextmanager
+def counted(module, name):
+    calls, function = [], getattr(module, name)
+
+    def called(*args):
+        calls.append(args)
+        return function(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, called)
+        yield calls
+
+
+def test_products_of_less_precision_count_as_less_than_float32(policy):
+    assert sampled.computes_in_float32(policy)
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert not sampled.computes_in_float32(policy)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+# -- the gap in every run --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_in_float32_the_gap_is_told_and_the_gradient_stays_the_same(
+    tiny_llama_folder, tmp_path, dropout
+):
+    policy = make_policy(brief(tiny_llama_folder, tmp_path / "model"), dropout=dropout)
+    stir(policy)
+    policy.train()
+    played, settings = tiny_round(policy), replace(PLAIN, beta=0.3)
+    advantages = Paper().advantages(played)
+    _, facts = update(policy, played, settings, advantages)
+    assert 0 < facts.sampler["sampler/logprob_gap"] < 1e-4
+    assert 0 < facts.sampler["sampler/logprob_gap_std"] < 1e-3
+    # the log-ratio is the sampler's, to the last digit
+    batches = pack(played, policy.pad_id, ALL_AT_ONCE, True)
+    references = by_row(batches, [policy.reference_logprobs(batch) for batch in batches])
+    ratios = [
+        sum((own - references[row]).tolist()) for row, own in enumerate(sampled_logprobs(played))
+    ]
+    assert facts.log_ratio_R.tolist() == pytest.approx(ratios, abs=1e-5)
+
+
+def test_the_gap_is_a_mean_per_token_and_a_spread_per_completion():
+    # differences: 1 and -1 (sum 0), 2 (sum 2); the third row is unknown to the sampler
+    told_ = [torch.tensor([-1.0, -2.0]), torch.tensor([-3.0]), torch.tensor([float("nan")])]
+    own = {0: torch.tensor([0.0, -3.0]), 1: torch.tensor([-1.0]), 2: torch.tensor([-1.0])}
+    draws = Draws(told_, own, exact=True, far=9.0)
+    assert draws.stats() == pytest.approx(
+        {"sampler/logprob_gap": 4 / 3, "sampler/logprob_gap_std": 1.0}
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nats", "warned"),
+    [
+        ("float32", 1e-2, 1),
+        ("float32", 1e-5, 0),
+        ("bfloat16", 0.1, 0),
+        ("bfloat16", 0.9, 1),
+        ("float16", 0.3, 1),
+    ],
+)
+def test_a_gap_that_rounding_cannot_explain_is_told_of(brief_folder, dtype, nats, warned, recwarn):
+    policy = make_policy(brief_folder, dtype=dtype)
+    played = told(tiny_round(policy), lambda logprobs: logprobs - nats)
+    update(policy, played, PLAIN, Paper().advantages(played))
+    said = [str(w.message) for w in recwarn if "sampler/logprob_gap" in str(w.message)]
+    assert len(said) == warned
+    assert all(line.startswith("model.base: ") for line in said)
