@@ -1,14 +1,21 @@
 """Errors that you can fix: one line with the key, the problem and the remedy. And warnings."""
 
+import errno
 import math
+import os
+import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 #: Most characters of the problem in a ConfigError: it may quote a value of any length.
 _LONGEST = 2000
 #: Control characters, invisible marks, halves of a surrogate pair, private use, line separators.
 _UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+#: What a full or broken disk says.
+_STORAGE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG))
+#: How libraries in Rust (safetensors) quote an error of the system.
+_QUOTED = re.compile(r"\(os error (\d{1,4})\)")
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
@@ -163,3 +170,52 @@ def warn(message: str, kind: str | None = None) -> None:
     if (kind or message) not in _warned:
         _warned.add(kind or message)
         show_warning(message)
+
+
+class WriteError(Exception):
+    """A file of a run could not be written. What was written before is kept.
+
+    Args:
+        path: the file.
+        reason: what the system says.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(
+            in_one_line(
+                f"cannot write {os.fspath(path)!r}: {reason}; "
+                "free space or fix the disk, and try again"
+            )
+        )
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that led to it, from the last to the first; each once.
+
+    Libraries make rings of them: TensorBoard and Lightning do when a disk is full.
+    """
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """The error of the operating system behind an exception, in its own words; None without one.
+
+    Libraries wrap it (torch), say it in other words (Arrow), or quote its number (safetensors).
+    """
+    for cause in causes(error):
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return OSError(cause.errno, os.strerror(cause.errno), cause.filename)
+        quoted = _QUOTED.search(str(cause))
+        if quoted:
+            return OSError(int(quoted[1]), os.strerror(int(quoted[1])))
+    return None
+
+
+def storage_failure(error: BaseException) -> str | None:
+    """What the system says if a full or broken disk is behind an exception; else None."""
+    found = system_error(error)
+    return found.strerror if found is not None and found.errno in _STORAGE else None

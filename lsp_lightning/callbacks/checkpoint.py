@@ -1,20 +1,24 @@
 """Checkpoints between two rounds: a crash costs at most the rounds since the last one."""
 
-import os
+from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lsp_lightning.errors import require_at_least
 from lsp_lightning.runs import RunFolder
+from lsp_lightning.runs.checkpoint import read_checkpoint
+from lsp_lightning.runs.writing import put_in_place, writing
 
 
 class RoundCheckpoint(Checkpoint):
     """Saves ``checkpoints/last.ckpt`` and, at the end, the trained adapter.
 
-    A new checkpoint is written beside the old one, flushed to the disk, and then renamed over it,
-    so a whole checkpoint is there at any time.
+    A new checkpoint is written beside the old one, flushed to the disk, and then renamed, so a
+    whole checkpoint is there at any time. The one before it stays as ``previous.ckpt``.
 
     Args:
         every: rounds between two checkpoints. If it is more than 1 and validation stops the run
@@ -24,6 +28,19 @@ class RoundCheckpoint(Checkpoint):
     def __init__(self, every: int = 1) -> None:
         require_at_least(every, 1, "checkpoint.every", "the run could not be resumed")
         self.every = every
+        self._whole: Path | None = None  # the last checkpoint, once it is known to be whole
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take over the files from Lightning, unless the Trainer has a plugin for them."""
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = RunCheckpointIO()
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember that this file is whole."""
+        if trainer.ckpt_path is not None:
+            self._whole = Path(trainer.ckpt_path).resolve()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -43,18 +60,53 @@ class RoundCheckpoint(Checkpoint):
         save_weights(trainer, pl_module)
 
     def save(self, trainer: Trainer) -> None:
-        """Write the checkpoint to a partial file and rename it."""
-        path = RunFolder(trainer.default_root_dir).checkpoint_path
+        """Write the checkpoint, and keep the one before it.
+
+        Raises:
+            WriteError: the disk is full, say. The last checkpoint is kept.
+        """
+        run = RunFolder(trainer.default_root_dir)
+        path = run.checkpoint_path
         partial = path.with_suffix(".ckpt.partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
+        try:
+            with writing(path):
+                trainer.save_checkpoint(partial)
+                if trainer.is_global_zero:
+                    # a last checkpoint that nobody checked may be damaged: keep the one before it
+                    known = self._whole == path.resolve()
+                    put_in_place(partial, path, run.previous_checkpoint_path if known else None)
+                    self._whole = path.resolve()
+        finally:
+            if trainer.is_global_zero:
+                partial.unlink(missing_ok=True)  # only part of it is there if writing failed
 
 
 def save_weights(trainer: Trainer, pl_module: LightningModule) -> None:
     """Write the trained adapter (or model) into the run's folder."""
     if trainer.is_global_zero:
         policy: Any = pl_module.policy
-        policy.save(RunFolder(trainer.default_root_dir).weights_path(policy.has_adapter))
+        path = RunFolder(trainer.default_root_dir).weights_path(policy.has_adapter)
+        with writing(path):
+            policy.save(path)
+
+
+class RunCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint in its folder, and reads it only if it is whole and of plain types."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write the file. Lightning would copy it in memory and through a temporary folder."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read the file. Never a pickle, whatever ``weights_only`` says: that could run any code.
+
+        Raises:
+            ConfigError: it is damaged, or is no checkpoint of this package.
+        """
+        return read_checkpoint(str(path), mmap=False)

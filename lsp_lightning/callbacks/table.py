@@ -1,7 +1,8 @@
 """A run's metrics: the table metrics.csv, and curves for TensorBoard."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from lsp_lightning.errors import system_error, warn
 from lsp_lightning.runs import RunFolder
+from lsp_lightning.runs.writing import writing
 
 Row = dict[str, Any]
 
@@ -48,7 +51,15 @@ class RunTable(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Tensor | float], step: int | None = None) -> None:
-        """Append a row."""
+        """Append a row.
+
+        Raises:
+            WriteError: the disk is full, say.
+        """
+        with writing(self._path):
+            self._append(metrics, step)
+
+    def _append(self, metrics: Mapping[str, Tensor | float], step: int | None) -> None:
         row: Row = {"step": step or 0, **{k: float(v) for k, v in metrics.items()}}
         if not self._started:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -73,16 +84,18 @@ class RunTable(Logger):
         """Write the table with columns for ``new`` too, and rename it over the old one."""
         names = {name for row in (*rows, new) for name in row}
         self._columns = ["step", *sorted(names - {"step"})]
-        partial = self._path.with_suffix(".csv.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        whole = self._path.with_suffix(".csv.partial")
+        with whole.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
-        partial.replace(self._path)
+        whole.replace(self._path)
 
 
 class RunCurves(TensorBoardLogger):
     """Writes TensorBoard events into the run's folder itself.
+
+    They repeat ``metrics.csv``, so a run goes on without them if they cannot be written.
 
     Args:
         folder: the run's folder.
@@ -90,6 +103,12 @@ class RunCurves(TensorBoardLogger):
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder, name="", version="")
+        self._failed = False
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Add a point to each curve."""
+        self._attempt(partial(super().log_metrics, metrics, step))
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -98,4 +117,25 @@ class RunCurves(TensorBoardLogger):
     @rank_zero_only
     def save(self) -> None:
         """Flush the events, and write no second file of settings."""
-        self.experiment.flush()
+        self._attempt(lambda: self.experiment.flush())
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the file of events."""
+        self._attempt(partial(super().finalize, status))
+
+    def _attempt(self, write: Callable[[], None]) -> None:
+        """Call ``write`` unless a call before failed; warn if this one does."""
+        if self._failed:
+            return
+        try:
+            write()
+        except Exception as error:  # TensorBoard and Lightning wrap it in their own
+            found = system_error(error)
+            if found is None:
+                raise
+            self._failed = True
+            warn(
+                f"cannot write the TensorBoard events in {str(self.save_dir)!r}: "
+                f"{found.strerror}; the run goes on without them"
+            )

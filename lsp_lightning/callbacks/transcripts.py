@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pyarrow.parquet as pq
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lsp_lightning.datamodule import rounds_played
-from lsp_lightning.errors import require_at_least
+from lsp_lightning.errors import WriteError, require_at_least
 from lsp_lightning.rewards.scoring import unfilled
 from lsp_lightning.runs import RunFolder
+from lsp_lightning.runs.writing import writing
 from lsp_lightning.types import SelfPlayRound
 
 #: Number of rounds in one Parquet file.
@@ -48,23 +50,26 @@ class Transcripts(Callback):
         """Append the round, and close the shard when it is full."""
         if not self.every or batch.index % self.every or not trainer.is_global_zero:
             return
-        with _open_shard(trainer).open("a", encoding="utf-8") as file:
-            for row in rows(batch):
-                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-        self._kept += 1
-        if self._kept % _SHARD_ROUNDS == 0:
-            close_shard(_folder(trainer))
+        with writing(_folder(trainer)):
+            with _open_shard(trainer).open("a", encoding="utf-8") as file:
+                for row in rows(batch):
+                    file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            self._kept += 1
+            if self._kept % _SHARD_ROUNDS == 0:
+                close_shard(_folder(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the last shard."""
         if self.every and trainer.is_global_zero:
-            close_shard(_folder(trainer))
+            with writing(_folder(trainer)):
+                close_shard(_folder(trainer))
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Close the last shard, so that all files can be read."""
-        self.on_train_end(trainer, pl_module)
+        """Close the last shard, so that all files are Parquet; a full disk leaves it open."""
+        with suppress(WriteError):
+            self.on_train_end(trainer, pl_module)
 
 
 def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:

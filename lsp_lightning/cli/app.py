@@ -23,7 +23,7 @@ from lsp_lightning.callbacks import (
 from lsp_lightning.callbacks.closing import without_nan
 from lsp_lightning.cli.checks import check_trainer, claim_run_folder
 from lsp_lightning.cli.commands import SelfPlayTrainer
-from lsp_lightning.cli.messages import hidden_config_error
+from lsp_lightning.cli.messages import hidden_config_error, storage_line
 from lsp_lightning.cli.output import INTERRUPTED, complain, show_traceback
 from lsp_lightning.cli.parser import Parser
 from lsp_lightning.cli.quiet import one_line_warnings, silence_known
@@ -31,7 +31,7 @@ from lsp_lightning.cli.settings import OPTIMIZER
 from lsp_lightning.cli.threads import default_threads
 from lsp_lightning.cli.trust import Policy, needs_trust
 from lsp_lightning.datamodule import SelfPlayDataModule
-from lsp_lightning.errors import ConfigError, Diverged, OutOfMemory
+from lsp_lightning.errors import ConfigError, Diverged, OutOfMemory, WriteError
 from lsp_lightning.generation import EngineError
 from lsp_lightning.module import SelfPlayModule
 from lsp_lightning.planning import check_model
@@ -147,6 +147,8 @@ class SelfPlayCLI(LightningCLI):
         if self.subcommand in ("plan", "export", "chat"):  # the run may come from another machine
             config.trainer.accelerator = "auto"
         check_trainer(config.trainer)
+        if self.subcommand != "plan" and config.get("ckpt_path"):
+            read_checkpoint(config.ckpt_path)
         if self.subcommand == "fit":
             wanted = Path(config.trainer.default_root_dir or _DEFAULTS["default_root_dir"])
             folder = claim_run_folder(wanted, config.get("ckpt_path"))
@@ -251,7 +253,7 @@ def run_command(args: Sequence[str], policy: Policy | None = None) -> int:
             show_traceback(cause)
         complain(error)
         return 1
-    except (OutOfMemory, EngineError, Diverged) as error:
+    except (OutOfMemory, EngineError, Diverged, WriteError) as error:
         complain(error)
         return 1
     except Exception as error:
@@ -259,6 +261,10 @@ def run_command(args: Sequence[str], policy: Policy | None = None) -> int:
         if hidden is None and is_out_of_memory(error):  # weights or optimiser: cannot be split
             reason = " ".join(str(error).split())
             complain(f"out of memory ({reason}); run `lsp-lightning plan` to see what to change")
+            return 1
+        full = None if hidden else storage_line(error)
+        if full is not None:
+            complain(full)
             return 1
         raise (hidden or error) from None
     return 0

@@ -7,10 +7,16 @@ Only this file depends on the wording of jsonargparse's messages. A test provoke
 import argparse
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from lsp_lightning.cli.trust import REMEDY
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import (
+    ConfigError,
+    WriteError,
+    causes,
+    storage_failure,
+    system_error,
+)
 
 _LONGEST = 300
 _SEE_VALUES = "see --help for each key's values"
@@ -80,7 +86,7 @@ def one_line(
         of_class: whether the parser is that of a class, and not of a command.
     """
     key = _KEY.search(message)
-    below = next((e.found for e in _causes(cause) if isinstance(e, ClassError)), None)
+    below = next((e.found for e in causes(cause) if isinstance(e, ClassError)), None)
     if below and key:
         return ConfigError(f"{key[1]}.{below.key}", below.problem, below.remedy)
     tried = _TRIED.search(message)
@@ -113,19 +119,17 @@ def one_line(
 
 def hidden_config_error(error: BaseException) -> ConfigError | None:
     """The ConfigError that a parser wrapped while it tried one type after another, if any."""
-    return next((e for e in _causes(error) if isinstance(e, ConfigError)), None)
+    return next((e for e in causes(error) if isinstance(e, ConfigError)), None)
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those that led to it, from the last to the first; each once.
-
-    Libraries make rings of them: TensorBoard and Lightning do when a disk is full.
-    """
-    seen = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
+def storage_line(error: BaseException) -> str | None:
+    """The line about a full or broken disk, whichever library met it; None for another error."""
+    written = next((e for e in causes(error) if isinstance(e, WriteError)), None)
+    reason = storage_failure(error)
+    if written is None and reason is not None:
+        found = system_error(error)
+        written = WriteError(str((found and found.filename) or "a file of the run"), reason)
+    return None if written is None else str(written)
 
 
 def _unknown(message: str) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from lsp_lightning.errors import printable
+from lsp_lightning.errors import printable, storage_failure
 
 #: The statuses that a shell gives a process ended by SIGINT and by SIGPIPE.
 INTERRUPTED = 130
@@ -90,5 +90,8 @@ def _show_uncaught(
 
 
 def _show_uncaught_of_thread(found: threading.ExceptHookArgs) -> None:
-    if found.exc_value is not None and found.exc_type is not SystemExit:
+    if found.exc_value is None or found.exc_type is SystemExit:
+        return
+    # TensorBoard's thread ends with a full disk; whoever logs next gets the same error
+    if storage_failure(found.exc_value) is None:
         show_traceback(found.exc_value)

@@ -12,6 +12,8 @@ from lsp_lightning.errors import ConfigError
 
 #: A file that reserves a folder for a run that has not written anything yet.
 CLAIM = ".claimed"
+#: The two checkpoints that a run keeps.
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 _REMEDY = "give the folder of a run, such as runs/tiny_lsp"
 
@@ -28,7 +30,7 @@ class RunFolder:
 
     @classmethod
     def of_checkpoint(cls, checkpoint: str | Path) -> "RunFolder":
-        """The folder of the run that wrote ``checkpoints/last.ckpt``."""
+        """The folder of the run that wrote a checkpoint into ``checkpoints/``."""
         return cls(Path(checkpoint).resolve().parent.parent)
 
     @property
@@ -49,7 +51,12 @@ class RunFolder:
     @property
     def checkpoint_path(self) -> Path:
         """The checkpoint of the last round."""
-        return self.path / "checkpoints" / "last.ckpt"
+        return self.path / "checkpoints" / LAST
+
+    @property
+    def previous_checkpoint_path(self) -> Path:
+        """The checkpoint before the last, in case that one is damaged."""
+        return self.path / "checkpoints" / PREVIOUS
 
     @property
     def transcripts_path(self) -> Path:

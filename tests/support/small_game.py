@@ -66,7 +66,9 @@ def tiny_round(policy: Policy, n: int = 4, g: int = 3, seed: int = 0, source=Non
     )
 
 
-def tiny_trainer(folder: Path, rounds: int, callbacks: Sequence[Callback] = ()) -> Trainer:
+def tiny_trainer(
+    folder: Path, rounds: int, callbacks: Sequence[Callback] = (), **kwargs
+) -> Trainer:
     """The Trainer of the command line, with its defaults, without loggers."""
     settings = {
         **TRAINER_DEFAULTS,
@@ -76,5 +78,6 @@ def tiny_trainer(folder: Path, rounds: int, callbacks: Sequence[Callback] = ()) 
         "logger": False,
         "enable_progress_bar": False,
         "callbacks": list(callbacks),
+        **kwargs,
     }
     return Trainer(**settings)

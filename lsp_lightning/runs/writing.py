@@ -1,0 +1,64 @@
+"""Writing a run's files so that a crash or a full disk leaves whole ones."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lsp_lightning.errors import WriteError, system_error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error of the operating system into one that names the file.
+
+    Raises:
+        WriteError: the system could not write it.
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except Exception as error:  # each library has its own class
+        found = system_error(error)
+        if found is None:
+            raise
+        raise WriteError(path, found.strerror or str(found)) from error
+
+
+def put_in_place(partial: Path, path: Path, before: Path | None = None) -> None:
+    """Rename a whole file over ``path``, after flushing it to the disk.
+
+    Args:
+        partial: the new file, in the same folder.
+        path: its name from now on.
+        before: where the file that had this name is kept; None drops it.
+    """
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    if before is not None and path.is_file():
+        _keep(path, before)
+    partial.replace(path)
+    _flush_folder(path.parent)
+
+
+def _keep(path: Path, before: Path) -> None:
+    """Give the file a second name, so that it is never without one."""
+    second = before.with_name(before.name + ".partial")
+    second.unlink(missing_ok=True)
+    try:
+        os.link(path, second)
+    except OSError:  # this file system has no hard links
+        path.replace(before)
+    else:
+        second.replace(before)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk; Windows cannot open a folder."""
+    if os.name == "posix":
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
