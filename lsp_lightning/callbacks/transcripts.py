@@ -15,7 +15,7 @@ from lsp_lightning.errors import WriteError, require_at_least
 from lsp_lightning.rewards.scoring import unfilled
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.runs.writing import writing
-from lsp_lightning.types import SelfPlayRound
+from lsp_lightning.types import Playout, SelfPlayRound
 
 #: Number of rounds in one Parquet file.
 _SHARD_ROUNDS = 100
@@ -73,11 +73,16 @@ class Transcripts(Callback):
 
 
 def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
-    """One row of plain values for each answer of the round."""
+    """One row of plain values for each answer of the round.
+
+    Texts are whole. Where a model has thought, ``judged_answer`` is the answer without the
+    thinking, and ``written_query`` the query with it.
+    """
     playout = played.playout
     known = {"R": unfilled(played, "task"), "Q": unfilled(played, "quality")}
-    for i, (query, answers) in enumerate(
-        zip(playout.query_texts, playout.answer_groups(), strict=True)
+    written = _written_queries(playout)
+    for i, (query, answers, judged) in enumerate(
+        zip(playout.query_texts, playout.answer_groups(), playout.spoken_groups(), strict=True)
     ):
         info = {f"query/{name}": values[i] for name, values in played.query_info.items()}
         for j, answer in enumerate(answers):
@@ -86,13 +91,24 @@ def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
                 "query": query,
                 "valid": bool(playout.valid_N[i]),
                 **info,
+                **({"written_query": written[i]} if i in written else {}),
                 "answer": answer,
+                **({} if judged[j] == answer else {"judged_answer": judged[j]}),
                 **{
                     f"reward/{name}": float(scores[i, j] if scores.dim() == 2 else scores[i])
                     for name, scores in played.components.items()
                 },
                 **{name: None if x is None else float(x[i, j]) for name, x in known.items()},
             }
+
+
+def _written_queries(playout: Playout) -> dict[int, str]:
+    """The whole text of each query that the Challenger wrote with thinking, by query."""
+    if playout.written is None:
+        return {}
+    rollouts, rows = playout.written.rollouts, playout.written.answered_C.tolist()
+    texts = zip(rows, rollouts.texts, rollouts.spoken, strict=True)
+    return {i: text for i, text, spoken in texts if i >= 0 and text != spoken}
 
 
 def close_shard(folder: Path) -> None:

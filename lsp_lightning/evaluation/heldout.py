@@ -237,10 +237,10 @@ def score_wins(
 def answer_greedily(
     player: Player, tasks: Sequence[Query], sampling: Sampling, solver_prompt: str
 ) -> list[dict[str, str]]:
-    """The greedy answer to each task, as rows with ``query`` and ``answer``."""
+    """The greedy answer to each task, without thinking, as rows with ``query`` and ``answer``."""
     prompts = [player.codec.encode(solver_prompt, {"query": task.text}) for task in tasks]
     answers = player.respond(prompts, 1, replace(sampling, temperature=0.0), seed=0)
     return [
         {"query": task.text, "answer": text}
-        for task, text in zip(tasks, answers.texts, strict=True)
+        for task, text in zip(tasks, answers.spoken, strict=True)
     ]

@@ -54,12 +54,14 @@ class Player:
             sampling: how they are sampled.
             seed: fixes the samples; one seed of the call, or one for each prompt.
             finished: called with the row and text of each completion as soon as it ends, while
-                others are still sampled; see :class:`lsp_lightning.generation.base.Engine`.
+                others are still sampled; see :class:`lsp_lightning.generation.base.Engine`. The
+                text is without the model's thinking, as it will be judged.
         """
+        readings = [reading for p in prompts for reading in [self.codec.reading(p)] * draws]
 
         def told(row: int, tokens: list[int]) -> None:
             assert finished is not None
-            finished(row, self.codec.decode(tokens))
+            finished(row, readings[row].said(self.codec.decode(tokens)))
 
         drawn = self.engine.generate(prompts, draws, sampling, seed, told if finished else None)
         ids, mask = drawn.ids.cpu(), drawn.mask.cpu()
@@ -74,6 +76,7 @@ class Player:
             truncated=drawn.truncated.cpu(),
             texts=tuple(texts),
             temperature=sampling.temperature,
+            readings=tuple(readings),
         )
 
 
@@ -108,9 +111,21 @@ class FrozenPlayer:
         """Most tokens in one pass without gradients; fewer after an out-of-memory error."""
         return self._passes.tokens
 
-    def encode(self, template: str, slots: Mapping[str, str], prefix: str = "") -> list[int]:
+    @property
+    def context(self) -> int | None:
+        """Longest row that it can take, in tokens; None if its config does not tell."""
+        config = self._policy.causal_lm.config.get_text_config()
+        return getattr(config, "max_position_embeddings", None)
+
+    def encode(
+        self,
+        template: str,
+        slots: Mapping[str, str],
+        prefix: str = "",
+        max_tokens: int | None = None,
+    ) -> list[int]:
         """See :meth:`lsp_lightning.text.chat.ChatCodec.encode`."""
-        return self._policy.codec.encode(template, slots, prefix)
+        return self._policy.codec.encode(template, slots, prefix, max_tokens)
 
     def next_token_logprobs(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """See :meth:`lsp_lightning.models.policy.Policy.next_token_logprobs`."""

@@ -136,10 +136,10 @@ class Challenger(QuerySource):
         )
         valid = [
             is_valid_query(text, truncated)
-            for text, truncated in zip(rollouts.texts, rollouts.truncated.tolist(), strict=True)
+            for text, truncated in zip(rollouts.spoken, rollouts.truncated.tolist(), strict=True)
         ]
         return QueryBatch(
-            texts=tuple(text.strip() for text in rollouts.texts),
+            texts=tuple(text.strip() for text in rollouts.spoken),
             written=Written.all_answered(rollouts, valid),
         )
 

@@ -210,20 +210,22 @@ def load_codec(
         key: the config key of ``base``.
 
     Raises:
-        ConfigError: the tokenizer could not be loaded, or no token ends a turn.
+        ConfigError: the tokenizer could not be loaded, its chat template fails, or no token ends a
+            turn.
     """
     tokenizer = load_tokenizer(base, key)
+    ChatCodec(tokenizer, template_kwargs, (), key).check()
     generation = getattr(model, "generation_config", None)
     configured = getattr(generation, "eos_token_id", None)
     stops = configured if isinstance(configured, list) else [configured]
-    named = [*stops, tokenizer.eos_token_id, *turn_end_ids(tokenizer, template_kwargs)]
+    named = [*stops, tokenizer.eos_token_id, *turn_end_ids(tokenizer, template_kwargs, key)]
     stop_ids = sorted({i for i in named if i is not None})
     if not stop_ids:
         raise ConfigError(
             key, f"{base!r} has no token that ends a turn", "set eos_token_id in its config"
         )
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_ids[0]
-    return ChatCodec(tokenizer, template_kwargs, stop_ids), pad_id
+    return ChatCodec(tokenizer, template_kwargs, stop_ids, key), pad_id
 
 
 def load_tokenizer(base: str, key: str) -> Any:

@@ -2,7 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,17 +71,47 @@ class FunctionReward(Reward):
         """The function's numbers, (N, G); NaN for None, and for a query at which it raised.
 
         Raises:
-            RewardError: the function raised for all queries.
+            RewardError: the function raised for all queries, or returned no numbers.
         """
         groups = playout.spoken_groups()
 
         def row(i: int) -> list[float]:
-            scores = list(self.function(playout.query_texts[i], groups[i], playout.solution(i)))
-            if len(scores) != len(groups[i]):
-                raise RewardError(f"{len(scores)} scores for {len(groups[i])} answers")
-            return [math.nan if score is None else float(score) for score in scores]
+            found = self.function(playout.query_texts[i], groups[i], playout.solution(i))
+            return _numbers(found, len(groups[i]), _place(self.function))
 
         def unknown(i: int) -> list[float]:
             return [math.nan] * len(groups[i])
 
         return torch.tensor(each(range(len(groups)), row, unknown, playout.query_texts.__getitem__))
+
+
+def _numbers(found: object, answers: int, place: str) -> list[float]:
+    """What the function at ``place`` returned, as numbers, one for each answer.
+
+    Raises:
+        TypeError: it returned no list of numbers.
+        RewardError: it returned another count than of answers.
+    """
+    remedy = f"return a list of {answers} numbers, one for each answer"
+    if not isinstance(found, Iterable) or isinstance(found, Mapping):
+        raise TypeError(f"{place} returned {_kind(found)}; {remedy}")
+    scores: list[Any] = list(found)
+    if len(scores) != answers:
+        raise RewardError(f"{len(scores)} scores for {answers} answers, at {place}; {remedy}")
+    numbers = []
+    for score in scores:
+        try:
+            numbers.append(math.nan if score is None else float(score))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"{place} returned a list with {_kind(score)}; {remedy}") from error
+    return numbers
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _place(function: object) -> str:
+    """The dotted path of a function, or of the class of a callable object."""
+    named: Any = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lsp_lightning.rewards.base import Judgement
 from lsp_lightning.text.chat import fill
+from lsp_lightning.text.cutting import cut_middle, well_formed
 from lsp_lightning.text.prompts import (
     CRITERIA,
     JUDGE,
@@ -18,6 +19,9 @@ from lsp_lightning.text.prompts import (
     read_template,
 )
 from lsp_lightning.types import Playout
+
+#: Longest text that a judge reads, in characters; a judge's context is usually shorter.
+_MOST_CHARACTERS = 200_000
 
 
 class JudgeTemplate:
@@ -44,8 +48,12 @@ class JudgeTemplate:
         self._tags = {*re.findall(r"</?(\w+)>", self.text), *tags}
 
     def fenced(self, texts: dict[str, str]) -> dict[str, str]:
-        """The players' texts by slot, with the judge's tags disarmed (:func:`fence`)."""
-        return {slot: fence(text, self._tags) for slot, text in texts.items()}
+        """The players' texts by slot, with the judge's tags disarmed (:func:`fence`).
+
+        Texts of more than 200,000 characters lose their middle.
+        """
+        short = {slot: cut_middle(text, _MOST_CHARACTERS) for slot, text in texts.items()}
+        return {slot: fence(well_formed(text), self._tags) for slot, text in short.items()}
 
     def filled(self, texts: dict[str, str]) -> str:
         """The whole prompt as text, with the disarmed texts in its slots."""

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from lsp_lightning.text.chat import ChatCodec, cut_pair
+from lsp_lightning.text.chat import ChatCodec
+from lsp_lightning.text.cutting import cut_before_tokenizing, cut_pair
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,13 @@ class ChatPairs:
     Args:
         tokenizer: a tokenizer with a chat template.
         template_kwargs: fixed arguments of the chat template.
+        key: the config key of the model, for error messages.
     """
 
-    def __init__(self, tokenizer: Any, template_kwargs: Mapping[str, Any]) -> None:
-        self._codec = ChatCodec(tokenizer, template_kwargs, stop_ids=())
+    def __init__(
+        self, tokenizer: Any, template_kwargs: Mapping[str, Any], key: str = "model.rewards"
+    ) -> None:
+        self._codec = ChatCodec(tokenizer, template_kwargs, (), key)
 
     def encode(self, query: str, answer: str, max_tokens: int) -> Pair:
         """See :class:`PairEncoder`."""
@@ -66,11 +70,12 @@ class SegmentPairs:
 
     def encode(self, query: str, answer: str, max_tokens: int) -> Pair:
         """See :class:`PairEncoder`."""
-        query_ids, answer_ids = map(self._codec.encode_plain, (query.strip(), answer.strip()))
+        texts = [cut_before_tokenizing(text.strip(), max_tokens) for text in (query, answer)]
+        query_ids, answer_ids = map(self._codec.encode_plain, texts)
         before, between, after = self._frame
         room = max_tokens - len(before) - len(between) - len(after)
-        cut = len(query_ids) + len(answer_ids) > room
-        if cut:
+        cut = len(query_ids) + len(answer_ids) > room or texts != [query.strip(), answer.strip()]
+        if len(query_ids) + len(answer_ids) > room:
             query_ids, answer_ids = cut_pair(query_ids, answer_ids, room)
         types_before, types_between, types_after = self._frame_types
         return Pair(

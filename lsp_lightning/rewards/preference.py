@@ -124,7 +124,7 @@ class PreferenceReward(Reward):
             if longest:  # minus 2, because some models count positions from the padding id
                 self.max_tokens = min(self.max_tokens, longest - 2)
             if self.form == "chat" or (self.form == "auto" and tokenizer.chat_template):
-                self._pairs = ChatPairs(tokenizer, self.chat_template_kwargs)
+                self._pairs = ChatPairs(tokenizer, self.chat_template_kwargs, key)
             else:
                 self._pairs = SegmentPairs(tokenizer)
                 self._pad_id = getattr(model.config.get_text_config(), "pad_token_id", None)

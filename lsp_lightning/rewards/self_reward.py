@@ -80,18 +80,25 @@ class SelfReward(Reward):
                 "call connect(reference) first: the self-reward judges with the reference"
             )
         prefix = SCORE_PREFIX if self.reading == "expected" else ""
+        room = self._room(self._reference.context)
         prompts = [
-            self._reference.encode(self.template.text, self.template.fenced(texts), prefix)
+            self._reference.encode(self.template.text, self.template.fenced(texts), prefix, room)
             for texts in judged_texts(playout)
         ]
         if self.reading == "sampled":
             seed = derive_seed(playout.seed, self.name)
             replies = self._reference.respond(prompts, 1, self.sampling, seed)
-            return grade_scores([parse_grade(text) for text in replies.texts], playout)
+            return grade_scores([parse_grade(text) for text in replies.spoken], playout)
         scores, mass = self._read(prompts)
         self._warn_if_little(float(mass.mean()))
         shape = (len(playout.query_texts), playout.group_size)
         return Judgement(scores.view(shape), metrics={"score_mass": mass})
+
+    def _room(self, context: int | None) -> int | None:
+        """Most tokens of a prompt, so that prompt and reply fit into the judge's context."""
+        if context is None or self.reading == "expected":
+            return context
+        return max(context // 2, context - self.sampling.max_new_tokens)
 
     def _read(self, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Expected score in [0, 1] and total probability of the score tokens, (n,) each."""

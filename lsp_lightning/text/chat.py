@@ -10,39 +10,29 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from functools import cached_property
 from typing import Any
 
-#: The chat template for models that have none: each turn's text, then a line break.
-PLAIN_TEMPLATE = (
-    "{{ bos_token or '' }}{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
-)
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.text.controls import PlainTokenizer
+from lsp_lightning.text.cutting import cut_before_tokenizing, cut_pair, cut_slots
+from lsp_lightning.text.rendering import FIXED_DATE, PLAIN_TEMPLATE, ChatTemplate, with_fixed_date
+from lsp_lightning.text.thinking import Reading, Thinking
 
-#: The date that templates get instead of today's; it is the default of Llama 3's template. With
-#: the real date, a run with the same seed would differ from day to day.
-FIXED_DATE = datetime(2024, 7, 26)
-
-# A macro, because a function cannot be passed to a template as an argument. Jinja removes the line
-# break after the macro, so that the template's first line still starts a line.
-_DIRECTIVES = ("-d", "-m", *"aAbBdHIjmMpSuUwWyY")
-_FIXED_STRFTIME = (
-    "{%- macro strftime_now(format) -%}{{ format"
-    + "".join(f" | replace('%{d}', '{FIXED_DATE.strftime('%' + d)}')" for d in _DIRECTIVES)
-    + " }}{%- endmacro %}\n"
-)
+__all__ = [
+    "FIXED_DATE",
+    "PLAIN_TEMPLATE",
+    "ChatCodec",
+    "cut_pair",
+    "fill",
+    "turn_end_ids",
+    "with_fixed_date",
+]
 
 #: Marks the position of a slot in a rendered template.
 _SENTINEL = "\ue000{}\ue001"
-#: Characters in no vocabulary: a private-use character, which some tokenizers drop, and a
-#: hieroglyph.
-_UNKNOWN = "\ue0ff\U00013000"
-
-
-def with_fixed_date(chat_template: str) -> str:
-    """The chat template with ``strftime_now`` fixed to :data:`FIXED_DATE`."""
-    if "strftime_now" not in chat_template:
-        return chat_template
-    return _FIXED_STRFTIME + chat_template
+#: The header of an assistant's turn and the start of the reply have at most this many tokens.
+_REPLY_START_TOKENS = 256
 
 
 def fill(template: str, slots: Mapping[str, str]) -> str:
@@ -53,30 +43,18 @@ def fill(template: str, slots: Mapping[str, str]) -> str:
     return re.sub(rf"\{{({names})\}}", lambda m: slots[m.group(1)], template)
 
 
-def cut_pair(query_ids: list[int], answer_ids: list[int], room: int) -> tuple[list[int], list[int]]:
-    """Shorten a query and its answer to ``room`` tokens together, each by cutting its middle.
-
-    The answer keeps all tokens if possible, but a quarter of the room stays for the query (or less,
-    if the query is shorter): an answer cannot be judged alone.
-    """
-    answer_ids = _cut_middle(answer_ids, room - min(len(query_ids), max(0, room) // 4))
-    return _cut_middle(query_ids, room - len(answer_ids)), answer_ids
-
-
-def _cut_middle(ids: list[int], room: int) -> list[int]:
-    if len(ids) <= room:
-        return ids
-    tail = max(0, room) // 2
-    return ids[: max(0, room) - tail] + ids[len(ids) - tail :]
-
-
-def turn_end_ids(tokenizer: Any, template_kwargs: Mapping[str, Any]) -> list[int]:
+def turn_end_ids(
+    tokenizer: Any, template_kwargs: Mapping[str, Any], key: str = "model.base"
+) -> list[int]:
     """The control token that follows an assistant's text in the chat template.
 
     The model was trained to end its turns with it, even if its generation config does not list it
     as a stop token. -> a list of one id; empty if no control token follows there.
+
+    Raises:
+        ConfigError: the chat template fails.
     """
-    return ChatCodec(tokenizer, template_kwargs, ()).turn_end_ids()
+    return ChatCodec(tokenizer, template_kwargs, (), key).turn_end_ids()
 
 
 @dataclass(frozen=True)
@@ -102,37 +80,57 @@ class ChatCodec:
         template_kwargs: fixed arguments of the chat template (``date_string``,
             ``enable_thinking: false``). Templates that ask for today's date get :data:`FIXED_DATE`.
         stop_ids: ids of the tokens that end a completion.
+        key: the config key of the model, for error messages.
+
+    Raises:
+        ConfigError: the tokenizer has several chat templates and no default. Methods that encode
+            raise it too, if the chat template fails.
     """
 
     def __init__(
-        self, tokenizer: Any, template_kwargs: Mapping[str, Any], stop_ids: Sequence[int]
+        self,
+        tokenizer: Any,
+        template_kwargs: Mapping[str, Any],
+        stop_ids: Sequence[int],
+        key: str = "model.base",
     ) -> None:
         self.tokenizer = tokenizer
         self.stop_ids = tuple(stop_ids)
-        self._kwargs = dict(template_kwargs)
-        self._chat_template = with_fixed_date(
-            tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN_TEMPLATE
-        )
-        special = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
-        controls = {**tokenizer.get_added_vocab(), **dict(special)}
-        # runs of white space (some written with U+2581) are added tokens, but no control tokens
-        controls = {t: i for t, i in controls.items() if t.replace("\u2581", " ").strip()}
-        # the unknown token is not a control token if plain text can contain it
-        if tokenizer.unk_token_id in self._tokenize(_UNKNOWN):
-            controls.pop(tokenizer.unk_token, None)
-        self._control_ids = frozenset(controls.values())
-        self._spelling = re.compile("|".join(map(re.escape, controls))) if controls else None
+        self._template = ChatTemplate(tokenizer, template_kwargs, key)
+        self._plain = PlainTokenizer(tokenizer)
         self._expected: dict[_Turns, Counter[int]] = {}
 
-    def encode(self, template: str, slots: Mapping[str, str], prefix: str = "") -> list[int]:
+    def check(self) -> None:
+        """Raise ConfigError unless the chat template can encode a query, and an answer to it."""
+        self.encode("{query}", {"query": "x"})
+        self.encode_dialogue("x", "x")
+
+    def encode(
+        self,
+        template: str,
+        slots: Mapping[str, str],
+        prefix: str = "",
+        max_tokens: int | None = None,
+    ) -> list[int]:
         """Encode a prompt: a user's turn, then the header of the assistant's turn.
 
         Args:
             template: the user's turn, trusted text with slots such as ``{query}``.
             slots: text for each slot by name, written by a player; stripped of white space.
-            prefix: trusted start of the assistant's reply, appended to the prompt.
+            prefix: trusted start of the assistant's answer, appended to the prompt. If the chat
+                template opens a thought, the thought is closed before.
+            max_tokens: a longer prompt loses the middle of its longest slots; None is no limit.
         """
-        return self._encode(_Turns((("user", template),), prefix, True), slots)
+        turns = _Turns((("user", template),), prefix, True)
+        if max_tokens is None:
+            return self._encode(turns, slots)
+        slots = {name: cut_before_tokenizing(text, max_tokens) for name, text in slots.items()}
+        ids = self._encode(turns, slots)
+        if len(ids) <= max_tokens:
+            return ids
+        room = max_tokens - len(self._encode_apart(turns, dict.fromkeys(slots, "")))
+        encoded = {name: self.encode_plain(text.strip()) for name, text in slots.items()}
+        return self._fill_apart(turns, cut_slots(encoded, room))
 
     def encode_dialogue(
         self, query: str, answer: str, max_tokens: int | None = None
@@ -143,9 +141,12 @@ class ChatCodec:
         query, and of the answer too if that is not enough (:func:`cut_pair`).
         """
         turns = _Turns((("user", "{query}"), ("assistant", "{answer}")), "", False)
+        whole = len(query) + len(answer)
+        if max_tokens is not None:
+            query, answer = (cut_before_tokenizing(text, max_tokens) for text in (query, answer))
         ids = self._encode(turns, {"query": query, "answer": answer})
         if max_tokens is None or len(ids) <= max_tokens:
-            return ids, False
+            return ids, len(query) + len(answer) < whole
         empty = len(self._encode_apart(turns, {"query": "", "answer": ""}))
         query_ids, answer_ids = cut_pair(
             self.encode_plain(query.strip()),
@@ -176,7 +177,9 @@ class ChatCodec:
         turns = _Turns((("user", "x"), ("assistant", "{answer}")), "", False)
         mark = _SENTINEL.format(0)
         behind = self._render(turns, {"answer": mark}).rpartition(mark)[2]
-        return [i for i in self._tokenize(behind.lstrip())[:1] if i in self._control_ids]
+        return [
+            i for i in self._plain.tokenize(behind.lstrip())[:1] if i in self._plain.control_ids
+        ]
 
     def _encode(
         self, turns: "_Turns", slots: Mapping[str, str], may_hide: bool = False
@@ -187,11 +190,15 @@ class ChatCodec:
         token, or if the template hides part of a slot and ``may_hide`` is false.
         """
         slots = {name: text.strip() for name, text in slots.items()}
-        rendered = self._render(turns, slots)
-        ids = self._tokenize(rendered)
+        try:
+            rendered = self._render(turns, slots)
+        except ConfigError:
+            # the template dislikes these texts; without them it must work, or the error is raised
+            return self._encode_apart(turns, slots)
+        ids = self._plain.tokenize(rendered)
         # some templates drop parts of a text (past thinking), which would hide them from a judge
         whole = may_hide or all(text in rendered for text in slots.values())
-        if whole and self._controls(ids) == self._expected_controls(turns, slots):
+        if whole and self._plain.controls(ids) == self._expected_controls(turns, slots):
             return ids
         if may_hide:
             slots = self._shown(turns, slots)
@@ -199,48 +206,44 @@ class ChatCodec:
 
     def encode_plain(self, text: str) -> list[int]:
         """Encode a text as plain text: the ids contain no control token, even if it spells one."""
-        ids: list[int] = []
-        for piece in self._broken_spellings(text):
-            piece_ids = self._tokenize(piece, split_special_tokens=True)
-            if self._control_ids.isdisjoint(piece_ids):
-                ids += piece_ids
-            else:  # normalised to a control token: encode single characters, drop control tokens
-                by_char = [self._tokenize(char, split_special_tokens=True) for char in piece]
-                ids += [i for char_ids in by_char for i in char_ids if i not in self._control_ids]
-        return ids
+        return self._plain.encode_plain(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Decode a completion without its stop token; other control tokens stay, spelled out."""
+        """Decode a completion without its stop token; other control tokens stay, spelled out.
+
+        The text contains the model's thinking; :meth:`reading` tells how to remove it.
+        """
         ids = list(ids)
-        if ids and ids[-1] in self.stop_ids:
-            ids.pop()
+        return self._spelled(ids[:-1] if ids and ids[-1] in self.stop_ids else ids)
+
+    def reading(self, prompt: Sequence[int]) -> Reading:
+        """How to read a completion of this prompt: what in it is thinking."""
+        return self._thinking.reading(self._spelled(prompt[-_REPLY_START_TOKENS:]))
+
+    @cached_property
+    def _thinking(self) -> Thinking:
+        mark = _SENTINEL.format(0)
+        rendered = self._render(_Turns((("user", "{query}"),), "", True), {"query": mark})
+        return Thinking(self._template.text, rendered.rpartition(mark)[2])
+
+    def _spelled(self, ids: Sequence[int]) -> str:
         text = self.tokenizer.decode(
-            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return str(text)
 
     def _render(self, turns: "_Turns", slots: Mapping[str, str]) -> str:
         messages = [{"role": r, "content": fill(t, slots)} for r, t in turns.templates]
-        rendered = self.tokenizer.apply_chat_template(
-            messages,
-            chat_template=self._chat_template,
-            tokenize=False,
-            add_generation_prompt=turns.reply,
-            **self._kwargs,
-        )
-        return str(rendered) + turns.prefix
-
-    def _tokenize(self, text: str, **kwargs: Any) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False, **kwargs)["input_ids"])
-
-    def _controls(self, ids: Sequence[int]) -> Counter[int]:
-        return Counter(i for i in ids if i in self._control_ids)
+        rendered = self._template.render(messages, turns.reply)
+        if not turns.prefix:
+            return rendered
+        return rendered + self._thinking.before(rendered, turns.prefix) + turns.prefix
 
     def _expected_controls(self, turns: "_Turns", slots: Mapping[str, str]) -> Counter[int]:
         """Count the template's control tokens, by rendering it with harmless slots."""
         if turns not in self._expected:
             rendered = self._render(turns, dict.fromkeys(slots, "x"))
-            self._expected[turns] = self._controls(self._tokenize(rendered))
+            self._expected[turns] = self._plain.controls(self._plain.tokenize(rendered))
         return self._expected[turns]
 
     def _shown(self, turns: "_Turns", slots: Mapping[str, str]) -> dict[str, str]:
@@ -249,7 +252,10 @@ class ChatCodec:
         frame, shown = self._render(turns, marks), dict(slots)
         for name, text in slots.items():
             before, _, behind = frame.partition(marks[name])
-            rendered = self._render(turns, {**marks, name: text})
+            try:
+                rendered = self._render(turns, {**marks, name: text})
+            except ConfigError:
+                continue
             if rendered.startswith(before) and rendered.endswith(behind):
                 shown[name] = rendered[len(before) : len(rendered) - len(behind)]
         return shown
@@ -265,19 +271,5 @@ class ChatCodec:
             if piece in sentinels:
                 ids += slots[sentinels[piece]]
             elif piece:
-                ids += self._tokenize(piece)
+                ids += self._plain.tokenize(piece)
         return ids
-
-    def _broken_spellings(self, text: str) -> list[str]:
-        """Split the text after the first character of every spelled control token."""
-        if self._spelling is None:
-            return [text] if text else []
-        pieces, start = [], 0
-        # matches may overlap, so search again from one character after each match's start
-        match = self._spelling.search(text)
-        while match:
-            pieces.append(text[start : match.start() + 1])
-            start = match.start() + 1
-            match = self._spelling.search(text, start)
-        pieces.append(text[start:])
-        return [piece for piece in pieces if piece]

@@ -23,6 +23,7 @@ from enum import StrEnum
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.paths import require_file
+from lsp_lightning.text.thinking import without_thinking as without_thinking
 
 #: Tags around the template that the Challenger fills in; a query must not contain them.
 TEMPLATE_TAGS = ("<query_template>", "</query_template>")
@@ -79,8 +80,6 @@ SCORE_PREFIX = "<Score>"
 MAX_SCORE = 7
 #: Number of criteria in :data:`JUDGE`, each worth one point.
 CRITERIA = 7
-#: Tags around a model's thinking; its reply follows.
-_THINKING = ("<think>", "</think>")
 
 
 def read_template(path: str | None, default: str, key: str, slots: Sequence[str]) -> str:
@@ -149,15 +148,6 @@ def fold(text: str) -> str:
     """The text without invisible format characters, in its compatibility form (NFKC)."""
     visible = (char for char in text if unicodedata.category(char) != "Cf")
     return unicodedata.normalize("NFKC", "".join(visible))
-
-
-def without_thinking(text: str) -> str:
-    """A model's reply without the thinking before it; "" if the thinking never ends."""
-    opening, closing = _THINKING
-    _, mark, said = text.rpartition(closing)
-    if mark:
-        return said.partition(opening)[0].strip()
-    return "" if text.lstrip().startswith(opening) else text
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,9 @@ def _text_metrics(played: SelfPlayRound) -> dict[str, Tensor | float]:
     if written is not None:
         metrics["queries/tokens"] = written.rollouts.completion_mask.sum(1).float()
         metrics["queries/truncated"] = written.rollouts.truncated.float()
+    for name, rollouts in (("answers", playout.answers), ("queries", written and written.rollouts)):
+        if rollouts and (unclosed := rollouts.unclosed_thoughts) is not None:
+            metrics[f"{name}/unclosed_thoughts"] = unclosed.float()
     return metrics
 
 

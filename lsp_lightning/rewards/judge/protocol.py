@@ -7,6 +7,8 @@ from lsp_lightning.runtime.http import Answer
 
 #: Most bytes of an answer; a larger one is not read.
 LARGEST_BODY = 1_000_000
+#: Names under which servers send a model's thinking.
+_THOUGHTS = ("reasoning_content", "reasoning")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,10 @@ def _text_of(body: bytes) -> str | None:
     try:
         choice = json.loads(body)["choices"][0]
         cut_off = choice.get("finish_reason") == "length"
-        text = "" if cut_off else choice["message"]["content"]
+        message = choice["message"]
+        # a server that separates the thinking sends no content if the thinking never ends
+        thought_only = message["content"] is None and any(map(message.get, _THOUGHTS))
+        text = "" if cut_off or thought_only else message["content"]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     # JSON may contain half a surrogate pair, which cannot be stored as text

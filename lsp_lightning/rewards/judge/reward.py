@@ -32,8 +32,8 @@ from lsp_lightning.text.prompts import (
     parse_grade,
     parse_winner,
     without_controls,
-    without_thinking,
 )
+from lsp_lightning.text.thinking import reading_of_most
 from lsp_lightning.types import Playout
 
 JudgeMode = Literal["grade", "compare"]
@@ -63,7 +63,9 @@ class JudgeReward(Reward):
     compares each answer with the next one, in both orders. An answer's score is the share of its
     comparisons that it wins. A tie counts half, and so does a pair whose two orders disagree.
 
-    The judge's thinking is ignored. A reply in the wrong form, or cut off by the length limit, is
+    The judge's thinking is ignored, and a reply whose thinking never ends is empty. If most replies
+    of a round end a thought that they did not begin, the judge's chat template begins it, and the
+    other replies never ended theirs. A reply in the wrong form, or cut off by the length limit, is
     *unreadable*. A request without an answer after all tries is *unanswered*. Neither gives a
     score; both are counted in the metrics.
 
@@ -200,7 +202,8 @@ class JudgeReward(Reward):
         outcomes = self._chat.ask(rest)
         replies |= {p: o for p, o in zip(rest, outcomes, strict=True) if isinstance(o, Reply)}
         self._report([o for o in outcomes if isinstance(o, Failure)], bool(replies))
-        read = {prompt: parse(without_thinking(reply.text)) for prompt, reply in replies.items()}
+        reading = reading_of_most([reply.text for reply in replies.values()])
+        read = {prompt: parse(reading.said(reply.text)) for prompt, reply in replies.items()}
         metrics: dict[str, Tensor | float] = {}
         if prompts:
             metrics["unreadable"] = _share(p in read and read[p] is None for p in prompts)

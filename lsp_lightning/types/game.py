@@ -1,103 +1,15 @@
-"""The types of the game.
-
-The suffix of a tensor's name is its shape. The axes are:
-
-====  =======================================================
-N     queries of a round
-G     answers to each query
-R     completions of a round: the C queries that were written, then the N*G answers
-n     completions of one batch of rollouts
-B, S  rows and positions of a packed micro-batch
-C     rows that the Challenger wrote (C = N unless the source filters or stores them)
-K, T  completions of a micro-batch and their tokens
-P     prompt tokens
-V     vocabulary
-====  =======================================================
-
-Rows are query-major: answer ``j`` of query ``i`` is row ``i * G + j``. "Prompt" and "completion"
-are tokens; "query" and "answer" are the game's text.
-"""
+"""A round of the game, and the batches of its update."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
-from enum import StrEnum
 from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from lsp_lightning.functional.advantages import query_values
-from lsp_lightning.text.prompts import without_thinking
-
-
-class Role(StrEnum):
-    """The two players; they share one set of weights."""
-
-    CHALLENGER = "challenger"
-    SOLVER = "solver"
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How completions are sampled.
-
-    Args:
-        temperature: softmax temperature; 0 is greedy (for evaluation only).
-        max_new_tokens: a completion is cut off after this many tokens.
-        top_p: nucleus sampling; a value below 1 biases training, because log-probs are those of
-            the full distribution.
-        top_k: keep the k most likely tokens; 0 keeps all.
-    """
-
-    temperature: float = 1.0
-    max_new_tokens: int = 512
-    top_p: float = 1.0
-    top_k: int = 0
-
-    @property
-    def truncates(self) -> bool:
-        """Whether top-p or top-k change the distribution."""
-        return self.top_p < 1 or self.top_k > 0
-
-
-@dataclass(frozen=True)
-class Completions:
-    """What an engine returns: tokens only. The completions of one prompt are consecutive rows."""
-
-    ids: Tensor
-    """(n, T) int64, padded on the right."""
-    mask: Tensor
-    """(n, T) bool, true up to and including the stop token."""
-    logprobs: Tensor
-    """(n, T) fp32, of the sampled tokens at the sampling temperature; 0 on padding."""
-    truncated: Tensor
-    """(n,) bool, true if the length limit came before a stop token."""
-
-
-@dataclass(frozen=True)
-class Rollouts:
-    """Completions with their prompts and their decoded text."""
-
-    prompt_ids: Tensor
-    """(n, P) int64, padded on the left."""
-    prompt_mask: Tensor
-    """(n, P) bool, false on padding."""
-    completion_ids: Tensor
-    """(n, T) int64, padded on the right."""
-    completion_mask: Tensor
-    """(n, T) bool, true up to and including the stop token."""
-    logprobs: Tensor
-    """(n, T) fp32, of the sampled tokens; 0 on padding."""
-    truncated: Tensor
-    """(n,) bool, true if the length limit came before a stop token."""
-    texts: tuple[str, ...]
-    """n texts without the stop token."""
-    temperature: float
-    """The sampling temperature; all log-probs are taken at it."""
-
-    def __len__(self) -> int:
-        return self.completion_ids.shape[0]
+from lsp_lightning.types.completions import Rollouts, Sampling
 
 
 @dataclass(frozen=True)
@@ -167,13 +79,19 @@ class Playout:
         return self.written.to_queries(self.written.valid_C, n, True)
 
     def answer_groups(self) -> list[tuple[str, ...]]:
-        """The texts of the answers, G for each of the N queries."""
-        g = self.group_size
-        return [self.answers.texts[i * g : (i + 1) * g] for i in range(len(self.query_texts))]
+        """The whole texts of the answers, G for each of the N queries; for records only."""
+        return self._grouped(self.answers.texts)
 
     def spoken_groups(self) -> list[tuple[str, ...]]:
-        """The texts of the answers without a model's thinking, G for each of the N queries."""
-        return [tuple(map(without_thinking, group)) for group in self.answer_groups()]
+        """The answers as they are judged: without thinking, G for each of the N queries.
+
+        An answer whose thinking never ends is "".
+        """
+        return self._grouped(self.answers.spoken)
+
+    def _grouped(self, texts: tuple[str, ...]) -> list[tuple[str, ...]]:
+        g = self.group_size
+        return [texts[i * g : (i + 1) * g] for i in range(len(self.query_texts))]
 
     def solution(self, i: int) -> object | None:
         """The known answer of query ``i``, or None."""
@@ -280,9 +198,19 @@ class Reference(Protocol):
     def pass_tokens(self) -> int:
         """Most tokens in one pass without gradients; fewer after an out-of-memory error."""
 
-    def encode(self, template: str, slots: Mapping[str, str], prefix: str = "") -> list[int]:
+    @property
+    def context(self) -> int | None:
+        """Longest row that it can take, in tokens; None if its config does not tell."""
+
+    def encode(
+        self,
+        template: str,
+        slots: Mapping[str, str],
+        prefix: str = "",
+        max_tokens: int | None = None,
+    ) -> list[int]:
         """Tokens of a chat turn: a trusted template, its slots filled with plain text, and the
-        prefix of the reply."""
+        prefix of the reply. Slots are shortened to ``max_tokens``."""
 
     def next_token_logprobs(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Log-probs of the token after each prompt at temperature 1. -> (n, V) fp32."""

@@ -1,0 +1,144 @@
+"""A chat template is a program from a stranger: its errors are one line, and it ends."""
+
+import time
+
+import pytest
+from fast import assert_fast
+from tiny_models import LLAMA_TEMPLATE, build_llama, llama_tokenizer
+
+from lsp_lightning import ConfigError, Policy
+from lsp_lightning.models.loading import load_codec
+from lsp_lightning.text.chat import ChatCodec
+
+GROWS = "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(60) %}"
+OUTER, INNER, ENDS = "{% for i in range(99999) %}", "{% for j in range(99999) %}", "{% endfor %}"
+HOSTILE = {
+    "nested loops": OUTER + INNER + ENDS + ENDS,
+    "nested loops that write": OUTER + INNER + "{{ i }}" + ENDS + ENDS,
+    "macros": "{% macro f(n) %}" + OUTER + "{{ f(n) }}" + ENDS + "{% endmacro %}{{ f(1) }}",
+    "filters": OUTER + "{{ range(9999) | map('string') | list | length }}" + ENDS,
+    "doubling": GROWS + "{% set ns.s = ns.s ~ ns.s %}" + ENDS,
+    "a power": "{{ 9 ** 9 ** 9 ** 9 }}",
+    "a product": "{{ 'a' * 999999999 }}",
+    "products": "{{ 'a' * 99999 * 99999 }}",
+    "a width": "{{ 'a' | center(999999999) }}",
+    "much text": "{% for i in range(99) %}{{ 'a' | center(99999) }}{% endfor %}",
+    "long": "{# " + "a" * 2_000_000 + " #}",
+    "deep": "{{ " + "(" * 3_000 + "1" + ")" * 3_000 + " }}",
+}
+BROKEN = {
+    "raises": "{{ raise_exception('no \x1b[2J\nusers here') }}",
+    "undefined": "{{ messages[0]['content'].nothing.at_all }}",
+    "syntax": "{% for x in %}",
+    "unclosed": "{% if x %}",
+    "unsafe": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "division": "{{ 1 / 0 }}",
+    "type": "{{ 1 + 'a' }}",
+    "unknown filter": "{{ 1 | nothing }}",
+}
+
+
+@pytest.mark.parametrize("source", [*HOSTILE.values(), *BROKEN.values()], ids=[*HOSTILE, *BROKEN])
+def test_a_template_that_fails_or_never_ends_is_one_line(source):
+    codec = ChatCodec(llama_tokenizer(source + LLAMA_TEMPLATE), {}, (), "model.base")
+
+    def load():
+        with pytest.raises(ConfigError) as error:
+            codec.check()
+        line = str(error.value)
+        assert line.startswith("model.base: the chat template of this model cannot be used: ")
+        assert line.isprintable()
+        assert len(line) < 500
+
+    assert_fast(load, 5.0, "the template")
+
+
+def test_such_a_template_is_refused_at_load_with_the_key_of_its_model(tmp_path):
+    folder = build_llama(tmp_path / "model", chat_template=HOSTILE["nested loops"] + LLAMA_TEMPLATE)
+    with pytest.raises(ConfigError, match=r"^model.base: the chat template of this model"):
+        load_codec(str(folder), None, {})
+    with pytest.raises(ConfigError, match=r"^model.base: the chat template of this model"):
+        Policy(str(folder))
+    with pytest.raises(ConfigError, match=r"^model.rewards.mine: the chat template"):
+        load_codec(str(folder), None, {}, key="model.rewards.mine")
+
+
+def test_several_templates_without_a_default_are_one_line():
+    tokenizer = llama_tokenizer()
+    tokenizer.chat_template = {"tool_use": "a", "rag": "b"}
+    with pytest.raises(ConfigError, match=r"^model.base: the chat template"):
+        ChatCodec(tokenizer, {}, ())
+
+
+@pytest.mark.parametrize(
+    "dislikes",
+    [
+        "{% if 'bomb' in messages[0]['content'] %}{{ raise_exception('no') }}{% endif %}",
+        "{% for c in messages[0]['content'] %}{% for d in messages[0]['content'] %}{% endfor %}"
+        "{% endfor %}",
+    ],
+)
+def test_a_query_that_the_template_cannot_render_is_encoded_as_plain_text(dislikes):
+    tokenizer = llama_tokenizer(dislikes + LLAMA_TEMPLATE)
+    codec, plain = ChatCodec(tokenizer, {}, ()), ChatCodec(llama_tokenizer(), {}, ())
+    query = "a bomb " * 999
+    start = time.thread_time()
+    assert codec.encode("{query}", {"query": query}) == plain.encode("{query}", {"query": query})
+    assert codec.encode_chat([("user", query)]) == plain.encode_chat([("user", query)])
+    assert time.thread_time() - start < 10
+
+
+def test_a_trace_function_that_was_set_before_is_set_again(monkeypatch):
+    import sys
+
+    def trace(frame, event, arg):
+        return None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        ChatCodec(llama_tokenizer(), {}, ()).check()
+        assert sys.gettrace() is trace
+    finally:
+        sys.settrace(before)
+
+
+HOSTILE_TEXTS = {
+    "half of a pair": "a\ud800b",
+    "the other half": "\udc00",
+    "both halves": "\ud83d\ude00",
+    "NUL": "a\x00b",
+    "long": "word \u00e9 " * 20_000,
+    "long without spaces": "a" * 200_000,
+    "long and white": " \t" * 100_000 + "x",
+    "control tokens": "<|user|></s>" * 5_000,
+    "everything": "\ud800\x00<|assistant|>\ufffe\U0010ffff",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_TEXTS)
+def test_any_text_can_be_encoded(name):
+    text = HOSTILE_TEXTS[name]
+    for template in (LLAMA_TEMPLATE, None):
+        codec = ChatCodec(llama_tokenizer(template), {}, ())
+        codec.decode(codec.encode("{query}", {"query": text}))
+        codec.encode_plain(text)
+        codec.encode_chat([("user", text)])
+        ids, cut = codec.encode_dialogue(text, text, 100)
+        assert len(ids) <= 100
+        assert cut == (len(text) > 40)
+        assert len(codec.encode("{query}!{more}", {"query": text, "more": text}, "", 90)) <= 90
+
+
+def test_a_prompt_that_is_too_long_loses_the_middle_of_its_longest_slots():
+    codec = ChatCodec(llama_tokenizer(), {}, ())
+    slots = {"a": "short", "b": "start" + "x" * 500 + "end", "c": "y" * 600}
+    frame = len(codec.encode("{a}|{b}|{c}", dict.fromkeys(slots, "")))
+    text = codec.decode(codec.encode("{a}|{b}|{c}", slots, "", frame + 45))
+    a, b, c = text.removeprefix("<s><|user|>").removesuffix("<|assistant|>").split("|")
+    assert (a, len(b), len(c)) == ("short", 20, 20)
+    assert b.startswith("start")
+    assert b.endswith("end")
+    whole = codec.encode("{a}", {"a": "short"})
+    assert codec.encode("{a}", {"a": "short"}, "", len(whole)) == whole
+    assert codec.encode("{a}", {"a": "short"}, "", 1) == codec.encode("{a}", {"a": ""})
