@@ -18,7 +18,7 @@ import torch
 from benchmarks.runs import Arm, cell, folder, play_all, queries_met, window
 from lsp_lightning import Player, Policy, ProgramOutputVerifier, Sampling, VerifiableReward
 from lsp_lightning.evaluation.heldout import score_tasks
-from lsp_lightning.game.queries import read_queries
+from lsp_lightning.game.known_queries import read_queries
 
 WORLD = "pkg:lsp_lightning/tinyworld"
 DRAWS = 8

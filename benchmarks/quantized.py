@@ -23,7 +23,7 @@ from benchmarks.tiny_table import DRAWS, SOLVER, WORLD
 from lsp_lightning import Player, Policy, VerifiableReward
 from lsp_lightning.evaluation.heldout import score_tasks
 from lsp_lightning.functional.evaluation import pass_at_k
-from lsp_lightning.game.queries import read_queries
+from lsp_lightning.game.known_queries import read_queries
 from lsp_lightning.models.loading import load_model
 from lsp_lightning.models.logits import head_logits, hidden_states
 from lsp_lightning.models.quantization import Quantization, full_weight, linear_layers

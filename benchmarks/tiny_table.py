@@ -18,7 +18,7 @@ from benchmarks.runs import Arm, cell, folder, play_all, queries_met
 from lsp_lightning import Challenger, Player, Policy, Sampling, VerifiableReward
 from lsp_lightning.evaluation.heldout import score_tasks
 from lsp_lightning.functional.evaluation import pass_at_k
-from lsp_lightning.game.queries import read_queries
+from lsp_lightning.game.known_queries import read_queries
 from lsp_lightning.tinyworld.verifier import TinyWorldVerifier
 from lsp_lightning.training.metrics import info_metrics
 

@@ -37,7 +37,7 @@ _HOME = {
     "PreferenceReward": "rewards",
     "ProgramOutputVerifier": "rewards.verifiers",
     "PromptFile": "game.queries",
-    "Query": "game.queries",
+    "Query": "game.known_queries",
     "QueryBatch": "game.queries",
     "QuerySource": "game.queries",
     "Reward": "rewards",
@@ -57,6 +57,7 @@ __all__ = sorted(_HOME)
 if TYPE_CHECKING:
     from lsp_lightning.datamodule import SelfPlayDataModule as SelfPlayDataModule
     from lsp_lightning.errors import ConfigError as ConfigError
+    from lsp_lightning.game.known_queries import Query as Query
     from lsp_lightning.game.objectives import Band as Band
     from lsp_lightning.game.objectives import Frontier as Frontier
     from lsp_lightning.game.objectives import Learnability as Learnability
@@ -66,7 +67,6 @@ if TYPE_CHECKING:
     from lsp_lightning.game.player import Player as Player
     from lsp_lightning.game.queries import Challenger as Challenger
     from lsp_lightning.game.queries import PromptFile as PromptFile
-    from lsp_lightning.game.queries import Query as Query
     from lsp_lightning.game.queries import QueryBatch as QueryBatch
     from lsp_lightning.game.queries import QuerySource as QuerySource
     from lsp_lightning.game.round import play_round as play_round

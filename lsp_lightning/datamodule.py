@@ -1,14 +1,18 @@
 """The data of self-play: a stream of rounds that the model plays, in place of a data set."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 
-from lsp_lightning.errors import ConfigError, require_at_least, warn
+from lsp_lightning.errors import ConfigError, in_one_line, require_at_least, warn
 from lsp_lightning.evaluation.exam import HELDOUT_BATCH
-from lsp_lightning.game.queries import Challenger, Query, QuerySource, check_sampling, read_queries
+from lsp_lightning.game.known_queries import Query, counted, read_queries
+from lsp_lightning.game.queries import Challenger, QuerySource, check_sampling
+from lsp_lightning.rewards import Verifier
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.prompts import SOLVER, read_template
 from lsp_lightning.types import Sampling, SelfPlayRound
@@ -77,9 +81,9 @@ class SelfPlayDataModule(LightningDataModule):
         group_size: G, answers per query; at least 2, because answers are compared within a group.
         solver: how answers are sampled.
         solver_prompt: file with the Solver's prompt, with slot {query}; null is the query alone.
-        heldout: JSONL file of held-out tasks for choosing settings; scored before, during and after
-            a run, and by ``validate``.
-        test: JSONL file of held-out tasks for reporting; scored by ``test``.
+        heldout: file of held-out tasks for choosing settings, in a format of PromptFile; scored
+            before, during and after a run, and by ``validate``.
+        test: file of held-out tasks for reporting; scored by ``test``.
         heldout_draws: sampled answers per held-out task.
         heldout_reward: name of the reward that scores held-out tasks. null takes the first binary
             task reward, or else the first comparable one, or else the first that can score a single
@@ -125,6 +129,24 @@ class SelfPlayDataModule(LightningDataModule):
         _warn_of_overlap(self.queries, [*self.heldout, *self.test])
         self.stream: RoundStream | None = None
 
+    def setup(self, stage: str) -> None:
+        """Say how many of the queries that the command uses have a solution."""
+        answered = "data.test" if self.test else "data.heldout"
+        used = {"validate": "data.heldout", "test": "data.test", "predict": answered}
+        for key, queries in self._known().items():
+            if queries and stage in ("fit", *(name for name, one in used.items() if one == key)):
+                line = f"{key}: {counted(queries, 'queries' if key == 'data.queries' else 'tasks')}"
+                # other commands print JSON
+                rank_zero_only(print)(line, file=sys.stdout if stage == "fit" else sys.stderr)
+
+    def _known(self) -> dict[str, Sequence[Query]]:
+        """The queries that are known before the run, by config key."""
+        return {
+            "data.queries": self.queries.known(),
+            "data.heldout": self.heldout,
+            "data.test": self.test,
+        }
+
     def train_dataloader(self) -> RoundStream:
         """The stream of all rounds of the run, ``trainer.max_steps`` of them."""
         trainer: Any = self.trainer
@@ -143,38 +165,33 @@ class SelfPlayDataModule(LightningDataModule):
         if trainer.max_steps < 1:
             raise ConfigError("trainer.max_steps", "is below 1", "set the number of rounds to play")
 
-    def check_solutions(
-        self, require: Callable[[object | None], None], needing: str | None = None
-    ) -> None:
-        """Call ``require`` with the solution of every query that is known before the run.
+    def check_solutions(self, verifier: Verifier) -> None:
+        """Check the solution of every query that is known before the run.
 
-        Args:
-            require: raises ValueError for a solution that cannot be used.
-            needing: name of a verifier that needs a solution for each query; None if none does.
+        Warn if a file has queries without one, and the verifier lets the answers to them vote.
 
         Raises:
-            ConfigError: a query has no solution that ``needing`` needs, or ``require`` raised; the
-                message names the key.
+            ConfigError: the verifier needs a solution that is missing, or cannot use one; the
+                message names the key and the query.
         """
-        sets = {
-            "data.queries": self.queries.known(),
-            "data.heldout": self.heldout,
-            "data.test": self.test,
-        }
-        for key, queries in sets.items():
-            known = sum(query.solution is not None for query in queries)
-            if needing and known < len(queries):
-                problem = f"{known} of {len(queries)} queries have a solution, {needing} needs all"
+        name = type(verifier).__name__
+        for key, queries in self._known().items():
+            known, count = sum(query.solution is not None for query in queries), len(queries)
+            if verifier.needs_solution and known < count:
+                problem = f"{known} of {count} queries have a solution, {name} needs all"
                 raise ConfigError(key, problem, "add a solution to each, or use another reward")
+            if verifier.votes and known < count and key == "data.queries":
+                warn(
+                    f"{key}: {count - known} of {count} queries have no solution; there {name} "
+                    "pays the answer that most of a group agree on"
+                )
             for query in queries:
                 try:
-                    require(query.solution)
+                    verifier.require(query.solution)
                 except ValueError as error:
                     text = query.text if len(query.text) <= 40 else f"{query.text[:40]}..."
-                    why = " ".join(str(error).split())
-                    raise ConfigError(
-                        key, f"the solution of {text!r} {why}", "fix the file"
-                    ) from error
+                    problem = f"the solution of {text!r} {in_one_line(str(error))}"
+                    raise ConfigError(key, problem, "fix the file") from error
 
     def resume_settings(self) -> dict[str, Any]:
         """The settings to compare when a run is resumed: plain values only."""
@@ -203,14 +220,14 @@ class SelfPlayDataModule(LightningDataModule):
     def test_dataloader(self) -> HeldOutTasks:
         """The tasks of ``data.test``."""
         if not self.test:
-            raise ConfigError("data.test", "is not set", "give a JSONL file of held-out tasks")
+            raise ConfigError("data.test", "is not set", "give a file of held-out tasks")
         return HeldOutTasks(self.test)
 
     def predict_dataloader(self) -> HeldOutTasks:
         """The tasks that ``predict`` answers: ``data.test``, or else ``data.heldout``."""
         tasks = self.test or self.heldout
         if not tasks:
-            raise ConfigError("data.test", "is not set", "give a JSONL file of queries to answer")
+            raise ConfigError("data.test", "is not set", "give a file of queries to answer")
         return HeldOutTasks(tasks)
 
 

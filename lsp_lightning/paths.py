@@ -26,12 +26,17 @@ def require_file(path: str, key: str) -> Path:
     Raises:
         ConfigError: the file does not exist, or its package is not installed.
     """
+    remedy = "give the path of an existing file"
     try:
         resolved = resolve(path)
-    except ModuleNotFoundError as error:
+        exists, is_folder = resolved.is_file(), resolved.is_dir()
+    except (ImportError, TypeError, ValueError) as error:
         raise ConfigError(
             key, f"the package in {path!r} is not installed", "check the name after 'pkg:'"
         ) from error
-    if not resolved.is_file():
-        raise ConfigError(key, f"no file {path!r}", "give the path of an existing file")
+    except (OSError, RuntimeError) as error:  # a name that is too long, no home folder
+        raise ConfigError(key, f"no file {path!r} ({error})", remedy) from error
+    if not exists:
+        problem = f"{path!r} is a folder" if is_folder else f"no file {path!r}"
+        raise ConfigError(key, problem, remedy)
     return resolved

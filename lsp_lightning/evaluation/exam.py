@@ -7,8 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from lsp_lightning.game.known_queries import Query
 from lsp_lightning.game.player import FrozenPlayer, Player
-from lsp_lightning.game.queries import Query
 from lsp_lightning.rewards import Reward, judge_playout
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.chat import ChatCodec

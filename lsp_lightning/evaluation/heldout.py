@@ -10,8 +10,8 @@ from torch import Tensor
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.evaluation.exam import Exam, Opponent
 from lsp_lightning.functional.evaluation import mean_and_error, pass_at_k, task_means
+from lsp_lightning.game.known_queries import Query
 from lsp_lightning.game.player import FrozenPlayer, Player
-from lsp_lightning.game.queries import Query
 from lsp_lightning.rewards import Reward, RewardError
 from lsp_lightning.types import Sampling
 

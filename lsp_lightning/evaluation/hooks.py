@@ -9,8 +9,8 @@ from lightning.pytorch import LightningModule
 from lsp_lightning.errors import ConfigError, in_one_line, warn
 from lsp_lightning.evaluation.exam import Exam
 from lsp_lightning.evaluation.heldout import HeldOutBoard, answer_greedily, heldout_reward
+from lsp_lightning.game.known_queries import Query
 from lsp_lightning.game.player import FrozenPlayer, Player
-from lsp_lightning.game.queries import Query
 from lsp_lightning.rewards import Reward
 from lsp_lightning.seeding import derive_seed
 

@@ -1,35 +1,20 @@
 """Where the queries of a round come from: the Challenger, a file, or a source of your own."""
 
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lsp_lightning.errors import ConfigError, warn
+from lsp_lightning.game.known_queries import Query, read_queries
 from lsp_lightning.game.player import Player
-from lsp_lightning.paths import require_file
 from lsp_lightning.seeding import derive_seed, permutation
 from lsp_lightning.text.chat import ChatCodec, fill
 from lsp_lightning.text.prompts import CHALLENGER, challenger_slots, is_valid_query, read_template
 from lsp_lightning.types import Sampling, Written
-
-#: Names that a file may use for the known answer of a query.
-SOLUTION_KEYS = ("solution", "answer", "reference", "ground_truth")
-
-
-@dataclass(frozen=True)
-class Query:
-    """A query that is known before the run."""
-
-    text: str
-    """The question or task."""
-    solution: object | None = None
-    """The known answer or tests; None if there are none."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +130,12 @@ class Challenger(QuerySource):
 
 
 class PromptFile(QuerySource):
-    """Queries from a JSONL file, and no Challenger to train: the data-driven baseline (GRPO).
+    """Queries from a file, and no Challenger to train: the data-driven baseline (GRPO).
 
     Args:
-        path: file of lines ``{"query": ..., "solution": ...}``; the solution is optional and may
-            also be called answer, reference or ground_truth. Each pass over the file has a new
-            order.
+        path: file of rows with a query and perhaps its solution, as JSON Lines, JSON, CSV, TSV,
+            Parquet or text, or a split of a Hub dataset, ``hf:openai/gsm8k:main:train``. Each pass
+            over the rows has a new order.
     """
 
     def __init__(self, path: str) -> None:
@@ -222,45 +207,6 @@ def longest_text(texts: Sequence[str], codec: ChatCodec | None) -> int | None:
     if codec is None:
         return max(len(text) for text in texts) // 3
     return max(len(codec.encode_plain(text)) for text in sorted(texts, key=len)[-8:])
-
-
-def read_queries(path: str, key: str) -> list[Query]:
-    """Queries of a JSONL file.
-
-    Raises:
-        ConfigError: the file is missing or empty, or a line is not a query; the message names file
-            and line.
-    """
-    file: Path = require_file(path, key)
-    queries = []
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(key, f"{path!r} is not UTF-8 text", "save it as UTF-8") from error
-    # not splitlines: JSON strings may contain other line separators unescaped
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
-        where = f"line {number} of {path!r}"
-        if not line.strip():
-            raise ConfigError(key, f"{where} is empty", "delete the line")
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ConfigError(
-                key, f"{where} is not JSON ({error.msg})", 'write lines like {"query": "..."}'
-            ) from error
-        query = entry.get("query") if isinstance(entry, dict) else None
-        if not isinstance(query, str) or not query.strip():
-            raise ConfigError(
-                key, f"{where} has no 'query' text", 'write lines like {"query": "..."}'
-            )
-        if any("\ud800" <= char <= "\udfff" for char in query):
-            raise ConfigError(key, f"{where} contains half of a surrogate pair", "fix the text")
-        queries.append(
-            Query(query.strip(), next((entry[key] for key in SOLUTION_KEYS if key in entry), None))
-        )
-    if not queries:
-        raise ConfigError(key, f"{path!r} contains no queries", 'write lines like {"query": "..."}')
-    return queries
 
 
 def check_sampling(sampling: Sampling, key: str, for_training: bool) -> None:

@@ -5,7 +5,8 @@ from typing import Any, Protocol
 
 import torch
 
-from lsp_lightning.game.queries import Query, QuerySource
+from lsp_lightning.game.known_queries import Query
+from lsp_lightning.game.queries import QuerySource
 from lsp_lightning.generation import RolloutSettings
 from lsp_lightning.models.policy import Policy
 from lsp_lightning.models.settings import PolicySettings

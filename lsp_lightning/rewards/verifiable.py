@@ -198,8 +198,7 @@ class VerifiableReward(Reward):
             )
         self.verifier.prepare()
         if hasattr(data, "check_solutions"):
-            needing = type(self.verifier).__name__ if self.verifier.needs_solution else None
-            data.check_solutions(self.verifier.require, needing)
+            data.check_solutions(self.verifier)
 
     def scores_alone(self, solution: object | None) -> bool:
         """False without a solution if the verifier needs one or lets the answers vote."""

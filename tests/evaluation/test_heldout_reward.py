@@ -20,8 +20,8 @@ from lsp_lightning import (
 from lsp_lightning.cli.main import main
 from lsp_lightning.evaluation.exam import Exam
 from lsp_lightning.evaluation.heldout import HeldOutBoard, heldout_reward
+from lsp_lightning.game.known_queries import Query
 from lsp_lightning.game.player import FrozenPlayer, Player
-from lsp_lightning.game.queries import Query
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -250,6 +251,15 @@ def test_tasks_with_a_solution_are_scored_and_their_number_is_said(brief_folder,
     assert float(trainer.callback_metrics["heldout/tasks"]) == 3
     assert not math.isnan(trainer.callback_metrics["heldout/sampled"])
     assert "data.heldout: 'verifiable' scores the 3 of 4 tasks with a solution" in told
+
+
+@pytest.mark.parametrize(("verifier", "count"), [(Voting(), 1), (Checksum(), 0)])
+def test_queries_of_a_file_whose_answers_will_vote_are_told(tmp_path, verifier, count, told):
+    data = SelfPlayDataModule(PromptFile(questions(tmp_path, 3)))
+    trainer = SimpleNamespace(datamodule=data)
+    VerifiableReward(verifier).setup(trainer, None, "fit")
+    said = "data.queries: 1 of 4 queries have no solution; there Voting pays the answer that most"
+    assert len([line for line in told if line.startswith(said)]) == count
 
 
 @pytest.mark.usefixtures("no_model")

@@ -16,8 +16,8 @@ from lsp_lightning.callbacks.summary import parameter_counts
 from lsp_lightning.cli.main import main
 from lsp_lightning.evaluation.exam import Answered, Exam, Opponent
 from lsp_lightning.evaluation.heldout import HeldOutBoard, HeldOutScore, score_wins
+from lsp_lightning.game.known_queries import Query, read_queries
 from lsp_lightning.game.player import FrozenPlayer, Player
-from lsp_lightning.game.queries import Query, read_queries
 from lsp_lightning.rewards import JudgeReward, RewardError
 
 ROOT = Path(__file__).parents[2]

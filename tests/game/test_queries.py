@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from lsp_lightning import Challenger, ConfigError, Player, PromptFile, Sampling
-from lsp_lightning.game.queries import check_sampling, read_queries
+from lsp_lightning.game.known_queries import read_queries
+from lsp_lightning.game.queries import check_sampling
 from lsp_lightning.text.prompts import is_valid_query
 
 SIZE = 7
@@ -96,7 +97,7 @@ GOOD = '{"query": "a"}'
         ([GOOD, GOOD, "  "], 3, "is empty"),
         ([GOOD, '{"query": "a"'], 2, "is not JSON"),
         (["plain text"], 1, "is not JSON"),
-        ([GOOD, '{"prompt": "a"}'], 2, "has no 'query' text"),
+        ([GOOD, '{"text": "a"}'], 2, "has no 'query' text"),
         ([GOOD, '{"query": ""}'], 2, "has no 'query' text"),
         ([GOOD, '{"query": 7}'], 2, "has no 'query' text"),
         (['"a"'], 1, "has no 'query' text"),

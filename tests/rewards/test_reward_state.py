@@ -337,10 +337,14 @@ def test_usable_solutions_and_missing_ones_pass(base, tmp_path):
 
 
 def test_every_solution_of_every_file_is_checked(tmp_path):
+    class Seeing(Numbered):
+        def require(self, solution):
+            seen.append(solution)
+
     seen = []
     paths = [query_file(tmp_path / f"{name}.jsonl", *r) for name, r in [("a", "ab"), ("b", [1, 2])]]
     data = make_data(queries=PromptFile(paths[0]), heldout=paths[1], test=paths[1])
-    data.check_solutions(seen.append)
+    data.check_solutions(Seeing())
     assert seen == ["a", "b", 1, 2, 1, 2]
 
 

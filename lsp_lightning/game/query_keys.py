@@ -1,0 +1,177 @@
+"""The keys of a row in a file of queries: which one is the query, and which one its solution."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+
+from rapidfuzz.distance import OSA
+
+from lsp_lightning.checks.final_answers import last_box
+
+#: Names that a file may use for a query, and for its known answer or tests.
+QUERY_KEYS = ("query", "prompt", "question", "problem", "instruction", "input")
+SOLUTION_KEYS = ("solution", "answer", "reference", "ground_truth")
+
+#: Deepest nesting of a solution: verifiers walk it, and send it to other processes.
+_DEEPEST = 100
+_EXAMPLE = 'write lines like {"query": "...", "solution": "..."}'
+#: A word that is one letter away from a key and means something else.
+_OTHER_WORDS = ("preference",)
+#: The last line of a worked solution in GSM8K: "#### 72".
+_FINAL_LINE = re.compile(r"(?:^|\n)[ \t]*####[ \t]*([^\n#]+?)\s*\Z")
+
+
+class BadRow(Exception):
+    """A row that cannot be used.
+
+    Args:
+        problem: what is wrong with it; follows "line 3 of 'FILE'".
+        remedy: what to do about it.
+    """
+
+    def __init__(self, problem: str, remedy: str = _EXAMPLE) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.remedy = remedy
+
+
+#: The values of a row by column, or why it cannot be read.
+Row = Mapping[str, Any] | BadRow
+
+
+def plain_name(name: str) -> str:
+    """A name as the keys are written: ``Ground Truth`` is ``ground_truth``."""
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
+def is_query_key(name: str) -> bool:
+    """Whether a name means the query."""
+    return plain_name(name) in QUERY_KEYS
+
+
+def is_read(name: str) -> bool:
+    """Whether a column may hold a query or a solution."""
+    return plain_name(name) in QUERY_KEYS + SOLUTION_KEYS
+
+
+def query_of(entry: Mapping[str, Any]) -> str:
+    """The query of a row.
+
+    Raises:
+        BadRow: there is none, there are several, or it is no text.
+    """
+    found = dict(_known(entry, QUERY_KEYS))
+    if not found:
+        near = _near(entry, QUERY_KEYS)
+        problem = "has no 'query' text"
+        if near:
+            raise BadRow(f"{problem}, but the key {near[0]!r}", f"did you mean {near[1]!r}?")
+        raise BadRow(problem + (f" (its keys are {_listed(entry)})" if entry else ""))
+    name, value = next(iter(found.items()))
+    if any(other != value for other in found.values()):
+        names = " and ".join(map(repr, found))
+        raise BadRow(f"has {names}, and each could be the query", "keep one of them")
+    if not isinstance(value, str) or not value.strip():
+        problem = "is empty" if isinstance(value, str) else f"is {_kind(value)}"
+        raise BadRow(f"has no 'query' text: {name!r} {problem}", "write the query as a text")
+    _require_plain(name, value)
+    return value.strip()
+
+
+def solution_of(entry: Mapping[str, Any]) -> object | None:
+    """The known answer or tests of a row, or None.
+
+    Of a worked solution that ends in the line ``#### 72``, as in GSM8K, it is the 72.
+
+    Raises:
+        BadRow: there are several, or a key is misspelt, or the value cannot be used.
+    """
+    found = {name: _usable(name, value) for name, value in _known(entry, SOLUTION_KEYS)}
+    if not found:
+        near = _near(entry, SOLUTION_KEYS)
+        if near:
+            raise BadRow(f"has the key {near[0]!r}", f"did you mean {near[1]!r}?")
+        return None
+    shortest: object = min(found.values(), key=lambda value: len(str(value)))
+    if any(_final(value) != _final(shortest) for value in found.values()):
+        names = " and ".join(map(repr, found))
+        raise BadRow(f"has {names} with different values", "keep one of them")
+    return shortest
+
+
+def other_keys(entry: Mapping[str, Any]) -> list[str]:
+    """The keys of a row that mean nothing here."""
+    return [name for name in entry if not is_read(name)]
+
+
+def _known(entry: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """Names with their values, of those that are keys; only known values if there are any."""
+    named = {name: value for name, value in entry.items() if plain_name(name) in keys}
+    given = {name: value for name, value in named.items() if not _missing(value)}
+    if keys is QUERY_KEYS:
+        given = given or named
+    return iter(given.items())
+
+
+def _missing(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _near(entry: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[str, str] | None:
+    """A name that is a misspelt key, and the key; None if a key is there or nothing is near."""
+    names = {name: plain_name(name) for name in entry if not is_read(name)}
+    if any(plain_name(name) in keys for name in entry):
+        return None
+    for name, plain in names.items():
+        for key in keys:
+            close = abs(len(plain) - len(key)) <= 1 and OSA.distance(plain, key) <= 2
+            if close and plain not in _OTHER_WORDS:
+                return name, key
+    return None
+
+
+def _usable(name: str, value: Any) -> Any:
+    """A solution as verifiers take it; raise BadRow for one that no verifier can use."""
+    if isinstance(value, Decimal):
+        value = format(value, "f")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadRow(f"has {value} as {name!r}", "write null if the solution is unknown")
+    if isinstance(value, str):
+        final = _FINAL_LINE.search(value)
+        value = final[1] if final else value
+    _require_plain(name, value)
+    return value
+
+
+def _require_plain(name: str, value: Any) -> None:
+    """Raise BadRow for texts with NUL or half of a surrogate pair, and for deep nesting."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        for text in level:
+            if isinstance(text, str) and any("\ud800" <= char <= "\udfff" for char in text):
+                raise BadRow(f"contains half of a surrogate pair in {name!r}", "fix the text")
+            if isinstance(text, str) and "\0" in text:
+                raise BadRow(f"contains a NUL character in {name!r}", "remove it")
+        dicts = [part for part in level if isinstance(part, dict)]
+        level = [part for inner in level if isinstance(inner, list) for part in inner]
+        level += [part for inner in dicts for pair in inner.items() for part in pair]
+        if not level:
+            return
+    raise BadRow(f"has a {name!r} nested more than {_DEEPEST} deep", "write a flat solution")
+
+
+def _final(value: Any) -> Any:
+    """What two solutions must agree on: the box that ends one, or all of it."""
+    text = str(value).strip()
+    box = last_box(text)
+    return text if box is None else box.strip()
+
+
+def _kind(value: object) -> str:
+    return "null" if value is None else f"a {type(value).__name__}"
+
+
+def _listed(entry: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, list(entry)[:8]))[:200]
