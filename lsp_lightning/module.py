@@ -9,6 +9,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 from lsp_lightning.callbacks.close_engine import ClosesEngine
+from lsp_lightning.callbacks.stalls import StallWatch
 from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.evaluation.hooks import ScoresHeldOut
@@ -119,8 +120,9 @@ class SelfPlayModule(ScoresHeldOut):
         self.round_means = Means(keep_nan=True)
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """The rewards, which are callbacks too, and a callback that closes the engine."""
-        return [*self.rewards, ClosesEngine(lambda: self._player)]
+        """The rewards, which are callbacks too; one that closes the engine; one that says why a
+        run learns nothing."""
+        return [*self.rewards, ClosesEngine(lambda: self._player), StallWatch()]
 
     def setup(self, stage: str) -> None:
         """Raise ConfigError for settings that cannot work, before the model is loaded."""

@@ -2,80 +2,245 @@
 
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from lightning.pytorch.callbacks import ProgressBar
+from tqdm import tqdm
+
+from lsp_lightning.datamodule import rounds_played
+from lsp_lightning.text.terminal import columns, cut, escaped, width_of
 
 _LINES = 20
-#: The label of each metric that the line shows.
+#: The label of each metric that the line shows, the most useful first: a narrow terminal has room
+#: for some of them only.
 _SHOWN = {
     "reward": "reward",
-    "value_std": "value spread",
-    "quality": "quality",
-    "kl/solver": "kl",
-    "kl/challenger": "challenger kl",
+    "MALFORMED": "malformed",
     "queries/invalid": "invalid",
+    "value_std": "spread",
+    "kl/solver": "kl",
+    "quality": "quality",
+    "kl/challenger": "challenger kl",
 }
 #: The metric of malformed queries; its group is the name of the reward that found them.
 _MALFORMED = re.compile(r"queries/(.+)/malformed")
+#: A narrower terminal has no room for the time that is left.
+_WIDTH_FOR_TIME = 60
 
 
-class RoundProgress(TQDMProgressBar):
-    """Shows the round, its reward, quality and KL, and the share of invalid queries.
+def say(text: str) -> None:
+    """Print lines to stderr without breaking a progress line."""
+    tqdm.write(text, file=sys.stderr)
 
-    On a terminal it is a bar, elsewhere (a log file, CI) about twenty plain lines.
+
+def fitted(head: str, figures: Mapping[str, str], width: int) -> str:
+    """A line of at most ``width`` columns: ``head``, then each of the figures that still fits."""
+    line = cut(head, width)
+    for label, value in figures.items():
+        more = f"  {label} {value}"
+        if columns(line) + columns(more) <= width:
+            line += more
+    return line
+
+
+class StatusLine(tqdm):  # type: ignore[misc] # tqdm has no types
+    """One line that is written again and again: a name, a count, the time left, and figures.
+
+    Args:
+        name: what is counted.
+        total: how many there are.
+        initial: how many are done.
+        leave: keep the line when it is closed.
+    """
+
+    def __init__(self, name: str, total: int, initial: int = 0, leave: bool = False) -> None:
+        self.name, self.note = name, ""  # a note stands in place of the figures
+        self.figures: Mapping[str, str] = {}
+        # tqdm shows nothing on a terminal that says it has no size, so it is not asked
+        size = {"ncols": 80, "nrows": 20}
+        super().__init__(total=total, initial=initial, leave=leave, file=sys.stderr, **size)
+
+    def __str__(self) -> str:
+        width = width_of(sys.stderr) - 1  # in the last column some terminals wrap
+        head = f"{self.name} {self.n}/{self.total}"
+        done = self.n - self.initial
+        if done > 0 and width + 1 >= _WIDTH_FOR_TIME:
+            left = self.format_dict["elapsed"] / done * (self.total - self.n)
+            head += f" <{self.format_interval(left)}"
+        return fitted(head, {self.note: ""} if self.note else self.figures, width).rstrip()
+
+    def show(self, done: int) -> None:
+        """Write the line with a new count."""
+        self.n = done
+        self.refresh()
+
+
+class RoundProgress(ProgressBar):
+    """Shows the round and its main metrics, and how the scoring of held-out tasks goes.
+
+    On a terminal it is one line, elsewhere (a log file, CI) about twenty lines. Held-out scores are
+    a line of their own in both cases.
     """
 
     def __init__(self) -> None:
-        super().__init__(refresh_rate=1)
-        if not sys.stderr.isatty():
-            self.disable()
-        self._plain = not sys.stderr.isatty()
+        super().__init__()
+        self._enabled = True
+        self._line: StatusLine | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Name the bar."""
-        super().on_train_start(trainer, pl_module)
-        if not self._plain:
-            self.train_progress_bar.set_description("round")
+    def disable(self) -> None:
+        """Show nothing from now on: Lightning calls this in all processes but the first."""
+        self._enabled = False
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the bar's name: a run has rounds, not epochs."""
-        super().on_train_epoch_start(trainer, pl_module)
-        if not self._plain:
-            self.train_progress_bar.set_description("round")
+    def enable(self) -> None:
+        """Show lines again."""
+        self._enabled = True
 
-    def init_validation_tqdm(self) -> Tqdm:
-        """Hide the bar of validations during the run."""
-        bar = super().init_validation_tqdm()
-        bar.disable = True
-        return bar
-
-    def init_sanity_tqdm(self) -> Tqdm:
-        """Label the bar of the scoring before the first round."""
-        bar = super().init_sanity_tqdm()
-        bar.set_description("scoring held-out tasks before the first round")
-        return bar
+    def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
+        """Print text without breaking the line (``LightningModule.print`` comes here)."""
+        if self._enabled:
+            say(sep.join(map(str, args)))
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The round's main metrics, with two decimals."""
+        """The round's main metrics with two decimals, by label."""
         metrics = trainer.callback_metrics
         malformed = [found for found in map(_MALFORMED.fullmatch, sorted(metrics)) if found]
         several = len(malformed) > 1
-        shown = _SHOWN | {
-            found[0]: f"malformed ({found[1]})" if several else "malformed" for found in malformed
-        }
-        return {label: f"{metrics[k]:.2f}" for k, label in shown.items() if k in metrics}
+        labels: dict[str, str] = {}
+        for name, label in _SHOWN.items():
+            if name != "MALFORMED":
+                labels[name] = label
+                continue
+            for found in malformed:
+                labels[found[0]] = f"malformed ({escaped(found[1])})" if several else label
+        # z: no minus before zero
+        return {label: f"{float(metrics[k]):z.2f}" for k, label in labels.items() if k in metrics}
+
+    # -- rounds ------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the line of rounds."""
+        self._begin("round", trainer.max_steps, rounds_played(trainer), leave=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Print a line about twenty times in a run if there is no terminal."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        """Show the round; if there is no terminal, about twenty times in a run."""
         done, total = batch.index + 1, trainer.max_steps
+        figures = self.get_metrics(trainer, pl_module)
         every = max(1, total // _LINES)
-        if self._plain and trainer.is_global_zero and (done % every == 0 or done in (1, total)):
-            shown = self.get_metrics(trainer, pl_module).items()
-            text = "  ".join(f"{name} {value}" for name, value in shown)
-            print(f"round {done}/{total}  {text}", file=sys.stderr, flush=True)
+        if self._line is not None:
+            self._line.figures = figures
+            self._line.show(done)
+        elif self._enabled and (done % every == 0 or done in (1, total)):
+            text = "  ".join(f"{name} {value}" for name, value in figures.items())
+            say(f"round {done}/{total}  {text}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the line of rounds."""
+        self._end()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """End the line, so that an error starts on a line of its own."""
+        self._end()
+
+    # -- held-out tasks ----------------------------------------------------------------------------
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the line of the scoring before the first round."""
+        self._begin("held-out, before round 1", _sum(trainer.num_sanity_val_batches))
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End that line."""
+        self._end()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a line for the command ``validate``."""
+        if not trainer.sanity_checking and trainer.state.fn != "fit":
+            self._begin("held-out", _sum(trainer.num_val_batches))
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count a batch of tasks."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            self._count_one()
+        else:
+            self.show_scoring(batch_idx + 1, _sum(trainer.num_val_batches))
+
+    def show_scoring(self, done: int, total: int) -> None:
+        """Show in the line of rounds how many batches of held-out tasks are scored."""
+        if self._line is not None:
+            self._line.note = f"held-out {done}/{total}" if done < total else ""
+            self._line.refresh()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the scores of a scoring before or during the run."""
+        if trainer.state.fn != "fit":
+            self._end()
+            return
+        board = getattr(pl_module, "heldout", None)
+        if self._enabled and board is not None and board.scores:
+            played = rounds_played(trainer)
+            when = f"after round {played}" if played else "before round 1"
+            style = ".3f" if board.kind == "mean" else ".1%"
+            scores = "  ".join(
+                f"{name.removeprefix('heldout/')} {float(value):{style}}"
+                for name, value in board.scores.items()
+                if name != "heldout/tasks"
+            )
+            say(f"held-out, {when}: {scores}")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the line of the command ``test``."""
+        self._begin("held-out", _sum(trainer.num_test_batches))
+
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Count a batch of tasks."""
+        self._count_one()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the line."""
+        self._end()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the line of the command ``predict``."""
+        self._begin("answers", _sum(trainer.num_predict_batches))
+
+    def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Count a batch of queries."""
+        self._count_one()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the line."""
+        self._end()
+
+    # -- the line ----------------------------------------------------------------------------------
+
+    def _begin(self, name: str, total: int, done: int = 0, leave: bool = False) -> None:
+        self._end()
+        if self._enabled and sys.stderr.isatty():
+            self._line = StatusLine(name, total, done, leave)
+
+    def _count_one(self) -> None:
+        if self._line is not None:
+            self._line.show(self._line.n + 1)
+
+    def _end(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+
+def _sum(batches: Any) -> int:
+    """All batches of one or several loaders."""
+    return int(sum(batches)) if isinstance(batches, list) else int(batches)

@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lsp_lightning.callbacks import (
+    Examples,
     RoundCheckpoint,
     RoundProgress,
     RunCurves,
@@ -108,9 +109,10 @@ class SelfPlayCLI(LightningCLI):
         return {self._typed: {**LightningCLI.subcommands(), **more}[self._typed]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the keys of the two callbacks that every run has."""
+        """Add the keys of the three callbacks that every run has."""
         parser.add_lightning_class_args(RoundCheckpoint, "checkpoint")
         parser.add_lightning_class_args(Transcripts, "transcripts")
+        parser.add_lightning_class_args(Examples, "examples")
         parser.set_defaults({"model.optimizer": OPTIMIZER, "model.objective": _OBJECTIVE})
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_seed)
 

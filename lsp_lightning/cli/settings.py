@@ -70,6 +70,7 @@ _FIXED = (
     ("rollouts", "runtime.http.Client", "client.", "client of ServedRollouts and JudgeReward"),
     ("checkpoint", "callbacks.RoundCheckpoint", "checkpoint.", ""),
     ("transcripts", "callbacks.Transcripts", "transcripts.", ""),
+    ("examples", "callbacks.Examples", "examples.", ""),
 )
 _FAMILIES = (
     _Family("data", "game.queries.QuerySource", "query source", "data.queries"),
@@ -90,6 +91,7 @@ _GROUPS = (
     "rollouts",
     "checkpoint",
     "transcripts",
+    "examples",
 )
 
 

@@ -1,6 +1,8 @@
 """Text of a model on a terminal: on one line, harmless, and cut to a width."""
 
+import os
 import unicodedata
+from typing import TextIO
 
 from lsp_lightning.errors import printable
 
@@ -12,6 +14,7 @@ _INVISIBLE = frozenset(
 _LINE_BREAK = "\u23ce"
 #: Marks over one letter that a terminal still shows legibly; more would paint over other lines.
 _MARKS = 2
+_WIDTH, _WIDTH_OF_FILE = 80, 100
 
 
 def escaped(text: str) -> str:
@@ -48,6 +51,14 @@ def cut(text: str, width: int) -> str:
     return ("".join(kept).rstrip() + "...")[: max(width, 0)]
 
 
+def width_of(stream: TextIO) -> int:
+    """Columns of the terminal that a stream writes to; 100 for a file or a pipe."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _WIDTH
+    except (OSError, ValueError, AttributeError):  # no terminal; closed; not a file
+        return int(os.environ.get("COLUMNS", "").strip() or 0) or _WIDTH_OF_FILE
+
+
 def columns(text: str) -> int:
     """Columns that an escaped text takes on a terminal; wide characters take two."""
     return len(text) if text.isascii() else sum(map(_columns_of, text))
@@ -57,3 +68,18 @@ def _columns_of(char: str) -> int:
     if unicodedata.category(char) in ("Mn", "Me"):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def fold(text: str, width: int, lines: int) -> list[str]:
+    """An escaped text as at most ``lines`` lines of ``width`` columns; "..." ends what is cut."""
+    folded: list[str] = []
+    while len(folded) < lines - 1 and columns(text) > width:
+        end, used = 0, 0
+        while end < len(text) and used + _columns_of(text[end]) <= width:
+            used += _columns_of(text[end])
+            end += 1
+        space = text.rfind(" ", 0, end + 1)
+        end = space if space > width // 2 else max(end, 1)
+        folded.append(text[:end])
+        text = text[end:].lstrip(" ")
+    return [*folded, cut(text, width)]

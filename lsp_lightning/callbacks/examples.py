@@ -1,0 +1,79 @@
+"""Shows the game while it is played: a query with its best and its worst answer."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lsp_lightning.callbacks.progress import say
+from lsp_lightning.errors import require_at_least
+from lsp_lightning.text.terminal import escaped, fold, width_of
+from lsp_lightning.types import SelfPlayRound
+
+_LINES = 2
+
+
+class Examples(Callback):
+    """Prints a query of a round with its best and its worst answer, and their R and Q.
+
+    It is the query whose answers differ most. Of a model's thinking only what follows is shown.
+
+    Args:
+        every: print an example in the first and in every n-th round; 0 prints none.
+    """
+
+    def __init__(self, every: int = 25) -> None:
+        require_at_least(every, 0, "examples.every", "0 already prints none")
+        self.every = every
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Print the example of the round."""
+        done = batch.index + 1
+        if self.every and trainer.is_global_zero and (done == 1 or done % self.every == 0):
+            say("\n".join(example_lines(batch, width_of(sys.stderr) - 1)))
+
+
+def example_lines(played: SelfPlayRound, width: int) -> Iterator[str]:
+    """At most six lines of ``width`` columns: a query, its best and its worst answer.
+
+    Text of the players is escaped.
+    """
+    totals_NG = played.rewards_NG.clone()
+    if played.quality_NG is not None:
+        totals_NG += played.quality_NG
+    low_NG = torch.where(played.judged_NG, totals_NG, torch.inf)
+    high_NG = torch.where(played.judged_NG, totals_NG, -torch.inf)
+    spread_N = high_NG.amax(dim=1) - low_NG.amin(dim=1)
+    i = int(spread_N.argmax())
+    best = int(high_NG[i].argmax())
+    low_NG[i, best] = torch.inf  # with equal totals, another answer is shown as the worst
+    worst = int(low_NG[i].argmin())
+    if worst == best:  # fewer than two answers were judged
+        worst = (best + 1) % played.playout.group_size
+    query = "query" if played.playout.valid_N[i] else "query (invalid)"
+    yield from _labelled(query, played.playout.query_texts[i], width)
+    for name, j in (("best", best), ("worst", worst)):
+        yield from _labelled(_scores(name, played, i, j), _said(played, i, j), width)
+
+
+def _scores(name: str, played: SelfPlayRound, i: int, j: int) -> str:
+    if not played.judged_NG[i, j]:
+        return f"{name:<5}  not judged"
+    quality = "" if played.quality_NG is None else f"  Q {float(played.quality_NG[i, j]):z.2f}"
+    return f"{name:<5}  R {float(played.rewards_NG[i, j]):z.2f}{quality}"
+
+
+def _said(played: SelfPlayRound, i: int, j: int) -> str:
+    """An answer without its thinking, or with it if there is nothing else."""
+    return played.playout.spoken_groups()[i][j] or played.playout.answer_groups()[i][j]
+
+
+def _labelled(label: str, text: str, width: int) -> Iterator[str]:
+    first, *rest = fold(f"{label}  {escaped(text.strip())}", width - 4, _LINES)
+    yield f"  {first}"
+    for line in rest:
+        yield f"    {line}"
