@@ -192,13 +192,7 @@ class RoundProgress(ProgressBar):
         if self._enabled and board is not None and board.scores:
             played = rounds_played(trainer)
             when = f"after round {played}" if played else "before round 1"
-            style = ".3f" if board.kind == "mean" else ".1%"
-            scores = "  ".join(
-                f"{name.removeprefix('heldout/')} {float(value):{style}}"
-                for name, value in board.scores.items()
-                if name != "heldout/tasks"
-            )
-            say(f"held-out, {when}: {scores}")
+            say(f"held-out, {when}: {_scores_text(board.scores, board.kind)}")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the line of the command ``test``."""
@@ -244,3 +238,15 @@ class RoundProgress(ProgressBar):
 def _sum(batches: Any) -> int:
     """All batches of one or several loaders."""
     return int(sum(batches)) if isinstance(batches, list) else int(batches)
+
+
+def _scores_text(scores: Mapping[str, Any], kind: str) -> str:
+    """Held-out scores with their standard errors."""
+    style = ".3f" if kind == "mean" else ".1%"
+    shown = {name.removeprefix("heldout/"): float(value) for name, value in scores.items()}
+    parts = []
+    for name, value in shown.items():
+        if name != "tasks" and not name.endswith("_se"):
+            error = shown.get(f"{name}_se")
+            parts.append(f"{name} {value:{style}}{'' if error is None else f' ± {error:{style}}'}")
+    return "  ".join(parts)

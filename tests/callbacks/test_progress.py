@@ -136,7 +136,11 @@ def test_the_scoring_before_the_first_round_has_its_name(terminal):
     scoring = trainer(num_sanity_val_batches=[2], state=SimpleNamespace(fn="fit"))
     scoring.sanity_checking = True
     board = SimpleNamespace(
-        scores={"heldout/sampled": torch.tensor(0.5), "heldout/tasks": torch.tensor(9.0)},
+        scores={
+            "heldout/sampled": torch.tensor(0.5),
+            "heldout/sampled_se": torch.tensor(0.125),
+            "heldout/tasks": torch.tensor(9.0),
+        },
         kind="solved",
     )
     bar.on_sanity_check_start(scoring, None)
@@ -144,7 +148,7 @@ def test_the_scoring_before_the_first_round_has_its_name(terminal):
     assert "held-out, before round 1 1/2" in terminal.getvalue()
     scoring.datamodule = None
     bar.on_validation_end(scoring, SimpleNamespace(heldout=board))
-    assert "held-out, before round 1: sampled 50.0%\n" in terminal.getvalue()
+    assert "held-out, before round 1: sampled 50.0% ± 12.5%\n" in terminal.getvalue()
     assert "Sanity" not in terminal.getvalue()
     assert "DataLoader" not in terminal.getvalue()
 

@@ -310,10 +310,14 @@ def test_the_base_can_be_scored_without_a_checkpoint(tasks, capfd):
 
 
 def test_a_run_is_quiet(process):
-    """On the error stream the progress of two rounds and nothing else."""
+    """On the error stream are held-out scores, two rounds, an example and nothing else."""
     _, _, shown = process
-    lines = [line for line in shown.splitlines() if line.strip()]
-    assert [line.split()[:2] for line in lines] == [["round", "1/2"], ["round", "2/2"]]
+    names = [line.split("  ")[0] for line in shown.splitlines() if line[:2].strip()]
+    assert [name.partition(": ")[0] for name in names] == [
+        "held-out, before round 1", "round 1/2", "round 2/2", "held-out, after round 2",
+    ]  # fmt: skip
+    example = [line.split()[0] for line in shown.splitlines() if not line[:2].strip()]
+    assert example == ["query", "best", "worst"]
 
 
 def test_a_run_ends_with_what_it_came_to_and_what_comes_next(process):
