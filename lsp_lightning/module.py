@@ -52,7 +52,8 @@ class SelfPlayModule(ScoresHeldOut):
         quantization: nf4 keeps the base in 4 bits; null leaves it in the compute type.
         chat_template_kwargs: fixed arguments of the chat template, such as enable_thinking: false.
         activation_checkpointing: recompute activations in the backward pass to save memory.
-        beta: weight of the KL term, for both roles.
+        beta: weight of the KL term, for both roles. Against the reward it acts as
+            ``beta * n / (n - 1)``, n = G or N: see docs/paper-and-choices.md.
         kl: form of the KL term; k1_loss, as printed in the paper, has expected gradient 0.
         alpha_ch: weight of the Challenger's loss relative to the Solver's.
         objective: what the Challenger is paid for, and how advantages are scaled; null is
@@ -130,6 +131,7 @@ class SelfPlayModule(ScoresHeldOut):
         self.check_heldout(stage)
         if stage == "fit":
             check_model(self, self.data)
+            resume.check_optimizer(self.optimizer)
             # log every round; Lightning's default is one step in 50 (0 logs nothing)
             trainer: Any = self.trainer
             trainer.log_every_n_steps = min(trainer.log_every_n_steps, 1)

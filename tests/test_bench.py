@@ -16,6 +16,7 @@ import torch
 from transformers import AutoConfig
 
 from benchmarks import (
+    bf16_noise,
     speed,
     speed_bound,
     speed_gpu,
@@ -317,3 +318,13 @@ def test_the_command_measures_a_preset_and_writes_its_figures(command):
     assert found["preset"]["settings"] == settings
     parts = found["preset"]["result"]["seconds"].values()
     assert sum(parts) == pytest.approx(found["preset"]["result"]["total"])
+
+
+@pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 1e-4), ("float32", 0.0)])
+def test_the_noise_of_the_kl_term_is_the_samplers_alone(dtype, least):
+    found = bf16_noise.measure(bf16_noise.TINY, dtype, queries=2, answers=3, tokens=8)
+    assert found["kl_std_sampler"] >= least
+    assert found["noise_share_sampler"] >= least
+    for name in ("kl_trainer", "kl_std_trainer", "noise_share_trainer", "noise_share_k2_loss"):
+        assert found[name] == 0
+    assert "noise_share_sampler" in bf16_noise.table({dtype: found})

@@ -42,6 +42,7 @@ from lsp_lightning.runs.checkpoint import read_checkpoint
 from lsp_lightning.runtime.memory import is_out_of_memory
 from lsp_lightning.runtime.workers import WorkersError
 from lsp_lightning.sandbox import SandboxError
+from lsp_lightning.training.resume import check_optimizer
 
 _DEFAULTS: dict[str, Any] = {
     "max_epochs": 1,  # the stream is one epoch of max_steps rounds
@@ -183,6 +184,7 @@ class SelfPlayCLI(LightningCLI):
         """Check rounds and context length before a model is loaded or a file is written."""
         self.datamodule.check_rounds(self.trainer)
         check_model(self.model, self.datamodule)
+        check_optimizer(self.model.optimizer)
 
     def before_test(self) -> None:
         """Check that there are tasks before a model is loaded."""

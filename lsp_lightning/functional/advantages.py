@@ -28,8 +28,11 @@ def solver_advantages(
     """Solver's advantage: ``R + Q`` minus the mean of its group (Algorithm 1). (N, G) -> (N, G).
 
     The mean includes the sample itself, as in the paper, so the expected gradient is
-    ``(G - 1) / G`` of the true one. ``scale="std"`` also divides by the group's standard
-    deviation, as GRPO does; a group without spread keeps advantage 0. Answers that could not be
+    ``(G - 1) / G`` of the true one; the KL term's is not reduced
+    (:mod:`lsp_lightning.functional.kl`). ``scale="std"`` also divides by the group's standard
+    deviation, as GRPO does, with the mean square over G; trainers that take it over G - 1 have
+    advantages that are ``sqrt((G - 1) / G)`` of these. A group without spread keeps advantage 0.
+    Answers that could not be
     judged (``judged_NG`` false) get 0 and do not change the mean.
     """
     _require_matrix(rewards_NG, "rewards_NG")

@@ -13,6 +13,14 @@ form               term                                       expected gradient 
 ``k1_loss``        d, as printed in eqs. 4 and 5              zero: no effect
 =================  =========================================  ===============================
 
+Each of these gradients is exact, for any n. The reward's is not: its baseline contains the sample
+itself, so it is ``(n - 1) / n`` of the true one (:mod:`lsp_lightning.functional.advantages`), with
+n = G for the Solver and n = N for the Challenger. Together they are::
+
+    (n - 1) / n * [ grad E[reward] - beta * n / (n - 1) * grad KL ]
+
+so against the reward beta acts as ``beta * n / (n - 1)``: twice beta for n = 2, 8/7 for n = 8.
+
 Sources: arXiv 2506.09477 (why the printed form has no effect), arXiv 2512.21852.
 """
 
@@ -70,11 +78,15 @@ def k2_loss(logprobs_nT: Tensor, ref_logprobs_nT: Tensor, mask_nT: Tensor) -> Te
 def k3_loss(
     logprobs_nT: Tensor, ref_logprobs_nT: Tensor, mask_nT: Tensor, per_token: bool = True
 ) -> Tensor:
-    """``exp(-d) - 1 + d``, per token (as in other trainers) or of the sequence. -> (n,).
+    """``exp(-d) - 1 + d``, per token (as in GRPO, arXiv 2402.03300) or of the sequence. -> (n,).
 
     For the sequence, the gradient is that of KL(pi_ref || pi), the other direction. Per token, it
     is that of KL(pi_ref || pi) for the next token, over prefixes that the policy sampled. Either
     has heavy tails: ``exp(-d)`` explodes on tokens that are likely under the reference only.
+
+    Trainers that multiply this term by the ratio ``pi / stopgrad(pi)``, as TRL does by default
+    (``use_bias_correction_kl``), have another gradient: that of KL(pi || pi_ref) for the next
+    token.
     """
     d = (
         _log_ratio(logprobs_nT, ref_logprobs_nT, mask_nT)

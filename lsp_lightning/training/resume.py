@@ -5,6 +5,7 @@ if a version of Lightning renames them.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -159,11 +160,26 @@ def optimizer_defaults(
 
     To read them, an optimiser is built once for an unused parameter.
     """
-    optimizer = make([torch.nn.Parameter(torch.zeros(1))])
+    optimizer = make([torch.nn.Parameter(torch.zeros(1, 1))])
     defaults = optimizer.defaults
     plain = {k: v for k, v in defaults.items() if isinstance(v, bool | int | float | str)}
     lists = {k: list(v) for k, v in defaults.items() if isinstance(v, tuple | list)}
     return {"class": type(optimizer).__name__} | plain | lists
+
+
+def check_optimizer(
+    make: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer],
+) -> None:
+    """Raise ConfigError if the optimiser refuses its settings, or one of them is NaN."""
+    key = "model.optimizer"
+    try:
+        settings = optimizer_defaults(make)
+    except ValueError as error:
+        raise ConfigError(key, f"refuses its settings ({error})", "change them") from error
+    for name, value in settings.items():
+        numbers = [x for x in (value if isinstance(value, list) else [value]) if x != x]
+        if numbers or (name == "lr" and not math.isfinite(value)):
+            raise ConfigError(f"{key}.init_args.{name}", f"is {value}", "set a finite number")
 
 
 def require_same_class(before: dict[str, Any], now: dict[str, Any]) -> None:

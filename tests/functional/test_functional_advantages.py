@@ -164,3 +164,10 @@ def test_quality_of_another_number_of_queries_is_refused():
     # mean over G of a (1, G) quality would broadcast over all N queries
     with pytest.raises(ValueError, match=r"expected shape|\(N, G\)"):
         F.challenger_rewards(-F.query_values(REWARDS), torch.zeros(1, 4))
+
+
+def test_std_is_over_g_and_not_over_g_minus_1():
+    # 1, 0, 0, 0: mean 1/4, mean square deviation 3/16 over G = 4, and 1/4 over G - 1 = 3
+    advantages = F.solver_advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), scale="std")
+    over_g_minus_1 = torch.tensor([[0.75, -0.25, -0.25, -0.25]]) / 0.5
+    torch.testing.assert_close(advantages * (3 / 4) ** 0.5, over_g_minus_1)

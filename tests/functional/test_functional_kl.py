@@ -57,6 +57,26 @@ def test_k1_in_reward_has_the_gradient_of_kl_from_policy_to_reference(policy, n)
     torch.testing.assert_close(gradient, policy.gradient(policy.kl()))
 
 
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("beta", [0.0, 0.7])
+def test_against_the_reward_beta_acts_as_beta_times_n_over_n_minus_1(policy, n, beta):
+    # the reward's baseline contains the sample itself, that of the KL term does not
+    reward = torch.tensor([0.3, 1.0, -2.0, 0.5, 0.0, 4.0, 1.5, -0.2, 0.9], dtype=torch.float64)
+    logprobs, ref, probs = policy.logprobs(), policy.ref_logprobs(), policy.probs()
+    expected_loss = torch.zeros((), dtype=torch.float64)
+    for batch in itertools.product(range(len(COMPLETIONS)), repeat=n):
+        rows = list(batch)
+        penalty = F.k1_in_reward(F.sequence_log_ratio(logprobs[rows], ref[rows], MASK[rows]))
+        advantages = F.solver_advantages(reward[rows][None])[0] - beta * penalty
+        weights = torch.full((n,), 1 / n, dtype=torch.float64)
+        loss = F.selfplay_loss(logprobs[rows], ref[rows], MASK[rows], advantages, weights, beta)
+        expected_loss = expected_loss + probs[rows].prod() * loss
+    value = (policy.logprobs().sum(1).exp() * reward).sum()
+    acting = beta * n / (n - 1)
+    expected = -(n - 1) / n * policy.gradient(value - acting * policy.kl())
+    torch.testing.assert_close(policy.gradient(expected_loss), expected)
+
+
 def test_k1_in_reward_is_twice_plain_centring_for_two_samples(policy):
     # plain centring gives (n - 1) / n of leave-one-out: one half with n = 2
     d = torch.tensor([0.3, 1.1])
@@ -91,6 +111,20 @@ def test_k3_per_token_has_the_gradient_of_the_other_direction_at_each_sampled_pr
     assert conditional.shape == prefix_chance.shape == (1 + VOCABULARY,)
     expected = policy.gradient((prefix_chance * conditional).sum())
     torch.testing.assert_close(expected_term_gradient(policy, F.k3_loss), expected)
+
+
+def test_k3_times_the_ratio_has_the_gradient_from_policy_to_reference_at_each_prefix(policy):
+    """The form of trainers with ``use_bias_correction_kl``, which is not ours."""
+
+    def with_ratio(logprobs, ref, mask):
+        d = logprobs - ref
+        return ((logprobs - logprobs.detach()).exp() * (torch.exp(-d) - 1 + d)).sum(1)
+
+    log_pi, log_ref = policy.logits.log_softmax(1), policy.ref_logits.log_softmax(1)
+    conditional = (log_pi.exp() * (log_pi - log_ref)).sum(1)
+    prefix_chance = torch.cat([torch.ones(1, dtype=torch.float64), log_pi[0].exp()]).detach()
+    expected = policy.gradient((prefix_chance * conditional).sum())
+    torch.testing.assert_close(expected_term_gradient(policy, with_ratio), expected)
 
 
 def test_k3_per_token_and_on_the_sequence_differ(policy):

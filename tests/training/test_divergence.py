@@ -178,3 +178,22 @@ def test_a_checkpoint_of_a_diverged_run_is_refused():
     resume.require_trained(state, {"b"})
     with pytest.raises(ConfigError, match=r"^ckpt_path: holds weights that are not finite"):
         resume.require_trained(state, {"a", "b"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"lr": NAN}, "model.optimizer: refuses its settings"),
+        ({"lr": INF}, "model.optimizer.init_args.lr: is inf; set a finite number"),
+        ({"lr": 0.1, "eps": NAN}, "model.optimizer: refuses its settings"),
+        ({"lr": 0.1, "betas": (0.9, NAN)}, "model.optimizer: refuses its settings"),
+    ],
+)
+def test_settings_of_the_optimiser_that_are_no_numbers_are_refused(settings, line):
+    with pytest.raises(ConfigError) as caught:
+        resume.check_optimizer(lambda parameters: torch.optim.AdamW(parameters, **settings))
+    assert str(caught.value).startswith(line)
+
+
+def test_an_optimiser_of_matrices_alone_is_accepted():
+    resume.check_optimizer(lambda parameters: torch.optim.Muon(parameters, lr=0.1))

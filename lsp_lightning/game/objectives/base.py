@@ -44,7 +44,7 @@ class Objective(ABC):
 
     Args:
         advantage_scale: none as in the paper; std also divides by the standard deviation, as GRPO
-            does.
+            does (over G and N, not G - 1 and N - 1).
         invalid_query: the reward of a query that breaks the form rules: lowest is the lowest reward
             of the round; as_scored treats it like any other query.
     """
