@@ -147,8 +147,9 @@ def _save_adapter(policy: Policy, base: str, folder: Path) -> None:
 def _whole_model(policy: Policy, base: str) -> Any:
     """The policy as a plain model, in its compute type, in CPU memory."""
     if policy.has_adapter:
-        _check_mergeable(policy.causal_lm)
         model = load_model(base, policy.dtype)
+        if _adapts_tied_weights(policy.causal_lm):
+            untie(model)
         merge(policy.causal_lm, model)
     else:
         model = policy.causal_lm
@@ -175,9 +176,7 @@ def merge(trained: nn.Module, plain: nn.Module) -> None:
         for name, layer in trained.named_modules():
             weight: Tensor
             if isinstance(layer, LoraLayer):
-                weight = full_weight(layer.get_base_layer()).float()
-                if _ADAPTER in layer.scaling:
-                    weight = weight + layer.get_delta_weight(_ADAPTER).float()
+                weight = _merged(layer)
             elif is_packed(layer) and not name.endswith(".base_layer"):
                 weight = full_weight(layer)
             else:
@@ -191,21 +190,32 @@ def is_packed(layer: nn.Module) -> bool:
     return getattr(getattr(layer, "weight", None), "quant_state", None) is not None
 
 
-def _check_mergeable(trained: Any) -> None:
-    """Raise ConfigError unless the adapter is plain LoRA, and on no tied embeddings."""
+def _merged(layer: Any) -> Tensor:
+    """The weight of an adapted layer with its adapter in it, in float32."""
+    weight = full_weight(layer.get_base_layer()).float()
+    if _ADAPTER not in layer.scaling:
+        return weight
+    variant = layer.lora_variant.get(_ADAPTER)
+    if variant is not None:  # DoRA: start adapters of other variants are refused
+        merged: Tensor = variant.merge_safe(layer, _ADAPTER, weight)
+        return merged.float()
+    delta: Tensor = layer.get_delta_weight(_ADAPTER)
+    return weight + delta.float()
+
+
+def _adapts_tied_weights(trained: Any) -> bool:
+    """Whether one of two layers that share their weights has an adapter of its own."""
     from peft.tuners.lora import LoraLayer
 
     ends = (trained.get_input_embeddings(), trained.get_output_embeddings())
     tied = getattr(trained.config.get_text_config(), "tie_word_embeddings", False)
-    for name, layer in trained.named_modules():
-        if not isinstance(layer, LoraLayer):
-            continue
-        problem = None
-        if layer.lora_variant.get(_ADAPTER) or layer.lora_bias.get(_ADAPTER):
-            problem = "is not plain LoRA (DoRA, say, or a LoRA bias)"
-        elif tied and any(layer is end for end in ends):
-            problem = "is on a layer that shares its weights with another layer"
-        if problem:
-            raise ConfigError(
-                "form", f"is merged, but the adapter of {name} {problem}", "use form: adapter"
-            )
+    return bool(tied) and any(isinstance(end, LoraLayer) for end in ends)
+
+
+def untie(model: Any) -> None:
+    """Give the head of a causal LM weights of its own, equal to those of its embedding."""
+    head = model.get_output_embeddings()
+    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = False
+    model.all_tied_weights_keys = {}

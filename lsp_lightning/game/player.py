@@ -35,7 +35,8 @@ class Player:
     def local(cls, policy: Policy, budget: TokenBudget | None = None) -> Self:
         """A player that samples in this process; ``budget`` bounds the tokens sampled at once."""
         codec, pad_id = policy.codec, policy.pad_id
-        engine = LocalEngine(policy.causal_lm, codec.stop_ids, pad_id, budget=budget)
+        never = policy.undecodable_ids
+        engine = LocalEngine(policy.causal_lm, codec.stop_ids, pad_id, budget=budget, never=never)
         return cls(engine, codec, pad_id)
 
     def respond(
@@ -144,5 +145,6 @@ class FrozenPlayer:
         """``draws`` completions of each prompt by the reference, on the CPU."""
         codec, pad_id = self._policy.codec, self._policy.pad_id
         with self._policy.reference() as model:
-            engine = LocalEngine(model, codec.stop_ids, pad_id, budget=self._rollouts)
+            never = self._policy.undecodable_ids
+            engine = LocalEngine(model, codec.stop_ids, pad_id, budget=self._rollouts, never=never)
             return Player(engine, codec, pad_id).respond(prompts, draws, sampling, seed)

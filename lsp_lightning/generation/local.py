@@ -42,6 +42,7 @@ class LocalEngine:
             completion for each row; if the model shares prefixes, a prompt counts once. If the
             completions of one prompt do not fit, they are split and the prompt is computed for each
             part. None is no limit.
+        never: ids that are never sampled, see :attr:`lsp_lightning.Policy.undecodable_ids`.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class LocalEngine:
         pad_id: int,
         max_rows: int = MAX_ROWS,
         budget: TokenBudget | None = None,
+        never: Sequence[int] = (),
     ) -> None:
         self._model = model
+        self._never = torch.tensor(never, dtype=torch.long) if never else None
         self._stop_ids = list(stop_ids)
         self._pad_id = pad_id
         self._max_rows = max_rows
@@ -101,6 +104,7 @@ class LocalEngine:
         limit = call.sampling.max_new_tokens
         decoder = self._decoder(call, part, device)
         uniforms = call.uniforms(part).to(device)
+        never = None if self._never is None else self._never.to(device)
         stop_ids = torch.tensor(self._stop_ids, device=device)
         compact_at = _COMPACT_AT_ON_GPU if device.type == "cuda" else COMPACT_AT
         sampled = _Sampled(len(part), limit, self._pad_id, device)
@@ -109,7 +113,7 @@ class LocalEngine:
         active = torch.ones(len(part), dtype=torch.bool, device=device)
         logits = decoder.begin()
         for step in range(limit):
-            tokens, logprobs = sample(logits, call.sampling, uniforms[:, step])
+            tokens, logprobs = sample(logits, call.sampling, uniforms[:, step], never)
             sampled.write(step, rows, tokens, logprobs)
             ends = active & torch.isin(tokens, stop_ids)
             if ends.any():  # the only synchronisation with the device per token

@@ -6,7 +6,9 @@ from torch import Tensor
 from lsp_lightning.types import Sampling
 
 
-def sample(logits_nV: Tensor, sampling: Sampling, uniform_n: Tensor) -> tuple[Tensor, Tensor]:
+def sample(
+    logits_nV: Tensor, sampling: Sampling, uniform_n: Tensor, never: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Sample one token per row, with its log-prob at the sampling temperature before truncation.
 
     Inverse transform sampling: the token at which the cumulative probability passes ``uniform_n``.
@@ -17,6 +19,7 @@ def sample(logits_nV: Tensor, sampling: Sampling, uniform_n: Tensor) -> tuple[Te
         logits_nV: logits of the next token.
         sampling: temperature, top-p and top-k.
         uniform_n: numbers in [0, 1).
+        never: ids that must not be sampled, (k,) int64. As with top-p, log-probs include them.
 
     Returns:
         tokens (n,) int64 and log-probs (n,) fp32; NaN logits give some token and a NaN log-prob.
@@ -25,6 +28,8 @@ def sample(logits_nV: Tensor, sampling: Sampling, uniform_n: Tensor) -> tuple[Te
     if sampling.temperature not in (0, 1):
         logits_nV = logits_nV / sampling.temperature
     logprobs_nV = logits_nV.log_softmax(dim=-1)
+    if never is not None:
+        logprobs_nV.index_fill_(1, never, float("-inf"))
     if sampling.temperature == 0:
         tokens = logprobs_nV.argmax(dim=-1)
     else:

@@ -78,7 +78,13 @@ class LocalRollouts(RolloutSettings):
 
     def build(self, policy: TrainedPolicy, budget: TokenBudget) -> Engine:
         """See :meth:`RolloutSettings.build`."""
-        return LocalEngine(policy.causal_lm, policy.codec.stop_ids, policy.pad_id, budget=budget)
+        return LocalEngine(
+            policy.causal_lm,
+            policy.codec.stop_ids,
+            policy.pad_id,
+            budget=budget,
+            never=policy.undecodable_ids,
+        )
 
 
 @dataclass(frozen=True)

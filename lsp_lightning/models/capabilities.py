@@ -5,15 +5,16 @@ do so computes every completion with a copy of its prompt. Decoding with its KV 
 the same logits as one pass over whole rows.
 """
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lsp_lightning.errors import ConfigError
 from lsp_lightning.models.logits import head_logits, hidden_states
 from lsp_lightning.models.modes import inference_state
+from lsp_lightning.models.support import first_line, not_supported, supported
 from lsp_lightning.prefix.attention import TreeAttention
 from lsp_lightning.prefix.cache import Prefill, PrefixCache
 from lsp_lightning.prefix.decoders import RowDecoder
@@ -26,28 +27,28 @@ from lsp_lightning.text.padding import pad_right
 #: attention makes a larger difference.
 _ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
 _ROUNDING_16_BITS = 0.05
-#: Largest relative difference of logits between steps and rows. Wide, because rounding may send a
-#: token to another expert; if states are lost, the logits have nothing in common.
-_STEP_DIFFERENCE = 0.1
+#: Largest difference of log-probs between steps and rows in float32, in nats.
+_STEP_NATS = 1e-3
+#: In 16 bits, the largest relative difference of logits. Rounding alone moves log-probs by tenths
+#: of a nat, and may send a token to another expert; if states are lost, nothing is in common.
+_STEP_DIFFERENCE_16_BITS = 0.1
 
 
 def enable_prefix_sharing(model: Any) -> PrefixSharing:
     """Let a causal LM share prefixes if it can. -> whether it does, and if not, why.
 
-    Errors of the test are raised: out of memory, or a bug in this package. No architecture of
-    transformers 5.23 that :func:`sharing_by_config` lets through raises one.
-
     Raises:
         ConfigError: the model does not share prefixes, and does not decode correctly with its KV
-            cache either.
+            cache either; or it fails in a pass. An error is never taken for "cannot share".
     """
-    sharing = sharing_by_config(model)
-    if sharing.available:
+    with supported(model):
+        sharing = sharing_by_config(model)
+        if sharing.available:
+            set_sharing(model, sharing)
+            sharing = replace(sharing, unavailable=_difference(model))
         set_sharing(model, sharing)
-        sharing = replace(sharing, unavailable=_difference(model))
-    set_sharing(model, sharing)
-    if not sharing.available:
-        _check_steps(model)
+        if not sharing.available:
+            _check_steps(model)
     return sharing
 
 
@@ -122,30 +123,25 @@ def _decoded(model: Any, rows: list[list[int]], known: int, device: torch.device
 
 def _check_steps(model: Any) -> None:
     """Raise ConfigError unless decoding with the model's cache gives the logits of one pass."""
+    differs = "computes different logits with a KV cache than in one pass"
+    limits = [tuple(getattr(module, "time_step_limit", ())) for module in model.modules()]
+    if any(limit and limit != (0.0, math.inf) for limit in limits):  # steps do not apply limits
+        raise not_supported(model, f"{differs}: it limits time steps in one pass only")
     try:
         same = _steps_as_rows(model)
     except (TypeError, ValueError) as error:  # the model refuses the cache, or its arguments
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise _not_supported(model, f"does not decode with a KV cache ({reason})") from error
+        raise not_supported(
+            model, f"does not decode with a KV cache ({first_line(error)})"
+        ) from error
     if not same:
-        raise _not_supported(
-            model,
-            "computes different logits with a KV cache than in one pass, so sampling and training "
-            "would differ",
-        )
-
-
-def _not_supported(model: Any, problem: str) -> ConfigError:
-    return ConfigError(
-        "model.base", f"{type(model).__name__} {problem}", "choose another architecture"
-    )
+        raise not_supported(model, f"{differs}, so sampling and training would differ")
 
 
 def _steps_as_rows(model: Any) -> bool:
     """Whether decoding with the model's cache gives the logits of a pass over whole rows."""
     vocabulary = model.get_input_embeddings().weight.shape[0]
     device = next(model.parameters()).device
-    steps, known = 4, (9, 5)
+    steps, known = 8, (9, 5)
     rows = [[(1 + 3 * k + j) % vocabulary for j in range(n + steps)] for k, n in enumerate(known)]
     with inference_state(model, device.type):
         decoder = RowDecoder(model, [row[:-steps] for row in rows], 1, 0, device)
@@ -156,8 +152,12 @@ def _steps_as_rows(model: Any) -> bool:
         ids, _ = pad_right(rows, 0)
         hidden = zip(hidden_states(model, ids.to(device)), known, strict=True)
         plain = [head_logits(model, row[n - 1 : n + steps]) for row, n in hidden]
-    found, expected = torch.stack(decoded, dim=1).float(), torch.stack(plain).float()
-    return bool((found - expected).norm() < _STEP_DIFFERENCE * expected.norm())
+    found, expected = torch.stack(decoded, dim=1), torch.stack(plain)
+    if found.dtype in _ROUNDING:
+        nats = (found.log_softmax(dim=-1) - expected.log_softmax(dim=-1)).abs().max()
+        return bool(nats < _STEP_NATS)
+    difference = (found.float() - expected.float()).norm()
+    return bool(difference < _STEP_DIFFERENCE_16_BITS * expected.float().norm())
 
 
 def _near(found: Tensor, expected: Tensor) -> bool:

@@ -1,55 +1,21 @@
 """Load models and tokenizers: only safetensors, no code from the Hub, errors of one line."""
 
-import json
-import os
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.models import quantization
+from lsp_lightning.models.hub import one_line, source
 from lsp_lightning.models.modes import without_dropout
 from lsp_lightning.models.quantization import Quantization
-from lsp_lightning.paths import resolve
+from lsp_lightning.models.sources import KEY, check_base, check_tokenizer, check_unquantized
+from lsp_lightning.models.start_adapter import check_start_adapter
 from lsp_lightning.text.chat import ChatCodec, turn_end_ids
+from lsp_lightning.text.vocabulary import check_vocabulary
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_KEY = "model.base"
 _CPU = torch.device("cpu")
-
-
-def check_base(base: str, key: str = _KEY) -> None:
-    """Check a model folder or Hub id as far as possible without loading it.
-
-    Raises:
-        ConfigError: the folder does not exist, or has no config or no safetensors weights.
-    """
-    try:
-        folder = resolve(base)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            key, f"the package in {base!r} is not installed", "check the name after 'pkg:'"
-        ) from error
-    if not folder.is_dir():
-        if _HUB_ID.fullmatch(base) and not base.startswith("."):
-            return
-        raise ConfigError(
-            key, f"no folder {base!r}", "give a model folder, or a Hub id such as Qwen/Qwen3-1.7B"
-        )
-    if not (folder / "config.json").is_file():
-        raise ConfigError(
-            key, f"folder {base!r} has no config.json", "give a Hugging Face model folder"
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise ConfigError(
-            key,
-            f"folder {base!r} has no safetensors weights (pickled weights can run code)",
-            "save the model again with save_pretrained(..., safe_serialization=True)",
-        )
 
 
 def check_policy(
@@ -61,10 +27,12 @@ def check_policy(
     """Check the policy's folders as far as possible without loading anything.
 
     Raises:
-        ConfigError: see :func:`check_base`; or ``init_adapter`` is not a LoRA adapter in peft's
-            layout; or there is no LoRA, but an adapter or quantization.
+        ConfigError: see :func:`lsp_lightning.models.sources.check_base` and
+            :func:`lsp_lightning.models.start_adapter.check_start_adapter`; or there is no LoRA, but
+            an adapter or quantization.
     """
     check_base(base)
+    check_tokenizer(base)
     if quantized and not with_lora:
         raise ConfigError(
             "model.quantization",
@@ -73,27 +41,12 @@ def check_policy(
         )
     if init_adapter is None:
         return
-    key, folder = "model.init_adapter", resolve(init_adapter)
     if not with_lora:
-        raise ConfigError(key, "needs LoRA", "leave model.lora at its default")
-    if not (folder / "adapter_config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise ConfigError(
-            key,
-            f"{init_adapter!r} is not a peft adapter (adapter_config.json and *.safetensors)",
-            "give the 'adapter' folder of a finished run",
-        )
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    more = ("modules_to_save", "trainable_token_indices", "megatron_config")
-    biased = config.get("bias", "none") != "none"
-    if config.get("peft_type") != "LORA" or biased or any(config.get(k) for k in more):
-        raise ConfigError(
-            key,
-            f"{init_adapter!r} is not plain LoRA (another peft type, biases, or whole modules)",
-            "give a plain LoRA adapter",
-        )
+        raise ConfigError("model.init_adapter", "needs LoRA", "leave model.lora at its default")
+    check_start_adapter(init_adapter)
 
 
-def load_config(base: str, key: str = _KEY) -> Any:
+def load_config(base: str, key: str = KEY) -> Any:
     """The config of a model: its architecture and sizes, without weights.
 
     Raises:
@@ -101,8 +54,9 @@ def load_config(base: str, key: str = _KEY) -> Any:
     """
     from transformers import AutoConfig
 
-    with _one_line(base, key):
-        return AutoConfig.from_pretrained(_source(base), trust_remote_code=False)
+    with one_line(base, key):
+        place, options = source(base)
+        return AutoConfig.from_pretrained(place, trust_remote_code=False, **options)
 
 
 def load_model(
@@ -122,7 +76,7 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     check_base(base)
-    return without_dropout(_load(AutoModelForCausalLM, base, _KEY, dtype, quantized, device))
+    return without_dropout(_load(AutoModelForCausalLM, base, KEY, dtype, quantized, device))
 
 
 def load_classifier(
@@ -140,7 +94,7 @@ def load_classifier(
     """
     from transformers import AutoModelForSequenceClassification
 
-    check_base(model, key)
+    check_base(model, key, "classifier")
     kind = AutoModelForSequenceClassification
     classifier = _load(kind, model, key, "auto", quantized, device)
     labels = classifier.config.num_labels
@@ -172,20 +126,14 @@ def _load(
     device: torch.device,
 ) -> Any:
     config = load_config(base, key)
-    if getattr(config, "quantization_config", None):
-        raise ConfigError(
-            key,
-            f"{base!r} is already quantized",
-            "give the original model; model.quantization quantizes it while loading",
-        )
+    check_unquantized(vars(config), base, key)
     options: dict[str, Any] = {
         "dtype": dtype,
         "use_safetensors": True,
         "trust_remote_code": False,
     }
     if quantized is None:
-        with _one_line(base, key):
-            return kind.from_pretrained(_source(base), **options)
+        return _weights(kind, base, key, options)
     compute_type = dtype if isinstance(dtype, torch.dtype) else config.dtype or torch.float32
     shapes = skeleton(config, torch.float32, kind.__name__)
     if device.type == "cpu":
@@ -193,13 +141,27 @@ def _load(
     options["dtype"] = compute_type
     options["quantization_config"] = quantization.settings(shapes, compute_type)
     options["device_map"] = {"": str(device)}  # each layer is quantized where it will be used
-    with _one_line(base, key):
-        model = kind.from_pretrained(_source(base), **options)
-    return quantization.guard(model)
+    model: Any = quantization.guard(_weights(kind, base, key, options))
+    return model
+
+
+def _weights(kind: Any, base: str, key: str, options: Mapping[str, Any]) -> Any:
+    """The model with its weights. Raise ConfigError if the folder does not have all of them."""
+    with one_line(base, key):
+        place, access = source(base)
+        model, found = kind.from_pretrained(place, output_loading_info=True, **access, **options)
+    missing = sorted(found["missing_keys"])
+    if missing:  # transformers would leave them random
+        raise ConfigError(
+            key,
+            f"{base!r} has no weights for {missing[0]} of a {type(model).__name__}",
+            "give a complete model of this kind",
+        )
+    return model
 
 
 def load_codec(
-    base: str, model: Any, template_kwargs: Mapping[str, Any], key: str = _KEY
+    base: str, model: Any, template_kwargs: Mapping[str, Any], key: str = KEY
 ) -> tuple[ChatCodec, int]:
     """The chat codec of a model, with the tokens that end a turn, and its padding id.
 
@@ -213,19 +175,29 @@ def load_codec(
         ConfigError: the tokenizer could not be loaded, its chat template fails, or no token ends a
             turn.
     """
-    tokenizer = load_tokenizer(base, key)
-    ChatCodec(tokenizer, template_kwargs, (), key).check()
+    tokenizer, rows = load_tokenizer(base, key), None
+    if model is not None:
+        rows = rows_of(model)
+        check_vocabulary(tokenizer, rows, base, key)
+    ChatCodec(tokenizer, template_kwargs, (), key, rows).check()
     generation = getattr(model, "generation_config", None)
     configured = getattr(generation, "eos_token_id", None)
     stops = configured if isinstance(configured, list) else [configured]
     named = [*stops, tokenizer.eos_token_id, *turn_end_ids(tokenizer, template_kwargs, key)]
-    stop_ids = sorted({i for i in named if i is not None})
+    stop_ids = sorted({i for i in named if i is not None and (rows is None or i < rows)})
     if not stop_ids:
         raise ConfigError(
             key, f"{base!r} has no token that ends a turn", "set eos_token_id in its config"
         )
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_ids[0]
-    return ChatCodec(tokenizer, template_kwargs, stop_ids, key), pad_id
+    pad_id = tokenizer.pad_token_id
+    if pad_id is None or (rows is not None and pad_id >= rows):  # a pad token may be an added one
+        pad_id = stop_ids[0]
+    return ChatCodec(tokenizer, template_kwargs, stop_ids, key, rows), pad_id
+
+
+def rows_of(model: Any) -> int:
+    """How many ids a model can read: the rows of its input embedding."""
+    return int(model.get_input_embeddings().weight.shape[0])
 
 
 def load_tokenizer(base: str, key: str) -> Any:
@@ -236,31 +208,7 @@ def load_tokenizer(base: str, key: str) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with _one_line(base, key):
-        return AutoTokenizer.from_pretrained(_source(base), trust_remote_code=False)
-
-
-def _source(base: str) -> str:
-    folder = resolve(base)
-    return str(folder) if Path(folder).is_dir() else base
-
-
-@contextmanager
-def _one_line(base: str, key: str) -> Iterator[None]:
-    """Turn the errors of transformers' loaders into one line with the key and the remedy."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        text, page = str(error).lower(), f"https://huggingface.co/{base}"
-        if "gated" in text:
-            remedy = f"accept its licence at {page}, then log in: hf auth login"
-        elif "not a valid model identifier" in text:
-            remedy = f"check that {page} exists; if it is private, log in: hf auth login"
-        elif os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
-            remedy = f"unset HF_HUB_OFFLINE, or download it while online: hf download {base}"
-        else:
-            remedy = "check the folder, or the Hub id and your connection"
-        first_line = (
-            str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        )
-        raise ConfigError(key, f"cannot load {base!r} ({first_line})", remedy) from error
+    check_tokenizer(base, key)
+    with one_line(base, key):
+        place, options = source(base)
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)

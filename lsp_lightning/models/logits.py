@@ -6,11 +6,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional.logprobs import token_logprobs
 from lsp_lightning.models.modes import inference_state
+from lsp_lightning.models.support import not_supported, supported
 from lsp_lightning.prefix.attention import TreeAttention
-from lsp_lightning.prefix.hooks import Attention, tree_hidden_states
+from lsp_lightning.prefix.hooks import Attention, backbone, tree_hidden_states
 from lsp_lightning.prefix.sharing import shares_prefixes
 from lsp_lightning.prefix.tree import trees_within
 from lsp_lightning.text.padding import by_token_budget, pad_right
@@ -35,7 +35,7 @@ def hidden_states(
         # count padding too: models take a position that restarts for another packed row
         position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)
         position_ids = position_ids.expand_as(input_ids)
-    out = model.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False)
+    out = backbone(model)(input_ids=input_ids, position_ids=position_ids, use_cache=False)
     hidden: Tensor = out.last_hidden_state
     return hidden
 
@@ -129,7 +129,7 @@ def _last_hidden_states(
 def check_head(model: Any) -> None:
     """Raise ConfigError unless :func:`head_logits` gives the model's logits, in train mode too."""
     ids = torch.arange(4, device=next(model.parameters()).device).unsqueeze(0)
-    with inference_state(model, ids.device.type):
+    with supported(model), inference_state(model, ids.device.type):
         expected = model(input_ids=ids).logits[0].float()
         in_eval = head_logits(model, hidden_states(model, ids)[0]).float()
         model.train()
@@ -137,8 +137,4 @@ def check_head(model: Any) -> None:
         model.eval()
     same = (torch.allclose(expected, x, atol=1e-2, rtol=1e-2) for x in (in_eval, in_train))
     if not all(same):
-        raise ConfigError(
-            "model.base",
-            f"{type(model).__name__} computes its logits in a way that is not supported",
-            "choose another architecture",
-        )
+        raise not_supported(model, "computes its logits in a way that is not supported")

@@ -60,9 +60,8 @@ def fused_lora(model: nn.Module) -> Iterator[None]:
         trained = any(parameter.requires_grad for parameter in base.parameters())
         if not one_type or cast or drops or trained:
             return None
-        apply: Callable[..., Tensor] = _Fused.apply
         rest = (base.weight, base.bias, a.weight, b.weight, layer.scaling[name])
-        return lambda x: apply(x, *rest)
+        return partial(_fused, rest=rest)
 
     with _replaced_forwards(model, fused):
         yield
@@ -102,6 +101,16 @@ def _is_plain(layer: Any) -> bool:
     return not varied and layer.lora_B[active[0]].bias is None
 
 
+def _fused(x: Tensor, rest: tuple[Any, ...]) -> Tensor:
+    """:class:`_Fused` for (..., in) -> (..., out).
+
+    The views are made outside of the function: models may change the result in place (Gemma 3n),
+    and autograd forbids that for a view that a custom function returns.
+    """
+    apply: Callable[..., Tensor] = _Fused.apply
+    return apply(x.reshape(-1, x.shape[-1]), *rest).view(*x.shape[:-1], -1)
+
+
 class _Fused(torch.autograd.Function):
     """``W x + bias + scaling * B A x`` with a frozen W, in few operations."""
 
@@ -115,23 +124,20 @@ class _Fused(torch.autograd.Function):
         b: Tensor,
         scaling: float,
     ) -> Tensor:
-        """(..., in) -> (..., out)."""
-        flat = x.reshape(-1, x.shape[-1])
-        inner = flat @ a.T
-        out = nn.functional.linear(flat, weight, bias).addmm_(inner, b.T, alpha=scaling)
-        ctx.save_for_backward(flat, inner, weight, a, b)
-        ctx.scaling, ctx.shape = scaling, x.shape
-        return out.view(*x.shape[:-1], -1)
+        """(n, in) -> (n, out)."""
+        inner = x @ a.T
+        ctx.save_for_backward(x, inner, weight, a, b)
+        ctx.scaling = scaling
+        return nn.functional.linear(x, weight, bias).addmm_(inner, b.T, alpha=scaling)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of x, A and B."""
-        flat, inner, weight, a, b = ctx.saved_tensors
-        grad = grad.reshape(-1, grad.shape[-1])
+        x, inner, weight, a, b = ctx.saved_tensors
         grad_inner = (grad @ b).mul_(ctx.scaling)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = (grad @ weight).addmm_(grad_inner, a).view(ctx.shape)
+            grad_x = (grad @ weight).addmm_(grad_inner, a)
         grad_b = (grad.T @ inner).mul_(ctx.scaling)
-        return grad_x, None, None, grad_inner.T @ flat, grad_b, None
+        return grad_x, None, None, grad_inner.T @ x, grad_b, None

@@ -12,15 +12,22 @@ from torch import Tensor, nn
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional.logprobs import LOGITS_AT_ONCE
 from lsp_lightning.models.capabilities import enable_prefix_sharing
-from lsp_lightning.models.loading import check_policy, load_codec, load_config, load_model
+from lsp_lightning.models.loading import (
+    check_policy,
+    load_codec,
+    load_config,
+    load_model,
+    rows_of,
+)
 from lsp_lightning.models.logits import check_head, completion_logprobs, next_token_logprobs
 from lsp_lightning.models.modes import inference_state
 from lsp_lightning.models.quantization import Quantization
 from lsp_lightning.models.settings import Dtype, Lora, PolicySettings, ReferenceChoice
-from lsp_lightning.paths import resolve
+from lsp_lightning.models.start_adapter import attach
 from lsp_lightning.prefix.sharing import shares_prefixes
 from lsp_lightning.runtime.memory import moved
 from lsp_lightning.text.chat import ChatCodec
+from lsp_lightning.text.vocabulary import undecodable_ids
 from lsp_lightning.types import TrainBatch
 
 #: Default for the most tokens of a pass without gradients.
@@ -77,6 +84,10 @@ class Policy(nn.Module):
             )
         self.codec: ChatCodec
         self.codec, self.pad_id = load_codec(base, model, chat_template_kwargs or {})
+        #: Ids without a token (rows that pad the embedding), which are never sampled.
+        self.undecodable_ids = undecodable_ids(
+            self.codec.tokenizer, rows_of(model), self.codec.stop_ids
+        )
         if activation_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         self.model: nn.Module
@@ -195,7 +206,7 @@ def with_adapter(
     model: Any, lora: Lora, init_adapter: str | None, reference: ReferenceChoice
 ) -> nn.Module:
     """The model with a new adapter, or the start adapter and a copy of it for the reference."""
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
     if init_adapter is None:
         config = LoraConfig(
@@ -203,7 +214,7 @@ def with_adapter(
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=lora.target_modules,
-            exclude_modules=_outside_the_text_model(model) or None,
+            exclude_modules=_not_adapted(model) or None,
             task_type="CAUSAL_LM",
         )
         try:
@@ -214,23 +225,32 @@ def with_adapter(
                 "model.lora", f"does not fit this model ({why})", "change target_modules"
             ) from error
         return wrapped
-    folder = str(resolve(init_adapter))
-    started: Any = PeftModel.from_pretrained(model, folder, is_trainable=True)
+    started = attach(model, init_adapter)
     if reference == "start":
-        started.load_adapter(folder, adapter_name=_FROZEN, is_trainable=False)
+        attach(started, init_adapter, _FROZEN)
         started.set_adapter(_TRAINED)
     peft_model: nn.Module = started
     return peft_model
 
 
-def _outside_the_text_model(model: Any) -> list[str]:
-    """Linear layers that no text passes through (vision towers), so they get no gradient."""
+def _not_adapted(model: Any) -> list[str]:
+    """Linear layers without an adapter.
+
+    No text passes through a vision tower, so it gets no gradient. Some families have layers that
+    count as linear but return something else (Phi-MoE's router), or whose adapter would be left out
+    in training (Gemma 3n's correction_coefs).
+    """
     text = {id(module) for module in model.get_decoder().modules()}
     text.add(id(model.get_output_embeddings()))
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and id(module) not in text
+        if isinstance(module, nn.Linear)
+        and (
+            id(module) not in text
+            or type(module).__module__.startswith("transformers.models.")
+            or name.endswith(".correction_coefs")
+        )
     ]
 
 

@@ -134,7 +134,8 @@ class PrefixCache:
         index: Any = module.layer_idx
         layer = self._layers[index]
         self._append(layer, key, value)
-        return self._decode(layer, query, **settings).unsqueeze(1)
+        # contiguous, as attention functions return it: JetMoE views it with other sizes
+        return self._decode(layer, query, **settings).contiguous().unsqueeze(1)
 
     @property
     def _width(self) -> int:

@@ -41,11 +41,18 @@ class Attention(Protocol):
         """
 
 
+def backbone(model: Any) -> Any:
+    """The part of a causal LM below its head."""
+    below = model.base_model
+    # the model itself if its class names an attribute that it does not have (Llama 4)
+    return model.model if below is model and hasattr(model, "model") else below
+
+
 def tree_hidden_states(
     model: Any, input_ids: Tensor, position_ids: Tensor, attention: Attention
 ) -> Tensor:
     """Final hidden states (B, S, H) of a causal LM that computes with ``attention``."""
-    out = model.base_model(
+    out = backbone(model)(
         input_ids=input_ids,
         position_ids=position_ids,
         attention_mask=_ready_mask(input_ids),

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from lsp_lightning.errors import ConfigError, require_at_least, require_one_of
-from lsp_lightning.models.loading import check_base, load_classifier, load_tokenizer
+from lsp_lightning.models.loading import load_classifier, load_tokenizer
 from lsp_lightning.models.modes import inference_state
 from lsp_lightning.models.policy import PASS_TOKENS
 from lsp_lightning.models.quantization import Quantization
+from lsp_lightning.models.sources import check_base
 from lsp_lightning.rewards.base import AnswerEnters, Judgement, LoadedModel, Reward, require_answers
 from lsp_lightning.rewards.pairs import ChatPairs, Pair, PairEncoder, SegmentPairs
 from lsp_lightning.runtime.memory import TokenBudget, is_out_of_memory, move_frozen, moved
@@ -67,7 +68,7 @@ class PreferenceReward(Reward):
         placement: Placement = "resident",
     ) -> None:
         super().__init__(weight, name, require_answers(enters, name), standardize)
-        check_base(model, f"{_KEY}.model")
+        check_base(model, f"{_KEY}.model", "classifier")
         require_one_of(form, get_args(PairForm), f"{_KEY}.form")
         require_at_least(max_tokens, 16, f"{_KEY}.max_tokens", "a pair needs room")
         require_one_of(placement, get_args(Placement), f"{_KEY}.placement")

@@ -18,6 +18,7 @@ from lsp_lightning.text.controls import PlainTokenizer
 from lsp_lightning.text.cutting import cut_before_tokenizing, cut_pair, cut_slots
 from lsp_lightning.text.rendering import FIXED_DATE, PLAIN_TEMPLATE, ChatTemplate, with_fixed_date
 from lsp_lightning.text.thinking import Reading, Thinking
+from lsp_lightning.text.vocabulary import require_ids_below
 
 __all__ = [
     "FIXED_DATE",
@@ -81,6 +82,7 @@ class ChatCodec:
             ``enable_thinking: false``). Templates that ask for today's date get :data:`FIXED_DATE`.
         stop_ids: ids of the tokens that end a completion.
         key: the config key of the model, for error messages.
+        rows: rows of the model's embedding; None if unknown. Prompts with higher ids are refused.
 
     Raises:
         ConfigError: the tokenizer has several chat templates and no default. Methods that encode
@@ -93,9 +95,11 @@ class ChatCodec:
         template_kwargs: Mapping[str, Any],
         stop_ids: Sequence[int],
         key: str = "model.base",
+        rows: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.stop_ids = tuple(stop_ids)
+        self._rows = rows
         self._template = ChatTemplate(tokenizer, template_kwargs, key)
         self._plain = PlainTokenizer(tokenizer)
         self._expected: dict[_Turns, Counter[int]] = {}
@@ -198,7 +202,7 @@ class ChatCodec:
         ids = self._plain.tokenize(rendered)
         # some templates drop parts of a text (past thinking), which would hide them from a judge
         whole = may_hide or all(text in rendered for text in slots.values())
-        if whole and self._plain.controls(ids) == self._expected_controls(turns, slots):
+        if self._plain.controls(ids) == self._expected_controls(turns, slots) and whole:
             return ids
         if may_hide:
             slots = self._shown(turns, slots)
@@ -243,7 +247,9 @@ class ChatCodec:
         """Count the template's control tokens, by rendering it with harmless slots."""
         if turns not in self._expected:
             rendered = self._render(turns, dict.fromkeys(slots, "x"))
-            self._expected[turns] = self._plain.controls(self._plain.tokenize(rendered))
+            found = self._plain.controls(self._plain.tokenize(rendered))
+            require_ids_below(self._rows, found, self.tokenizer)
+            self._expected[turns] = found
         return self._expected[turns]
 
     def _shown(self, turns: "_Turns", slots: Mapping[str, str]) -> dict[str, str]:

@@ -202,23 +202,32 @@ def test_a_base_without_chat_template_goes_out_with_the_one_it_was_trained_with(
     assert rendered["input_ids"] == ids
 
 
-def test_an_adapter_of_another_kind_is_not_merged_wrongly(tiny_llama_folder, tmp_path):
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+@pytest.mark.parametrize("kind", [{"use_dora": True}, {"use_rslora": True}], ids=str)
+def test_dora_and_rank_stabilised_lora_are_merged_as_the_policy_computes(
+    kind, quantization, tiny_llama_folder, tmp_path
+):
     base = str(tiny_llama_folder)
     plain = AutoModelForCausalLM.from_pretrained(base)
-    dora = LoraConfig(r=4, use_dora=True, target_modules="all-linear", task_type="CAUSAL_LM")
-    get_peft_model(plain, dora).save_pretrained(tmp_path / "dora")
-    policy = Policy(base, init_adapter=str(tmp_path / "dora"))
-    with pytest.raises(ConfigError, match=r"^form: .*not plain LoRA") as error:
-        export_run(policy, base, "merged", tmp_path / "out", FACTS)
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "out").exists()
+    config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", **kind)
+    get_peft_model(plain, config).save_pretrained(tmp_path / "start")
+    policy = Policy(base, init_adapter=str(tmp_path / "start"), quantization=quantization)
+    stir(policy)
+    export_run(policy, base, "merged", tmp_path / "out", FACTS)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert largest_difference(AutoModelForCausalLM.from_pretrained(base), policy) > 0.1
+    assert largest_difference(merged, policy) < 2e-5
 
 
-def test_an_adapter_of_shared_weights_is_not_merged_wrongly(tiny_qwen3_folder, tmp_path):
+@pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
+def test_an_adapter_of_shared_weights_unties_them(tiny_qwen3_folder, tmp_path, target):
     base = str(tiny_qwen3_folder)
-    policy = stirred(base, lora=Lora(rank=4, target_modules=["embed_tokens"]))
-    with pytest.raises(ConfigError, match=r"^form: .*shares its weights"):
-        export_run(policy, base, "merged", tmp_path / "out", FACTS)
+    policy = stirred(base, lora=Lora(rank=4, target_modules=[target, "q_proj"]))
+    export_run(policy, base, "merged", tmp_path / "out", FACTS)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert merged.get_input_embeddings().weight is not merged.get_output_embeddings().weight
+    assert largest_difference(AutoModelForCausalLM.from_pretrained(base), policy) > 0.1
+    assert largest_difference(merged, policy) < 2e-5
 
 
 # -- the card --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import pytest
 import transformers
 
 from lsp_lightning import ConfigError
+from lsp_lightning.models import hub
 from lsp_lightning.models.loading import load_config
 
 BASE = "somebody/a-model"
@@ -21,7 +22,7 @@ UNREACHED = "We couldn't connect to 'https://huggingface.co' to load the files."
         (GATED, "0", f"accept its licence at https://huggingface.co/{BASE}, then log in: hf auth"),
         (MISSING, "0", f"check that https://huggingface.co/{BASE} exists"),
         (UNREACHED, "1", f"unset HF_HUB_OFFLINE, or download it while online: hf download {BASE}"),
-        (UNREACHED, "0", "check the folder, or the Hub id and your connection"),
+        (UNREACHED, "0", "the Hub cannot be reached: check your connection"),
     ],
     ids=["gated", "missing", "offline", "unreached"],
 )
@@ -30,6 +31,7 @@ def test_a_model_that_cannot_be_loaded_is_one_line(said, offline, remedy, monkey
         raise OSError(said)
 
     monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(hub, "reachable", lambda: False)
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", refuse)
     with pytest.raises(ConfigError) as error:
         load_config(BASE, "model.rewards.model")

@@ -346,7 +346,7 @@ def test_an_architecture_whose_steps_forget_what_rows_remember_is_refused():
     model = MambaForCausalLM(config).eval()
     check_head(model)
     with pytest.raises(
-        ConfigError, match=r"model\.base: MambaForCausalLM computes different logits"
+        ConfigError, match=r"model\.base: MambaForCausalLM .*computes different logits"
     ):
         enable_prefix_sharing(model)
 

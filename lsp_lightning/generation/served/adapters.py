@@ -8,7 +8,7 @@ import hashlib
 import shutil
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +35,10 @@ class TrainedPolicy(Protocol):
     @property
     def pad_id(self) -> int:
         """The token that fills up shorter rows."""
+
+    @property
+    def undecodable_ids(self) -> Sequence[int]:
+        """Ids for which the tokenizer has no token."""
 
     @property
     def has_adapter(self) -> bool:

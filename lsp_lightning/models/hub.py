@@ -1,0 +1,97 @@
+"""Access to the Hub: tried once, without long retries, and its errors in one line."""
+
+import functools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.models.sources import ADAPTER_CONFIG, check_no_adapter, read_json
+from lsp_lightning.paths import resolve
+from lsp_lightning.runtime.memory import is_out_of_memory
+
+#: Seconds in which the Hub must answer once; its client would try for 23 s for every file.
+_SECONDS = 5.0
+_OFFLINE = "HF_HUB_OFFLINE"
+
+
+@functools.lru_cache(maxsize=1)
+def reachable() -> bool:
+    """Whether the Hub answers; asked once in a process."""
+    from huggingface_hub import constants, get_session
+
+    if offline():
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_SECONDS)
+    except Exception:  # no network, no such host, a proxy that refuses: nothing to tell apart
+        return False
+    return True
+
+
+def offline() -> bool:
+    """Whether the environment forbids access to the Hub."""
+    return os.environ.get(_OFFLINE, "0").lower() in ("1", "true", "yes", "on")
+
+
+def is_folder(base: str) -> bool:
+    """Whether a model is a folder on this machine, and not a Hub id."""
+    return resolve(base).is_dir()
+
+
+def source(base: str) -> tuple[str, dict[str, Any]]:
+    """Where transformers loads a model from: its folder or Hub id, and options.
+
+    If the Hub does not answer, only files that are cached are looked for.
+    """
+    folder = resolve(base)
+    if folder.is_dir():
+        return str(folder), {"local_files_only": True}
+    return base, {"local_files_only": not reachable()}
+
+
+@contextmanager
+def one_line(base: str, key: str) -> Iterator[None]:
+    """Turn the errors of transformers' loaders into one line with the key and the remedy.
+
+    Errors of any class: a folder's files can hold anything, and the loaders trust them.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ConfigError) or is_out_of_memory(error):
+            raise
+        if not is_folder(base):
+            check_no_adapter(base, _cached_adapter(base), key)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            key, f"cannot load {base!r} ({reason[:300]})", _remedy(base, str(error).lower())
+        ) from error
+
+
+def _remedy(base: str, said: str) -> str:
+    """What to do about an error with this text."""
+    page = f"https://huggingface.co/{base}"
+    if is_folder(base):
+        return "check the files of this folder"
+    if "gated" in said:
+        return f"accept its licence at {page}, then log in: hf auth login"
+    if "not a valid model identifier" in said:
+        return f"check that {page} exists; if it is private, log in: hf auth login"
+    if offline():
+        return f"unset {_OFFLINE}, or download it while online: hf download {base}"
+    if not reachable():
+        return "it is not cached, and the Hub cannot be reached: check your connection"
+    return "check the Hub id and your connection"
+
+
+def _cached_adapter(base: str) -> dict[str, Any] | None:
+    """The adapter_config.json of a Hub id, if it is an adapter that is cached or can be asked."""
+    from transformers.utils import cached_file
+
+    try:
+        path = cached_file(base, ADAPTER_CONFIG, local_files_only=not reachable())
+    except (OSError, ValueError):
+        return None
+    return None if path is None else read_json(resolve(str(path)), "model.base")

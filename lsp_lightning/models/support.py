@@ -1,0 +1,39 @@
+"""The error for a model that loads but cannot be trained or sampled here."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.runtime.memory import is_out_of_memory
+
+
+def not_supported(model: Any, problem: str) -> ConfigError:
+    """The error for a causal LM with a problem, which continues "the model ..."."""
+    family = getattr(getattr(model, "config", None), "model_type", "unknown")
+    return ConfigError(
+        "model.base",
+        f"{type(model).__name__} (model type {family}) {problem}",
+        "choose another architecture; docs/real-models.md lists those that are tested",
+    )
+
+
+@contextmanager
+def supported(model: Any) -> Iterator[None]:
+    """Turn an error of a model's own code in a trial pass into one line.
+
+    Raises:
+        ConfigError: any error but that memory ran out, which stays what it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ConfigError) or is_out_of_memory(error):
+            raise
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise not_supported(model, f"fails in a trial pass ({reason})") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, shortened."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
