@@ -18,7 +18,7 @@ from lsp_lightning import ConfigError, Policy, errors
 from lsp_lightning.callbacks import summary
 from lsp_lightning.models import loading as pretrained
 from lsp_lightning.paths import resolve
-from lsp_lightning.planning import lengths, settings
+from lsp_lightning.planning import lengths
 from lsp_lightning.runtime import http as asking
 
 torch.set_num_threads(1)
@@ -115,7 +115,7 @@ def published(monkeypatch):
             return load_codec(base, *args, **kwargs)
         raise ConfigError("model.base", f"no tokenizer of {base!r}", "none is needed")
 
-    for module in (pretrained, settings, lengths):
+    for module in (pretrained, lengths):
         monkeypatch.setattr(module, "load_config", config)
     monkeypatch.setattr(lengths, "load_codec", codec)
 

@@ -12,18 +12,15 @@ from torch import Tensor, nn
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional.logprobs import LOGITS_AT_ONCE
 from lsp_lightning.models.capabilities import enable_prefix_sharing
-from lsp_lightning.models.loading import (
-    check_policy,
-    load_codec,
-    load_config,
-    load_model,
-    rows_of,
-)
+from lsp_lightning.models.loading import check_policy, load_codec, load_config, load_model, rows_of
 from lsp_lightning.models.logits import check_head, completion_logprobs, next_token_logprobs
 from lsp_lightning.models.modes import inference_state
 from lsp_lightning.models.quantization import Quantization
+from lsp_lightning.models.quantization_cost import tell_cost
 from lsp_lightning.models.settings import Dtype, Lora, PolicySettings, ReferenceChoice
 from lsp_lightning.models.start_adapter import attach
+from lsp_lightning.models.support import supported
+from lsp_lightning.models.trial import check_update
 from lsp_lightning.prefix.sharing import shares_prefixes
 from lsp_lightning.runtime.memory import moved
 from lsp_lightning.text.chat import ChatCodec
@@ -84,10 +81,10 @@ class Policy(nn.Module):
             )
         self.codec: ChatCodec
         self.codec, self.pad_id = load_codec(base, model, chat_template_kwargs or {})
+        if quantization:
+            tell_cost(model, base, self.codec.tokenizer)
         #: Ids without a token (rows that pad the embedding), which are never sampled.
-        self.undecodable_ids = undecodable_ids(
-            self.codec.tokenizer, rows_of(model), self.codec.stop_ids
-        )
+        self.undecodable_ids = undecodable_ids(self.codec, rows_of(model))
         if activation_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         self.model: nn.Module
@@ -96,10 +93,13 @@ class Policy(nn.Module):
             # in a list, so that it is not in parameters() and state_dict(): never trained or saved
             self._copies = [copy.deepcopy(model).eval().requires_grad_(False)]
         else:
-            self.model = with_adapter(model, lora or Lora(), init_adapter, reference)
+            with supported(model):
+                self.model = with_adapter(model, lora or Lora(), init_adapter, reference)
             self._copies = []
         self.model.train()
         self.to(device)
+        if self.has_adapter:
+            check_update(self.causal_lm, device)
 
     @classmethod
     def from_settings(cls, settings: PolicySettings, device: torch.device | str = "cpu") -> Self:

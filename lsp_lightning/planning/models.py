@@ -14,6 +14,7 @@ from lsp_lightning.models.policy import with_adapter
 from lsp_lightning.models.settings import Lora, ReferenceChoice
 from lsp_lightning.paths import resolve
 from lsp_lightning.planning.packed import pack_linear_layers
+from lsp_lightning.planning.published import planned_config
 from lsp_lightning.prefix.sharing import set_sharing, sharing_by_config
 
 CAUSAL_LM, CLASSIFIER = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
@@ -206,7 +207,7 @@ def whole_model(spec: ModelSpec) -> list[tuple[float, tuple[int, ...]]]:
 
 @functools.lru_cache(maxsize=64)
 def _loaded(source: str, key: str) -> Any:
-    return loading.load_config(source, key)
+    return planned_config(source, key)
 
 
 def _config(source: str, key: str) -> Any:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from lsp_lightning.models.loading import load_config
 from lsp_lightning.models.policy import compute_type
 from lsp_lightning.planning.inputs import PlannedData, PlannedModule
 from lsp_lightning.planning.lengths import PlannedRollout, codec_of, rollouts_of, template_length
 from lsp_lightning.planning.models import CLASSIFIER, ModelSpec
+from lsp_lightning.planning.published import planned_config
 from lsp_lightning.rewards import Reward, SelfReward
 from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.text.prompts import SCORE_PREFIX
@@ -131,7 +131,7 @@ def _assumptions(
 def _policy_spec(model: PlannedModule, device: str) -> ModelSpec:
     policy = model.policy_settings
     with_lora = policy.lora is not None
-    dtype, family = policy.dtype, load_config(policy.base).model_type
+    dtype, family = policy.dtype, planned_config(policy.base).model_type
     if dtype == "auto" and device == "cuda" and with_lora and not torch.cuda.is_available():
         dtype = "bfloat16"  # the planned GPU supports it, unless it is an old one
     return ModelSpec(

@@ -10,15 +10,15 @@ from typing import Any
 from lsp_lightning.errors import ConfigError
 
 
-def undecodable_ids(tokenizer: Any, rows: int, stop_ids: Iterable[int]) -> list[int]:
+def undecodable_ids(codec: Any, rows: int) -> list[int]:
     """Ids that must not be sampled, because the tokenizer has no token for them.
 
     Args:
-        tokenizer: a Hugging Face tokenizer.
+        codec: a :class:`lsp_lightning.text.chat.ChatCodec`; its stop tokens are never decoded.
         rows: rows of the model's embedding.
-        stop_ids: ids that end a completion; they are never decoded.
     """
-    return sorted(set(range(rows)) - set(tokenizer.get_vocab().values()) - set(stop_ids))
+    known = codec.tokenizer.get_vocab().values()
+    return sorted(set(range(rows)) - set(known) - set(codec.stop_ids))
 
 
 def check_vocabulary(tokenizer: Any, rows: int, base: str, key: str) -> None:

@@ -114,6 +114,19 @@ def test_presets_agree_on_all_that_does_not_depend_on_the_model_or_the_gpu():
     assert all(settings == shared[0] for settings in shared)
 
 
+def test_no_preset_puts_a_model_below_a_billion_parameters_into_4_bits():
+    """What 4 bits cost grows as models get smaller: .28 nats a token at 135M parameters."""
+    packed = set()
+    for path in (ROOT / "configs").rglob("*.yaml"):
+        model = yaml.safe_load(path.read_text()).get("model", {})
+        rewards = [reward.get("init_args", {}) for reward in model.get("rewards", [])]
+        for arguments in (model, *rewards):
+            if arguments.get("quantization"):
+                packed.add(arguments.get("base") or arguments["model"])
+    assert len(packed) >= 4
+    assert all(PARAMETERS[base] >= 1e9 for base in packed)
+
+
 def test_layers_of_the_published_models_are_told_apart():
     # Gemma: five layers of a window, then one without; SmolLM3: no position codes in every fourth
     assert [

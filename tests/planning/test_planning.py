@@ -443,7 +443,7 @@ def test_the_line_never_ends_a_run(module, data, monkeypatch):
     def fails(*args, **kwargs):
         raise RuntimeError("no\nluck")
 
-    monkeypatch.setattr(settings, "load_config", fails)
+    monkeypatch.setattr(settings, "planned_config", fails)
     assert memory_line(module, data, torch.device("cpu")) == "memory: not planned (no luck)"
 
 

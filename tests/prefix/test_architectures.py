@@ -153,8 +153,9 @@ def test_every_adapter_of_the_text_model_gets_a_gradient(policy, prompts):
         torch.testing.assert_close(grad, plain[name], atol=1e-4, rtol=1e-4)
 
 
-def test_all_but_models_with_states_share_prompts(name, policy):
-    assert policy.shares_prompts == (name not in ("qwen3.5", "granite-hybrid"))
+def test_all_but_models_with_states_or_chunks_share_prompts(name, policy):
+    apart = ("qwen3.5", "granite-hybrid", "llama4")
+    assert policy.shares_prompts == (name not in apart)
 
 
 def test_the_gradient_of_a_tree_is_that_of_its_rows(policy, prompts):
@@ -330,7 +331,7 @@ def test_a_prompt_is_the_same_on_every_day(name, policy, monkeypatch):
             turn = [{"role": "user", "content": "hi"}]
             templated.append(tokenizer.apply_chat_template(turn, tokenize=False))
     assert encoded[0] == encoded[1]
-    dated = name in ("llama", "smollm3", "granite", "granite-hybrid", "gpt-oss")
+    dated = name in ("llama", "llama4", "smollm3", "granite", "granite-hybrid", "gpt-oss")
     assert (len(set(templated)) == 2) is dated  # what the pin is there for
     assert ("2024" in tokenizer.decode(encoded[0])) is dated
 
