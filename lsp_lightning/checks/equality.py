@@ -32,6 +32,7 @@ _NUMBER = re.compile(r"([-+]?)([0-9]+|[0-9]*\.[0-9]+|[0-9]+\.)")
 _FRACTION = re.compile(
     r"(-?)\\[dt]?frac\{(-?[0-9]{1,9})\}\{([0-9]{1,9})\}|(-?)([0-9]{1,9})/([0-9]{1,9})"
 )
+_EXPRESSION = re.compile(r"[-+*/^().0-9\s]+")
 _COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
 _THOUSANDS = re.compile(r"[-+]?[1-9][0-9]{0,2},[0-9]{3}")
 #: 2e-1 as plain_numbers writes it; in LaTeX it may also mean 2e - 1.
@@ -64,13 +65,19 @@ class Answer:
 
 
 @lru_cache(maxsize=4096)
-def answer(text: str) -> Answer:
-    """Parse a text, see :func:`lsp_lightning.checks.final_answers.final_answer`."""
+def answer(text: str, solution: bool = False) -> Answer:
+    """Parse a text, see :func:`lsp_lightning.checks.final_answers.final_answer`.
+
+    A box is read as a whole; of a solution that cannot be, the last number counts.
+    """
     content = last_box(text)
     if content is None:
         return Answer(Quantity(text), tuple(parse(text, _EXTRACTION, parsing_timeout=None)))
     split = quantity(content)
-    return Answer(split, _parsed(split.value))
+    read = Answer(split, _parsed(split.value))
+    if solution and not read.readable:
+        return Answer(split, tuple(parse(text, _EXTRACTION, parsing_timeout=None)))
+    return read
 
 
 @lru_cache(maxsize=4096)
@@ -78,9 +85,11 @@ def _parsed(content: str) -> tuple[Any, ...]:
     number = _plain(content.strip())
     if number is not None:
         return (number, content)
-    found = parse(rf"\boxed{{{content}}}", _EXTRACTION, parsing_timeout=None)
+    # without LaTeX's reading, the other would find a number in "\le 5"
+    extraction = _EXTRACTION if _EXPRESSION.fullmatch(content) else _EXTRACTION[:1]
+    found = parse(rf"\boxed{{{content}}}", extraction, parsing_timeout=None)
     if found and not isinstance(found[0], str):
-        found[0] = _solution_set(found[0], content)
+        found[0] = _solution_set(_with_i(found[0]), content)
     return tuple(found)
 
 
@@ -95,6 +104,15 @@ def _plain(content: str) -> sympy.Number | None:
         if int(lower):
             return sympy.Rational(int(upper), int(lower)) * (-1 if sign else 1)
     return None
+
+
+def _with_i(found: Any) -> Any:
+    """The value with the letter i as the imaginary unit if it is the only letter."""
+    side = found.rhs if isinstance(found, sympy.Eq) else found
+    names = getattr(side, "free_symbols", ())
+    if len(names) != 1 or (letter := next(iter(names))).name != "i":
+        return found
+    return found.xreplace({letter: sympy.I})
 
 
 def _solution_set(found: Any, content: str) -> Any:
@@ -149,7 +167,8 @@ def _agreed(gold: Answer, given: Answer) -> tuple[Answer, Answer]:
         text = f"{one.quantity.value}{one.quantity.unit}"
         return Answer(Quantity(text), _parsed(text))
 
-    if gold.quantity.sure and not gold.quantity.unit and not given.quantity.sure:
+    number = gold.readable and getattr(gold.parsed[0], "is_number", False)
+    if number and gold.quantity.sure and not gold.quantity.unit:
         return gold, given  # a unit that the solution leaves out
     return whole(gold, given), whole(given, gold)
 
@@ -184,7 +203,20 @@ def _same_otherwise(gold: Answer, given: Answer) -> bool:
             yield _parsed(f"{match[1]}e{match[2]}")
 
     pairs = list(product(readings(gold, given), readings(given, gold)))[1:]
-    return any(_same(first, second) for first, second in pairs)
+    return any(_same(first, second) for first, second in pairs) or _same_solutions(gold, given)
+
+
+def _same_solutions(gold: Answer, given: Answer) -> bool:
+    """Whether two inequalities in the same variable have the same solutions."""
+    if not (gold.readable and given.readable):
+        return False
+    a, b = gold.parsed[0], given.parsed[0]
+    if not (_is_inequality(a) and _is_inequality(b)) or len(a.free_symbols) != 1:
+        return False
+    try:
+        return a.free_symbols == b.free_symbols and bool(a.as_set() == b.as_set())
+    except (NotImplementedError, TypeError, ValueError):
+        return False
 
 
 def _same(gold: tuple[Any, ...], given: tuple[Any, ...]) -> bool:

@@ -97,12 +97,15 @@ def final_answer(text: str, final: Final = "last") -> str:
 def boxed_solution(solution: str) -> str:
     """The solution inside of ``\\boxed{}``, where math-verify reads it best.
 
-    Only the content of its last box if the solution has one; "" if that is empty or too long.
+    Only the content of its last box if the solution has one, or else the answer that its words
+    state; "" if that is empty or too long.
     """
     if len(solution) > _LONG_TEXT:
         return ""
     solution = to_latex(solution)
     box = last_box(solution)
+    if box is None and len(solution.split()) > 3:
+        box = stated_answer(without_markup(solution))
     return _boxed(solution if box is None else box)
 
 

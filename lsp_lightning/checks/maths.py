@@ -42,7 +42,7 @@ class MathChecker:
         """
         boxed = "" if solution is None else boxed_solution(solution)
         answer = comparable(final_answer(text, final), boxed)
-        right = [["form", boxed], ["right", boxed, answer]]
+        right = [["solution", boxed], ["right", boxed, answer]]
         for request in [["form", answer]] if solution is None else right:
             if all(request):
                 self._workers.prefetch(request, self.seconds)
@@ -63,7 +63,7 @@ class MathChecker:
             (solution, [comparable(final_answer(text, final), solution) for text in texts])
             for solution, (_, texts) in zip(solutions, pairs, strict=True)
         ]
-        forms = self._ask("form", ((solution,) for solution, _ in rows if solution))
+        forms = self._ask("solution", ((solution,) for solution, _ in rows if solution))
         readable = {s for (s,), form in forms.items() if form and form.startswith("value ")}
         asked = ((s, text) for s, texts in rows if s in readable for text in texts)
         right = self._ask("right", ((s, text) for s, text in asked if text not in ("", s)))

@@ -14,13 +14,13 @@ from lsp_lightning.runtime.workers import serve
 _UNLIKELY = answer(r"\boxed{\frac{104729}{7919}+0}")
 
 
-def form(text: str) -> str:
+def form(text: str, solution: bool = False) -> str:
     """The final answer in a form that shows equality: answers with the same form are equal.
 
     "value ..." for an answer that can be compared, "text ..." for one that cannot, "" for none. An
     answer that would hang in a comparison hangs here already.
     """
-    read = answer(text)
+    read = answer(text, solution)
     if not read.parsed:
         return ""
     unit = f" [{read.quantity.unit}]" if read.quantity.unit else ""
@@ -32,19 +32,20 @@ def form(text: str) -> str:
 
 def right(solution: str, text: str) -> bool:
     """Whether the text's answer is right; "x = 3" is right if the solution is "3"."""
-    return equal(answer(solution), answer(text))
+    return equal(answer(solution, True), answer(text))
 
 
 def same(first: str, second: str) -> bool:
     """Whether either text would be right if the other were the solution."""
-    return right(first, second) or right(second, first)
+    a, b = answer(first), answer(second)
+    return equal(a, b) or equal(b, a)
 
 
 def handle(request: list[str]) -> str | bool:
     """The reply to the request ``[name, text, ...]``."""
     name, *texts = request
-    if name == "form":
-        return form(*texts)
+    if name in ("form", "solution"):
+        return form(*texts, solution=name == "solution")
     return right(*texts) if name == "right" else same(*texts)
 
 

@@ -37,6 +37,7 @@ _SCRIPTS = str.maketrans(
 )
 _SUPERSCRIPT = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u207b\u207f]+")
 _SUBSCRIPT = re.compile("[\u2080-\u208b\u2093\u2099\u1d62]+")
+_SLASHED = re.compile("([\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+)\u2044([\u2080-\u2089]+)")
 _VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e\u2189]")
 #: A root sign with what it covers: brackets, a number or a letter.
 _ROOT = re.compile("([\u221a\u221b\u221c])\\s*(?:\\(([^()]*)\\)|\\{([^{}]*)\\}|([0-9.]+|\\w))")
@@ -78,6 +79,16 @@ _BUILDER = re.compile(
 )
 _REPETEND = re.compile(r"([0-9]+)\.([0-9]*)\\(?:overline|bar|dot)\s*\{([0-9]+)\}")
 _RECURRING = re.compile(r"([0-9]+)\.([0-9]*?)([0-9]{1,6}?)\3{2,}(?:\s*\\[lc]?dots|\.\.\.)")
+_UNDERSCORED = re.compile(r"[-+]?[1-9][0-9]{0,2}(?:\\?_[0-9]{3})+")
+_SCALE = re.compile(
+    rf"(?<![0-9.,])([0-9]+(?:\.[0-9]+)?){_SPACE}*(\\text\s*\{{\s*)?"
+    r"(hundred|thousand|million|billion|trillion|dozen)\b"
+)
+_SCALES = {
+    "hundred": "100", "dozen": "12", "thousand": "10^{3}", "million": "10^{6}",
+    "billion": "10^{9}", "trillion": "10^{12}",
+}  # fmt: skip
+_PYTHON_POWER = re.compile(r"\s*\*\*\s*([-+]?[0-9.]+|[a-zA-Z])")
 _NEGATION = re.compile(r"\\(?:neg|lnot)(?![a-zA-Z])")
 _MIXED = re.compile(r"([-+]?[0-9]+)\s+([0-9]+)/([0-9]+)")
 _DOTS = re.compile(r"\\(?:ldots|cdots|dots[cbmio]?)(?![a-zA-Z])|\.\.\.")
@@ -88,6 +99,7 @@ def to_latex(text: str) -> str:
     if text.isascii():
         return text
     text = _VULGAR.sub(_fraction, text)
+    text = _SLASHED.sub(lambda m: rf"\frac{{{m[1]}}}{{{m[2]}}}".translate(_SCRIPTS), text)
     text = _SUPERSCRIPT.sub(lambda m: f"^{{{m[0].translate(_SCRIPTS)}}}", text)
     text = _SUBSCRIPT.sub(lambda m: f"_{{{m[0].translate(_SCRIPTS)}}}", text)
     text = _GREEK_SYMBOL.sub(lambda m: _GREEK[m[0]], text)
@@ -112,6 +124,8 @@ def plain_content(content: str) -> str:
     content = _TEXT_PERCENT.sub(r"\\%", _OLD_ROMAN.sub(r"\\mathrm{\1}", content))
     content = _WRAPPED.sub(_unwrapped, content)
     content = _NEGATION.sub(r"\\text{not}", _BUILDER.sub(r"\2", content))
+    content = _PYTHON_POWER.sub(r"^{\1}", content.strip().removeprefix("=").strip())
+    content = _SCALE.sub(lambda m: rf"{m[1]}\times{_SCALES[m[3]]}{m[2] or ''}", content)
     content = _MIXED.sub(r"\1\\frac{\2}{\3}", content)
     content = _RECURRING.sub(_repeating, _REPETEND.sub(_repeating, content))
     return _listed_dots(plain_numbers(content.strip()))
@@ -132,6 +146,8 @@ def plain_numbers(content: str) -> str:
         return f"{_joined(match[1])}.{match[2]}"
     if match := _DOTTED.fullmatch(content):
         return _joined(match[3]) if match[3] else f"{_joined(match[1])}.{match[2]}"
+    if _UNDERSCORED.fullmatch(content):
+        return _joined(content)
     if match := _INDIAN.fullmatch(content):
         return _joined(match[1]) + (match[2] or "")
     content = _GROUPED.sub(lambda match: _NOT_DIGITS.sub("", match[0]), content)

@@ -44,8 +44,8 @@ _SEGMENT = re.compile(
     r"\$\$([^$]+)\$\$|\$((?:\\.|[^$\n\\])+)\$(?![0-9])|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL
 )
 _FORMULA = re.compile(
-    r"(?:\\[a-zA-Z]+|\\.|[-+*/^_=<>!|&%(){}\[\],.'0-9\u00a2\u00a3\u00a5\u20ac\u20b9$\s]"
-    r"|(?<![^\W\d_])[a-zA-Z](?![^\W\d_]|\s+[^\W\d_]{2}))+"
+    r"(?:\\[a-zA-Z]+|\\.|[-+*/^_=<>!|&%(){}\[\],.0-9\u00a2\u00a3\u00a5\u20ac\u20b9$\s]"
+    r"|'(?![a-zA-Z])|(?<![^\W\d_])[a-zA-Z](?![^\W\d_]|\s+[^\W\d_]{2}))+"
 )
 _TWO_NUMBERS = re.compile(r"[0-9]\s+[0-9]")
 _TWO_PLAIN = re.compile(r"[0-9]\s+[0-9]+/[0-9]|[0-9]\s[0-9]{3}")
@@ -56,6 +56,12 @@ _CHANGES = re.compile(
     r"\b(?:or|and|not|no|nor|but|oder|und|ou|et|o|y|или|и|either|plus|minus|less|more|than|to|"
     r"if|unless|mod|percent of|thousand|million|billion|wrong|incorrect|false|hundred|dozen|wait)\b"
     r"|[0-9$\\|=<>]|或|和",
+    re.IGNORECASE,
+)
+_SCALE = re.compile(r"\s*(hundred|thousand|million|billion|trillion|dozen)\b")
+#: Words right after a number that make it another number, or one of several.
+_MORE = re.compile(
+    r"[\s,;]*(?:or|and|oder|und|ou|et|или|и|plus|minus|times|less|more|through|to|half|mod)\b|[或和]",
     re.IGNORECASE,
 )
 _UNIT_WORDS = re.compile(r"\s*((?:[a-zA-Z]+[ /]?){1,3})(\^\{?[23]\}?)?\s*")
@@ -147,6 +153,10 @@ def _formula(text: str, words: bool = False) -> str | None:
     simple = not (_TWO_NUMBERS.search(formula) and not _TWO_PLAIN.search(formula))
     if not simple or not _SOME_VALUE.search(formula):
         return None
+    if scale := _SCALE.match(rest):
+        formula, rest = f"{formula} {scale[1]}", rest[scale.end() :]
+    elif words and _MORE.match(rest):
+        return None if "$" in text else REFUSED  # math-verify reads lists of formulas
     rest = rest.strip(" .,!?:;")
     if not rest:
         return formula

@@ -34,7 +34,9 @@ _LOGIC = re.compile(
 _TEXT = r"\\(?:text|textrm|textbf|textit|mathrm|mathbf|mathit|operatorname|mbox|hbox)\*?\s*"
 _GAP = r"(?:\\[,;:! ]|~|\s)*"
 _EXPONENT = r"(?:\^\s*\{?\s*([23])\s*\}?)?"
-_LAST_TEXT = re.compile(rf"(.*?\S){_GAP}{_TEXT}\{{([^{{}}]*)\}}{_EXPONENT}{_GAP}", re.DOTALL)
+_LAST_TEXT = re.compile(
+    rf"(.*?\S){_GAP}{_TEXT}\{{((?:[^{{}}]|\{{[^{{}}]*\}})*)\}}{_EXPONENT}{_GAP}", re.DOTALL
+)
 _LAST_WORDS = re.compile(
     rf"(.*[0-9}})!\]])({_GAP})"
     r"((?:[a-zA-Z\u00a2\u00a3\u00a5\u20ac\u20b9]|\\\$|(?<=[a-zA-Z ])[ ./])+)"
@@ -44,7 +46,7 @@ _LAST_WORDS = re.compile(
 _CIRC = re.compile(
     rf"(.*?\S)\s*\^\s*\{{?\s*\\(?:circ|degree)\s*\}}?{_GAP}(?:(?:{_TEXT})?\{{?([CF])\}}?)?"
 )
-_PERCENT = re.compile(rf"(.*?\S){_GAP}(?:\\?%|\b(?:percent|per cent|pct)\b){_GAP}")
+_PERCENT = re.compile(rf"([^%]*?\S){_GAP}(?:\\?%|\b(?:percent|per cent|pct)\b){_GAP}")
 _MONEY = re.compile(
     rf"([-+]?){_GAP}(?:{_TEXT}\{{)?\s*(\\\$|\$|[\u00a3\u00a5\u20ac\u20b9]|USD|EUR|GBP|Rs\.?(?![a-z]))\s*\}}?"
     rf"{_GAP}([-+]?[0-9.\\].*)"
@@ -59,9 +61,14 @@ _BASES = {
     "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8",
     "nine": "9", "ten": "10", "hex": "16",
 }  # fmt: skip
+_LIST = re.compile(
+    r"(?<!\\),(?![0-9])\s*|\s*(?:,\s*)?(?:\\text\s*\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)\s*"
+)
+_BRACKET = re.compile(r"[()\[\]]|\\\{")
+_ONE_NUMBER = re.compile(r"[-+]?(?:[0-9.]+|\\[dt]?frac\{[0-9]+\}\{[0-9]+\}|[0-9]+/[0-9]+)")
 #: A value without variables; only such a value may lose a word that is no unit.
 _NUMERIC = re.compile(
-    r"(?:[-+*/^(){}\[\]0-9.,!\s]|\\(?:[dtc]?frac|sqrt|pi|cdot|times|left|right|pm|infty|[,;:! ])"
+    r"(?:[-+*/^(){}\[\]0-9.,:!\s]|\\(?:[dtc]?frac|sqrt|pi|cdot|times|left|right|pm|infty|[,;:! ])"
     r"(?![a-zA-Z]))+"
 )
 
@@ -84,6 +91,11 @@ def quantity(content: str) -> Quantity:
     if match := _BASE.fullmatch(content):
         return Quantity(match[1].lstrip("0").upper() or "0", f"base {match[2] or _BASES[match[3]]}")
     content = _IN_BASE.sub(_in_tens, content)
+    if not _BRACKET.search(content) and len(parts := _LIST.split(content)) > 1:
+        items = [quantity(part) for part in parts]
+        if items[0].unit not in ("", "%") and len({item.unit for item in items}) == 1:
+            return Quantity(", ".join(item.value for item in items), items[0].unit)
+        return Quantity(content)
     if match := _MONEY.fullmatch(content):
         unit = _UNITS.get(match[2].strip("\\.").lower(), "") or _UNITS[match[2]]
         rest = quantity(match[3])
@@ -105,18 +117,27 @@ def _worded(content: str) -> Quantity:
         value, words, exponent, apart, text = match[1], match[3], match[4], bool(match[2]), False
     else:
         return Quantity(content)
-    plain = words.replace("~", " ").replace("\\", " ").strip(" .,")
+    plain = re.sub(r"~|\\[,;:! ]?|\s+", " ", words).strip(" .,")
     unit = _unit(plain) if not exponent else f"{_unit(plain)}^{exponent}" * bool(_unit(plain))
     numeric = _NUMERIC.fullmatch(value) is not None and any(c.isdigit() for c in value)
-    if unit and (text or len(plain) > 1 or plain in _LETTERS):
+    if unit and (text or len(plain) > 1 or plain in _LETTERS or not plain.isalpha()):
         if not text and not numeric:
             return Quantity(content)  # 2x cm without \text may be a product
-        return Quantity(value, unit, sure=text or len(plain) > 1 or apart)
+        sure = text or len(plain) > 1 or apart
+        if not sure and not _ONE_NUMBER.fullmatch(value):
+            return Quantity(content)
+        return Quantity(_clock(value), unit, sure)
     tokens = re.findall(r"[a-z]+", plain.lower())
     long = text or (apart and all(len(token) > 2 or token == "of" for token in tokens))
     if numeric and tokens and long and not _LOGIC.search(plain):
         return Quantity(value, next((u for u in map(_unit, tokens) if u and len(u) > 1), ""))
     return Quantity(content)
+
+
+def _clock(value: str) -> str:
+    """3:05 as a pair, because a colon divides."""
+    match = re.fullmatch(r"([0-9]{1,2}):([0-9]{2})", value)
+    return f"({match[1]},{match[2]})" if match else value
 
 
 def _unit(words: str) -> str:
@@ -129,19 +150,22 @@ def _unit(words: str) -> str:
         power, tokens = "^2" if tokens[1].lower() == "squared" else "^3", tokens[:1]
     elif len(tokens) == 2 and tokens[0].lower() in ("degrees", "degree"):
         tokens = tokens[1:]
+    if len(tokens) == 2 and (inverse := re.fullmatch(r"(.+?)\^\{?-([0-9])\}?", tokens[1])):
+        tokens = [f"{tokens[0]}/{inverse[1]}" + f"^{inverse[2]}" * (inverse[2] != "1")]
     if len(tokens) != 1:
         return ""
-    word = tokens[0].strip(".")
-    known = _named(word)
-    if not known and "/" in word:
-        parts = [_named(part) for part in word.split("/")]
-        joined = "/".join(parts) if all(parts) else ""
-        known = _UNITS.get(joined, joined)
+    parts = [_named(part) for part in tokens[0].strip(".").split("/")]
+    joined = "/".join(parts) if all(parts) else ""
+    known = _UNITS.get(tokens[0]) or _UNITS.get(joined, joined)
     return f"{known}{power}" if known else ""
 
 
 def _named(word: str) -> str:
-    return _UNITS.get(word) or (_UNITS.get(word.lower(), "") if len(word) > 1 else "")
+    """The unit of a word, which may have an exponent."""
+    name, _, exponent = word.partition("^")
+    unit = _UNITS.get(name) or (_UNITS.get(name.lower(), "") if len(name) > 1 else "")
+    exponent = exponent.strip("{}")
+    return f"{unit}^{exponent}" if unit and exponent else unit
 
 
 def _in_tens(match: re.Match[str]) -> str:
