@@ -44,24 +44,59 @@ def _noise(draw: random.Random) -> str:
     return "".join(draw.choices(_ODD + "0123456789+-*/^(),. xy\n", k=length))
 
 
-def answers(n: int, seed: int, monsters: float = 0.002) -> list[tuple[str, str]]:
-    """``n`` pairs of a solution and a text; ``monsters`` is the share that may take forever.
+def _other_gold(draw: random.Random) -> tuple[str, list[str], list[str]]:
+    """As :func:`_gold`, of the kinds that a parser alone gets wrong: sizes, units, writing."""
+    n, m, e = draw.randint(11, 998), draw.randint(2, 9), draw.randint(7, 30)
+    digits = "".join(chr(0x0966 + int(c)) for c in str(n))
+    return draw.choice(
+        [
+            (
+                f"{m}e-{e}",
+                [f"{m}\\times10^{{-{e}}}", f"{m}E-{e}"],
+                [f"{m}e-{e + 1}", f"{m + 1}e-{e}"],
+            ),
+            (f"{n}\\text{{ cm}}", [f"{n}", f"{n} cm"], [f"{n}\\text{{ m}}", f"{n}\\text{{ cm}}^2"]),
+            (f"{n}\\%", [f"{n}\\%", f"{n / 100}"], [f"{n + 1}\\%", f"{n * 100}"]),
+            (str(n), [digits, f"{n}\\text{{ apples}}"], [f"{n}0", f"{n} \\text{{ or }} {n + 1}"]),
+            (str(n * 1000), [f"{n}\\,000", f"{n} 000", f"{n},000"], [f"{n}, 000", f"{n}"]),
+            (f"({n},\\infty)", [f"x>{n}", f"{n}<x"], [f"x<{n}", f"x\\ge {n}", str(n)]),
+            (f"1,2,\\ldots,{n}", [f"1, 2, \\dots, {n}"], [f"1,3,\\ldots,{n}", f"1,2,{n}"]),
+            (f"1{m % 2}1_2", [f"1{m % 2}1_{{2}}"], [f"1{m % 2}1_3", f"1{(m + 1) % 2}1_2"]),
+        ]
+    )
 
-    Of the others, 70 % are well-formed (half of them right), 20 % malformed and 10 % noise.
+
+def graded_answers(
+    n: int, seed: int, monsters: float = 0.002, others: float = 0.0
+) -> list[tuple[str, str, bool | None]]:
+    """``n`` solutions with a text and whether it is right; None where nobody can know.
+
+    ``monsters`` is the share of texts that may take forever, ``others`` that of solutions with
+    units, many digits, intervals and the like. Of the texts, 70 % are well-formed (half of them
+    right), 20 % malformed and 10 % noise.
     """
     draw = random.Random(seed)
-    pairs = []
+    graded: list[tuple[str, str, bool | None]] = []
     for _ in range(n):
-        gold, right, wrong = _gold(draw)
-        answer = draw.choice(right if draw.random() < 0.5 else wrong)
+        gold, right, wrong = (_other_gold if others and draw.random() < others else _gold)(draw)
+        is_right = draw.random() < 0.5
+        answer = draw.choice(right if is_right else wrong)
         way = draw.choice(["Thus we get \\boxed{%s}.", "$$\\boxed{%s}$$", "The answer is $%s$."])
         text = "First I add the two numbers. " * draw.randrange(20) + way % answer
         sort = draw.random()
+        known: bool | None = is_right
         if sort < monsters:
-            text = draw.choice(_MONSTERS)
+            text, known = draw.choice(_MONSTERS), False
         elif sort < 0.1:
-            text = _noise(draw)
+            text, known = _noise(draw), None
         elif sort < 0.3:
-            text = _mangled(text, draw)
-        pairs.append((gold, text))
-    return pairs
+            text, known = _mangled(text, draw), None
+        if gold.startswith("\\frac{0}"):  # 0/2 is 0/3
+            known = None
+        graded.append((gold, text, known))
+    return graded
+
+
+def answers(n: int, seed: int, monsters: float = 0.002) -> list[tuple[str, str]]:
+    """``n`` pairs of a solution and a text, see :func:`graded_answers`."""
+    return [(gold, text) for gold, text, _ in graded_answers(n, seed, monsters)]

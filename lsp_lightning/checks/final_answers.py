@@ -16,7 +16,12 @@ from math import comb
 from typing import Literal
 
 from lsp_lightning.checks.notation import plain_content, to_latex
-from lsp_lightning.checks.statements import REFUSED, stated_answer, without_markup
+from lsp_lightning.checks.statements import (
+    REFUSED,
+    stated_answer,
+    without_list_numbers,
+    without_markup,
+)
 
 #: Where the final answer may be: in a box, or also stated in words, or also anywhere.
 Final = Literal["boxed", "stated", "last"]
@@ -90,7 +95,7 @@ def final_answer(text: str, final: Final = "last") -> str:
     tail = without_markup(window[-_TAIL:])
     stated = stated_answer(tail)
     if stated is None:
-        return tail.strip() if final == "last" else ""
+        return without_list_numbers(tail).strip() if final == "last" else ""
     return "" if stated == REFUSED else _boxed(stated)
 
 

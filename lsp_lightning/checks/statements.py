@@ -7,6 +7,8 @@ names several answers or negates one is left to the caller.
 import re
 from itertools import pairwise
 
+from lsp_lightning.checks.units import is_unit
+
 #: A statement that denies: "the answer is not 5".
 REFUSED = "refused"
 
@@ -39,6 +41,15 @@ _DENIAL = re.compile(
 _SENTENCE_END = re.compile(r"[.!?;](?=\s|$)")
 #: "Answer: 1. Take x" begins a list.
 _LIST = re.compile(r"\s*1[.)]\s+\S")
+_LIST_NUMBER = re.compile(
+    r"^[ \t]*(?:[0-9]+[.)]|(?:step|part|case|question|problem|example)[ \t]+[0-9]+[.):]?)"
+    r"(?:[ \t]+|$)",
+    re.MULTILINE | re.IGNORECASE,
+)
+#: What follows a sentence and takes it back.
+_DOUBT = re.compile(
+    r"[.!;\s]*(?:\?|\b(?:no|wait|hmm|actually|sorry|oops|correction)\b)", re.IGNORECASE
+)
 _LIST_LINE = re.compile(r"^\s*[0-9]+[.)](?:\s|$)", re.MULTILINE)
 _SEGMENT = re.compile(
     r"\$\$([^$]+)\$\$|\$((?:\\.|[^$\n\\])+)\$(?![0-9])|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL
@@ -104,18 +115,21 @@ def stated_answer(text: str) -> str | None:
             if _FOREIGN_DENIAL.search(claims[-1][0]):
                 return REFUSED
             return _claimed(line[claims[-1].end() :], following)
-        if re.fullmatch(
-            rf"(?:(?:the|final) )*(?:{_ENGLISH}|{_FOREIGN})", line, re.IGNORECASE
-        ):  # a heading
+        if _HEADING.fullmatch(line):
             return _formula(following)
     return None
 
 
+def without_list_numbers(text: str) -> str:
+    """The text without "1." and "Step 1:" at the start of lines: no answer is meant by them."""
+    return _LIST_NUMBER.sub("", text)
+
+
 def _is_list_number(line: str, text: str) -> bool:
-    """Whether a line such as "2." may be the begun item of a list."""
-    return re.fullmatch(r"[0-9]+[.)]", line) is not None and (
-        len(_LIST_LINE.findall(text)) > 1 or line in ("1.", "1)")
-    )
+    """Whether a line such as "2." or "2. Add" is an item of a list."""
+    if re.fullmatch(r"[0-9]+[.)]", line):
+        return len(_LIST_LINE.findall(text)) > 1 or line in ("1.", "1)")
+    return _LIST_NUMBER.match(line) is not None
 
 
 def _claimed(content: str, following: str) -> str | None:
@@ -126,7 +140,10 @@ def _claimed(content: str, following: str) -> str | None:
         return REFUSED
     if _LIST.match(content):
         return None
-    return _formula(_first_sentence(content), words=True)
+    sentence = _first_sentence(content)
+    if _DOUBT.match(content[len(sentence) :]):
+        return REFUSED
+    return _formula(sentence, words=True)
 
 
 def _first_sentence(content: str) -> str:
@@ -161,7 +178,7 @@ def _formula(text: str, words: bool = False) -> str | None:
     if not rest:
         return formula
     unit = _UNIT_WORDS.fullmatch(rest)
-    if not words and not (unit and len(rest) < 25):
+    if not words and not (unit and (is_unit(rest) or (rest.islower() and rest.isalpha()))):
         return None
     if _CHANGES.search(rest) and not (unit and unit[2] and not _CHANGES.search(unit[1])):
         return None

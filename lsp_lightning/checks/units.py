@@ -134,6 +134,11 @@ def _worded(content: str) -> Quantity:
     return Quantity(content)
 
 
+def is_unit(words: str) -> bool:
+    """Whether words name a unit: "square centimeters"."""
+    return _unit(words) != ""
+
+
 def _clock(value: str) -> str:
     """3:05 as a pair, because a colon divides."""
     match = re.fullmatch(r"([0-9]{1,2}):([0-9]{2})", value)
