@@ -18,7 +18,8 @@ def form(text: str, solution: bool = False) -> str:
     """The final answer in a form that shows equality: answers with the same form are equal.
 
     "value ..." for an answer that can be compared, "text ..." for one that cannot, "" for none. An
-    answer that would hang in a comparison hangs here already.
+    answer that would hang in a comparison hangs here already. With ``solution``, a text that cannot
+    be read as a whole is read as its last number.
     """
     read = answer(text, solution)
     if not read.parsed:
@@ -45,7 +46,8 @@ def handle(request: list[str]) -> str | bool:
     """The reply to the request ``[name, text, ...]``."""
     name, *texts = request
     if name in ("form", "solution"):
-        return form(*texts, solution=name == "solution")
+        [text] = texts
+        return form(text, name == "solution")
     return right(*texts) if name == "right" else same(*texts)
 
 

@@ -23,7 +23,7 @@ _IS = r"(?:[:=]|->|\\to\b|\\Rightarrow\b|\b(?:is|equals|was|are|be|becomes)\b)"
 _ADVERB = r"(?:(?:approximately|about|exactly|simply|just|clearly|thus|therefore|equal to)\s+)?"
 #: "The answer to the question is"; in other languages any few words may follow the noun.
 _CLAIM = re.compile(
-    rf"(?<![^\W\d_])(?:(?:{_ENGLISH})[^0-9\n.$\\]{{0,60}}?{_IS}\s*(?:{_IS}\s*)?{_ADVERB}"
+    rf"(?<![^\W\d_])(?:(?:{_ENGLISH})[^\n.$\\]{{0,60}}?{_IS}\s*(?:{_IS}\s*)?{_ADVERB}"
     rf"|(?:{_FOREIGN})[^0-9\n.$\\(\[{{+-]{{0,30}}(?=[0-9$\\(\[{{+-]|\S+$))",
     re.IGNORECASE,
 )

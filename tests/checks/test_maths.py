@@ -8,13 +8,16 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from math import isnan
 
 import pytest
+from fast import assert_fast
 
 from benchmarks.maths_answers import answers
 from lsp_lightning.checks.final_answers import boxed_solution, final_answer, last_box
 from lsp_lightning.checks.maths import MathChecker
+from lsp_lightning.checks.units import quantity
 
 TOWER = r"\boxed{9^{9^{9^{9}}}}"
 #: They look harmless, but sympy hangs.
@@ -95,6 +98,41 @@ def test_finding_the_final_answer_takes_linear_time(text):
 
 
 @pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is 42. I hope it is right.", "42"),
+        ("The answer to question 7 is 42.", "42"),
+        ("So the answer is **42 cm**.", "42 cm"),
+        ("Answer:\n\n$x = 3$", "x = 3"),
+        ("### Final answer\n73", "73"),
+        ("The answer is 5.\n\nThat is it.", "5"),
+        ("Six is the number of\n\n6 apples", "6 apples"),
+        ("42.", "42"),
+        ("1. Take x.\n2.", None),
+        ("1. Take x.\n2. Add", None),
+        ("Step 1: no\nStep 2: Now remove the blank", None),
+        ("We find 5 of them there", None),
+        ("The answer is 5? No, 6.", None),
+        ("The answer is 5 or maybe 6", None),
+    ],
+)
+def test_stated_answers(text, answer):
+    stated = "" if answer is None else rf"\boxed{{{answer}}}"
+    assert final_answer(text, "stated") == stated
+    assert final_answer(text, "boxed") == ""
+    assert final_answer(text + r" \boxed{1}", "stated") == r"\boxed{1}"
+
+
+@pytest.mark.parametrize(
+    "bit", ["*a", "~~", "1 000", "\u00b2", "\\text{a}", "{,}", "1_2", "answer is "]
+)
+def test_normalising_a_long_answer_is_fast(bit):
+    assert_fast(partial(final_answer, (bit * 2000)[:2000]), 0.1, bit)
+    assert_fast(partial(final_answer, rf"\boxed{{{(bit * 999)[:999]}}}"), 0.1, bit)
+    assert_fast(partial(quantity, (bit * 999)[:999]), 0.2, bit)
+
+
+@pytest.mark.parametrize(
     ("gold", "right", "wrong"),
     [
         ("42", [r"\boxed{42}", "42", "x = 42", r"\boxed{42.0}", r"\boxed{42 \text{ cm}}"], ["43"]),
@@ -158,6 +196,11 @@ def test_scores_keep_the_order_of_texts_with_duplicates(checker):
         ([r"\boxed{\frac{}", r"\boxed{\frac{0}{0}}", r"\boxed{\frac{0}{0}}"], [0, 1, 1]),
         (["7", "8", "7", "9", "8"], [0, 1, 0, 2, 1]),
         ([r"\boxed{(1,2)}", r"\boxed{1,2}", r"\boxed{2,1}", r"\boxed{(2,1)}"], [0, 0, 0, 1]),
+        (["0.0000001", "0.0000002", "1e-7", r"\boxed{10^{-7}}"], [0, 1, 0, 0]),
+        ([r"\boxed{42 \text{ cm}}", r"\boxed{42 \text{ m}}", "42 cm"], [0, 1, 0]),
+        ([r"\boxed{42 \text{ cm}}", "42", r"\boxed{42 \text{ m}}"], [0, 0, 1]),
+        ([r"\boxed{101_2}", r"\boxed{101_3}", r"\boxed{101_{2}}"], [0, 1, 0]),
+        (["2,5", "2.5", "It is 2.5 or so"], [0, 0, -1]),
         ([], []),
     ],
 )

@@ -1,0 +1,103 @@
+"""Compare two numbers with an error relative to their size; for worker processes only.
+
+Importing this module replaces math-verify's comparison of numbers, which rounds to six places.
+"""
+
+from decimal import Decimal
+from typing import Any
+
+import sympy
+from math_verify import grader
+
+_PERCENT = sympy.UnevaluatedExpr(sympy.Rational(1, 100))
+
+#: Exact values are equal if their first 50 digits are.
+_DIGITS = 60
+_EXACT = sympy.Float("1e-50", _DIGITS)
+#: Largest error of a decimal, relative below 1 and absolute above, and of a long one above.
+_DECIMAL = sympy.Float("1.0001e-6", _DIGITS)
+_ROUNDING = sympy.Float("1e-12", _DIGITS)
+#: A decimal of so many significant digits equals a value that rounds to it.
+_LONG = 6
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, possibly complex."""
+    if not isinstance(value, sympy.Expr) or value.has(sympy.nan, sympy.zoo, sympy.oo):
+        return False
+    return bool(value.is_number)
+
+
+def numbers_equal(a: Any, b: Any, float_rounding: int, numeric_precision: int) -> bool:
+    """math-verify's ``sympy_numeric_eq`` with errors relative to the size of the numbers.
+
+    Its own rounds to six places, so that it takes 1e-7 and 2e-7 for equal.
+    """
+    if isinstance(a, sympy.MatrixBase | sympy.MatrixExpr):
+        return bool(_LIBRARY_NUMERIC(a, b, float_rounding, numeric_precision))
+    if not isinstance(a, sympy.Expr) or not isinstance(b, sympy.Expr):
+        return False
+    if a.free_symbols or b.free_symbols:
+        same = _LIBRARY_NUMERIC(a, b, float_rounding, numeric_precision)
+        return bool(same) and _near_at_a_point(a, b)
+    (a, percent_a), (b, percent_b) = _without_percent(a), _without_percent(b)
+    if percent_a == percent_b:
+        return _near(a, b)
+    return _near(a, b) or _near(a / 100 if percent_a else a, b / 100 if percent_b else b)
+
+
+def _without_percent(value: Any) -> tuple[Any, bool]:
+    if isinstance(value, sympy.Mul) and len(value.args) == 2 and value.args[1] == _PERCENT:
+        return value.args[0], True
+    return value, False
+
+
+def _near(a: Any, b: Any) -> bool:
+    """Whether two numbers are equal: exactly, or nearly if one of them is a decimal."""
+    a, b = grader.safe_sympy_doit(a), grader.safe_sympy_doit(b)
+    if a == b:
+        return True
+    decimal = a.has(sympy.Float) or b.has(sympy.Float)
+    if not decimal and a.is_Rational and b.is_Rational:
+        return False
+    x, y = _as_written(a).evalf(_DIGITS), _as_written(b).evalf(_DIGITS)
+    if not (x.is_number and y.is_number and x.is_finite and y.is_finite):
+        return False
+    size, distance = max(abs(x), abs(y)), abs(x - y)
+    if distance <= size * (_ROUNDING if decimal else _EXACT):
+        return True
+    if not decimal:
+        return False
+    return bool(distance <= _DECIMAL * min(1, size)) or _rounds(a, y) or _rounds(b, x)
+
+
+def _as_written(value: Any) -> Any:
+    """The value with decimals as exact fractions: 0.1 is not a binary number."""
+    return value.xreplace({f: sympy.Rational(str(f)) for f in value.atoms(sympy.Float)})
+
+
+def _rounds(decimal: Any, value: Any) -> bool:
+    """Whether a decimal of six or more digits is the value, rounded; both may not be decimals of
+    about the same length: then the last digits count."""
+    if not (decimal.is_Float and value.is_real):
+        return False
+    written = Decimal(str(sympy.Float(decimal, 15))).normalize()
+    _, digits, places = written.as_tuple()
+    exact = Decimal(str(sympy.Float(value, 30)))
+    if len(digits) < _LONG or len(exact.normalize().as_tuple().digits) < len(digits) + 2:
+        return False
+    return exact.quantize(Decimal((0, (1,), int(places)))) == written
+
+
+def _near_at_a_point(a: Any, b: Any) -> bool:
+    """Whether two expressions with variables are near each other where the variables are near 1."""
+    names = sorted(a.free_symbols | b.free_symbols, key=str)
+    point = {name: sympy.Rational(9 + 2 * i, 7) for i, name in enumerate(names)}
+    try:
+        return _near(a.subs(point) * sympy.Float(1), b.subs(point))
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError):
+        return True  # no number there; math-verify's word stands
+
+
+_LIBRARY_NUMERIC = grader.sympy_numeric_eq
+grader.sympy_numeric_eq = numbers_equal
