@@ -124,8 +124,8 @@ class Diverged(Exception):
     def __init__(self, cause: str) -> None:
         super().__init__(
             f"training diverged: {cause}; lower the learning rate (model.optimizer.init_args.lr) "
-            "or the scale of the rewards, and start again or resume from a checkpoint of an "
-            "earlier round"
+            "or the scale of the rewards, and start again or resume from an earlier checkpoint "
+            "(checkpoints/previous.ckpt, if the run has one)"
         )
 
 

@@ -12,6 +12,7 @@ from lsp_lightning.errors import require_at_least
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.runs.checkpoint import read_checkpoint
 from lsp_lightning.runs.writing import put_in_place, writing
+from lsp_lightning.training.divergence import require_finite
 
 
 class RoundCheckpoint(Checkpoint):
@@ -72,8 +73,10 @@ class RoundCheckpoint(Checkpoint):
             with writing(path):
                 trainer.save_checkpoint(partial)
                 if trainer.is_global_zero:
-                    # a last checkpoint that nobody checked may be damaged: keep the one before it
-                    known = self._whole == path.resolve()
+                    # a last checkpoint that nobody checked may be damaged: keep the one before it;
+                    # also in skipped rounds, as the last step may have spoiled the weights
+                    skipped = float(trainer.callback_metrics.get("skipped", 0.0))
+                    known = self._whole == path.resolve() and not skipped
                     put_in_place(partial, path, run.previous_checkpoint_path if known else None)
                     self._whole = path.resolve()
         finally:
@@ -82,9 +85,14 @@ class RoundCheckpoint(Checkpoint):
 
 
 def save_weights(trainer: Trainer, pl_module: LightningModule) -> None:
-    """Write the trained adapter (or model) into the run's folder."""
+    """Write the trained adapter (or model) into the run's folder.
+
+    Raises:
+        Diverged: a trained weight is not finite.
+    """
     if trainer.is_global_zero:
         policy: Any = pl_module.policy
+        require_finite(policy, "at the end of the run")
         path = RunFolder(trainer.default_root_dir).weights_path(policy.has_adapter)
         with writing(path):
             policy.save(path)
