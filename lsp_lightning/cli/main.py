@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": "answer the held-out queries and write the answers to a file",
     "plan": "estimate GPU memory before loading anything",
     "export": "export the trained adapter or merged model",
+    "show": "print what was said in a run, with its scores",
     "chat": "chat with the base model or a trained checkpoint",
     "list": "list settings: every setting with its default and meaning",
 }
@@ -51,6 +52,7 @@ examples:
   lsp-lightning test --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
   lsp-lightning export --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt --form merged --out my_model
   lsp-lightning chat --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
+  lsp-lightning show runs/tiny_lsp --round -1
 """
 
 
@@ -91,6 +93,10 @@ def _run(args: list[str]) -> int:
     if os.getcwd() not in sys.path:  # a config may name a module in this folder
         sys.path.append(os.getcwd())
     _check_command(args[0])
+    if args[0] == "show":
+        from lsp_lightning.cli.show import show
+
+        return show(args[1:])
     if args[0] == "list":
         from lsp_lightning.cli.settings import list_topic
 

@@ -5,10 +5,11 @@ Imports nothing heavy: the command line reads a run's config before torch is loa
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import ConfigError, warn
 
 #: A file that reserves a folder for a run that has not written anything yet.
 CLAIM = ".claimed"
@@ -124,6 +125,29 @@ class RunFolder:
         if not isinstance(found, dict):
             raise self._unreadable(self.summary_path, "not a JSON object")
         return found
+
+    def transcripts(self, skipped: Callable[[str], None] = warn) -> list[dict[str, Any]]:
+        """One row for each answer: its round, query, text, scores and findings about the query.
+
+        ``R`` and ``Q`` are None where they could not be judged. The run may still be playing.
+
+        Args:
+            skipped: called with one line about each file that cannot be read.
+
+        Raises:
+            ConfigError: the folder is not a run's, or holds no transcripts.
+        """
+        from lsp_lightning.runs.transcripts import read_transcripts
+
+        if not self.path.is_dir():
+            raise ConfigError("run", f"no folder {str(self.path)!r}", _REMEDY)
+        if not any(path.exists() for path in (self.config_path, self.transcripts_path)):
+            raise ConfigError("run", f"{str(self.path)!r} is not the folder of a run", _REMEDY)
+        rows = read_transcripts(self.transcripts_path, skipped)
+        if not rows:
+            remedy = "play a round first; transcripts.every: 0 keeps none"
+            raise ConfigError("run", f"no transcripts in {str(self.path)!r}", remedy)
+        return rows
 
     def _text(self, path: Path) -> str:
         if not self.path.is_dir():

@@ -14,7 +14,7 @@ _INVISIBLE = frozenset(
 _LINE_BREAK = "\u23ce"
 #: Marks over one letter that a terminal still shows legibly; more would paint over other lines.
 _MARKS = 2
-_WIDTH, _WIDTH_OF_FILE = 80, 100
+_WIDTH = 80
 
 
 def escaped(text: str) -> str:
@@ -52,11 +52,12 @@ def cut(text: str, width: int) -> str:
 
 
 def width_of(stream: TextIO) -> int:
-    """Columns of the terminal that a stream writes to; 100 for a file or a pipe."""
+    """Columns of the terminal that a stream writes to; for a file or a pipe $COLUMNS, or 80."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or _WIDTH
     except (OSError, ValueError, AttributeError):  # no terminal; closed; not a file
-        return int(os.environ.get("COLUMNS", "").strip() or 0) or _WIDTH_OF_FILE
+        typed = os.environ.get("COLUMNS", "")
+        return int(typed) if typed.isdecimal() and int(typed) > 0 else _WIDTH
 
 
 def columns(text: str) -> int:

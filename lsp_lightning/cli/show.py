@@ -1,0 +1,143 @@
+"""``lsp-lightning show RUN``: what was said in a run, as a table. Imports nothing heavy."""
+
+import argparse
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+from lsp_lightning.errors import ConfigError, in_one_line
+from lsp_lightning.runs import RunFolder
+from lsp_lightning.text.terminal import escaped, fold, width_of
+
+_USAGE = "write lsp-lightning show runs/NAME [--round T] [--sort round | reward | quality]"
+_SORTS = {"round": "", "reward": "R", "quality": "Q"}
+_LIMIT = 40
+#: Lines of one query or answer.
+_LINES = 3
+#: With less room than this beside the scores, a text stands below them.
+_NARROW = 20
+
+Row = Mapping[str, Any]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError."""
+        raise ConfigError("show", in_one_line(message), f"{_USAGE} [--limit N]")
+
+
+def show(args: Sequence[str]) -> int:
+    """Print the queries and answers of a run. -> the exit status.
+
+    Raises:
+        ConfigError: the folder is not a run's, has no transcripts or not this round; or a flag is
+            wrong.
+    """
+    parser = _Parser(prog="lsp-lightning show", description=show_help(), allow_abbrev=False)
+    parser.add_argument("run", help="the folder of a run, such as runs/tiny_lsp")
+    parser.add_argument(
+        "--round", type=int, help="only this round, from 0 as in metrics.csv; -1 is the last"
+    )
+    parser.add_argument(
+        "--sort", choices=list(_SORTS), default="round", help="reward and quality: highest first"
+    )
+    parser.add_argument(
+        "--limit", type=int, default=_LIMIT, help=f"most answers; 0 is all, the default {_LIMIT}"
+    )
+    typed = parser.parse_args(args)
+    if typed.limit < 0:
+        raise ConfigError("show --limit", f"is {typed.limit}", "set 0 (all) or more")
+    rows = RunFolder(typed.run).transcripts(lambda line: print(line, file=sys.stderr))
+    if typed.round is not None:
+        rows = _of_round(rows, typed.round)
+    column = _SORTS[typed.sort]
+    if column:
+        rows.sort(key=lambda row: -_number(row.get(column), -math.inf))
+    shown = rows[: typed.limit] if typed.limit else rows
+    for line in table(shown, width_of(sys.stdout) - 1, yes_or_no(rows)):
+        print(line)
+    if len(shown) < len(rows):
+        print(f"{len(shown)} of {len(rows):,} answers; --limit 0 shows all")
+    return 0
+
+
+def show_help() -> str:
+    """What the command does, in one sentence."""
+    return "Print a run's queries and answers with their R, Q and verdict, while it is played too."
+
+
+def table(rows: Sequence[Row], width: int, binary: set[str]) -> Iterator[str]:
+    """The lines of the table, each of at most ``width`` columns: a query, then its answers.
+
+    Text of the players is escaped.
+
+    Args:
+        rows: rows of the transcripts, one for each answer.
+        width: columns of the terminal.
+        binary: the rewards whose score is 1 or 0, right or wrong (:func:`yes_or_no`).
+    """
+    yield f"{'round':>5}  {'R':>6}  {'Q':>6}  {'verdict':<9}  query, answers"[: max(width, 0)]
+    before = None
+    for row in rows:
+        if (row["round"], row["query"]) != before:
+            before = row["round"], row["query"]
+            invalid = "invalid" if row.get("valid") is False else ""
+            yield from _lines(f"{row['round']:>5}  {invalid:<14}  ", row["query"], width)
+        scores = f"{_score(row.get('R'))}  {_score(row.get('Q'))}"
+        yield from _lines(f"{'':5}  {scores}  {_verdict(row, binary):<9}  ", row["answer"], width)
+
+
+def yes_or_no(rows: Sequence[Row]) -> set[str]:
+    """The rewards whose scores are 0 and 1 only, by their columns."""
+    names = {name for row in rows for name in row if name.startswith("reward/")}
+    scores = {name: {row.get(name) for row in rows} for name in names}
+    return {name for name, found in scores.items() if found <= {0.0, 1.0, None} and found != {None}}
+
+
+def _verdict(row: Row, binary: set[str]) -> str:
+    if any(value is True for name, value in row.items() if name.endswith("/malformed")):
+        return "malformed"
+    known = [row.get(name) for name in sorted(binary)]
+    scores = [score for score in known if score is not None]
+    if len(scores) == 1:
+        return "right" if scores[0] == 1 else "wrong"
+    return "unjudged" if math.isnan(_number(row.get("R"), math.nan)) else ""
+
+
+def _lines(before: str, text: object, width: int) -> Iterator[str]:
+    if width - len(before) < _NARROW:
+        yield before.rstrip()[: max(width, 0)]
+        before = "  "
+    first, *rest = fold(escaped(str(text).strip()), max(width - len(before), 3), _LINES)
+    yield before + first
+    for line in rest:
+        yield " " * len(before) + line
+
+
+def _score(value: object) -> str:
+    number = _number(value, math.nan)
+    return f"{'-':>6}" if math.isnan(number) else f"{number:>z6.2f}"
+
+
+def _number(value: object, default: float) -> float:
+    """A score, or ``default`` if it was not judged."""
+    if isinstance(value, bool | int | float) and not math.isnan(value):
+        return float(value)
+    return default
+
+
+def _of_round(rows: Sequence[dict[str, Any]], number: int) -> list[dict[str, Any]]:
+    """The rows of a round; a negative number counts from the last one that is kept."""
+    rounds = sorted({row["round"] for row in rows})
+    if number < 0 and -number <= len(rounds):
+        number = rounds[number]
+    found = [row for row in rows if row["round"] == number]
+    if not found:
+        kept = f"{rounds[0]} to {rounds[-1]}" if rounds else "none"
+        raise ConfigError(
+            "show --round",
+            f"there is no round {number} in the transcripts",
+            f"rounds are counted from 0, and {kept} are kept",
+        )
+    return found

@@ -1,0 +1,169 @@
+"""``lsp-lightning show``: what was said in a run, harmless, in columns, and quickly."""
+
+import json
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lsp_lightning.cli.main import main
+from lsp_lightning.runs import RunFolder
+from lsp_lightning.text.terminal import columns
+
+pytestmark = pytest.mark.usefixtures("untouched_process")
+
+SCORES = {0: [1.0, 0.0], 1: [None, 1.0], 2: [0.0, 0.0]}
+
+
+def row(round_, query, answer, reward, quality=0.5, **more):
+    return {
+        "round": round_, "query": query, "valid": True, "query/v/malformed": False,
+        "answer": answer, "reward/v": reward, "R": reward, "Q": quality, **more,
+    }  # fmt: skip
+
+
+def write(folder, name, rows):
+    (folder / "transcripts").mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "transcripts" / name)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Rounds 0 and 1 in Parquet files, round 2 still open."""
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "config.yaml").touch()
+    for t in (0, 1):
+        rows = [row(t, f"query {t}", f"answer {t} {j}", r, j / 4) for j, r in enumerate(SCORES[t])]
+        write(tmp_path, f"rounds-{t:06d}.parquet", rows)
+    lines = [row(2, "query 2", f"answer 2 {j}", r) for j, r in enumerate(SCORES[2])]
+    open_shard = tmp_path / "transcripts" / "open.jsonl"
+    open_shard.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"round": 2, "qu')
+    return tmp_path
+
+
+def shown(capfd, *args):
+    assert main(["show", *map(str, args)]) == 0
+    captured = capfd.readouterr()
+    return captured.out.splitlines(), captured.err.splitlines()
+
+
+def test_queries_stand_above_their_answers(run, capfd):
+    lines, complaints = shown(capfd, run)
+    assert complaints == []
+    assert lines == [
+        "round       R       Q  verdict    query, answers",
+        "    0                  query 0",
+        "         1.00    0.00  right      answer 0 0",
+        "         0.00    0.25  wrong      answer 0 1",
+        "    1                  query 1",
+        "            -    0.00  unjudged   answer 1 0",
+        "         1.00    0.25  right      answer 1 1",
+        "    2                  query 2",
+        "         0.00    0.50  wrong      answer 2 0",
+        "         0.00    0.50  wrong      answer 2 1",
+    ]
+
+
+@pytest.mark.parametrize(("typed", "round_"), [(0, 0), (2, 2), (-1, 2), (-3, 0)])
+def test_one_round(run, capfd, typed, round_):
+    lines, _ = shown(capfd, run, "--round", typed)
+    assert [line.split()[-2:] for line in lines[2:]] == [[str(round_), "0"], [str(round_), "1"]]
+
+
+def test_the_highest_scores_come_first_and_the_unjudged_last(run, capfd):
+    by_reward, _ = shown(capfd, run, "--sort", "reward")
+    scores = [line.split()[0] for line in by_reward[1:] if "answer" in line]
+    assert scores == ["1.00", "1.00", "0.00", "0.00", "0.00", "-"]
+    by_quality, _ = shown(capfd, run, "--sort=quality", "--limit", 2)
+    assert [line.split()[-2:] for line in by_quality if "answer " in line] == [
+        ["2", "0"],
+        ["2", "1"],
+    ]
+    assert by_quality[-1] == "2 of 6 answers; --limit 0 shows all"
+
+
+def test_what_cannot_be_read_is_one_line_and_the_rest_is_shown(run, capfd):
+    transcripts = run / "transcripts"
+    (transcripts / "rounds-000000.parquet").write_bytes(b"PAR1 no")
+    (transcripts / "rounds-000007.parquet").touch()
+    write(run, "rounds-000008.parquet", [{"round": 8}])
+    with (transcripts / "open.jsonl").open("a") as file:
+        file.write("\n[]\n")
+    lines, complaints = shown(capfd, run)
+    assert [line.split()[0] for line in lines if "query" in line[20:]] == ["round", "1", "2"]
+    assert [line.split(":")[0] for line in complaints] == [
+        "skipped rounds-000000.parquet",
+        "skipped rounds-000007.parquet",
+        "skipped rounds-000008.parquet",
+        "skipped 2 damaged lines of open.jsonl",
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_hostile_text_is_harmless_and_fits(tmp_path, monkeypatch, capfd, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    bad = "\x1b[2J\u202e\u200b\r\n" + "\u4e2d" * 200 + "word " * 200
+    (tmp_path / "config.yaml").touch()
+    write(tmp_path, "rounds-000000.parquet", [row(0, bad, bad, 1.0, valid=False)])
+    lines, _ = shown(capfd, tmp_path)
+    assert len(lines) == (9 if width == 40 else 7)  # three of the query, three of the answer
+    assert all(columns(line) < width for line in lines)
+    assert all(line.isprintable() for line in lines)
+    assert lines[1].startswith("    0  invalid ")
+
+
+def test_a_reward_that_is_no_verdict_gives_none(tmp_path, capfd):
+    (tmp_path / "config.yaml").touch()
+    rows = [row(0, "q", "a", 0.5), row(0, "q", "b", 1.0), row(0, "q", "c", None)]
+    write(tmp_path, "rounds-000000.parquet", rows)
+    lines, _ = shown(capfd, tmp_path)
+    assert [line[23:32].strip() for line in lines[2:]] == ["", "", "unjudged"]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "error: show: the following arguments are required: run; write lsp-lightning show"),
+        (["RUN", "--rund", "1"], "error: show: unrecognized arguments: --rund 1; write"),
+        (["RUN", "--round", "x"], "error: show: argument --round: invalid int value: 'x'; write"),
+        (["RUN", "--sort", "best"], "error: show: argument --sort: invalid choice: 'best'"),
+        (["RUN", "--limit", "-1"], "error: show --limit: is -1; set 0 (all) or more"),
+        (["RUN", "--round", "3"], "error: show --round: there is no round 3 in the transcripts; "),
+        (["RUN", "--round", "-4"], "error: show --round: there is no round -4 in the transcripts"),
+        (["nowhere"], "error: run: no folder 'nowhere'; give the folder of a run"),
+        (["EMPTY"], "error: run: "),
+    ],
+)
+def test_a_mistake_is_one_line(run, tmp_path_factory, capfd, args, said):
+    folders = {"RUN": str(run), "EMPTY": str(tmp_path_factory.mktemp("empty"))}
+    assert main(["show", *(folders.get(arg, arg) for arg in args)]) == 2
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(said)
+
+
+def test_a_run_without_a_round_says_so(tmp_path, capfd):
+    (tmp_path / "config.yaml").touch()
+    assert main(["show", str(tmp_path)]) == 2
+    assert "no transcripts in" in capfd.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_error_and_nothing_heavy_is_loaded(run):
+    rows = [row(3, f"query {i}", "word " * 40, 1.0) for i in range(3000)]
+    write(run, "rounds-000003.parquet", rows)
+    code = (
+        "import sys; from lsp_lightning.cli.main import main; status = main(sys.argv[1:]); "
+        "print(sorted({'torch', 'lightning', 'transformers'} & set(sys.modules)), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, "show", str(run), "--limit", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline().startswith(b"round")
+        process.stdout.close()
+        assert process.stderr.read().strip() == b"[]"
+
+
+def test_the_reader_gives_plain_rows(run):
+    rows = RunFolder(run).transcripts()
+    assert [r["round"] for r in rows] == [0, 0, 1, 1, 2, 2]
+    assert [r["R"] for r in rows] == [1.0, 0.0, None, 1.0, 0.0, 0.0]
