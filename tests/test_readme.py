@@ -90,6 +90,10 @@ def test_a_command_names_existing_keys_and_configs(line, monkeypatch, capsys, un
     if command == "list":
         assert main([command, *flags]) == 0
         return
+    if command == "show":  # a run that was not played here, but its flags are read first
+        assert main([command, *flags]) == 2
+        assert capsys.readouterr().err.startswith("error: run: no folder 'runs/")
+        return
     if "--ckpt_path" in flags:  # of a run that was not played here: its config stands for it
         at = flags.index("--ckpt_path")
         flags[at : at + 2] = ["--config", "configs/tiny_lsp.yaml"]

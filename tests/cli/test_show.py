@@ -111,7 +111,7 @@ def test_hostile_text_is_harmless_and_fits(tmp_path, monkeypatch, capfd, width):
     assert len(lines) == (9 if width == 40 else 7)  # three of the query, three of the answer
     assert all(columns(line) < width for line in lines)
     assert all(line.isprintable() for line in lines)
-    assert lines[1].startswith("    0  invalid ")
+    assert lines[1].startswith("    0  invalid")
 
 
 def test_a_reward_that_is_no_verdict_gives_none(tmp_path, capfd):
