@@ -17,6 +17,7 @@ from lsp_lightning.callbacks.closing import (
     resume_line,
     without_nan,
 )
+from lsp_lightning.callbacks.transcripts import close_shard
 from lsp_lightning.datamodule import rounds_played
 from lsp_lightning.errors import ConfigError, Diverged
 from lsp_lightning.evaluation.heldout import heldout_reward
@@ -80,6 +81,7 @@ class RunSummary(Callback):
             return
         if trainer.is_global_zero:
             print(f"all {rounds} rounds are played; finishing the run", flush=True)
+            close_shard(folder.transcripts_path)
         save_weights(trainer, module)
         self._compare_scoring(module)
         module.score_at_the_end(rounds)

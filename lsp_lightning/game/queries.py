@@ -11,6 +11,7 @@ from torch import Tensor
 from lsp_lightning.errors import ConfigError, warn
 from lsp_lightning.game.known_queries import Query, read_queries
 from lsp_lightning.game.player import Player
+from lsp_lightning.game.query_keys import HALF_PAIR
 from lsp_lightning.seeding import derive_seed, permutation
 from lsp_lightning.text.chat import ChatCodec, fill
 from lsp_lightning.text.prompts import CHALLENGER, challenger_slots, is_valid_query, read_template
@@ -177,6 +178,8 @@ def check_batch(batch: object, source: QuerySource, num_queries: int) -> None:
     texts, solutions, written = batch.texts, batch.solutions, batch.written
     strings = isinstance(texts, tuple | list) and all(isinstance(text, str) for text in texts)
     require(strings, "texts that are not a tuple of str", "return one str for each query")
+    whole = not any(map(HALF_PAIR.search, texts))
+    require(whole, "a text with half of a surrogate pair", "decode it with errors='replace'")
     for name, values in (("texts", texts), ("solutions", solutions)):
         count = num_queries if values is None else len(values)
         remedy = f"return {num_queries} (num_queries)"

@@ -14,6 +14,8 @@ from lsp_lightning.checks.final_answers import last_box
 QUERY_KEYS = ("query", "prompt", "question", "problem", "instruction", "input")
 SOLUTION_KEYS = ("solution", "answer", "reference", "ground_truth")
 
+#: Half of a surrogate pair, which no file and no tokenizer takes.
+HALF_PAIR = re.compile("[\ud800-\udfff]")
 #: Deepest nesting of a solution: verifiers walk it, and send it to other processes.
 _DEEPEST = 100
 _EXAMPLE = 'write lines like {"query": "...", "solution": "..."}'
@@ -150,7 +152,7 @@ def _require_plain(name: str, value: Any) -> None:
     level = [value]
     for _ in range(_DEEPEST):
         for text in level:
-            if isinstance(text, str) and any("\ud800" <= char <= "\udfff" for char in text):
+            if isinstance(text, str) and HALF_PAIR.search(text):
                 raise BadRow(f"contains half of a surrogate pair in {name!r}", "fix the text")
             if isinstance(text, str) and "\0" in text:
                 raise BadRow(f"contains a NUL character in {name!r}", "remove it")

@@ -21,7 +21,7 @@ from lsp_lightning import (
     datamodule,
     errors,
 )
-from lsp_lightning.callbacks import RoundCheckpoint, RunSummary
+from lsp_lightning.callbacks import RoundCheckpoint, RunSummary, Transcripts
 from lsp_lightning.evaluation.hooks import ScoresHeldOut
 from lsp_lightning.rewards import RewardError
 from lsp_lightning.rewards.verifiable import RoundVerifier, Verdict
@@ -96,7 +96,7 @@ def parts(base, tasks, verifier=None, **data):
 
 def fit(folder, base, tasks, verifier=None, rounds=2, ckpt_path=None, validates=True, **data):
     module, data_module = parts(base, tasks, verifier, **data)
-    trainer = tiny_trainer(folder, rounds, [RoundCheckpoint(), RunSummary()])
+    trainer = tiny_trainer(folder, rounds, [RoundCheckpoint(), RunSummary(), Transcripts()])
     if validates == "each round":
         trainer.val_check_interval = 1
     if not validates:
@@ -194,6 +194,7 @@ def test_a_run_killed_in_its_last_scoring_is_finished_by_a_resume(
     assert {**finished, "seconds": 0} == {**whole, "seconds": 0}
     both = [f / "adapter" / "adapter_model.safetensors" for f in (folder, tmp_path / "whole")]
     assert both[0].read_bytes() == both[1].read_bytes()
+    assert [path.name for path in (folder / "transcripts").iterdir()] == ["rounds-000000.parquet"]
     # now it is finished: nothing is done again
     before = (folder / "summary.json").stat().st_mtime_ns
     fit(folder, brief_folder, tasks, ckpt_path=str(last))

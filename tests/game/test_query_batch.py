@@ -34,6 +34,7 @@ class Returns(QuerySource):
         (QueryBatch("12"), "texts that are not a tuple of str; "),
         (QueryBatch((1, 2)), "texts that are not a tuple of str; "),
         (QueryBatch(None), "texts that are not a tuple of str; "),
+        (QueryBatch(("1", "\ud83d")), "a text with half of a surrogate pair; decode it with "),
         (QueryBatch(TEXTS, solutions=("2",)), r"1 solutions; return 2 \(num_queries\)"),
         (QueryBatch(TEXTS, solutions=("2", "3", "4")), r"3 solutions; return 2 "),
         (QueryBatch(TEXTS, written(answered=(0,))), r"a written\.answered_C that does not fit; "),
