@@ -14,6 +14,7 @@ from lsp_lightning.planning.inputs import PlannedData, PlannedModule
 from lsp_lightning.rewards import Reward, SelfReward
 from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.text.prompts import SCORE_PREFIX
+from lsp_lightning.text.rendering import ChatTemplateError
 from lsp_lightning.types import Sampling
 
 #: Tokens of a prompt around its slots, assumed if its length is unknown. The longest default prompt
@@ -53,12 +54,18 @@ class PlannedRollout:
 
 
 def codec_of(model: PlannedModule) -> ChatCodec | None:
-    """The policy's chat codec, or None if its tokenizer could not be loaded."""
+    """The policy's chat codec, or None if its tokenizer could not be loaded.
+
+    Raises:
+        ChatTemplateError: its chat template cannot be used.
+    """
     if model.policy is not None:
         return model.policy.codec
     settings = model.policy_settings
     try:
         return load_codec(settings.base, None, settings.chat_template_kwargs or {})[0]
+    except ChatTemplateError:
+        raise
     except ConfigError:
         return None
 

@@ -13,10 +13,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from lsp_lightning.errors import ConfigError
 from lsp_lightning.text.controls import PlainTokenizer
 from lsp_lightning.text.cutting import cut_before_tokenizing, cut_pair, cut_slots
-from lsp_lightning.text.rendering import FIXED_DATE, PLAIN_TEMPLATE, ChatTemplate, with_fixed_date
+from lsp_lightning.text.rendering import (
+    FIXED_DATE,
+    PLAIN_TEMPLATE,
+    ChatTemplate,
+    ChatTemplateError,
+    with_fixed_date,
+)
 from lsp_lightning.text.thinking import Reading, Thinking
 from lsp_lightning.text.vocabulary import require_ids_below
 
@@ -53,7 +58,7 @@ def turn_end_ids(
     as a stop token. -> a list of one id; empty if no control token follows there.
 
     Raises:
-        ConfigError: the chat template fails.
+        ChatTemplateError: the chat template fails.
     """
     return ChatCodec(tokenizer, template_kwargs, (), key).turn_end_ids()
 
@@ -85,8 +90,8 @@ class ChatCodec:
         rows: rows of the model's embedding; None if unknown. Prompts with higher ids are refused.
 
     Raises:
-        ConfigError: the tokenizer has several chat templates and no default. Methods that encode
-            raise it too, if the chat template fails.
+        ChatTemplateError: the tokenizer has several chat templates and no default. Methods that
+            encode raise it too, if the chat template fails.
     """
 
     def __init__(
@@ -105,7 +110,7 @@ class ChatCodec:
         self._expected: dict[_Turns, Counter[int]] = {}
 
     def check(self) -> None:
-        """Raise ConfigError unless the chat template can encode a query, and an answer to it."""
+        """Raise ChatTemplateError unless the template can encode a query, and an answer to it."""
         self.encode("{query}", {"query": "x"})
         self.encode_dialogue("x", "x")
 
@@ -196,7 +201,7 @@ class ChatCodec:
         slots = {name: text.strip() for name, text in slots.items()}
         try:
             rendered = self._render(turns, slots)
-        except ConfigError:
+        except ChatTemplateError:
             # the template dislikes these texts; without them it must work, or the error is raised
             return self._encode_apart(turns, slots)
         ids = self._plain.tokenize(rendered)
@@ -260,7 +265,7 @@ class ChatCodec:
             before, _, behind = frame.partition(marks[name])
             try:
                 rendered = self._render(turns, {**marks, name: text})
-            except ConfigError:
+            except ChatTemplateError:
                 continue
             if rendered.startswith(before) and rendered.endswith(behind):
                 shown[name] = rendered[len(before) : len(rendered) - len(behind)]

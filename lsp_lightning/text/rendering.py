@@ -51,6 +51,10 @@ def with_fixed_date(chat_template: str) -> str:
     return _FIXED_STRFTIME + chat_template
 
 
+class ChatTemplateError(ConfigError):
+    """A chat template fails, or exceeds a limit; the model cannot be used with it."""
+
+
 class TooMuch(Exception):
     """A template exceeds a limit."""
 
@@ -78,7 +82,7 @@ class ChatTemplate:
         """Render messages, and the header of the assistant's turn if ``reply``.
 
         Raises:
-            ConfigError: the template fails, or it exceeds a limit.
+            ChatTemplateError: the template fails, or it exceeds a limit.
         """
         with self._one_line():
             if not self._checked:
@@ -107,7 +111,7 @@ class ChatTemplate:
             # the message is the template's, so it may contain anything
             said = " ".join(str(error).split()) or type(error).__name__
             cause = str(error) if isinstance(error, TooMuch) else f"it fails with {said[:200]!r}"
-            raise ConfigError(
+            raise ChatTemplateError(
                 self._key,
                 f"the chat template of this model cannot be used: {cause}",
                 "fix chat_template in the model's folder, or use another model",

@@ -290,3 +290,48 @@ def test_a_printed_config_with_a_function_can_be_read_again(tmp_path, capsys):
     first, second = yaml.safe_load(shown[2])["model"]["rewards"]
     assert first["init_args"]["function"] == f"{HERE}.length_score"
     assert second["class_path"] == "lsp_lightning.NoveltyReward"
+
+
+# -- what it returns by mistake --------------------------------------------------------------------
+
+
+def forgot_to_return(query, answers, solution):
+    [float(len(answer)) for answer in answers]
+
+
+async def waits(query, answers, solution):
+    return [0.0] * len(answers)
+
+
+class Table:
+    def __call__(self, query, answers, solution):
+        return dict.fromkeys(answers, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        (forgot_to_return, "forgot_to_return returned None"),
+        (lambda q, a, s: 1.0, "<lambda> returned a float"),
+        (Table(), "Table returned a dict"),
+        (lambda q, a, s: [[0.0, 1.0]] * len(a), "<lambda> returned a list with a list"),
+        (lambda q, a, s: torch.zeros(len(a), 2), "<lambda> returned a list with a Tensor"),
+        (lambda q, a, s: [{"score": 1.0}] * len(a), "<lambda> returned a list with a dict"),
+    ],
+)
+def test_a_result_of_another_form_is_one_line_that_names_the_function(function, line):
+    with pytest.raises(RewardError) as error:
+        score_all([FunctionReward(function, name="mine")], PLAYED)
+    said = str(error.value)
+    assert said.startswith(f"reward 'mine' failed: TypeError: {__name__}.")
+    assert f"{line}; return a list of 2 numbers, one for each answer, at 'q'" in said
+    assert "\n" not in said
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")
+def test_a_coroutine_and_a_wrong_count_name_the_function_too():
+    with pytest.raises(RewardError, match="waits returned a coroutine; return a list of 2 numbers"):
+        score_all([FunctionReward(waits)], PLAYED)
+    short = FunctionReward(lambda q, a, s: [0.0], name="mine")
+    with pytest.raises(RewardError, match=r"1 scores for 2 answers, at \S+<lambda>; return a list"):
+        score_all([short], PLAYED)

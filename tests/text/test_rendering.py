@@ -7,6 +7,7 @@ from fast import assert_fast
 from tiny_models import LLAMA_TEMPLATE, build_llama, llama_tokenizer
 
 from lsp_lightning import ConfigError, Policy
+from lsp_lightning.cli.main import main
 from lsp_lightning.models.loading import load_codec
 from lsp_lightning.text.chat import ChatCodec
 
@@ -61,6 +62,21 @@ def test_such_a_template_is_refused_at_load_with_the_key_of_its_model(tmp_path):
         Policy(str(folder))
     with pytest.raises(ConfigError, match=r"^model.rewards.mine: the chat template"):
         load_codec(str(folder), None, {}, key="model.rewards.mine")
+
+
+@pytest.mark.parametrize("command", ["plan", "fit"])
+def test_a_run_with_such_a_template_loads_no_model_and_leaves_no_folder(
+    tmp_path, capfd, no_model, command
+):
+    folder = build_llama(tmp_path / "model", chat_template=BROKEN["raises"] + LLAMA_TEMPLATE)
+    model = ["--model.base", str(folder), "--trainer.default_root_dir", str(tmp_path / "run")]
+    assert main([command, "--config", "configs/tiny_lsp_zero.yaml", *model]) != 0
+    assert capfd.readouterr().err.splitlines()[-1:] == [
+        "error: model.base: the chat template of this model cannot be used: it fails with "
+        r"'no \x1b[2J users here'; fix chat_template in the model's folder, or use another model"
+    ]
+    # the claim is given back when the process ends
+    assert {path.name for path in (tmp_path / "run").rglob("*")} <= {".claimed"}
 
 
 def test_several_templates_without_a_default_are_one_line():
