@@ -16,7 +16,9 @@ from lsp_lightning.models.loading import load_model
 from lsp_lightning.models.policy import Policy
 from lsp_lightning.models.quantization import full_weight
 from lsp_lightning.paths import resolve
+from lsp_lightning.runs.writing import writing
 from lsp_lightning.text.chat import FIXED_DATE, PLAIN_TEMPLATE
+from lsp_lightning.training.divergence import is_finite
 
 Form = Literal["adapter", "merged"]
 
@@ -59,15 +61,21 @@ def export_run(policy: Policy, base: str, form: Form, out: Path, record: Mapping
         The form that was written.
 
     Raises:
-        ConfigError: ``out`` cannot be written, or the adapter cannot be merged.
+        ConfigError: ``out`` cannot be written, a trained weight is not finite, or the adapter
+            cannot be merged.
+        WriteError: the disk is full, say. An older export stays.
     """
     check_target(out)
+    if not is_finite(policy):
+        raise ConfigError(
+            "policy", "a trained weight is not finite", "export a checkpoint of an earlier round"
+        )
     form = form if policy.has_adapter else "merged"
     model = _whole_model(policy, base) if form == "merged" else None
     tokenizer = policy.codec.tokenizer
     if tokenizer.chat_template is None:  # export the template it was trained with
         tokenizer.chat_template = PLAIN_TEMPLATE
-    with _put_in_place(out) as folder:
+    with writing(out), _put_in_place(out) as folder:
         if model is None:
             _save_adapter(policy, base, folder)
         else:
@@ -183,6 +191,9 @@ def merge(trained: nn.Module, plain: nn.Module) -> None:
                 continue
             target: Any = plain.get_submodule(name)
             target.weight.copy_(weight)
+            if not target.weight.isfinite().all():
+                problem = f"is merged, but {name} with its adapter exceeds {target.weight.dtype}"
+                raise ConfigError("form", problem, "use form: adapter")
 
 
 def is_packed(layer: nn.Module) -> bool:

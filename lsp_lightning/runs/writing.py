@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lsp_lightning.errors import WriteError, system_error
+from lsp_lightning.errors import ConfigError, WriteError, system_error
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except WriteError:
+    except (ConfigError, WriteError):
         raise
     except Exception as error:  # each library has its own class
         found = system_error(error)

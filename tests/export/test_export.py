@@ -1,6 +1,8 @@
 """An export is the same model elsewhere, with a card that no value breaks, written whole."""
 
+import errno
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -15,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from lsp_lightning import ConfigError, Lora, Player, Policy, Sampling
 from lsp_lightning.cli.main import main
+from lsp_lightning.errors import WriteError
 from lsp_lightning.export import export_run
 from lsp_lightning.export.card import code, model_card
 from lsp_lightning.export.folder import MANIFEST
@@ -228,6 +231,40 @@ def test_an_adapter_of_shared_weights_unties_them(tiny_qwen3_folder, tmp_path, t
     assert merged.get_input_embeddings().weight is not merged.get_output_embeddings().weight
     assert largest_difference(AutoModelForCausalLM.from_pretrained(base), policy) > 0.1
     assert largest_difference(merged, policy) < 2e-5
+
+
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_exported(tiny_llama_folder, tmp_path, form, value):
+    policy = stirred(str(tiny_llama_folder))
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    with torch.no_grad():
+        trained[-1].view(-1)[3] = value
+    with pytest.raises(ConfigError, match=r"^policy: a trained weight is not finite; export a"):
+        export_run(policy, str(tiny_llama_folder), form, tmp_path / "out", FACTS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sum_that_exceeds_its_number_format_is_not_exported(tiny_llama_folder, tmp_path):
+    policy = stirred(str(tiny_llama_folder), dtype="float16")
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_" in name:
+                parameter.fill_(300.0)  # each is finite, their product is 4 x 90,000
+    with pytest.raises(ConfigError, match=r"^form: is merged, but .* exceeds torch\.float16; use"):
+        export_run(policy, str(tiny_llama_folder), "merged", tmp_path / "out", FACTS)
+
+
+def test_an_export_to_a_full_disk_is_one_line(tiny_llama_folder, tmp_path, monkeypatch):
+    policy = stirred(str(tiny_llama_folder))
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("lsp_lightning.export.folder.model_card", full)
+    with pytest.raises(WriteError, match=r"^cannot write '.*out': No space left on device; free"):
+        export_run(policy, str(tiny_llama_folder), "adapter", tmp_path / "out", FACTS)
+    assert not list(tmp_path.iterdir())
 
 
 # -- the card --------------------------------------------------------------------------------------
