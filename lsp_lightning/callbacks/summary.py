@@ -23,6 +23,7 @@ from lsp_lightning.errors import ConfigError, Diverged
 from lsp_lightning.evaluation.heldout import heldout_reward
 from lsp_lightning.planning import memory_line
 from lsp_lightning.runs import RunFolder
+from lsp_lightning.runs.writing import write_text, writing
 from lsp_lightning.training.resume import rounds_of
 
 #: Bytes of a GiB.
@@ -129,7 +130,8 @@ class RunSummary(Callback):
             "gpu_peak_gib": gpu_peak(trainer.strategy.root_device),
         }
         text = json.dumps(without_nan(summary), indent=2)
-        folder.summary_path.write_text(text + "\n", encoding="utf-8")
+        with writing(folder.summary_path):
+            write_text(folder.summary_path, text + "\n")
         reward = heldout_reward(module.rewards, module.data.heldout_reward)
         lines = [
             *result_lines(summary, folder, _opponent(pl_module)),

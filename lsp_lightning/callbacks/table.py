@@ -1,6 +1,7 @@
 """A run's metrics: the table metrics.csv, and curves for TensorBoard."""
 
 import csv
+import io
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from lsp_lightning.errors import system_error, warn
 from lsp_lightning.runs import RunFolder
-from lsp_lightning.runs.writing import writing
+from lsp_lightning.runs.writing import put_in_place, set_aside, writing
 
 Row = dict[str, Any]
 
@@ -75,10 +76,21 @@ class RunTable(Logger):
         """Write nothing: the run's settings are in config.yaml."""
 
     def _rows(self) -> list[Row]:
+        """The rows of the file. A damaged file is set aside: training does not need it."""
         if not self._path.is_file():
             return []
-        with self._path.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if row["step"].isdigit()]
+        try:
+            text = self._path.read_text(encoding="utf-8")
+            whole = text[: text.rfind("\n") + 1]  # a crash may have cut off the last line
+            rows = list(csv.DictReader(io.StringIO(whole, newline=""), strict=True))
+            for row in rows:
+                int(row["step"])
+                for value in row.values():
+                    float(value or 0)
+        except (ValueError, KeyError, TypeError, csv.Error):
+            set_aside(self._path)
+            return []
+        return rows
 
     def _rewrite(self, rows: list[Row], new: Row) -> None:
         """Write the table with columns for ``new`` too, and rename it over the old one."""
@@ -89,7 +101,7 @@ class RunTable(Logger):
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
-        whole.replace(self._path)
+        put_in_place(whole, self._path)
 
 
 class RunCurves(TensorBoardLogger):

@@ -14,7 +14,7 @@ from lsp_lightning.datamodule import rounds_played
 from lsp_lightning.errors import WriteError, require_at_least
 from lsp_lightning.rewards.scoring import unfilled
 from lsp_lightning.runs import RunFolder
-from lsp_lightning.runs.writing import writing
+from lsp_lightning.runs.writing import set_aside, write_text, writing
 from lsp_lightning.types import Playout, SelfPlayRound
 
 #: Number of rounds in one Parquet file.
@@ -120,7 +120,7 @@ def close_shard(folder: Path) -> None:
     if lines:
         target = folder / f"rounds-{lines[0]['round']:06d}.parquet"
         _write(pa.Table.from_pylist(_aligned(lines)), target)
-    shard.unlink()
+    shard.unlink(missing_ok=True)
 
 
 def _write(table: pa.Table, path: Path) -> None:
@@ -131,10 +131,17 @@ def _write(table: pa.Table, path: Path) -> None:
 
 
 def _forget_from(folder: Path, first_round: int) -> None:
-    """Delete all rows of ``first_round`` and later, from the open shard and the closed ones."""
+    """Delete all rows of ``first_round`` and later, from the open shard and the closed ones.
+
+    A damaged file is set aside: training does not need it.
+    """
     for path in sorted(folder.glob("rounds-*.parquet")):
-        table = pq.read_table(path)
-        kept = table.filter(pa.compute.less(table["round"], first_round))
+        try:
+            table = pq.read_table(path)
+            kept = table.filter(pa.compute.less(table["round"], first_round))
+        except Exception:  # damaged bytes may raise anything
+            set_aside(path)
+            continue
         if kept.num_rows == 0:
             path.unlink()
         elif kept.num_rows < table.num_rows:
@@ -142,24 +149,37 @@ def _forget_from(folder: Path, first_round: int) -> None:
     shard = folder / _OPEN_SHARD
     if shard.is_file():
         lines = [line for line in _read(shard) if line["round"] < first_round]
-        shard.write_text(
-            "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines),
-            encoding="utf-8",
-        )
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write_text(shard, text)
 
 
 def _read(shard: Path) -> list[dict[str, Any]]:
-    """Rows of an open shard, without a last line that a crash cut off."""
+    """Rows of an open shard, without a last line that a crash cut off.
+
+    If other lines are damaged, the file is set aside, and the whole lines are returned.
+    """
     found = []
     # not splitlines: an answer may contain other line separators
-    lines = shard.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    for line in lines if lines != [""] else []:
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            if line is not lines[-1]:
-                raise
+    lines = shard.read_bytes().removesuffix(b"\n").split(b"\n")
+    damaged = False
+    for i, line in enumerate(lines if lines != [b""] else []):
+        row = _row(line)
+        if row is not None:
+            found.append(row)
+        elif i < len(lines) - 1:
+            damaged = True
+    if damaged:
+        set_aside(shard)
     return found
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """One line of an open shard; None if it is damaged."""
+    try:
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("round"), int) else None
 
 
 def _aligned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

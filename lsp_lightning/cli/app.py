@@ -39,6 +39,7 @@ from lsp_lightning.planning import check_model
 from lsp_lightning.rewards import RewardError
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.runs.checkpoint import read_checkpoint
+from lsp_lightning.runs.writing import put_in_place
 from lsp_lightning.runtime.memory import is_out_of_memory
 from lsp_lightning.runtime.workers import WorkersError
 from lsp_lightning.sandbox import SandboxError
@@ -73,7 +74,10 @@ class SaveRunConfig(SaveConfigCallback):
             config = self.config.clone()
             config["ckpt_path"] = None
             path = RunFolder(trainer.default_root_dir).config_path
-            self.parser.save(config, path, skip_none=False, overwrite=True, multifile=False)
+            # a crash must not leave half a config: a resumed run reads it
+            partial = path.with_name(f"{path.name}.partial")
+            self.parser.save(config, partial, skip_none=False, overwrite=True, multifile=False)
+            put_in_place(partial, path)
 
 
 def _seed(seed_everything: bool | int) -> int:

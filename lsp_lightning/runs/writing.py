@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lsp_lightning.errors import ConfigError, WriteError, system_error
+from lsp_lightning.errors import ConfigError, WriteError, system_error, warn
 
 
 @contextmanager
@@ -40,6 +40,20 @@ def put_in_place(partial: Path, path: Path, before: Path | None = None) -> None:
         _keep(path, before)
     partial.replace(path)
     _flush_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that a crash leaves the old one or the new one."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    put_in_place(partial, path)
+
+
+def set_aside(path: Path) -> None:
+    """Rename a damaged file that a run can go on without, and say so."""
+    aside = path.with_name(f"{path.name}.damaged")
+    path.replace(aside)
+    warn(f"{str(path)!r} is damaged; the run goes on without it and keeps it as {aside.name!r}")
 
 
 def _keep(path: Path, before: Path) -> None:
