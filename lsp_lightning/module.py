@@ -69,6 +69,9 @@ class SelfPlayModule(ScoresHeldOut):
 
     _player: Player | None = None
 
+    logged: dict[str, torch.Tensor]
+    """The metrics of the last round."""
+
     def __init__(
         self,
         base: str,
@@ -224,7 +227,8 @@ class SelfPlayModule(ScoresHeldOut):
         seconds = {**played.seconds, "update": time.perf_counter() - start}
         metrics = round_metrics(played, advantages, stats, norm, seconds)
         self.round_means.update({**metrics, "learning_rate": rate})
-        self.log_dict(self.round_means.compute(), batch_size=1)
+        self.logged = self.round_means.compute()
+        self.log_dict(self.logged, batch_size=1)
         if played.index + 1 >= rounds:  # global_step does not count skipped rounds
             self.trainer.should_stop = True
 

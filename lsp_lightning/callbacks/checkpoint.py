@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from lsp_lightning.callbacks.table import RunTable
 from lsp_lightning.errors import require_at_least
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.runs.checkpoint import read_checkpoint
@@ -54,6 +55,7 @@ class RoundCheckpoint(Checkpoint):
         played = batch.index + 1
         last = played == trainer.max_steps or trainer.should_stop
         if played % self.every == 0 or last:
+            _log_ahead(trainer, pl_module, batch.index)
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -82,6 +84,13 @@ class RoundCheckpoint(Checkpoint):
         finally:
             if trainer.is_global_zero:
                 partial.unlink(missing_ok=True)  # only part of it is there if writing failed
+
+
+def _log_ahead(trainer: Trainer, pl_module: Any, index: int) -> None:
+    """Write a round's row before its checkpoint; a run killed in between plays the round again."""
+    for table in trainer.loggers:
+        if isinstance(table, RunTable):
+            table.log_ahead({**pl_module.logged, "epoch": trainer.current_epoch}, index)
 
 
 def save_weights(trainer: Trainer, pl_module: LightningModule) -> None:

@@ -34,6 +34,7 @@ class RunTable(Logger):
         self._path = RunFolder(folder).metrics_path
         self._columns: list[str] = []
         self._started = False
+        self._ahead: Row | None = None
 
     @property
     def name(self) -> str:
@@ -57,11 +58,22 @@ class RunTable(Logger):
         Raises:
             WriteError: the disk is full, say.
         """
-        with writing(self._path):
-            self._append(metrics, step)
-
-    def _append(self, metrics: Mapping[str, Tensor | float], step: int | None) -> None:
         row: Row = {"step": step or 0, **{k: float(v) for k, v in metrics.items()}}
+        ahead, self._ahead = self._ahead, None
+        with writing(self._path):
+            if ahead is None or ahead["step"] != row["step"]:
+                self._append(row)
+            elif not set(row) <= set(ahead):  # a callback of the user logs more
+                self._rewrite(self._rows()[:-1], {**ahead, **row})
+                self._append({**ahead, **row})
+
+    def log_ahead(self, metrics: Mapping[str, Tensor | float], step: int) -> None:
+        """Append a round's row now. Lightning logs it again, after the round's checkpoint is
+        written, and a run that is killed in between would lack it."""
+        self.log_metrics(metrics, step)
+        self._ahead = {"step": step, **metrics}
+
+    def _append(self, row: Row) -> None:
         if not self._started:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._rewrite([old for old in self._rows() if int(old["step"]) < row["step"]], row)

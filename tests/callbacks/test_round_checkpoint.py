@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from round_counter import Counter, rounds_of
 from small_game import tiny_trainer
 
-from lsp_lightning.callbacks import RoundCheckpoint
+from lsp_lightning.callbacks import RoundCheckpoint, RunTable
 from lsp_lightning.errors import ConfigError, WriteError
 from lsp_lightning.runs import RunFolder, writing
 from lsp_lightning.runs.checkpoint import read_checkpoint
@@ -174,6 +175,53 @@ def test_a_crash_at_any_step_leaves_a_whole_last_checkpoint(tmp_path, monkeypatc
         assert found["last.ckpt"] - found["previous.ckpt"] in (0, 1)
         play(folder, 3, RunFolder(folder).checkpoint_path)
         assert rounds_in(RunFolder(folder).checkpoint_path) == 3
+
+
+class MoreMetrics(Callback):
+    """A user's callback that logs more than the module does."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        pl_module.log("more", batch.index * 2.0, on_step=True, on_epoch=False, batch_size=1)
+
+
+@pytest.mark.parametrize("more", [[], [MoreMetrics()]])
+def test_each_round_has_one_row_that_is_written_before_its_checkpoint(more, tmp_path):
+    seen = []
+
+    class Watched(RoundCheckpoint):
+        def save(self, trainer):
+            seen.append([row["weight"] for row in RunFolder(tmp_path).metrics()])
+            super().save(trainer)
+
+    callbacks, loggers = [Watched(), *more], [RunTable(tmp_path)]
+    trainer = tiny_trainer(tmp_path, 3, callbacks, logger=loggers, log_every_n_steps=1)
+    trainer.fit(Counter(), rounds_of(3))
+    assert seen == [[0], [0, 1], [0, 1, 2]]
+    want = [{"step": i, "epoch": 0, "weight": i} for i in range(3)]
+    for row in want if more else ():
+        row["more"] = row["step"] * 2
+    assert RunFolder(tmp_path).metrics() == want
+
+
+def test_a_run_that_is_killed_in_a_checkpoint_lacks_no_row(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    class Kills(RoundCheckpoint):
+        def save(self, trainer):
+            super().save(trainer)
+            if trainer.global_step == 2:
+                raise Killed
+
+    def attempt(callback, ckpt_path=None):
+        callbacks, loggers = [callback], [RunTable(tmp_path)]
+        trainer = tiny_trainer(tmp_path, 4, callbacks, logger=loggers, log_every_n_steps=1)
+        trainer.fit(Counter(), rounds_of(4), ckpt_path=ckpt_path)
+
+    with pytest.raises(Killed):
+        attempt(Kills())
+    attempt(RoundCheckpoint(), str(RunFolder(tmp_path).checkpoint_path))
+    assert [row["step"] for row in RunFolder(tmp_path).metrics()] == [0, 1, 2, 3]
 
 
 def test_a_checkpoint_is_loaded_as_plain_types_whatever_the_caller_says(tmp_path):

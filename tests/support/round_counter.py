@@ -19,7 +19,8 @@ class Counter(LightningModule):
         self.policy = SimpleNamespace(has_adapter=True, save=lambda folder: None)
 
     def training_step(self, batch, batch_idx):
-        self.log("weight", self.layer.weight.detach().sum(), batch_size=1)
+        self.logged = {"weight": self.layer.weight.detach().sum()}
+        self.log_dict(self.logged, batch_size=1)
         return -self.layer.weight.sum()
 
     def configure_optimizers(self):
