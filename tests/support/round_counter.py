@@ -16,7 +16,9 @@ class Counter(LightningModule):
         super().__init__()
         self.layer = nn.Linear(1, 1, bias=False)
         nn.init.zeros_(self.layer.weight)
-        self.policy = SimpleNamespace(has_adapter=True, save=lambda folder: None)
+        self.policy = SimpleNamespace(
+            has_adapter=True, save=lambda folder: None, parameters=self.parameters
+        )
 
     def training_step(self, batch, batch_idx):
         self.logged = {"weight": self.layer.weight.detach().sum()}
