@@ -22,7 +22,7 @@ from lsp_lightning.callbacks import (
     Transcripts,
 )
 from lsp_lightning.callbacks.closing import without_nan
-from lsp_lightning.cli.checks import check_trainer, claim_run_folder
+from lsp_lightning.cli.checks import check_seed, check_trainer, claim_run_folder, unusable
 from lsp_lightning.cli.commands import SelfPlayTrainer
 from lsp_lightning.cli.messages import hidden_config_error, storage_line
 from lsp_lightning.cli.output import INTERRUPTED, complain, show_traceback
@@ -160,6 +160,21 @@ class SelfPlayCLI(LightningCLI):
             wanted = Path(config.trainer.default_root_dir or _DEFAULTS["default_root_dir"])
             folder = claim_run_folder(wanted, config.get("ckpt_path"))
             config.trainer.default_root_dir = str(folder)
+
+    def _set_seed(self) -> None:
+        """Seed all random generators."""
+        check_seed(_seed(self._get(self.config, "seed_everything")))
+        super()._set_seed()
+
+    def instantiate_classes(self) -> None:
+        """Build Trainer, module and data; a setting that a library refuses is one line."""
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            line = unusable(error, self.config[self.subcommand])
+            if hidden_config_error(error) or line is None:
+                raise
+            raise line from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with metrics table, curves, progress line and summary."""

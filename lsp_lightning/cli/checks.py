@@ -2,15 +2,22 @@
 
 import atexit
 import contextlib
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import AcceleratorRegistry
 
+from lsp_lightning.cli.trust import leaves_of
 from lsp_lightning.datamodule import check_precision
 from lsp_lightning.errors import ConfigError, require_one_of
 from lsp_lightning.runs.folder import CLAIM
+
+#: numpy's generators take no larger seed.
+_LARGEST_SEED = 2**32 - 1
 
 
 def claim_run_folder(wanted: Path, checkpoint: str | None) -> Path:
@@ -22,26 +29,49 @@ def claim_run_folder(wanted: Path, checkpoint: str | None) -> Path:
     if checkpoint and Path(checkpoint).resolve().is_relative_to(wanted.resolve()):
         return wanted
     folder, number = wanted, 1
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not any(folder.iterdir()):
-            with contextlib.suppress(FileExistsError):
-                (folder / CLAIM).touch(exist_ok=False)
-                atexit.register(_give_up_claim, folder)
-                return folder
-        number += 1
-        folder = wanted.with_name(f"{wanted.name}-{number}")
+    try:
+        while True:
+            made = [path for path in (folder, *folder.parents) if not path.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            if not any(folder.iterdir()):
+                with contextlib.suppress(FileExistsError):
+                    (folder / CLAIM).touch(exist_ok=False)
+                    atexit.register(_give_up_claim, folder, made)
+                    return folder
+            number += 1
+            folder = wanted.with_name(f"{wanted.name}-{number}")
+    except (OSError, ValueError) as error:  # a file, no permission, a name that is no name
+        why = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            "trainer.default_root_dir",
+            f"no folder {str(folder)!r} can be made ({why})",
+            "give a folder that you can write to",
+        ) from error
 
 
-def _give_up_claim(folder: Path) -> None:
-    """Remove the reservation, and the folder if the run wrote nothing."""
+def _give_up_claim(folder: Path, made: Sequence[Path]) -> None:
+    """Remove the reservation, and the folders that were made for it if the run wrote nothing."""
     (folder / CLAIM).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        folder.rmdir()
+        for path in made:
+            path.rmdir()
+
+
+def check_seed(seed: int) -> None:
+    """Raise ConfigError unless every random generator takes the seed."""
+    if not 0 <= seed <= _LARGEST_SEED:
+        raise ConfigError("seed_everything", f"is {seed}", f"set 0 to {_LARGEST_SEED}")
 
 
 def check_trainer(trainer: Any) -> None:
     """Raise ConfigError for settings of the Trainer that cannot work here."""
+    if trainer.max_steps < 1:
+        raise ConfigError("trainer.max_steps", "is below 1", "set the number of rounds to play")
+    if trainer.max_epochs != 1:
+        problem = f"is {trainer.max_epochs}, but all rounds are one epoch"
+        raise ConfigError("trainer.max_epochs", problem, "leave it out and set trainer.max_steps")
+    if trainer.val_check_interval == 0:
+        raise ConfigError("trainer.val_check_interval", "is 0", "set a number of rounds")
     accelerators = ("auto", "gpu", *AcceleratorRegistry.available_accelerators())
     if isinstance(trainer.accelerator, str):
         require_one_of(trainer.accelerator, accelerators, "trainer.accelerator")
@@ -64,3 +94,28 @@ def check_trainer(trainer: Any) -> None:
             "have no effect here",
             "use model.micro_batch_tokens and model.max_grad_norm",
         )
+
+
+def unusable(error: BaseException, config: Any) -> ConfigError | None:
+    """The line for an error with which a library refuses a setting; None for any other error.
+
+    Args:
+        error: what the Trainer or the parser raised while it built the Trainer and its parts.
+        config: the parsed config of the command.
+    """
+    named = re.search(r"given class_path '([\w.]+)':\s+(.*)", str(error))
+    if named:
+        keys = [k for k, v in leaves_of(config) if v == named[1] and k.endswith(".class_path")]
+        key = keys[0].removesuffix(".class_path") if keys else "config"
+        missing = re.match(r"Requirement '([\w-]+)|No module named '([\w-]+)", named[2])
+        if missing:
+            package = missing[1] or missing[2]
+            problem = f"{named[1].rpartition('.')[2]} needs {package}, which is not installed"
+            return ConfigError(key, problem, f"pip install {package}")
+        return ConfigError(key, f"{named[1]} does not work ({named[2]})", "fix its init_args")
+    if isinstance(error, MisconfigurationException | ValueError | TypeError):
+        known = [name for name in config.trainer if re.search(rf"\b{name}\b", str(error))]
+        if known:
+            problem = f"is {config.trainer[known[0]]!r} ({error})"
+            return ConfigError(f"trainer.{known[0]}", problem, "see --help for each key's values")
+    return None

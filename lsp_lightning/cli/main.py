@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lsp_lightning import __version__
+from lsp_lightning.cli.config_files import flags_of, ready_configs
 from lsp_lightning.cli.output import (
     BROKEN_PIPE,
     INTERRUPTED,
@@ -109,7 +110,7 @@ def _run(args: list[str]) -> int:
         # follow override the config
         folder = ["--trainer.default_root_dir", str(run.path)]
         args[1:1] = ["--config", str(run.config_path), *folder]
-    check_config_files(args)
+    args = ready_configs(args)
     # libraries read these when they are imported
     wait_asleep()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -120,39 +121,13 @@ def _run(args: list[str]) -> int:
     return run_command(args, policy)
 
 
-def check_config_files(args: Sequence[str]) -> None:
-    """Raise ConfigError unless every config file exists and is a YAML mapping."""
-    import yaml
-
-    for value in (value for flag, value in _flags(args) if flag in ("--config", "-c")):
-        path, name = Path(value), repr(value)
-        if not value:
-            raise ConfigError("config", "has no value", "write --config FILE")
-        if not path.is_file():
-            raise ConfigError("config", f"no file {name}", "give an existing YAML file")
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            raise ConfigError("config", f"{name} is not UTF-8", "save it as UTF-8") from error
-        except yaml.YAMLError as error:
-            place = " ".join(str(error).split())
-            raise ConfigError("config", f"{name} is not YAML ({place})", "fix it") from error
-        if not isinstance(content, dict | None):
-            problem = f"{name} is not a mapping of keys to values"
-            raise ConfigError("config", problem, "write lines of the form key: value")
-        data = content.get("data") if content else None
-        if isinstance(data, dict) and "seed" in data:  # the parser would ignore it
-            problem = f"is set in {name}, but follows seed_everything"
-            raise ConfigError("data.seed", problem, "set seed_everything there")
-
-
 def run_with_config(args: Sequence[str]) -> RunFolder | None:
     """The run whose config the command takes: its checkpoint is named, and no config is.
 
     Raises:
         ConfigError: there is no such checkpoint, or no config in its run's folder.
     """
-    flags = dict(_flags(args))
+    flags = dict(flags_of(args))
     path = flags.get("--ckpt_path")
     if path is None or path == "null":
         return None
@@ -180,16 +155,6 @@ def underscored(arg: str) -> str:
     if not flag.startswith("--"):
         return arg
     return "--" + flag[2:].replace("-", "_") + equals + value
-
-
-def _flags(args: Sequence[str]) -> list[tuple[str, str]]:
-    """Flags with their values, written ``--flag value`` or ``--flag=value``."""
-    found = []
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
-        flag, equals, value = arg.partition("=")
-        if flag.startswith("-"):
-            found.append((flag, value if equals else following))
-    return found
 
 
 def _check_command(command: str) -> None:

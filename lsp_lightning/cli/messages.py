@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
+from lsp_lightning.cli.synonyms import class_near, meant
 from lsp_lightning.cli.trust import REMEDY
 from lsp_lightning.errors import (
     ConfigError,
@@ -22,10 +23,10 @@ _LONGEST = 300
 _SEE_VALUES = "see --help for each key's values"
 
 _KEY = re.compile(r"Parser key \"([\w.]+)\"")
-_UNKNOWN_FLAG = re.compile(r"unrecognized arguments: --([\w.]+)")
+_UNKNOWN_FLAG = re.compile(r"unrecognized arguments: --([^\s=]+)")
 _UNKNOWN_WORD = re.compile(r"unrecognized arguments: (\S+)")
 _UNKNOWN_OPTION = re.compile(r"Option '([\w.]+)' is not accepted")
-_UNKNOWN_IN_FILE = re.compile(r"(Group|Subcommand) '([\w.]+)' does not accept option '([\w.]+)'")
+_UNKNOWN_IN_FILE = re.compile(r"(Group|Subcommand) '([\w.]+)' does not accept option '(.+?)'")
 _NOT_SET = re.compile(r"arguments are required: ([\w.]+)|Key '([\w.]+)' is required")
 _NO_VALUE = re.compile(r"argument --([\w.]+): expected one argument")
 _NO_GROUP = re.compile(r"Unable to load config '(.*?)'")
@@ -33,6 +34,7 @@ _NO_GROUP = re.compile(r"Unable to load config '(.*?)'")
 _VALUE = re.compile(r"(?:Given value|Got value): (.*)")
 _UNION = "Does not validate against any of the Union subtypes"
 _WANTED = re.compile(r"Expected an? (?:typing\.Literal\[(.*?)\]|<class '([\w.]+)'>)")
+_NAME = re.compile(r"[A-Za-z_][\w.]*(?<!True)(?<!False)(?<!None)")
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -49,7 +51,7 @@ _IMPORTED = (
     re.compile(r"(?:Got|Given) value: ([\w.]+)"),
 )
 _OTHER_CLASS = re.compile(r"Import path (?:([\w.]+) )?does not correspond to a subclass of (\w+)")
-_NO_PATH = re.compile(r"Expected a dot import path string: ")
+_NO_PATH = re.compile(r"Expected a dot import path string: (\S*)")
 _ABSTRACT = re.compile(r"Expected an instantiatable class, but is abstract")
 _LINKED = re.compile(r"Linked \"([\w.]+)\" must be given via \"([\w.]+)\"")
 _DENIED = re.compile(r"Importing '([\w.]+)' is not allowed, denied by")
@@ -113,8 +115,11 @@ def one_line(
         return ConfigError(no_value[1], "has no value", f"write --{no_value[1]} VALUE")
     word = _UNKNOWN_WORD.search(message)
     if word:
-        return ConfigError("command", f"{word[1]!r} is not a flag", "write flags as --key value")
-    return ConfigError(key[1] if key else "config", _problem(message), _SEE_VALUES)
+        is_config = word[1].endswith((".yaml", ".yml"))
+        remedy = f"write --config {word[1]}" if is_config else "write flags as --key value"
+        return ConfigError("command", f"{word[1]!r} is not a flag", remedy)
+    found = key[1] if key else "config"
+    return ConfigError(found, _problem(message), _remedy(found, message))
 
 
 def hidden_config_error(error: BaseException) -> ConfigError | None:
@@ -143,9 +148,10 @@ def _unknown(message: str) -> str | None:
 
 
 def _nearest(key: str, keys: Sequence[str], of_class: bool) -> str:
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {near[0]!r}?"
+    near = [meant(key, keys), *difflib.get_close_matches(key, keys, n=1, cutoff=0.6)]
+    found = next((name for name in near if name and name != key), None)
+    if found:
+        return f"did you mean {found!r}?"
     names = sorted(name for name in keys if name != "help" and not name.endswith(".help"))
     return f"the keys here are {', '.join(names)}" if of_class else "see --help for the keys"
 
@@ -161,16 +167,20 @@ def _problem(message: str) -> str:
         return _short(f"cannot import {name} ({_NO_IMPORT.findall(text)[-1]})")
     given = other and (other[1] or (value and value[1]))
     if other and given:
-        return _short(f"{given} is not a {other[2]}")
+        return _short(f"{given} is not {_a(other[2])}")
     if value and _ABSTRACT.search(text):
         return _short(f"{value[1]} lacks a method that it must define")
-    if value and _NO_PATH.search(text):
-        return _short(f"must name a class by its path, as in module.Class, is {value[1]}")
+    wanted = _WANTED.findall(text)
+    no_path = _NO_PATH.search(text)
+    if no_path and not {kind for _, kind in wanted} & {"int", "float"}:
+        what = value[1] if value else no_path[1]
+        if not _NAME.fullmatch(what):
+            return _short(f"must be a mapping of keys to values, is {what}")
+        return _short(f"must name a class by its path, as in module.Class, is {what}")
     if no_class:
-        return _short(f"must name a {no_class[1]} by its class_path, is {no_class[2]}")
+        return _short(f"must name {_a(no_class[1])} by its class_path, is {no_class[2]}")
     if _NO_FUNCTION.search(text):
         return _short(f"cannot be called ({_NO_FUNCTION.findall(text)[-1]})")
-    wanted = _WANTED.findall(text)
     if wanted and value:
         words = [f"one of {literal}" if literal else _word(kind) for literal, kind in wanted]
         return _short(f"must be {' or '.join(dict.fromkeys(words))}, is {value[1]}")
@@ -178,6 +188,30 @@ def _problem(message: str) -> str:
     if group:
         return _short(f"must be a mapping of keys to values, is {group[1]}")
     return _short(re.sub(rf"^(config: )?({_KEY.pattern}:\s*)+", "", text).replace(_UNION, ""))
+
+
+def _remedy(key: str, message: str) -> str:
+    """What to do about a value of a known key."""
+    value = _VALUE.search(message) or _NO_PATH.search(message) or _NO_GROUP.search(message)
+    given = value[1] if value else ""
+    last = key.rpartition(".")[2]
+    if key == "model" and given and not given.startswith("lsp_lightning"):
+        return f"did you mean --model.base {_short(given)}?"
+    if key == "trainer.precision":
+        return "leave it out and set model.dtype"
+    if key == "model.rewards" and _NAME.fullmatch(given):
+        return f"write a list: [{{class_path: {class_near(last, given) or 'module.Class'}}}]"
+    imported = [path for pattern in _IMPORTED for path in pattern.findall(message)]
+    if _NO_PATH.search(message) or _NO_IMPORT.search(message):
+        name = imported[0] if imported and _NO_IMPORT.search(message) else given
+        near = class_near(last, name)
+        if near:
+            return f"did you mean {near!r}?"
+    return _SEE_VALUES
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[:1] in 'AEIOU' else 'a'} {noun}"
 
 
 def _word(kind: str) -> str:

@@ -1,6 +1,7 @@
 """The command line's parser: an error is one line instead of a listing of all flags."""
 
 import dataclasses
+import inspect
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
@@ -24,7 +25,12 @@ class Parser(LightningArgumentParser):
         """Add a class's arguments, and note the class if the parser has no other arguments."""
         if not args and "nested_key" not in kwargs:
             self._for_class = class_type
-        return super().add_class_arguments(class_type, *args, **kwargs)
+        added = super().add_class_arguments(class_type, *args, **kwargs)
+        # jsonargparse would give None to an argument that has neither type nor default
+        for action in self._actions:
+            if action.dest in added and _untyped(class_type, action.dest):
+                action.required = True
+        return added
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise ClassError in the parser of a class, else ConfigError."""
@@ -39,3 +45,14 @@ class Parser(LightningArgumentParser):
         plain = dataclasses.is_dataclass(self._for_class) and bases == (object,)
         found = one_line(message, keys, ex, of_class=True)
         raise ClassError(found, "" if plain else "init_args.") from ex
+
+
+def _untyped(cls: type, key: str) -> bool:
+    """Whether a class's argument has neither type nor default."""
+    name = key.rpartition(".")[2]
+    for owner in cls.__mro__ if inspect.isclass(cls) else ():
+        init = vars(owner).get("__init__")
+        found = inspect.signature(init).parameters.get(name) if inspect.isfunction(init) else None
+        if found:
+            return found.annotation is found.empty and found.default is found.empty
+    return False

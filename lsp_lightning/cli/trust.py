@@ -71,7 +71,7 @@ class Policy:
             ConfigError: it sends texts or a key to another machine, or writes outside of its run's
                 folder.
         """
-        for key, value in _leaves(config):
+        for key, value in leaves_of(config):
             name = re.split(r"[.\[]", key)[-1]
             if not isinstance(value, str | Path) or self._is_typed(str(value)):
                 continue
@@ -115,7 +115,7 @@ def needs_trust(config: Any) -> bool:
         return True
     own = set(_package_classes())
     allowed = tuple(f"{module}." for module in _MODULES)
-    named = [value for _, value in _leaves(config) if isinstance(value, str)]
+    named = [value for _, value in leaves_of(config) if isinstance(value, str)]
     # of the texts that look like import paths, those whose module was imported are
     foreign = [p for p in named if _DOTTED.fullmatch(p) and p.rpartition(".")[0] in sys.modules]
     return any(path not in own and not f"{path}.".startswith(allowed) for path in foreign)
@@ -149,16 +149,16 @@ def _typed_values(args: Sequence[str]) -> Iterator[str]:
             yield value
 
 
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def leaves_of(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """The keys and values of a nested config."""
     if hasattr(value, "as_dict"):
         value = value.as_dict()
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _leaves(inner, f"{key}.{name}" if key else str(name))
+            yield from leaves_of(inner, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list | tuple):
         for i, inner in enumerate(value):
-            yield from _leaves(inner, f"{key}[{i}]")
+            yield from leaves_of(inner, f"{key}[{i}]")
     else:
         yield key, value
 

@@ -41,6 +41,14 @@ class Needy(Pet):
         super().__init__()
 
 
+class Vague(Pet):
+    """A class whose argument has no type; that of its base is passed on."""
+
+    def __init__(self, food, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.food = food
+
+
 class Mute(Pet, ABC):
     """A class that lacks a method."""
 
@@ -84,7 +92,7 @@ def read(args, needed=("--model.base=x",)):
     parser.add_argument("--config", action=ActionConfigFile)
     fit.add_argument("--config", action=ActionConfigFile)
     fit.add_argument("--seed", type=int, default=0)
-    fit.add_class_arguments(Model, "model")
+    fit.add_class_arguments(Model, "model", fail_untyped=False)  # as Lightning does
     fit.link_arguments("seed", "model.depth")
     parser.add_subcommands(dest="subcommand").add_subcommand("fit", fit)
     return parser.parse_args(["fit", *needed, *args])
@@ -157,7 +165,7 @@ LINES = {
     ),
     "a group that is none": (
         "model: hello",
-        "model: must be a mapping of keys to values, is hello; see --help",
+        "model: must be a mapping of keys to values, is hello; did you mean --model.base hello?",
     ),
     "in a class that may be a list": (
         [f'--model.zoo={{"class_path": "{HERE}.Cat", "init_args": {{"age": "x"}}}}'],
@@ -207,6 +215,10 @@ LINES = {
         [f"--model.pet={HERE}.Needy"],
         "model.pet.init_args.food: not set; set it in the config",
     ),
+    "argument without a type": (
+        [f"--model.pet={HERE}.Vague", "--model.pet.init_args.age=2"],
+        "model.pet.init_args.food: not set; set it in the config",
+    ),
     "argument of a class that may be a list": (
         [f"--model.zoo={HERE}.Needy"],
         "model.zoo.init_args.food: not set; set it in the config",
@@ -226,6 +238,11 @@ def test_a_message_of_the_parser_is_one_line(case, tmp_path):
         read(given)
     assert str(error.value).startswith(line)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_an_argument_without_a_type_takes_any_value():
+    args = [f"--model.pet={HERE}.Vague", "--model.pet.init_args.food=[1, x]"]
+    assert read(args).fit.model.pet.init_args.food == [1, "x"]
 
 
 def test_a_key_that_must_be_given_is_named_without_the_command():

@@ -1,0 +1,86 @@
+"""Names that other trainers have for this package's keys, to suggest the right one."""
+
+import difflib
+import sys
+from collections.abc import Sequence
+
+_SYNONYMS: dict[str, str] = {
+    "seed_everything": "seed random_seed",
+    "ckpt_path": "ckpt checkpoint checkpoint_path resume resume_from resume_from_checkpoint load",
+    "model.base": "base_model model_name model_name_or_path model_id model_path pretrained",
+    "model.rewards": "reward reward_fn reward_funcs reward_function reward_model",
+    "model.lora.rank": "r lora_r lora_rank",
+    "model.lora.alpha": "lora_alpha",
+    "model.lora.dropout": "lora_dropout",
+    "model.lora.target_modules": "lora_target_modules",
+    "model.dtype": "torch_dtype bf16 fp16 mixed_precision",
+    "model.quantization": "load_in_4bit load_in_8bit bits quantize",
+    "model.activation_checkpointing": "gradient_checkpointing",
+    "model.beta": "kl_coef kl_beta kl_coeff kl_weight kl_penalty init_kl_coef",
+    "model.kl": "kl_type kl_estimator",
+    "model.optimizer": "optim",
+    "model.optimizer.init_args.lr": "lr learning_rate",
+    "model.optimizer.init_args.weight_decay": "weight_decay",
+    "model.optimizer.init_args.betas": "betas adam_betas",
+    "model.lr_scheduler": "scheduler lr_scheduler_type warmup warmup_steps warmup_ratio",
+    "model.max_grad_norm": "clip_grad clip_grad_norm grad_clip gradient_clip_val",
+    "model.micro_batch_tokens": "gradient_accumulation_steps micro_batch_size",
+    "model.rollouts": "use_vllm vllm",
+    "data.queries": "dataset dataset_name train_file train_dataset data_path prompts",
+    "data.heldout": "eval_dataset eval_file validation_file val_file",
+    "data.num_queries": "batch_size train_batch_size per_device_train_batch_size",
+    "data.group_size": "num_generations num_return_sequences n_samples rollout_n num_samples",
+    "data.solver.max_new_tokens": "max_completion_length max_response_length max_tokens "
+    "max_length max_new_tokens response_length",
+    "data.solver.temperature": "temperature",
+    "data.solver.top_p": "top_p",
+    "data.solver.top_k": "top_k",
+    "trainer.max_steps": "epochs num_epochs num_train_epochs max_epochs steps num_steps "
+    "total_steps rounds num_rounds iterations max_iters",
+    "trainer.default_root_dir": "output_dir out_dir output save_dir log_dir logging_dir run_dir",
+    "trainer.accelerator": "device gpu gpus cuda",
+    "trainer.logger": "report_to wandb use_wandb",
+    "trainer.val_check_interval": "eval_steps eval_every eval_interval",
+    "checkpoint.every": "save_steps save_every save_interval",
+}
+_HOMES = {
+    "optimizer": "torch.optim",
+    "lr_scheduler": "torch.optim.lr_scheduler",
+    "callbacks": "lightning.pytorch.callbacks",
+    "logger": "lightning.pytorch.loggers",
+}
+_KEYS = {name: key for key, names in _SYNONYMS.items() for name in names.split()}
+
+
+def meant(key: str, keys: Sequence[str]) -> str | None:
+    """The key that is meant by one that does not exist, if that is known.
+
+    Args:
+        key: what was written; its last part counts.
+        keys: the keys that exist.
+    """
+    last = key.rpartition(".")[2].lower()
+    target = _KEYS.get(last)
+    if target is None:
+        same = [k for k in keys if k.rpartition(".")[2] == last]
+        return same[0] if len(same) == 1 else None
+    if any(target == k or target.startswith(f"{k}.") for k in keys):
+        return target
+    name = target.rpartition(".")[2]  # in the settings of one class
+    found = [k for k in keys if k.rpartition(".")[2] == name]
+    return found[0] if len(found) == 1 else None
+
+
+def class_near(key: str, name: str) -> str | None:
+    """The path of the class that a mistyped name probably means.
+
+    Args:
+        key: last part of the key, which decides where the class may be from.
+        name: what was written, with or without a module.
+    """
+    home = _HOMES.get(key, "lsp_lightning")
+    short = name.rpartition(".")[2].lower()
+    names = {n.lower(): n for n in getattr(sys.modules.get(home), "__all__", ()) if n[:1].isupper()}
+    begins = [n for n in names if short and n.startswith(short)]
+    near = begins or difflib.get_close_matches(short, names, n=1, cutoff=0.7)
+    return f"{home}.{names[near[0]]}" if near else None
