@@ -22,7 +22,13 @@ from lsp_lightning.callbacks import (
     Transcripts,
 )
 from lsp_lightning.callbacks.closing import without_nan
-from lsp_lightning.cli.checks import check_seed, check_trainer, claim_run_folder, unusable
+from lsp_lightning.cli.checks import (
+    check_optimizer,
+    check_seed,
+    check_trainer,
+    claim_run_folder,
+    unusable,
+)
 from lsp_lightning.cli.commands import SelfPlayTrainer
 from lsp_lightning.cli.messages import hidden_config_error, storage_line
 from lsp_lightning.cli.output import INTERRUPTED, complain, show_traceback
@@ -201,6 +207,7 @@ class SelfPlayCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Check rounds and context length before a model is loaded or a file is written."""
+        check_optimizer(self.model.optimizer, self._get(self.config, "model.optimizer"))
         self.datamodule.check_rounds(self.trainer)
         check_model(self.model, self.datamodule)
         check_optimizer(self.model.optimizer)

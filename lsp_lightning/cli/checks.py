@@ -3,7 +3,7 @@
 import atexit
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,20 @@ def check_trainer(trainer: Any) -> None:
         )
 
 
+def check_optimizer(make: Callable[..., Any], named: Any) -> None:
+    """Raise ConfigError unless an optimiser of torch takes its settings.
+
+    Args:
+        make: makes the optimiser.
+        named: its config.
+    """
+    if str(named.get("class_path")).startswith("torch.optim."):  # others may need a GPU
+        try:
+            make([torch.nn.Parameter(torch.zeros(1))])
+        except ValueError as error:
+            raise ConfigError("model.optimizer", str(error), "fix its init_args") from error
+
+
 def unusable(error: BaseException, config: Any) -> ConfigError | None:
     """The line for an error with which a library refuses a setting; None for any other error.
 
@@ -114,8 +128,12 @@ def unusable(error: BaseException, config: Any) -> ConfigError | None:
             return ConfigError(key, problem, f"pip install {package}")
         return ConfigError(key, f"{named[1]} does not work ({named[2]})", "fix its init_args")
     if isinstance(error, MisconfigurationException | ValueError | TypeError):
-        known = [name for name in config.trainer if re.search(rf"\b{name}\b", str(error))]
-        if known:
-            problem = f"is {config.trainer[known[0]]!r} ({error})"
-            return ConfigError(f"trainer.{known[0]}", problem, "see --help for each key's values")
+        text = str(error)
+        found = [
+            (m.start(), k) for k in vars(config.trainer) if (m := re.search(rf"\b{k}\b", text))
+        ]
+        if found:
+            _, name = min(found)  # the first that the message names
+            problem = f"is {config.trainer[name]!r} ({text})"
+            return ConfigError(f"trainer.{name}", problem, "see --help for each key's values")
     return None

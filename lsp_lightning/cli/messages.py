@@ -35,6 +35,7 @@ _VALUE = re.compile(r"(?:Given value|Got value): (.*)")
 _UNION = "Does not validate against any of the Union subtypes"
 _WANTED = re.compile(r"Expected an? (?:typing\.Literal\[(.*?)\]|<class '([\w.]+)'>)")
 _NAME = re.compile(r"[A-Za-z_][\w.]*(?<!True)(?<!False)(?<!None)")
+_DATA_FILES = (".jsonl", ".json", ".csv", ".txt", ".parquet")
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -119,7 +120,10 @@ def one_line(
         remedy = f"write --config {word[1]}" if is_config else "write flags as --key value"
         return ConfigError("command", f"{word[1]!r} is not a flag", remedy)
     found = key[1] if key else "config"
-    return ConfigError(found, _problem(message), _remedy(found, message))
+    problem = _problem(message)
+    if found == "seed_everything":  # true and false are for Lightning
+        problem = problem.replace("true or false or ", "")
+    return ConfigError(found, problem, _remedy(found, message))
 
 
 def hidden_config_error(error: BaseException) -> ConfigError | None:
@@ -204,6 +208,8 @@ def _remedy(key: str, message: str) -> str:
     imported = [path for pattern in _IMPORTED for path in pattern.findall(message)]
     if _NO_PATH.search(message) or _NO_IMPORT.search(message):
         name = imported[0] if imported and _NO_IMPORT.search(message) else given
+        if last == "queries" and name.endswith(_DATA_FILES):
+            return f"write {{class_path: lsp_lightning.PromptFile, init_args: {{path: {name}}}}}"
         near = class_near(last, name)
         if near:
             return f"did you mean {near!r}?"

@@ -81,6 +81,6 @@ def class_near(key: str, name: str) -> str | None:
     home = _HOMES.get(key, "lsp_lightning")
     short = name.rpartition(".")[2].lower()
     names = {n.lower(): n for n in getattr(sys.modules.get(home), "__all__", ()) if n[:1].isupper()}
-    begins = [n for n in names if short and n.startswith(short)]
+    begins = [n for n in names if len(short) > 2 and n.startswith(short)]
     near = begins or difflib.get_close_matches(short, names, n=1, cutoff=0.7)
     return f"{home}.{names[near[0]]}" if near else None

@@ -1,0 +1,189 @@
+"""Seventy mistakes that people type: each is one line that names the key and the remedy."""
+
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lsp_lightning.cli.main import main
+from lsp_lightning.cli.synonyms import class_near, meant
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.usefixtures("untouched_process", "no_model")
+
+FILES = {
+    "empty.yaml": "",
+    "list.yaml": "model: [1,2]\n",
+    "tabs.yaml": "model:\n\tbeta: 1\n",
+    "twice.yaml": "data:\n  num_queries: 4\n  num_queries: 8\n",
+    "aliases.yaml": "a: &a [x,x]\n"
+    + "".join(f"{n}: &{n} [{','.join([f'*{p}'] * 9)}]\n" for p, n in zip("abcdef", "bcdefg")),  # noqa: B905
+    "near.yaml": "modell: {beta: 1}\n",
+    "hostile.yaml": '"mod\\e[2Jel": 1\n',
+    "afile": "",
+    "seed.yaml": "seed: 3\n",
+}
+NO_KEY = "there is no such key; did you mean"
+#: What is typed, and how the line goes on after "error: ". A line that begins with "+" follows
+#: `fit --config tiny.yaml`. The first group needs no parser, so it is always run.
+FAST = {
+    "fitt": "command: there is no command 'fitt'; did you mean 'fit'?",
+    "train --config tiny.yaml": "command: there is no command 'train'; choose one of fit, ",
+    "--config tiny.yaml fit": "command: '--config' comes before the command; put the command",
+    "fit --config": "config: has no value; write --config FILE",
+    "fit --config nowhere.yaml": "config: no file 'nowhere.yaml'; give an existing YAML file",
+    "fit --config folder": "config: 'folder' is a folder; give a YAML file",
+    "fit --config empty.yaml": "config: 'empty.yaml' is empty; write lines of the form key: value",
+    "fit --config list.yaml": "model: must be a mapping of keys to values, is [1, 2]; write lines",
+    "fit --config tabs.yaml": "config: 'tabs.yaml' is not YAML (line 2: found character tab that",
+    "fit --config twice.yaml": "data.num_queries: is set twice in 'twice.yaml' (lines 2 and 3); ",
+    "fit --config aliases.yaml": "config: 'aliases.yaml' has more than 10,000 values, aliases",
+    "+ --data '{\"seed\": 3}'": "data.seed: is set by --data, but follows seed_everything; set",
+    "+ --data seed.yaml": "data.seed: is set in seed.yaml, but follows seed_everything; set seed",
+    "+ --model.rewards.init_args.weight 3": "model.rewards.init_args.weight: does not say which",
+    "+ --ckpt_path nowhere": "ckpt_path: no file 'nowhere'; give a run's checkpoints/last.ckpt",
+    "+ --trust=yes": "--trust: has a value; write --trust alone",
+}
+SOME = {
+    "fit": "model.base: not set; give --config FILE",
+    "fit tiny.yaml": "command: 'tiny.yaml' is not a flag; write --config tiny.yaml",
+    "+ --model.lr 1e-4": f"model.lr: {NO_KEY} 'model.optimizer.init_args.lr'?",
+    "+ --model.lora.r 8": f"model.lora.r: {NO_KEY} 'rank'?",
+    "+ --seed_everything abc": "seed_everything: must be a whole number, is abc; see --help",
+    "+ --model.rewards SelfReward": "model.rewards: must be a list, is SelfReward; write a list: "
+    "[{class_path: lsp_lightning.SelfReward}]",
+    "+ --trainer.default_root_dir /proc/x": "trainer.default_root_dir: no folder '/proc/x' can be",
+    "+ --trainer.strategy foo": "trainer.strategy: is 'foo' (You selected an invalid strategy",
+    "+ --trainer.logger MLFlowLogger": "trainer.logger: MLFlowLogger needs mlflow, which is not "
+    "installed; pip install mlflow",
+    "+ --model.optimizer.init_args.lr -1": "model.optimizer: Invalid learning rate: -1.0; fix its",
+}
+MORE = {
+    "export --config tiny.yaml": "ckpt_path: is not set; give a run's checkpoints/last.ckpt",
+    "export --config tiny.yaml --form gguf": "form: must be one of 'adapter', 'merged', is gguf;",
+    "plan --config tiny.yaml --gpu_gib 8GB": "gpu_gib: must be a number or null, is 8GB; see --h",
+    "fit --config near.yaml": f"modell.beta: {NO_KEY} 'model.beta'?",
+    "fit --config hostile.yaml": rf"mod\x1b[2Jel: {NO_KEY} 'model'?",
+    "+ extra": "command: 'extra' is not a flag; write flags as --key value",
+    "+ --beta 0.1": f"beta: {NO_KEY} 'model.beta'?",
+    "+ --seed 3": f"seed: {NO_KEY} 'seed_everything'?",
+    "+ --batch_size 8": f"batch_size: {NO_KEY} 'data.num_queries'?",
+    "+ --epochs 3": f"epochs: {NO_KEY} 'trainer.max_steps'?",
+    "+ --max_steps 3": f"max_steps: {NO_KEY} 'trainer.max_steps'?",
+    "+ --model_name x": f"model_name: {NO_KEY} 'model.base'?",
+    "+ --output_dir x": f"output_dir: {NO_KEY} 'trainer.default_root_dir'?",
+    "+ --num_generations 8": f"num_generations: {NO_KEY} 'data.group_size'?",
+    "+ --max_completion_length 9": f"max_completion_length: {NO_KEY} 'data.solver.max_new_tokens'?",
+    "+ --learning_rate 1e-4": f"learning_rate: {NO_KEY} 'model.optimizer.init_args.lr'?",
+    "+ --per_device_train_batch_size 8": f"per_device_train_batch_size: {NO_KEY} 'data.num_quer",
+    "+ --kl_coef 0.1": f"kl_coef: {NO_KEY} 'model.beta'?",
+    "+ --temperature 1": f"temperature: {NO_KEY} 'data.solver.temperature'?",
+    "+ --load-in-4bit true": f"load_in_4bit: {NO_KEY} 'model.quantization'?",
+    "+ --lora_r 8": f"lora_r: {NO_KEY} 'model.lora.rank'?",
+    "+ --report_to wandb": f"report_to: {NO_KEY} 'trainer.logger'?",
+    "+ --resume_from_checkpoint x": f"resume_from_checkpoint: {NO_KEY} 'ckpt_path'?",
+    "+ --dataset x": f"dataset: {NO_KEY} 'data.queries'?",
+    "+ --model Qwen/Qwen3-0.6B": "model: must be a mapping of keys to values, is Qwen/Qwen3-0.6B;"
+    " did you mean --model.base Qwen/Qwen3-0.6B?",
+    "+ --seed_everything -1": "seed_everything: is -1; set 0 to 4294967295",
+    "+ --seed_everything 99999999999": "seed_everything: is 99999999999; set 0 to 4294967295",
+    "+ --trainer.max_steps 0": "trainer.max_steps: is below 1; set the number of rounds to play",
+    "+ --trainer.max_steps -5": "trainer.max_steps: is below 1; set the number of rounds to play",
+    "+ --trainer.max_steps 1e3": "trainer.max_steps: must be a whole number, is 1000.0; see --h",
+    "+ --trainer.max_steps abc": "trainer.max_steps: must be a whole number, is abc; see --help",
+    "+ --trainer.max_epochs 3": "trainer.max_epochs: is 3, but all rounds are one epoch; leave it",
+    "+ --trainer.val_check_interval 0": "trainer.val_check_interval: is 0; set a number of rounds",
+    "+ --trainer.val_check_interval 2.5": "trainer.val_check_interval: is 2.5 (You have passed in",
+    "+ --trainer.devices 0": "trainer.devices: is '0' (`Trainer(devices='0')` value is not a val",
+    "+ --trainer.precision fp16": "trainer.precision: must be ",
+    "+ --trainer.profiler nope": "trainer.profiler: is 'nope' (When passing string value for the",
+    "+ --trainer.default_root_dir afile": "trainer.default_root_dir: no folder 'afile' can be made",
+    "+ --trainer.default_root_dir afile/x": "trainer.default_root_dir: no folder 'afile/x' can be",
+    "+ --trainer.callbacks EarlyStoping": "trainer.callbacks: must name a class by its path, as in"
+    " module.Class, is EarlyStoping; did you mean 'lightning.pytorch.callbacks.EarlyStopping'?",
+    "+ --trainer.callbacks torch.optim.Adam": "trainer.callbacks: torch.optim.Adam is not a Callb",
+    "+ --model.optimizer torch.optim.Adamm": "model.optimizer: cannot import torch.optim.Adamm (m",
+    "+ --model.optimizer.init_args.lr abc": "model.optimizer.init_args.lr: must be a number, is a",
+    "+ --model.optimizer.init_args.learning_rate 1": "model.optimizer.init_args.learning_rate: "
+    f"{NO_KEY} 'lr'?",
+    "+ --model.objective paper": "model.objective: must name a class by its path, as in module."
+    "Class, is paper; did you mean 'lsp_lightning.Paper'?",
+    "+ --model.objective lsp_lightning.SelfReward": "model.objective: lsp_lightning.SelfReward is "
+    "not an Objective; see --help",
+    "+ --data.queries q.jsonl": "data.queries: cannot import q.jsonl (No module named 'q'); write "
+    "{class_path: lsp_lightning.PromptFile, init_args: {path: q.jsonl}}",
+    "+ --model.lora 8": "model.lora: must be a mapping of keys to values, is 8; see --help",
+    "+ --model.beta nan": "model.beta: must be a number, is nan; see --help",
+    "+ --model.base /no/folder": "model.base: no folder '/no/folder'; give a model folder, or a",
+    "+ --data.heldout nowhere.jsonl": "data.heldout: no file 'nowhere.jsonl'; give the path of an",
+    "+ --ckpt_path afile": "ckpt_path: 'afile' is not a checkpoint; give a run's checkpoints/last",
+    "+ --weights_only false": "weights_only: is false, but every checkpoint is loaded as weights",
+    "+ --mödel.beta 1": f"mödel.beta: {NO_KEY} 'model.beta'?",
+    "+ --print_confg": f"print_confg: {NO_KEY} 'print_config'?",
+}
+TABLE = {**FAST, **SOME, **MORE}
+
+
+def test_there_are_seventy():
+    assert len(TABLE) >= 70
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working folder with the files that the table names."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in FILES.items():
+        Path(name).write_text(text)
+    Path("folder").mkdir()
+    shutil.copy(ROOT / "configs" / "tiny_lsp.yaml", "tiny.yaml")
+
+
+@pytest.mark.parametrize(
+    "typed", [pytest.param(t, marks=pytest.mark.slow if t in MORE else []) for t in TABLE]
+)
+def test_a_typed_mistake_is_one_line(typed, here, capfd):
+    beginning = "fit --config tiny.yaml --trainer.default_root_dir out "
+    args = shlex.split(typed.replace("+ ", beginning, 1) if typed.startswith("+") else typed)
+    try:
+        code = main(args)
+    except SystemExit as stop:
+        code = stop.code
+    shown = capfd.readouterr().err
+    assert code == 2, shown
+    assert shown.startswith(f"error: {TABLE[typed]}")
+    assert len(shown.splitlines()) == 1
+    assert len(shown) < 600
+    left = {str(path) for path in Path("out").rglob("*")}
+    assert left <= {"out/.claimed"}  # which goes when the process ends
+
+
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [
+        ("lr", "model.optimizer.init_args.lr"),
+        ("model.learning_rate", "model.optimizer.init_args.lr"),
+        ("LR", "model.optimizer.init_args.lr"),
+        ("group_size", "data.group_size"),
+        ("seed", "seed_everything"),
+        ("top_p", "data.solver.top_p"),
+        ("nonsense", None),
+        ("use_vllm", None),  # a key that this parser does not have
+    ],
+)
+def test_a_name_of_another_trainer_leads_to_the_key(key, found):
+    keys = ["model.optimizer", "data.group_size", "data.seed", "data.solver", "seed_everything"]
+    assert meant(key, keys) == found
+
+
+def test_a_synonym_in_the_settings_of_a_class_leads_to_its_key():
+    assert meant("lora_r", ["rank", "alpha"]) == "rank"
+    assert meant("learning_rate", ["lr", "betas"]) == "lr"
+
+
+def test_a_mistyped_class_leads_to_the_nearest_of_its_kind():
+    assert class_near("objective", "papr") == "lsp_lightning.Paper"
+    assert class_near("optimizer", "adamw") == "torch.optim.AdamW"
+    assert class_near("logger", "wandb") == "lightning.pytorch.loggers.WandbLogger"
+    assert class_near("objective", "f") is None
