@@ -23,7 +23,7 @@ from lsp_lightning.callbacks import (
 )
 from lsp_lightning.callbacks.closing import without_nan
 from lsp_lightning.cli.checks import (
-    check_optimizer,
+    check_optimizer_settings,
     check_seed,
     check_trainer,
     claim_run_folder,
@@ -207,7 +207,7 @@ class SelfPlayCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Check rounds and context length before a model is loaded or a file is written."""
-        check_optimizer(self.model.optimizer, self._get(self.config, "model.optimizer"))
+        check_optimizer_settings(self.model.optimizer, self._get(self.config, "model.optimizer"))
         self.datamodule.check_rounds(self.trainer)
         check_model(self.model, self.datamodule)
         check_optimizer(self.model.optimizer)

@@ -96,7 +96,7 @@ def check_trainer(trainer: Any) -> None:
         )
 
 
-def check_optimizer(make: Callable[..., Any], named: Any) -> None:
+def check_optimizer_settings(make: Callable[..., Any], named: Any) -> None:
     """Raise ConfigError unless an optimiser of torch takes its settings.
 
     Args:

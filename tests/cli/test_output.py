@@ -102,7 +102,7 @@ def test_ctrl_c_while_loading_is_status_130(monkeypatch, capsys):
     def stopped(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(script, "check_config_files", stopped)
+    monkeypatch.setattr(script, "ready_configs", stopped)
     assert script.main(["fit"]) == 130
     assert capsys.readouterr() == ("", "")
 
