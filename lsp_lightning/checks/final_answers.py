@@ -34,6 +34,7 @@ _LONGEST_ANSWER = 1_000
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _UNDOLLARED = re.compile(r"^\$+(?!\s*[0-9.]+$)|^\$+(?=.*\$$)|(?<!\\)\$+$", re.DOTALL)
+_EDGES = re.compile(r"^=\s*|(?<!\\)[,;\s]+$")
 _BRACES = re.compile(rf"(?P<box>{_BOX.pattern})|\\.|[{{}}]", re.DOTALL)
 
 _FORMULA = re.compile(r"[0-9\\]|\$[^$\s]")
@@ -117,7 +118,7 @@ def boxed_solution(solution: str) -> str:
 def _boxed(content: str) -> str:
     if len(content) > 2 * _LONGEST_ANSWER:
         return ""
-    content = plain_content(_UNDOLLARED.sub("", content.strip()).strip())
+    content = plain_content(_EDGES.sub("", _UNDOLLARED.sub("", content.strip()).strip()))
     return f"\\boxed{{{content}}}" if 0 < len(content) <= _LONGEST_ANSWER else ""
 
 

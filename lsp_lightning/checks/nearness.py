@@ -77,16 +77,19 @@ def _as_written(value: Any) -> Any:
 
 
 def _rounds(decimal: Any, value: Any) -> bool:
-    """Whether a decimal of six or more digits is the value, rounded; both may not be decimals of
-    about the same length: then the last digits count."""
+    """Whether a decimal of six or more digits is the rounded value of a longer number.
+
+    If both have about the same length, their last digits count.
+    """
     if not (decimal.is_Float and value.is_real):
         return False
     written = Decimal(str(sympy.Float(decimal, 15))).normalize()
     _, digits, places = written.as_tuple()
-    exact = Decimal(str(sympy.Float(value, 30)))
-    if len(digits) < _LONG or len(exact.normalize().as_tuple().digits) < len(digits) + 2:
+    exact = Decimal(str(sympy.Float(value, 30))).normalize()
+    if len(digits) < _LONG or len(exact.as_tuple().digits) < len(digits) + 2:
         return False
-    return exact.quantize(Decimal((0, (1,), int(places)))) == written
+    error = abs(value - sympy.Rational(str(written)))
+    return bool(2 * error <= sympy.Integer(10) ** int(places))
 
 
 def _near_at_a_point(a: Any, b: Any) -> bool:

@@ -88,6 +88,10 @@ _SCALES = {
     "hundred": "100", "dozen": "12", "thousand": "10^{3}", "million": "10^{6}",
     "billion": "10^{9}", "trillion": "10^{12}",
 }  # fmt: skip
+_MARKED = re.compile(r"^(\*{1,3}|__|`)([^*_`]+)\1$")
+_WRAPPED_COMMAND = re.compile(r"\\(?:mathrm|mathbf|mathit|bm|boldsymbol)\s*\{\s*(\\[a-zA-Z]+)\s*\}")
+#: ]1, 2[ is the open interval in French.
+_FRENCH = re.compile(r"([\[\]])([^\[\](),;]+[,;][^\[\](),;]+)([\[\]])")
 _PYTHON_POWER = re.compile(r"\s*\*\*\s*([-+]?[0-9.]+|[a-zA-Z])")
 _NEGATION = re.compile(r"\\(?:neg|lnot)(?![a-zA-Z])")
 _MIXED = re.compile(r"([-+]?[0-9]+)\s+([0-9]+)/([0-9]+)")
@@ -124,11 +128,18 @@ def plain_content(content: str) -> str:
     content = _TEXT_PERCENT.sub(r"\\%", _OLD_ROMAN.sub(r"\\mathrm{\1}", content))
     content = _WRAPPED.sub(_unwrapped, content)
     content = _NEGATION.sub(r"\\text{not}", _BUILDER.sub(r"\2", content))
-    content = _PYTHON_POWER.sub(r"^{\1}", content.strip().removeprefix("=").strip())
+    content = _FRENCH.sub(_interval, _WRAPPED_COMMAND.sub(r"\1 ", content))
+    content = _PYTHON_POWER.sub(r"^{\1}", _MARKED.sub(r"\2", content.strip()))
     content = _SCALE.sub(lambda m: rf"{m[1]}\times{_SCALES[m[3]]}{m[2] or ''}", content)
     content = _MIXED.sub(r"\1\\frac{\2}{\3}", content)
     content = _RECURRING.sub(_repeating, _REPETEND.sub(_repeating, content))
     return _listed_dots(plain_numbers(content.strip()))
+
+
+def _interval(match: re.Match[str]) -> str:
+    if match[1] == "[" and match[3] == "]":
+        return match[0]
+    return ("(" if match[1] == "]" else "[") + match[2] + (")" if match[3] == "[" else "]")
 
 
 def _unwrapped(match: re.Match[str]) -> str:

@@ -52,7 +52,8 @@ _MONEY = re.compile(
     rf"{_GAP}([-+]?[0-9.\\].*)"
 )
 _BASE = re.compile(
-    rf"([0-9][0-9A-Za-z]*|[A-Za-z]+[0-9][0-9A-Za-z]*)\s*_\s*(?:\{{?\s*([0-9]{{1,2}})\s*\}}?"
+    r"\(?([0-9][0-9A-Za-z]*|[A-Za-z]+[0-9][0-9A-Za-z]*)\)?\s*_\s*"
+    r"(?:\{?\s*\(?([0-9]{1,2})\)?\s*\}?"
     rf"|\{{?\s*(?:{_TEXT}\{{)?\s*(two|three|four|five|six|seven|eight|nine|ten|hex)\s*\}}?\s*\}}?)"
 )
 _BASE_TEN = re.compile(r"(?<![0-9A-Za-z])([0-9]+)_(?:10(?![0-9])|\{\s*10\s*\})")
