@@ -61,7 +61,6 @@ _FORMULA = re.compile(
 _TWO_NUMBERS = re.compile(r"[0-9]\s+[0-9]")
 _TWO_PLAIN = re.compile(r"[0-9]\s+[0-9]+/[0-9]|[0-9]\s[0-9]{3}")
 _SOME_VALUE = re.compile(r"[0-9]|\\[a-zA-Z]|^[a-zA-Z]$|^\([a-zA-Z]\)$|=")
-_WORD = re.compile(r"[^\W\d_]+")
 #: Words after an answer that would change it.
 _CHANGES = re.compile(
     r"\b(?:or|and|not|no|nor|but|oder|und|ou|et|o|y|или|и|either|plus|minus|less|more|than|to|"
