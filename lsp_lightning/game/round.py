@@ -90,6 +90,7 @@ def _prefetch(
 
     for i in range(len(batch.texts)):
         tell(i, None)
+    # the player has removed the thinking; a player of your own may not have
     return lambda row, text: tell(row // group_size, without_thinking(text))
 
 

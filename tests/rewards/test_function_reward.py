@@ -299,10 +299,6 @@ def forgot_to_return(query, answers, solution):
     [float(len(answer)) for answer in answers]
 
 
-async def waits(query, answers, solution):
-    return [0.0] * len(answers)
-
-
 class Table:
     def __call__(self, query, answers, solution):
         return dict.fromkeys(answers, 0.0)
@@ -328,10 +324,14 @@ def test_a_result_of_another_form_is_one_line_that_names_the_function(function, 
     assert "\n" not in said
 
 
-@pytest.mark.filterwarnings("ignore:coroutine")
 def test_a_coroutine_and_a_wrong_count_name_the_function_too():
-    with pytest.raises(RewardError, match="waits returned a coroutine; return a list of 2 numbers"):
-        score_all([FunctionReward(waits)], PLAYED)
+    async def scores():
+        return [0.0]
+
+    coroutine = scores()
+    with pytest.raises(RewardError, match=r"<lambda> returned a coroutine; return a list of 2"):
+        score_all([FunctionReward(lambda q, a, s: coroutine)], PLAYED)
+    coroutine.close()
     short = FunctionReward(lambda q, a, s: [0.0], name="mine")
     with pytest.raises(RewardError, match=r"1 scores for 2 answers, at \S+<lambda>; return a list"):
         score_all([short], PLAYED)
