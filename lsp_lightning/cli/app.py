@@ -23,7 +23,7 @@ from lsp_lightning.callbacks import (
 )
 from lsp_lightning.callbacks.closing import without_nan
 from lsp_lightning.cli.checks import (
-    check_optimizer_settings,
+    check_checkpoint,
     check_seed,
     check_trainer,
     claim_run_folder,
@@ -38,7 +38,7 @@ from lsp_lightning.cli.settings import OPTIMIZER
 from lsp_lightning.cli.threads import default_threads
 from lsp_lightning.cli.trust import Policy, needs_trust
 from lsp_lightning.datamodule import SelfPlayDataModule
-from lsp_lightning.errors import ConfigError, Diverged, OutOfMemory, WriteError
+from lsp_lightning.errors import Diverged, OutOfMemory, WriteError
 from lsp_lightning.generation import EngineError
 from lsp_lightning.module import SelfPlayModule
 from lsp_lightning.planning import check_model
@@ -152,11 +152,7 @@ class SelfPlayCLI(LightningCLI):
         config = self.config[self.subcommand]
         if self._policy is not None:
             self._policy.check(config)
-        if config.get("weights_only") not in (None, True):
-            problem = "is false, but every checkpoint is loaded as weights only: it runs no code"
-            raise ConfigError("weights_only", problem, "leave it out")
-        if config.get("ckpt_path"):
-            read_checkpoint(config.ckpt_path)
+        check_checkpoint(config)
         if self.subcommand in ("plan", "export", "chat"):  # the run may come from another machine
             config.trainer.accelerator = "auto"
         check_trainer(config.trainer)
@@ -207,7 +203,6 @@ class SelfPlayCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Check rounds and context length before a model is loaded or a file is written."""
-        check_optimizer_settings(self.model.optimizer, self._get(self.config, "model.optimizer"))
         self.datamodule.check_rounds(self.trainer)
         check_model(self.model, self.datamodule)
         check_optimizer(self.model.optimizer)

@@ -3,7 +3,7 @@
 import atexit
 import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from lsp_lightning.cli.trust import leaves_of
 from lsp_lightning.datamodule import check_precision
 from lsp_lightning.errors import ConfigError, require_one_of
+from lsp_lightning.runs.checkpoint import read_checkpoint
 from lsp_lightning.runs.folder import CLAIM
 
 #: numpy's generators take no larger seed.
@@ -63,6 +64,15 @@ def check_seed(seed: int) -> None:
         raise ConfigError("seed_everything", f"is {seed}", f"set 0 to {_LARGEST_SEED}")
 
 
+def check_checkpoint(config: Any) -> None:
+    """Raise ConfigError unless a command's checkpoint is one, loaded as weights only."""
+    if config.get("weights_only") not in (None, True):
+        problem = "is false, but every checkpoint is loaded as weights only: it runs no code"
+        raise ConfigError("weights_only", problem, "leave it out")
+    if config.get("ckpt_path"):
+        read_checkpoint(config.ckpt_path)
+
+
 def check_trainer(trainer: Any) -> None:
     """Raise ConfigError for settings of the Trainer that cannot work here."""
     if trainer.max_steps < 1:
@@ -94,20 +104,6 @@ def check_trainer(trainer: Any) -> None:
             "have no effect here",
             "use model.micro_batch_tokens and model.max_grad_norm",
         )
-
-
-def check_optimizer_settings(make: Callable[..., Any], named: Any) -> None:
-    """Raise ConfigError unless an optimiser of torch takes its settings.
-
-    Args:
-        make: makes the optimiser.
-        named: its config.
-    """
-    if str(named.get("class_path")).startswith("torch.optim."):  # others may need a GPU
-        try:
-            make([torch.nn.Parameter(torch.zeros(1))])
-        except ValueError as error:
-            raise ConfigError("model.optimizer", str(error), "fix its init_args") from error
 
 
 def unusable(error: BaseException, config: Any) -> ConfigError | None:

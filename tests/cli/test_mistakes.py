@@ -58,7 +58,7 @@ SOME = {
     "+ --trainer.strategy foo": "trainer.strategy: is 'foo' (You selected an invalid strategy",
     "+ --trainer.logger MLFlowLogger": "trainer.logger: MLFlowLogger needs mlflow, which is not "
     "installed; pip install mlflow",
-    "+ --model.optimizer.init_args.lr -1": "model.optimizer: Invalid learning rate: -1.0; fix its",
+    "+ --model.optimizer.init_args.lr -1": "model.optimizer: refuses its settings (Invalid learn",
 }
 MORE = {
     "export --config tiny.yaml": "ckpt_path: is not set; give a run's checkpoints/last.ckpt",
