@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -135,8 +136,9 @@ class RunCurves(TensorBoardLogger):
         self._attempt(partial(super().log_metrics, metrics, step))
 
     @rank_zero_only
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Write nothing: the run's settings are in config.yaml."""
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Write the settings as text, which TensorBoard shows beside the curves."""
+        self.experiment.add_text("config", f"```\n{json.dumps(params, indent=2, default=str)}\n```")
 
     @rank_zero_only
     def save(self) -> None:

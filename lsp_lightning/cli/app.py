@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from lsp_lightning.cli.checks import (
     unusable,
 )
 from lsp_lightning.cli.commands import SelfPlayTrainer
+from lsp_lightning.cli.loggers import check_loggers, keep_id, prepare_loggers, with_logger_class
 from lsp_lightning.cli.messages import hidden_config_error, storage_line
 from lsp_lightning.cli.output import INTERRUPTED, complain, show_traceback
 from lsp_lightning.cli.parser import Parser
@@ -84,6 +86,10 @@ class SaveRunConfig(SaveConfigCallback):
             partial = path.with_name(f"{path.name}.partial")
             self.parser.save(config, partial, skip_none=False, overwrite=True, multifile=False)
             put_in_place(partial, path)
+            keep_id(trainer.loggers, path.parent)
+            settings = RunFolder(path.parent).config()
+            for logger in trainer.loggers:
+                logger.log_hyperparams(settings)
 
 
 def _seed(seed_everything: bool | int) -> int:
@@ -108,7 +114,7 @@ class SelfPlayCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_kwargs={"prog": "lsp-lightning"},
-            args=list(args),
+            args=with_logger_class(args),
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] # a staticmethod there
@@ -159,9 +165,12 @@ class SelfPlayCLI(LightningCLI):
         if self.subcommand != "plan" and config.get("ckpt_path"):
             read_checkpoint(config.ckpt_path)
         if self.subcommand == "fit":
+            check_loggers(config.trainer.logger)
             wanted = Path(config.trainer.default_root_dir or _DEFAULTS["default_root_dir"])
             folder = claim_run_folder(wanted, config.get("ckpt_path"))
             config.trainer.default_root_dir = str(folder)
+            self._logger = copy.deepcopy(config.trainer.logger)
+            prepare_loggers(config.trainer.logger, folder)
 
     def _set_seed(self) -> None:
         """Seed all random generators."""
@@ -187,6 +196,10 @@ class SelfPlayCLI(LightningCLI):
         default = config.logger in (None, True)
         more = [RunCurves(folder)] if default else _as_list(asked.logger or [])
         kwargs["logger"] = [RunTable(folder), *more] if self.subcommand == "fit" else False
+        if (
+            self.subcommand == "fit"
+        ):  # the saved config says what was typed, so it can be used again
+            config.logger = self._logger
         interval, rounds = config.val_check_interval, config.max_steps
         if isinstance(interval, int) and interval > rounds > 0:  # fewer rounds than in a preset
             kwargs["val_check_interval"] = rounds

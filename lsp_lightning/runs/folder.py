@@ -70,6 +70,11 @@ class RunFolder:
         return self.path / "predictions.jsonl"
 
     @property
+    def wandb_id_path(self) -> Path:
+        """The id of this run at W&B; written if the run has a WandbLogger."""
+        return self.path / "wandb_id"
+
+    @property
     def export_path(self) -> Path:
         """Folder that ``export`` writes to by default."""
         return self.path / "export"

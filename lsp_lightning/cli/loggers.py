@@ -1,0 +1,89 @@
+"""Loggers of other services: one run of theirs for each run folder, with all settings."""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lsp_lightning.errors import ConfigError
+from lsp_lightning.runs import RunFolder
+
+_KEY = "--trainer.logger"
+_SHORT = {"wandb": "lightning.pytorch.loggers.WandbLogger"}
+#: The package that each of Lightning's loggers needs.
+_NEEDS = {
+    "WandbLogger": "wandb",
+    "TensorBoardLogger": "tensorboard",
+    "CometLogger": "comet_ml",
+    "MLFlowLogger": "mlflow",
+}
+_PROJECT = "lsp-lightning"
+
+
+def with_logger_class(args: Sequence[str]) -> list[str]:
+    """The arguments, with the class of a logger in place of its short name."""
+    spelled, before = [], ""
+    for arg in args:
+        flag, equals, value = arg.partition("=")
+        if flag == _KEY and equals:
+            arg = f"{flag}={_SHORT.get(value, value)}"
+        elif before == _KEY:
+            arg = _SHORT.get(arg, arg)
+        spelled.append(arg)
+        before = arg
+    return spelled
+
+
+def check_loggers(logger: Any) -> None:
+    """Raise ConfigError unless the packages are installed that the config's loggers need."""
+    for entry in _entries(logger):
+        name = entry.class_path.rpartition(".")[2]
+        package = _NEEDS.get(name)
+        if package and find_spec(package) is None:
+            raise ConfigError(
+                "trainer.logger",
+                f"{name} needs the package {package}, which is not installed",
+                f"pip install {package}, or leave the logger out",
+            )
+
+
+def prepare_loggers(logger: Any, folder: Path) -> None:
+    """Fill in what the config leaves open: files in the run's folder, and one id for its resumes.
+
+    Args:
+        logger: ``trainer.logger`` of the parsed config; changed in place.
+        folder: the run's folder.
+    """
+    for entry in _entries(logger):
+        if entry.class_path.rpartition(".")[2] == "WandbLogger":
+            _prepare_wandb(entry, folder)
+
+
+def _prepare_wandb(entry: Any, folder: Path) -> None:
+    settings = entry.init_args
+    if settings.get("save_dir") in (None, ".") and settings.get("dir") is None:
+        settings["save_dir"] = str(folder)
+    if settings.get("id") is None and settings.get("version") is None:
+        settings["id"] = _stored_id(folder) or secrets.token_hex(4)
+    settings["project"] = settings.get("project") or _PROJECT
+    settings["name"] = settings.get("name") or folder.name
+
+
+def keep_id(loggers: Sequence[Any], folder: Path) -> None:
+    """Store the id of a run at W&B in the run's folder, for its resumes."""
+    for logger in loggers:
+        if type(logger).__name__ == "WandbLogger" and logger.version:
+            RunFolder(folder).wandb_id_path.write_text(f"{logger.version}\n", encoding="utf-8")
+
+
+def _stored_id(folder: Path) -> str | None:
+    path = RunFolder(folder).wandb_id_path
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+
+def _entries(logger: Any) -> Iterator[Any]:
+    """The loggers that the config names by their class."""
+    for entry in logger if isinstance(logger, list) else [logger]:
+        if hasattr(entry, "class_path"):
+            yield entry
