@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lsp_lightning.callbacks import (
@@ -31,11 +31,12 @@ from lsp_lightning.cli.checks import (
     unusable,
 )
 from lsp_lightning.cli.commands import SelfPlayTrainer
-from lsp_lightning.cli.loggers import check_loggers, keep_id, prepare_loggers, with_logger_class
+from lsp_lightning.cli.loggers import check_loggers, prepare_loggers, with_logger_class
 from lsp_lightning.cli.messages import hidden_config_error, storage_line
 from lsp_lightning.cli.output import INTERRUPTED, complain, show_traceback
 from lsp_lightning.cli.parser import Parser
 from lsp_lightning.cli.quiet import one_line_warnings, silence_known
+from lsp_lightning.cli.run_config import SaveRunConfig
 from lsp_lightning.cli.settings import OPTIMIZER
 from lsp_lightning.cli.threads import default_threads
 from lsp_lightning.cli.trust import Policy, needs_trust
@@ -47,7 +48,6 @@ from lsp_lightning.planning import check_model
 from lsp_lightning.rewards import RewardError
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.runs.checkpoint import read_checkpoint
-from lsp_lightning.runs.writing import put_in_place
 from lsp_lightning.runtime.memory import is_out_of_memory
 from lsp_lightning.runtime.workers import WorkersError
 from lsp_lightning.sandbox import SandboxError
@@ -65,31 +65,6 @@ _DEFAULTS: dict[str, Any] = {
 _TERMINATED = 143  # the status that a shell gives a process ended by SIGTERM
 # the module's default objective, written so that a printed config contains it
 _OBJECTIVE: dict[str, Any] = {"class_path": "lsp_lightning.Learnability"}
-
-
-class SaveRunConfig(SaveConfigCallback):
-    """Writes config.yaml into the run's folder when training starts.
-
-    Not earlier: a checkpoint that is refused must leave the folder unchanged.
-    """
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write nothing yet."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the config without ``ckpt_path``, so that it can start a new run."""
-        if trainer.is_global_zero:
-            config = self.config.clone()
-            config["ckpt_path"] = None
-            path = RunFolder(trainer.default_root_dir).config_path
-            # a crash must not leave half a config: a resumed run reads it
-            partial = path.with_name(f"{path.name}.partial")
-            self.parser.save(config, partial, skip_none=False, overwrite=True, multifile=False)
-            put_in_place(partial, path)
-            keep_id(trainer.loggers, path.parent)
-            settings = RunFolder(path.parent).config()
-            for logger in trainer.loggers:
-                logger.log_hyperparams(settings)
 
 
 def _seed(seed_everything: bool | int) -> int:
