@@ -1,5 +1,6 @@
 """Writing a run's files so that a crash or a full disk leaves whole ones."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,5 +75,9 @@ def _flush_folder(folder: Path) -> None:
         opened = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(opened)
+        except OSError as error:
+            # some network drives flush files only
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
         finally:
             os.close(opened)
