@@ -47,7 +47,6 @@ from lsp_lightning.module import SelfPlayModule
 from lsp_lightning.planning import check_model
 from lsp_lightning.rewards import RewardError
 from lsp_lightning.runs import RunFolder
-from lsp_lightning.runs.checkpoint import read_checkpoint
 from lsp_lightning.runtime.memory import is_out_of_memory
 from lsp_lightning.runtime.workers import WorkersError
 from lsp_lightning.sandbox import SandboxError
@@ -137,8 +136,6 @@ class SelfPlayCLI(LightningCLI):
         if self.subcommand in ("plan", "export", "chat"):  # the run may come from another machine
             config.trainer.accelerator = "auto"
         check_trainer(config.trainer)
-        if self.subcommand != "plan" and config.get("ckpt_path"):
-            read_checkpoint(config.ckpt_path)
         if self.subcommand == "fit":
             check_loggers(config.trainer.logger)
             wanted = Path(config.trainer.default_root_dir or _DEFAULTS["default_root_dir"])
