@@ -178,11 +178,15 @@ def merge(trained: nn.Module, plain: nn.Module) -> None:
         trained: a causal LM with peft's LoRA layers.
         plain: the same architecture without them, on the CPU; its weights are overwritten.
     """
-    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora import LoraLayer, ParamWrapper
 
     with torch.no_grad():
         for name, layer in trained.named_modules():
             weight: Tensor
+            if isinstance(layer, ParamWrapper):  # fused experts: wrappers of tensors, nested
+                experts: Any = plain.get_submodule(name.replace(".base_layer", ""))
+                getattr(experts, layer.parameter_name).copy_(_merged(layer))
+                continue
             if isinstance(layer, LoraLayer):
                 weight = _merged(layer)
             elif is_packed(layer) and not name.endswith(".base_layer"):
@@ -202,8 +206,9 @@ def is_packed(layer: nn.Module) -> bool:
 
 
 def _merged(layer: Any) -> Tensor:
-    """The weight of an adapted layer with its adapter in it, in float32."""
-    weight = full_weight(layer.get_base_layer()).float()
+    """The weight of an adapted layer or tensor with its adapter in it, in float32."""
+    tensor = getattr(layer, "get_param", None)
+    weight = (full_weight(layer.get_base_layer()) if tensor is None else tensor().data).float()
     if _ADAPTER not in layer.scaling:
         return weight
     variant = layer.lora_variant.get(_ADAPTER)

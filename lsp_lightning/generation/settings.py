@@ -164,6 +164,12 @@ class ServedRollouts(RolloutSettings):
                 model.
         """
         self.check(policy.has_adapter)
+        if any("lora_magnitude_vector" in name for name in policy.trained_state()):
+            raise ConfigError(
+                "model.init_adapter",
+                "is DoRA, which a vLLM server does not load",
+                "give a LoRA adapter, or sample in this process (LocalRollouts)",
+            )
         server = self._server()
         publisher = AdapterPublisher(server, Path(self.adapter_folder).expanduser(), policy)
         engine = ServedEngine(server, self.model, policy, publisher)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from architectures import build
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from small_game import brief, make_policy, stir
@@ -219,7 +220,18 @@ def test_dora_and_rank_stabilised_lora_are_merged_as_the_policy_computes(
     export_run(policy, base, "merged", tmp_path / "out", FACTS)
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert largest_difference(AutoModelForCausalLM.from_pretrained(base), policy) > 0.1
-    assert largest_difference(merged, policy) < 2e-5
+    assert largest_difference(merged, policy) < 5e-5
+
+
+def test_adapters_of_fused_experts_are_merged(tmp_path):
+    """peft wraps their tensors in place of layers, one wrapper around the other."""
+    base = str(build("qwen3-moe", tmp_path / "base"))
+    policy = stirred(base)
+    assert any(type(layer).__name__ == "ParamWrapper" for layer in policy.modules())
+    export_run(policy, base, "merged", tmp_path / "out", FACTS)
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert largest_difference(AutoModelForCausalLM.from_pretrained(base), policy) > 0.1
+    assert largest_difference(merged, policy) < 1e-4
 
 
 @pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
@@ -230,7 +242,7 @@ def test_an_adapter_of_shared_weights_unties_them(tiny_qwen3_folder, tmp_path, t
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert merged.get_input_embeddings().weight is not merged.get_output_embeddings().weight
     assert largest_difference(AutoModelForCausalLM.from_pretrained(base), policy) > 0.1
-    assert largest_difference(merged, policy) < 2e-5
+    assert largest_difference(merged, policy) < 5e-5
 
 
 @pytest.mark.parametrize("form", ["adapter", "merged"])

@@ -7,6 +7,8 @@ from small_game import make_policy
 from tiny_models import llama_tokenizer
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
+    BertLMHeadModel,
     JetMoeConfig,
     OpenAIGPTConfig,
     RecurrentGemmaConfig,
@@ -17,6 +19,7 @@ from transformers import (
 
 from lsp_lightning import ConfigError
 from lsp_lightning.models import trial
+from lsp_lightning.models.logits import check_head
 from lsp_lightning.models.trial import check_update
 
 SIZES = {
@@ -82,6 +85,14 @@ def test_a_family_that_cannot_be_used_is_refused_with_its_name(family, tmp_path)
     assert f"(model type {family}) {said}" in message
     assert "choose another architecture" in message
     assert "\n" not in message
+
+
+def test_a_model_that_sees_later_tokens_is_refused():
+    """As a masked language model does; most are refused by their config already."""
+    sizes = {k: v for k, v in SIZES.items() if k != "num_key_value_heads"}
+    model = BertLMHeadModel(BertConfig(vocab_size=64, **sizes)).eval()
+    with pytest.raises(ConfigError, match=r"\(model type bert\) sees the tokens that come after"):
+        check_head(model)
 
 
 def test_attention_that_views_its_result_shares_prefixes(tmp_path):
