@@ -248,7 +248,7 @@ def _not_adapted(model: Any) -> list[str]:
         if isinstance(module, nn.Linear)
         and (
             id(module) not in text
-            or type(module).__module__.startswith("transformers.models.")
+            or "router" in type(module).__name__.lower()
             or name.endswith(".correction_coefs")
         )
     ]
