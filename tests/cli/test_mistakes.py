@@ -56,8 +56,8 @@ SOME = {
     "[{class_path: lsp_lightning.SelfReward}]",
     "+ --trainer.default_root_dir /proc/x": "trainer.default_root_dir: no folder '/proc/x' can be",
     "+ --trainer.strategy foo": "trainer.strategy: is 'foo' (You selected an invalid strategy",
-    "+ --trainer.logger MLFlowLogger": "trainer.logger: MLFlowLogger needs mlflow, which is not "
-    "installed; pip install mlflow",
+    "+ --trainer.logger MLFlowLogger": "trainer.logger: MLFlowLogger needs the package mlflow, "
+    "which is not installed; pip install mlflow",
     "+ --model.optimizer.init_args.lr -1": "model.optimizer: refuses its settings (Invalid learn",
 }
 MORE = {
