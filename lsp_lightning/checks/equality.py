@@ -16,7 +16,7 @@ from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, veri
 from sympy.core.relational import Relational
 
 from lsp_lightning.checks.final_answers import last_box
-from lsp_lightning.checks.nearness import is_number, numbers_equal
+from lsp_lightning.checks.nearness import is_number, numbers_equal, rounds_to
 from lsp_lightning.checks.units import Quantity, quantity
 
 #: math-verify would drop every unit, and letters that look like one: 3t would be 3.
@@ -151,6 +151,17 @@ def equal(gold: Answer, given: Answer) -> bool:
             if scaled and part.readable and _same(*pair):
                 return True
     return _same_otherwise(gold, given)
+
+
+def right(solution: Answer, given: Answer) -> bool:
+    """Whether an answer equals the solution, or is more precise than a rounded solution."""
+    if equal(solution, given):
+        return True
+    if not (solution.readable and given.readable) or solution.quantity.unit.startswith("base "):
+        return False
+    a, b = solution.parsed[0], given.parsed[0]
+    same_unit = _same_unit(solution.quantity.unit, given.quantity.unit)
+    return same_unit and is_number(a) and is_number(b) and rounds_to(a, b)
 
 
 def _agreed(gold: Answer, given: Answer) -> tuple[Answer, Answer]:

@@ -8,6 +8,7 @@ function below.
 import logging
 
 from lsp_lightning.checks.equality import answer, equal
+from lsp_lightning.checks.equality import right as is_right
 from lsp_lightning.runtime.workers import serve
 
 #: Equal to no likely answer, so that comparing with it takes sympy's slowest path.
@@ -33,7 +34,7 @@ def form(text: str, solution: bool = False) -> str:
 
 def right(solution: str, text: str) -> bool:
     """Whether the text's answer is right; "x = 3" is right if the solution is "3"."""
-    return equal(answer(solution, True), answer(text))
+    return is_right(answer(solution, True), answer(text))
 
 
 def same(first: str, second: str) -> bool:

@@ -17,8 +17,10 @@ _EXACT = sympy.Float("1e-50", _DIGITS)
 #: Largest error of a decimal, relative below 1 and absolute above, and of a long one above.
 _DECIMAL = sympy.Float("1.0001e-6", _DIGITS)
 _ROUNDING = sympy.Float("1e-12", _DIGITS)
-#: A decimal of so many significant digits equals a value that rounds to it.
+#: A decimal of so many significant digits equals a value that rounds to it and has two more.
 _LONG = 6
+#: So does a solution of so many, if the value has three more: 3.14 is the solution, 3.14159 right.
+_ROUNDED = 3
 
 
 def is_number(value: Any) -> bool:
@@ -68,7 +70,13 @@ def _near(a: Any, b: Any) -> bool:
         return True
     if not decimal:
         return False
-    return bool(distance <= _DECIMAL * min(1, size)) or _rounds(a, y) or _rounds(b, x)
+    near = bool(distance <= _DECIMAL * min(1, size))
+    return near or _rounds(a, y, _LONG, 2) or _rounds(b, x, _LONG, 2)
+
+
+def rounds_to(solution: Any, value: Any) -> bool:
+    """Whether a solution, a decimal of three or more digits, is the rounded value of an answer."""
+    return _rounds(solution, _as_written(value).evalf(_DIGITS), _ROUNDED, 3)
 
 
 def _as_written(value: Any) -> Any:
@@ -76,8 +84,8 @@ def _as_written(value: Any) -> Any:
     return value.xreplace({f: sympy.Rational(str(f)) for f in value.atoms(sympy.Float)})
 
 
-def _rounds(decimal: Any, value: Any) -> bool:
-    """Whether a decimal of six or more digits is the rounded value of a longer number.
+def _rounds(decimal: Any, value: Any, least: int, more: int) -> bool:
+    """Whether a decimal of at least so many digits is the rounded value of a longer number.
 
     If both have about the same length, their last digits count.
     """
@@ -86,7 +94,7 @@ def _rounds(decimal: Any, value: Any) -> bool:
     written = Decimal(str(sympy.Float(decimal, 15))).normalize()
     _, digits, places = written.as_tuple()
     exact = Decimal(str(sympy.Float(value, 30))).normalize()
-    if len(digits) < _LONG or len(exact.as_tuple().digits) < len(digits) + 2:
+    if len(digits) < least or len(exact.as_tuple().digits) < len(digits) + more:
         return False
     error = abs(value - sympy.Rational(str(written)))
     return bool(2 * error <= sympy.Integer(10) ** int(places))
