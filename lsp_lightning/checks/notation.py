@@ -37,7 +37,8 @@ _SCRIPTS = str.maketrans(
 )
 _SUPERSCRIPT = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u207b\u207f]+")
 _SUBSCRIPT = re.compile("[\u2080-\u208b\u2093\u2099\u1d62]+")
-_SLASHED = re.compile("([\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+)\u2044([\u2080-\u2089]+)")
+_UPPER = "\u2070\u00b9\u00b2\u00b3\u2074-\u2079"
+_SLASHED = re.compile(f"(?<![{_UPPER}])([{_UPPER}]++)\u2044([\u2080-\u2089]+)")
 _VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e\u2189]")
 #: A root sign with what it covers: brackets, a number or a letter.
 _ROOT = re.compile("([\u221a\u221b\u221c])\\s*(?:\\(([^()]*)\\)|\\{([^{}]*)\\}|([0-9.]+|\\w))")
