@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lsp_lightning.callbacks.progress import say
 from lsp_lightning.errors import require_at_least
-from lsp_lightning.text.terminal import escaped, fold, width_of
+from lsp_lightning.text.terminal import escaped, width_of, wrap
 from lsp_lightning.types import SelfPlayRound
 
 _LINES = 2
@@ -73,7 +73,7 @@ def _said(played: SelfPlayRound, i: int, j: int) -> str:
 
 
 def _labelled(label: str, text: str, width: int) -> Iterator[str]:
-    first, *rest = fold(f"{label}  {escaped(text.strip())}", width - 4, _LINES)
+    first, *rest = wrap(f"{label}  {escaped(text.strip())}", width - 4, _LINES)
     yield f"  {first}"
     for line in rest:
         yield f"    {line}"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lsp_lightning.errors import system_error, warn
 from lsp_lightning.runs import RunFolder
-from lsp_lightning.runs.writing import put_in_place, set_aside, writing
+from lsp_lightning.runs.writing import replacing, set_aside, writing
 
 Row = dict[str, Any]
 
@@ -106,15 +106,13 @@ class RunTable(Logger):
         return rows
 
     def _rewrite(self, rows: list[Row], new: Row) -> None:
-        """Write the table with columns for ``new`` too, and rename it over the old one."""
+        """Write the table again, with columns for ``new`` too."""
         names = {name for row in (*rows, new) for name in row}
         self._columns = ["step", *sorted(names - {"step"})]
-        whole = self._path.with_suffix(".csv.partial")
-        with whole.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns)
+        with replacing(self._path) as partial, partial.open("w", newline="", encoding="utf-8") as f:
+            writer = csv.DictWriter(f, self._columns)
             writer.writeheader()
             writer.writerows(rows)
-        put_in_place(whole, self._path)
 
 
 class RunCurves(TensorBoardLogger):

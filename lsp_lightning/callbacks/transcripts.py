@@ -14,12 +14,12 @@ from lsp_lightning.datamodule import rounds_played
 from lsp_lightning.errors import WriteError, require_at_least
 from lsp_lightning.rewards.scoring import unfilled
 from lsp_lightning.runs import RunFolder
-from lsp_lightning.runs.writing import set_aside, write_text, writing
+from lsp_lightning.runs.transcripts import OPEN_SHARD, open_row
+from lsp_lightning.runs.writing import replacing, set_aside, write_text, writing
 from lsp_lightning.types import Playout, SelfPlayRound
 
 #: Number of rounds in one Parquet file.
 _SHARD_ROUNDS = 100
-_OPEN_SHARD = "open.jsonl"
 
 
 class Transcripts(Callback):
@@ -113,7 +113,7 @@ def _written_queries(playout: Playout) -> dict[int, str]:
 
 def close_shard(folder: Path) -> None:
     """Turn the open shard into a Parquet file named after its first round."""
-    shard = folder / _OPEN_SHARD
+    shard = folder / OPEN_SHARD
     if not shard.is_file():
         return
     lines = _read(shard)
@@ -124,10 +124,8 @@ def close_shard(folder: Path) -> None:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    """Write a partial file and rename it, so that a file is never half written."""
-    partial = path.with_suffix(".partial")
-    pq.write_table(table, partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        pq.write_table(table, partial)
 
 
 def _forget_from(folder: Path, first_round: int) -> None:
@@ -146,7 +144,7 @@ def _forget_from(folder: Path, first_round: int) -> None:
             path.unlink()
         elif kept.num_rows < table.num_rows:
             _write(kept, path)
-    shard = folder / _OPEN_SHARD
+    shard = folder / OPEN_SHARD
     if shard.is_file():
         lines = [line for line in _read(shard) if line["round"] < first_round]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -163,7 +161,7 @@ def _read(shard: Path) -> list[dict[str, Any]]:
     lines = shard.read_bytes().removesuffix(b"\n").split(b"\n")
     damaged = False
     for i, line in enumerate(lines if lines != [b""] else []):
-        row = _row(line)
+        row = open_row(line)
         if row is not None:
             found.append(row)
         elif i < len(lines) - 1:
@@ -171,15 +169,6 @@ def _read(shard: Path) -> list[dict[str, Any]]:
     if damaged:
         set_aside(shard)
     return found
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    """One line of an open shard; None if it is damaged."""
-    try:
-        row = json.loads(line.decode())
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("round"), int) else None
 
 
 def _aligned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -203,4 +192,4 @@ def _folder(trainer: Trainer) -> Path:
 
 
 def _open_shard(trainer: Trainer) -> Path:
-    return _folder(trainer) / _OPEN_SHARD
+    return _folder(trainer) / OPEN_SHARD

@@ -41,7 +41,7 @@ from lsp_lightning.cli.settings import OPTIMIZER
 from lsp_lightning.cli.threads import default_threads
 from lsp_lightning.cli.trust import Policy, needs_trust
 from lsp_lightning.datamodule import SelfPlayDataModule
-from lsp_lightning.errors import Diverged, OutOfMemory, WriteError
+from lsp_lightning.errors import Diverged, OutOfMemory, WriteError, in_one_line
 from lsp_lightning.generation import EngineError
 from lsp_lightning.module import SelfPlayModule
 from lsp_lightning.planning import check_model
@@ -168,10 +168,8 @@ class SelfPlayCLI(LightningCLI):
         default = config.logger in (None, True)
         more = [RunCurves(folder)] if default else _as_list(asked.logger or [])
         kwargs["logger"] = [RunTable(folder), *more] if self.subcommand == "fit" else False
-        if (
-            self.subcommand == "fit"
-        ):  # the saved config says what was typed, so it can be used again
-            config.logger = self._logger
+        if self.subcommand == "fit":
+            config.logger = self._logger  # the saved config says what was typed, to be used again
         interval, rounds = config.val_check_interval, config.max_steps
         if isinstance(interval, int) and interval > rounds > 0:  # fewer rounds than in a preset
             kwargs["val_check_interval"] = rounds
@@ -269,7 +267,7 @@ def run_command(args: Sequence[str], policy: Policy | None = None) -> int:
     except Exception as error:
         hidden = hidden_config_error(error)
         if hidden is None and is_out_of_memory(error):  # weights or optimiser: cannot be split
-            reason = " ".join(str(error).split())
+            reason = in_one_line(str(error))
             complain(f"out of memory ({reason}); run `lsp-lightning plan` to see what to change")
             return 1
         full = None if hidden else storage_line(error)

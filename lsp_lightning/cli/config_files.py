@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _MAX_BYTES = 200_000
 _MAX_VALUES = 10_000
 _MAX_DEPTH = 50
-_GROUPS = ("model", "data", "trainer", "checkpoint", "transcripts")
+_GROUPS = ("model", "data", "trainer", "checkpoint", "transcripts", "examples")
 
 
 def flags_of(args: Sequence[str]) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.runs import RunFolder
+from lsp_lightning.runs.writing import write_text
 
 _KEY = "--trainer.logger"
 _SHORT = {"wandb": "lightning.pytorch.loggers.WandbLogger"}
@@ -74,7 +75,7 @@ def keep_id(loggers: Sequence[Any], folder: Path) -> None:
     """Store the id of a run at W&B in the run's folder, for its resumes."""
     for logger in loggers:
         if type(logger).__name__ == "WandbLogger" and logger.version:
-            RunFolder(folder).wandb_id_path.write_text(f"{logger.version}\n", encoding="utf-8")
+            write_text(RunFolder(folder).wandb_id_path, f"{logger.version}\n")
 
 
 def _stored_id(folder: Path) -> str | None:

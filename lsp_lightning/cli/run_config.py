@@ -5,7 +5,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from lsp_lightning.cli.loggers import keep_id
 from lsp_lightning.runs import RunFolder
-from lsp_lightning.runs.writing import put_in_place
+from lsp_lightning.runs.writing import replacing
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -23,10 +23,8 @@ class SaveRunConfig(SaveConfigCallback):
             config = self.config.clone()
             config["ckpt_path"] = None
             path = RunFolder(trainer.default_root_dir).config_path
-            # a crash must not leave half a config: a resumed run reads it
-            partial = path.with_name(f"{path.name}.partial")
-            self.parser.save(config, partial, skip_none=False, overwrite=True, multifile=False)
-            put_in_place(partial, path)
+            with replacing(path) as partial:  # a resumed run reads it
+                self.parser.save(config, partial, skip_none=False, overwrite=True, multifile=False)
             keep_id(trainer.loggers, path.parent)
             settings = RunFolder(path.parent).config()
             for logger in trainer.loggers:

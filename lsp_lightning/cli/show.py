@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from lsp_lightning.errors import ConfigError, in_one_line
 from lsp_lightning.runs import RunFolder
-from lsp_lightning.text.terminal import escaped, fold, width_of
+from lsp_lightning.text.terminal import escaped, width_of, wrap
 
 _USAGE = "write lsp-lightning show runs/NAME [--round T] [--sort round | reward | quality]"
 _SORTS = {"round": "", "reward": "R", "quality": "Q"}
@@ -109,7 +109,7 @@ def _lines(before: str, text: object, width: int) -> Iterator[str]:
     if width - len(before) < _NARROW:
         yield before.rstrip()[: max(width, 0)]
         before = "  "
-    first, *rest = fold(escaped(str(text).strip()), max(width - len(before), 3), _LINES)
+    first, *rest = wrap(escaped(str(text).strip()), max(width - len(before), 3), _LINES)
     yield before + first
     for line in rest:
         yield " " * len(before) + line

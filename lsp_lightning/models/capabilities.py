@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lsp_lightning.models.loading import rows_of
 from lsp_lightning.models.logits import head_logits, hidden_states
 from lsp_lightning.models.modes import inference_state
 from lsp_lightning.models.support import first_line, not_supported, supported
@@ -75,7 +76,7 @@ class _WindowRecorder:
 
 def _difference(model: Any) -> str | None:
     """How outputs with shared prefixes differ from those over plain rows; None if they agree."""
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = rows_of(model)
     shared = [i % vocabulary for i in range(1, 18)]
     rows = [[*shared, *((k + j) % vocabulary for j in range(5 + k))] for k in (2, 4)]
     device = next(model.parameters()).device
@@ -139,7 +140,7 @@ def _check_steps(model: Any) -> None:
 
 def _steps_as_rows(model: Any) -> bool:
     """Whether decoding with the model's cache gives the logits of a pass over whole rows."""
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = rows_of(model)
     device = next(model.parameters()).device
     steps, known = 8, (9, 5)
     rows = [[(1 + 3 * k + j) % vocabulary for j in range(n + steps)] for k, n in enumerate(known)]

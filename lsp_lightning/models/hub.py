@@ -8,6 +8,7 @@ from typing import Any
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.models.sources import ADAPTER_CONFIG, check_no_adapter, read_json
+from lsp_lightning.models.support import first_line
 from lsp_lightning.paths import resolve
 from lsp_lightning.runtime.memory import is_out_of_memory
 
@@ -64,10 +65,8 @@ def one_line(base: str, key: str) -> Iterator[None]:
             raise
         if not is_folder(base):
             check_no_adapter(base, _cached_adapter(base), key)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(
-            key, f"cannot load {base!r} ({reason[:300]})", _remedy(base, str(error).lower())
-        ) from error
+        problem = f"cannot load {base!r} ({first_line(error)})"
+        raise ConfigError(key, problem, _remedy(base, str(error).lower())) from error
 
 
 def _remedy(base: str, said: str) -> str:
@@ -87,7 +86,7 @@ def _remedy(base: str, said: str) -> str:
 
 
 def _cached_adapter(base: str) -> dict[str, Any] | None:
-    """The adapter_config.json of a Hub id, if it is an adapter that is cached or can be asked."""
+    """The adapter_config.json of a Hub id, from the cache or the Hub; None without one."""
     from transformers.utils import cached_file
 
     try:

@@ -36,4 +36,4 @@ def supported(model: Any) -> Iterator[None]:
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, shortened."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from lsp_lightning.models.loading import rows_of
 from lsp_lightning.models.logits import head_logits, hidden_states
 from lsp_lightning.models.lora_speed import fused_lora
 from lsp_lightning.models.support import supported
@@ -21,8 +22,7 @@ def check_update(model: Any, device: torch.device) -> None:
     Raises:
         ConfigError: the model fails in the pass; out-of-memory errors stay what they are.
     """
-    rows = int(model.get_input_embeddings().weight.shape[0])
-    ids = torch.arange(_TOKENS, device=device)[None] % rows
+    ids = torch.arange(_TOKENS, device=device)[None] % rows_of(model)
     devices = [device] if device.type == "cuda" else []
     with supported(model), torch.random.fork_rng(devices), torch.enable_grad(), fused_lora(model):
         logits = head_logits(model, hidden_states(model, ids)[0])

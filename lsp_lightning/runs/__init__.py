@@ -1,4 +1,4 @@
-"""Reading the folder that a run writes."""
+"""The folder of a run: the names of its files, reading them, and writing them safely."""
 
 from lsp_lightning.runs.folder import RunFolder
 

@@ -166,5 +166,5 @@ class RunFolder:
             raise self._unreadable(path, error) from error
 
     def _unreadable(self, path: Path, reason: object) -> ConfigError:
-        why = " ".join(str(reason).split())
-        return ConfigError("run", f"cannot read {str(path)!r} ({why})", "fix or restore the file")
+        problem = f"cannot read {str(path)!r} ({reason})"
+        return ConfigError("run", problem, "fix or restore the file")

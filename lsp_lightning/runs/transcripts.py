@@ -1,9 +1,11 @@
-"""Reading a run's transcripts, while it is played too, whatever state their files are in."""
+"""Read a run's transcripts, also while the run is playing, and also if files are damaged."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from lsp_lightning.errors import in_one_line
 
 #: The rounds that no Parquet file holds yet, as JSON lines.
 OPEN_SHARD = "open.jsonl"
@@ -27,7 +29,7 @@ def read_transcripts(folder: Path, skipped: Callable[[str], None]) -> list[Row]:
         try:
             found = pq.read_table(path).to_pylist()
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-            skipped(f"skipped {path.name}: {' '.join(str(error).split())[:200]}")
+            skipped(f"skipped {path.name}: {in_one_line(str(error))[:200]}")
             continue
         if found and not found[0].keys() >= _NEEDED:
             skipped(f"skipped {path.name}: it has no columns {', '.join(sorted(_NEEDED))}")
@@ -41,24 +43,24 @@ def read_transcripts(folder: Path, skipped: Callable[[str], None]) -> list[Row]:
 
 def _open_rows(shard: Path, skipped: Callable[[str], None]) -> list[Row]:
     try:
-        text = shard.read_text(encoding="utf-8", errors="replace")
+        content = shard.read_bytes()
     except FileNotFoundError:
         return []
     except OSError as error:
         skipped(f"skipped {shard.name}: {error}")
         return []
-    rows: list[Row] = []
-    lines = text.split("\n")  # not splitlines: an answer may contain other line separators
-    damaged = 0
-    for line in lines[:-1]:  # the last one is being written
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict) and row.keys() >= _NEEDED and isinstance(row["round"], int):
-            rows.append(row)
-        else:
-            damaged += 1
-    if damaged:
-        skipped(f"skipped {damaged} damaged lines of {shard.name}")
-    return rows
+    # not splitlines: an answer may contain other line separators; the last line is being written
+    rows = [open_row(line) for line in content.split(b"\n")[:-1]]
+    whole = [row for row in rows if row is not None and row.keys() >= _NEEDED]
+    if len(whole) < len(rows):
+        skipped(f"skipped {len(rows) - len(whole)} damaged lines of {shard.name}")
+    return whole
+
+
+def open_row(line: bytes) -> Row | None:
+    """A line of the open shard; None if it is damaged."""
+    try:
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("round"), int) else None

@@ -1,4 +1,4 @@
-"""Writing a run's files so that a crash or a full disk leaves whole ones."""
+"""Write a run's files so that neither a crash nor a full disk leaves half a file."""
 
 import errno
 import os
@@ -43,22 +43,29 @@ def put_in_place(partial: Path, path: Path, before: Path | None = None) -> None:
     _flush_folder(path.parent)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file so that a crash leaves the old one or the new one."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file so that a crash leaves the old one or the new one. -> where to write."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    yield partial
     put_in_place(partial, path)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that a crash leaves the old one or the new one."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def set_aside(path: Path) -> None:
-    """Rename a damaged file that a run can go on without, and say so."""
+    """Rename a damaged file that the run does not need, and warn."""
     aside = path.with_name(f"{path.name}.damaged")
     path.replace(aside)
     warn(f"{str(path)!r} is damaged; the run goes on without it and keeps it as {aside.name!r}")
 
 
 def _keep(path: Path, before: Path) -> None:
-    """Give the file a second name, so that it is never without one."""
+    """Move a file to another name. It gets a second name first, so it always has one."""
     second = before.with_name(before.name + ".partial")
     second.unlink(missing_ok=True)
     try:

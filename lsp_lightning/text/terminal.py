@@ -71,16 +71,16 @@ def _columns_of(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-def fold(text: str, width: int, lines: int) -> list[str]:
+def wrap(text: str, width: int, lines: int) -> list[str]:
     """An escaped text as at most ``lines`` lines of ``width`` columns; "..." ends what is cut."""
-    folded: list[str] = []
-    while len(folded) < lines - 1 and columns(text) > width:
+    wrapped: list[str] = []
+    while len(wrapped) < lines - 1 and columns(text) > width:
         end, used = 0, 0
         while end < len(text) and used + _columns_of(text[end]) <= width:
             used += _columns_of(text[end])
             end += 1
         space = text.rfind(" ", 0, end + 1)
         end = space if space > width // 2 else max(end, 1)
-        folded.append(text[:end])
+        wrapped.append(text[:end])
         text = text[end:].lstrip(" ")
-    return [*folded, cut(text, width)]
+    return [*wrapped, cut(text, width)]

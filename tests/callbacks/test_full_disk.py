@@ -104,7 +104,7 @@ def test_transcripts_that_cannot_be_closed_do_not_hide_the_error(tmp_path):
     folder = tmp_path / "transcripts"
     folder.mkdir()
     (folder / "open.jsonl").write_text('{"round": 0, "query": "a"}\n')
-    partial = folder / "rounds-000000.partial"
+    partial = folder / "rounds-000000.parquet.partial"
     partial.symlink_to("/dev/full")
     trainer = SimpleNamespace(default_root_dir=str(tmp_path), is_global_zero=True)
     with pytest.raises(WriteError, match=r"^cannot write '.*transcripts': No space left"):

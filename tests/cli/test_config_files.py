@@ -32,6 +32,7 @@ REFUSED = {
     "a list": ("- 1\n", "config: '.*' is not a mapping of keys to values; write lines"),
     "a word": ("hello", "config: '.*' is not a mapping of keys to values; write lines"),
     "an empty group": ("model:\ndata: {}\n", "model: is empty in '.*'; write keys below it"),
+    "an empty callback": ("examples:\n", "examples: is empty in '.*'; write keys below it"),
     "a group that is a list": ("model: [1, 2]", r"model: must be a mapping .*, is \[1, 2\]; write"),
     "a group that is a number": ("data: 5", "data: must be a mapping of keys to values, is 5; wri"),
     "tabs": ("model:\n\tbeta: 1", "config: '.*' is not YAML .line 2: .*tab.*; indent with spaces"),

@@ -90,14 +90,14 @@ def test_what_cannot_be_read_is_one_line_and_the_rest_is_shown(run, capfd):
     (transcripts / "rounds-000007.parquet").touch()
     write(run, "rounds-000008.parquet", [{"round": 8}])
     with (transcripts / "open.jsonl").open("a") as file:
-        file.write("\n[]\n")
+        file.write("\n[]\n" + "[" * 200_000 + "\n")
     lines, complaints = shown(capfd, run)
     assert [line.split()[0] for line in lines if "query" in line[20:]] == ["round", "1", "2"]
     assert [line.split(":")[0] for line in complaints] == [
         "skipped rounds-000000.parquet",
         "skipped rounds-000007.parquet",
         "skipped rounds-000008.parquet",
-        "skipped 2 damaged lines of open.jsonl",
+        "skipped 3 damaged lines of open.jsonl",
     ]
 
 

@@ -18,6 +18,7 @@ from lsp_lightning.generation.served.adapters import AdapterPublisher, TrainedPo
 from lsp_lightning.generation.served.client import ServerClient
 from lsp_lightning.generation.served.errors import EngineError, EngineLost, Refused
 from lsp_lightning.generation.served.protocol import Request, ServedCompletion, parsed
+from lsp_lightning.models.loading import rows_of
 from lsp_lightning.runtime.http import quoted
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.padding import pad_right
@@ -58,7 +59,7 @@ class ServedEngine:
         self._policy = policy
         self._publisher = publisher
         self._stop_ids = list(policy.codec.stop_ids)
-        self._vocabulary = policy.causal_lm.get_input_embeddings().weight.shape[0]
+        self._vocabulary = rows_of(policy.causal_lm)
         self._context: int | None = None
         self._processed: bool | None = None
 
