@@ -119,8 +119,8 @@ def _python() -> str:
     """This Python, by its name if the PATH leads to it."""
     for name in ("python", "python3"):
         found = shutil.which(name)
-        # not samefile: the Pythons of two environments are links to one file
-        if found and os.path.abspath(found) == os.path.abspath(sys.executable):
+        # by folder, not by file: the Pythons of two environments are links to one file
+        if found and os.path.dirname(found) == os.path.dirname(sys.executable):
             return name
     return shlex.quote(sys.executable)
 
