@@ -119,7 +119,9 @@ def test_a_command_computes_with_as_many_threads(monkeypatch, said, expected):
         monkeypatch.setenv("OMP_NUM_THREADS", said)
     torch.set_num_threads(5)
     during = []
-    monkeypatch.setattr(cli, "SelfPlayCLI", lambda args, policy: during.append(torch.get_num_threads()))
+    monkeypatch.setattr(
+        cli, "SelfPlayCLI", lambda args, policy: during.append(torch.get_num_threads())
+    )
     assert main(["fit"]) == 0
     assert during == [expected]
 

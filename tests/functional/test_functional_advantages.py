@@ -171,3 +171,12 @@ def test_std_is_over_g_and_not_over_g_minus_1():
     advantages = F.solver_advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), scale="std")
     over_g_minus_1 = torch.tensor([[0.75, -0.25, -0.25, -0.25]]) / 0.5
     torch.testing.assert_close(advantages * (3 / 4) ** 0.5, over_g_minus_1)
+
+
+def test_the_spread_of_a_group_counts_judged_answers_alone():
+    # first group: mean 3/4, squares 3 * 1/16 + 9/16 = 3/4, over 4 answers; its last answer apart,
+    # (1, 1, 0): mean 2/3, squares 2/9 + 4/9 = 2/3, over 3
+    torch.testing.assert_close(F.group_std(REWARDS), torch.tensor([0.75, 0.75]).div(4).sqrt())
+    judged = torch.tensor([[True, True, True, False], [True, False, False, False]])
+    expected = torch.tensor([(2 / 9) ** 0.5, float("nan")])  # one answer has no spread
+    torch.testing.assert_close(F.group_std(REWARDS, judged), expected, equal_nan=True)

@@ -162,6 +162,19 @@ def test_the_seed_decides_and_no_two_draws_share_one(engine, server):
     assert max(seeds) < 2**62  # fits a signed 64-bit integer
 
 
+def test_each_prompt_may_have_a_seed_of_its_own(engine, server):
+    """So that held-out answers do not depend on the tasks that are asked beside."""
+    prompts, seeds = [[5, 6], [6, 5], [5, 6]], [11, 12, 13]
+    together = engine.generate(prompts, 2, FREE, seeds).ids.tolist()
+    asked = sorted({r["seed"] for r in server.requests})
+    assert len(asked) == 3  # also of seeds next to each other, see the test above
+    assert min(b - a for a, b in itertools.pairwise(asked)) > 1000
+    for i in (2, 0):
+        alone = engine.generate(prompts[i : i + 1], 2, FREE, seeds[i : i + 1]).ids
+        for row, whole in zip(alone.tolist(), together[2 * i : 2 * i + 2], strict=True):
+            assert [t for t in row if t] == [t for t in whole if t]
+
+
 def test_prompts_are_sent_as_tokens_and_nothing_is_left_to_the_servers_defaults(
     engine, server, policy
 ):

@@ -49,6 +49,14 @@ def test_rewards_and_values_of_a_round():
     assert "quality" not in found
 
 
+def test_the_spread_of_reward_and_quality_is_within_groups():
+    # R: (1, 0) spreads by 1/2, (0, 0) by 0; Q: (.2, .6) by .2, (.9, .9) by 0, whatever lies between
+    metrics = logged(replace(ROUND, quality_NG=torch.tensor([[0.2, 0.6], [0.9, 0.9]])))
+    assert metrics["reward_std"] == pytest.approx(0.25)
+    assert metrics["quality_std"] == pytest.approx(0.1)
+    assert "quality_std" not in logged(ROUND)
+
+
 def test_a_group_is_dead_when_reward_and_quality_together_have_no_spread():
     found = logged(scored_round([[1.0, 0.0], [0.0, 0.0]], quality=[[0.0, 1.0], [0.5, 0.5]]))
     assert found["quality"] == pytest.approx(1 / 2)

@@ -131,7 +131,7 @@ class ServedEngine:
         # vLLM refuses several greedy completions of one prompt, because they are all equal
         asked = 1 if sampling.temperature == 0 else draws
         seeds = [
-            derive_seed(seed, "served", i) if isinstance(seed, int) else seed[i]
+            derive_seed(*((seed, "served", i) if isinstance(seed, int) else (seed[i], "served")))
             for i in range(len(prompts))
         ]
         requests = [
