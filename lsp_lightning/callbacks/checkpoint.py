@@ -19,8 +19,8 @@ from lsp_lightning.training.divergence import require_finite
 class RoundCheckpoint(Checkpoint):
     """Saves ``checkpoints/last.ckpt`` and, at the end, the trained adapter.
 
-    A new checkpoint is written beside the old one, flushed to the disk, and then renamed, so a
-    whole checkpoint is there at any time. The one before it stays as ``previous.ckpt``.
+    A new checkpoint is written beside the old one, flushed to the disk, and then renamed, so there
+    is a complete checkpoint at any time. The one before it is kept as ``previous.ckpt``.
 
     Args:
         every: rounds between two checkpoints. If it is more than 1 and validation stops the run
@@ -66,7 +66,7 @@ class RoundCheckpoint(Checkpoint):
         """Write the checkpoint, and keep the one before it.
 
         Raises:
-            WriteError: the disk is full, say. The last checkpoint is kept.
+            WriteError: it could not be written (a full disk). The last checkpoint is kept.
         """
         run = RunFolder(trainer.default_root_dir)
         path = run.checkpoint_path
@@ -75,8 +75,8 @@ class RoundCheckpoint(Checkpoint):
             with writing(path):
                 trainer.save_checkpoint(partial)
                 if trainer.is_global_zero:
-                    # a last checkpoint that nobody checked may be damaged: keep the one before it;
-                    # also in skipped rounds, as the last step may have spoiled the weights
+                    # previous.ckpt stays if last.ckpt may be damaged (not checked yet) or may hold
+                    # weights that the last step has spoiled (this round was skipped)
                     skipped = float(trainer.callback_metrics.get("skipped", 0.0))
                     known = self._whole == path.resolve() and not skipped
                     put_in_place(partial, path, run.previous_checkpoint_path if known else None)
@@ -87,7 +87,7 @@ class RoundCheckpoint(Checkpoint):
 
 
 def _log_ahead(trainer: Trainer, pl_module: Any, index: int) -> None:
-    """Write a round's row before its checkpoint; a run killed in between plays the round again."""
+    """Write the round's row before its checkpoint: a run killed in between repeats the round."""
     for table in trainer.loggers:
         if isinstance(table, RunTable):
             table.log_ahead({**pl_module.logged, "epoch": trainer.current_epoch}, index)
@@ -121,9 +121,9 @@ class RunCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read the file. Never a pickle, whatever ``weights_only`` says: that could run any code.
+        """Read the file, always as weights only: a pickle could run any code.
 
         Raises:
-            ConfigError: it is damaged, or is no checkpoint of this package.
+            ConfigError: it is damaged, or is not a checkpoint of this package.
         """
         return read_checkpoint(str(path), mmap=False)

@@ -1,4 +1,4 @@
-"""The lines at the end of a run. Every command in them works when it is copied to a shell."""
+"""The lines printed at the end of a run. Their commands can be copied to a shell."""
 
 import math
 import os
@@ -61,9 +61,9 @@ def heldout_line(name: str, before: Scores, after: Scores, opponent: str) -> str
 
 
 def next_line(folder: RunFolder, can_test: bool, trust: bool = False) -> str | None:
-    """A command to go on with: score the run's test tasks, or else talk to the model.
+    """The next command to try: score the test tasks if there are any, else chat with the model.
 
-    None if the run cannot be loaded again, because it has no checkpoint or no config.
+    None if the run has no checkpoint or no config, so that no command can load it.
     """
     if not (folder.checkpoint_path.is_file() and folder.config_path.is_file()):
         return None
@@ -86,15 +86,15 @@ def resume_line(checkpoint: Path, trust: bool = False) -> str:
 
 
 def _checkpoint_flags(checkpoint: Path, trust: bool) -> str:
-    """The flags that load a run; ``trust`` is for a run whose config names code of the user's."""
+    """The flags that load a run; ``trust`` adds ``--trust``, for a config that names user code."""
     return f"--ckpt_path {shlex.quote(str(checkpoint))}{' --trust' if trust else ''}"
 
 
 def command_line() -> str:
     """How a shell starts ``lsp-lightning`` as this process was started, quoted.
 
-    The name alone if the PATH leads to the program of this Python; else the path of that program.
-    ``python -m lsp_lightning`` if it was started so, or if the program is not installed.
+    Only the name if the shell finds this installation's program by it, else the program's path.
+    ``python -m lsp_lightning`` if it was started that way, or if there is no such program.
     """
     started = Path(sys.argv[0])
     if started.name != "__main__.py":
@@ -107,7 +107,7 @@ def command_line() -> str:
 
 
 def _script_of_this_python(name: str) -> str | None:
-    """A program that is installed beside this Python, as a shell finds it; None without it."""
+    """How a shell starts a program that is installed beside this Python; None without it."""
     path = Path(sys.executable).with_name(name)
     if not os.access(path, os.X_OK):
         return None
@@ -126,7 +126,7 @@ def _python() -> str:
 
 
 def without_nan(value: Any) -> Any:
-    """Plain values for JSON, which has no NaN: null stands for it."""
+    """The value with None in place of NaN, which JSON cannot write."""
     if isinstance(value, dict):
         return {name: without_nan(entry) for name, entry in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -18,7 +18,7 @@ _LINES = 2
 class Examples(Callback):
     """Prints a query of a round with its best and its worst answer, and their R and Q.
 
-    It is the query whose answers differ most. Of a model's thinking only what follows is shown.
+    It is the query whose answers differ most. Answers are shown without the model's thinking.
 
     Args:
         every: print an example in the first and in every n-th round; 0 prints none.
@@ -38,10 +38,7 @@ class Examples(Callback):
 
 
 def example_lines(played: SelfPlayRound, width: int) -> Iterator[str]:
-    """At most six lines of ``width`` columns: a query, its best and its worst answer.
-
-    Text of the players is escaped.
-    """
+    """At most six lines of ``width`` columns: a query, its best and its worst answer, escaped."""
     totals_NG = played.rewards_NG.clone()
     if played.quality_NG is not None:
         totals_NG += played.quality_NG
@@ -68,7 +65,7 @@ def _scores(name: str, played: SelfPlayRound, i: int, j: int) -> str:
 
 
 def _said(played: SelfPlayRound, i: int, j: int) -> str:
-    """An answer without its thinking, or with it if there is nothing else."""
+    """An answer without its thinking; the whole text if it is all thinking."""
     return played.playout.spoken_groups()[i][j] or played.playout.answer_groups()[i][j]
 
 

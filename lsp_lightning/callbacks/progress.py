@@ -46,7 +46,7 @@ def fitted(head: str, figures: Mapping[str, str], width: int) -> str:
 
 
 class StatusLine(tqdm):  # type: ignore[misc] # tqdm has no types
-    """One line that is written again and again: a name, a count, the time left, and figures.
+    """One line that is updated in place: a name, a count, the time left, and figures.
 
     Args:
         name: what is counted.
@@ -56,7 +56,7 @@ class StatusLine(tqdm):  # type: ignore[misc] # tqdm has no types
     """
 
     def __init__(self, name: str, total: int, initial: int = 0, leave: bool = False) -> None:
-        self.name, self.note = name, ""  # a note stands in place of the figures
+        self.name, self.note = name, ""  # a note is shown instead of the figures
         self.figures: Mapping[str, str] = {}
         # tqdm shows nothing on a terminal that says it has no size, so it is not asked
         size = {"ncols": 80, "nrows": 20}
@@ -78,10 +78,10 @@ class StatusLine(tqdm):  # type: ignore[misc] # tqdm has no types
 
 
 class RoundProgress(ProgressBar):
-    """Shows the round and its main metrics, and how the scoring of held-out tasks goes.
+    """Shows the round with its main metrics, and the progress and scores of held-out tasks.
 
-    On a terminal it is one line, elsewhere (a log file, CI) about twenty lines. Held-out scores are
-    a line of their own in both cases.
+    On a terminal it is one line, elsewhere (a log file, CI) about twenty lines. Held-out scores
+    always get a separate line.
     """
 
     def __init__(self) -> None:
@@ -150,7 +150,7 @@ class RoundProgress(ProgressBar):
     # -- held-out tasks ----------------------------------------------------------------------------
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin the line of the scoring before the first round."""
+        """Begin a line for the scoring before the first round."""
         self._begin("held-out, before round 1", _sum(trainer.num_sanity_val_batches))
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

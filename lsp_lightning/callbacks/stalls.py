@@ -17,14 +17,14 @@ from lsp_lightning.types import Playout, Sampling, SelfPlayRound, Written
 #: Rounds in a row before a cause is named. One such round can be chance, five are not.
 PATIENCE = 5
 #: All scores of a round count as the same if their standard deviation is below this share of the
-#: reward's span. A judge that has an opinion spreads over a tenth of the span or more; 84 scores
-#: between 0.513 and 0.560 have 0.014, which is less than a tenth of one of seven points.
+#: reward's span. A judge that tells answers apart has a tenth or more; one that does not had 0.014
+#: (84 scores between 0.513 and 0.560).
 LEAST_SPREAD = 0.025
 
 
 @dataclass(frozen=True)
 class Stall:
-    """Something that keeps a round from teaching."""
+    """A reason why a round teaches nothing."""
 
     cause: str
     """The name of the cause; a run warns of each cause once until it is gone."""
@@ -35,7 +35,7 @@ class Stall:
 
 
 class StallWatch(Callback):
-    """Warns once of each cause that lasts for five rounds, and again if it comes back later."""
+    """Warns once of each cause that lasts for five rounds, and again if it returns later."""
 
     def __init__(self) -> None:
         self._seen: dict[str, int] = {}  # rounds in a row with each cause
@@ -67,10 +67,10 @@ class StallWatch(Callback):
 
 
 def stalls(played: SelfPlayRound, rewards: Sequence[Reward], data: Any) -> Iterator[Stall]:
-    """What keeps a round from teaching: at most one cause of R, and one for each quality reward.
+    """Why a round teaches nothing: at most one cause for R, and one for each quality reward.
 
-    Causes of R are tried in the order of the game, so that the first cause is named and not what
-    follows from it.
+    Causes for R are tried in the order of the game, so that the first cause is named, not its
+    consequences.
 
     Args:
         played: the scored round.
@@ -79,21 +79,21 @@ def stalls(played: SelfPlayRound, rewards: Sequence[Reward], data: Any) -> Itera
     """
     keys = _Keys(data)
     identical = _identical_answers(played.playout, keys)
-    of_R = (
+    for_R = (
         _of_queries(played.playout.written, keys)
         or _malformed(played, keys)
         or _of_answers(played.playout, keys)
         or _unjudged(played, rewards)
         or _constant_R(played, rewards, keys, identical)
     )
-    if of_R:
-        yield of_R
+    if for_R:
+        yield for_R
     if identical is None:
         yield from _constant_Q(played, rewards)
 
 
 class _Keys:
-    """The config keys and values that a line may name."""
+    """Config keys and values that a warning may name."""
 
     def __init__(self, data: Any) -> None:
         queries = getattr(data, "queries", None)
@@ -208,7 +208,7 @@ def _constant_R(
 
 
 def _constant_Q(played: SelfPlayRound, rewards: Sequence[Reward]) -> Iterator[Stall]:
-    """The quality rewards whose scores are almost the same for all answers of the round."""
+    """A cause for each quality reward that scores all answers of the round almost the same."""
     for reward in _weighted(rewards):
         if reward.enters == "quality" and _flat(_known(played, reward), reward):
             yield _too_alike("Q", repr(reward.name))
@@ -234,7 +234,7 @@ def _identical_answers(playout: Playout, keys: _Keys) -> Stall | None:
 
 
 def _weighted(rewards: Iterable[Reward]) -> list[Reward]:
-    """The rewards of answers that count."""
+    """The rewards of answers with a weight other than 0."""
     return [r for r in rewards if r.weight != 0 and r.enters != "challenger"]
 
 

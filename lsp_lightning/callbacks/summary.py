@@ -72,9 +72,9 @@ class RunSummary(Callback):
             self._loaded_rounds = rounds_of(checkpoint)
 
     def _finish(self, trainer: Trainer, module: Any) -> None:
-        """Finish a run that has played all rounds but was stopped before its end.
+        """Finish a resumed run that has played all rounds but was stopped before its end.
 
-        It was stopped in its last scoring, say. Lightning calls no hook of training then.
+        For example in its last scoring. With no round to play, Lightning calls no training hook.
         """
         rounds, folder = self._loaded_rounds, RunFolder(trainer.default_root_dir)
         resumed = rounds >= trainer.max_steps and folder.checkpoint_path.is_file()

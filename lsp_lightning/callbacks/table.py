@@ -57,20 +57,20 @@ class RunTable(Logger):
         """Append a row.
 
         Raises:
-            WriteError: the disk is full, say.
+            WriteError: it could not be written (a full disk).
         """
         row: Row = {"step": step or 0, **{k: float(v) for k, v in metrics.items()}}
         ahead, self._ahead = self._ahead, None
         with writing(self._path):
             if ahead is None or ahead["step"] != row["step"]:
                 self._append(row)
-            elif not set(row) <= set(ahead):  # a callback of the user logs more
+            elif not set(row) <= set(ahead):  # a user's callback logs more
                 self._rewrite(self._rows()[:-1], {**ahead, **row})
                 self._append({**ahead, **row})
 
     def log_ahead(self, metrics: Mapping[str, Tensor | float], step: int) -> None:
-        """Append a round's row now. Lightning logs it again, after the round's checkpoint is
-        written, and a run that is killed in between would lack it."""
+        """Append a round's row now. Lightning logs it again, but only after the checkpoint is
+        written; a run that is killed in between would lose the row."""
         self.log_metrics(metrics, step)
         self._ahead = {"step": step, **metrics}
 
@@ -118,7 +118,7 @@ class RunTable(Logger):
 class RunCurves(TensorBoardLogger):
     """Writes TensorBoard events into the run's folder itself.
 
-    They repeat ``metrics.csv``, so a run goes on without them if they cannot be written.
+    They repeat ``metrics.csv``, so the run continues without them if they cannot be written.
 
     Args:
         folder: the run's folder.
@@ -161,5 +161,5 @@ class RunCurves(TensorBoardLogger):
             self._failed = True
             warn(
                 f"cannot write the TensorBoard events in {str(self.save_dir)!r}: "
-                f"{found.strerror}; the run goes on without them"
+                f"{found.strerror}; the run continues without them"
             )

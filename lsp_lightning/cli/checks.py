@@ -1,4 +1,4 @@
-"""What the command line checks before anything is loaded: the run's folder and the Trainer."""
+"""Check the run's folder, the checkpoint and the Trainer's settings before anything is loaded."""
 
 import atexit
 import contextlib
@@ -41,17 +41,17 @@ def claim_run_folder(wanted: Path, checkpoint: str | None) -> Path:
                     return folder
             number += 1
             folder = wanted.with_name(f"{wanted.name}-{number}")
-    except (OSError, ValueError) as error:  # a file, no permission, a name that is no name
+    except (OSError, ValueError) as error:  # a file, no permission, an impossible name
         why = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
             "trainer.default_root_dir",
-            f"no folder {str(folder)!r} can be made ({why})",
+            f"cannot create folder {str(folder)!r} ({why})",
             "give a folder that you can write to",
         ) from error
 
 
 def _give_up_claim(folder: Path, made: Sequence[Path]) -> None:
-    """Remove the reservation, and the folders that were made for it if the run wrote nothing."""
+    """Remove the reservation, and the folders made for it if the run has written nothing."""
     (folder / CLAIM).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         for path in made:
@@ -107,7 +107,7 @@ def check_trainer(trainer: Any) -> None:
 
 
 def unusable(error: BaseException, config: Any) -> ConfigError | None:
-    """The line for an error with which a library refuses a setting; None for any other error.
+    """The one-line error if a library refused a setting; None for any other error.
 
     Args:
         error: what the Trainer or the parser raised while it built the Trainer and its parts.

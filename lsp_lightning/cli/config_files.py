@@ -1,4 +1,4 @@
-"""Config files, read and checked before anything is imported that takes time."""
+"""Read and check config files before any slow import."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -29,10 +29,10 @@ def flags_of(args: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def ready_configs(args: Sequence[str]) -> list[str]:
-    """The arguments, with the content of each pipe in place of its name: it is read only once.
+    """The arguments, with each pipe replaced by its content: a pipe can be read only once.
 
     Raises:
-        ConfigError: a config is missing, or is no YAML mapping that the parser could take.
+        ConfigError: a config is missing, or is not a YAML mapping that the parser accepts.
     """
     args = list(args)
     for flag, value in flags_of(args):
@@ -59,8 +59,8 @@ def check_config(text: str, name: str) -> None:
         name: the file's name, quoted, for messages.
 
     Raises:
-        ConfigError: it is no YAML, is empty, is too large, sets a key twice, or is no mapping of
-            keys to values.
+        ConfigError: it is not YAML, is empty, is too large, sets a key twice, or is not a mapping
+            of keys to values.
     """
     content = _content(text, name)
     if content is None:
@@ -70,7 +70,7 @@ def check_config(text: str, name: str) -> None:
         raise ConfigError("config", problem, "write lines of the form key: value")
     for key, value in content.items():
         if not isinstance(key, str):
-            raise ConfigError("config", f"{name} has the key {key!r}", "write keys as texts")
+            raise ConfigError("config", f"{name} has the key {key!r}", "write keys as words")
         if key not in _GROUPS:
             continue
         if value is None:
@@ -82,9 +82,9 @@ def check_config(text: str, name: str) -> None:
 
 
 def _check_list(args: Sequence[str], flag: str) -> None:
-    """Raise ConfigError unless a class that this flag is about was typed before it.
+    """Raise ConfigError for a flag into a list, unless the list was typed before it.
 
-    The parser would set the last entry of the config's list.
+    The parser would change the last entry of the config's list, whichever that is.
     """
     key = "--" + ".".join(flag.removeprefix("--").split(".")[:2])
     before = list(args)[: [arg.partition("=")[0] for arg in args].index(flag)]
@@ -161,7 +161,7 @@ def _check_depth(text: str, name: str) -> None:
 
 
 def _count(node: "yaml.Node", name: str, key: str, known: dict[int, int]) -> int:
-    """How many values a node has with each alias written out; ``known`` are those of other nodes.
+    """Count the values of a node with aliases written out; ``known`` holds counts of other nodes.
 
     Raises:
         ConfigError: there are too many, an alias contains itself, or a key is set twice.
@@ -190,7 +190,7 @@ def _children(node: "yaml.Node", name: str, key: str) -> Iterator[tuple[str, "ya
         lines: dict[str, int] = {}
         for name_node, inner in node.value:
             if not isinstance(name_node, yaml.ScalarNode):
-                raise ConfigError("config", f"{name} has a key that is no text", "fix it")
+                raise ConfigError("config", f"{name} has a key that is not a word", "fix it")
             part, line = str(name_node.value), name_node.start_mark.line + 1
             whole = f"{key}.{part}" if key else part
             if part in lines and part != "<<":

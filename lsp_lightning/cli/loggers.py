@@ -1,4 +1,4 @@
-"""Loggers of other services: one run of theirs for each run folder, with all settings."""
+"""Loggers of other services (W&B): one run there for each run folder, with all settings."""
 
 import secrets
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ _PROJECT = "lsp-lightning"
 
 
 def with_logger_class(args: Sequence[str]) -> list[str]:
-    """The arguments, with the class of a logger in place of its short name."""
+    """The arguments, with a logger's short name replaced by its class."""
     spelled, before = [], ""
     for arg in args:
         flag, equals, value = arg.partition("=")
@@ -50,7 +50,7 @@ def check_loggers(logger: Any) -> None:
 
 
 def prepare_loggers(logger: Any, folder: Path) -> None:
-    """Fill in what the config leaves open: files in the run's folder, and one id for its resumes.
+    """Fill in what the config leaves open: files in the run's folder, one id for all resumes.
 
     Args:
         logger: ``trainer.logger`` of the parsed config; changed in place.

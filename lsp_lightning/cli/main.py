@@ -28,7 +28,7 @@ COMMANDS = {
     "predict": "answer the held-out queries and write the answers to a file",
     "plan": "estimate GPU memory before loading anything",
     "export": "export the trained adapter or merged model",
-    "show": "print what was said in a run, with its scores",
+    "show": "print the queries and answers of a run with their scores",
     "chat": "chat with the base model or a trained checkpoint",
     "list": "list settings: every setting with its default and meaning",
 }
@@ -122,7 +122,7 @@ def _run(args: list[str]) -> int:
 
 
 def run_with_config(args: Sequence[str]) -> RunFolder | None:
-    """The run whose config the command takes: its checkpoint is named, and no config is.
+    """The run whose config is used: the command names its checkpoint and no config.
 
     Raises:
         ConfigError: there is no such checkpoint, or no config in its run's folder.

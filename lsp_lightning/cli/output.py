@@ -1,4 +1,4 @@
-"""What a command writes: printable errors, warnings, log lines and tracebacks; closed streams."""
+"""Make all output of a command printable (errors, log lines, tracebacks); closed streams."""
 
 import contextlib
 import io
@@ -65,7 +65,7 @@ def ready_streams() -> None:
 
 
 def flush_stdout(more: str = "") -> bool:
-    """Write ``more`` and what is still in the buffer of stdout. -> whether anybody reads it."""
+    """Write ``more`` and what stdout still buffers. -> False if the reader has gone."""
     try:
         print(more, end="", flush=True)
     except BrokenPipeError:
@@ -92,6 +92,6 @@ def _show_uncaught(
 def _show_uncaught_of_thread(found: threading.ExceptHookArgs) -> None:
     if found.exc_value is None or found.exc_type is SystemExit:
         return
-    # TensorBoard's thread ends with a full disk; whoever logs next gets the same error
+    # a full disk ends TensorBoard's thread; the next logging call gets the same error
     if storage_failure(found.exc_value) is None:
         show_traceback(found.exc_value)

@@ -1,4 +1,4 @@
-"""Warnings on a terminal: ours on one line each, and known ones of other libraries not at all.
+"""Warnings: print this package's on one line each, hide known ones of other libraries.
 
 ``tests/cli/test_quiet.py`` fails on a known message that no run prints any more, and on one that
 is missing here.
@@ -37,7 +37,7 @@ def silence_known() -> None:
 def one_line_warnings() -> Iterator[None]:
     """Print this package's warnings on one line each, whatever filters other code sets.
 
-    A module of the user's often ignores all warnings; that is meant for other libraries.
+    User code often ignores all warnings, but means those of other libraries.
     """
     before, errors.show_warning = errors.show_warning, _print
     try:

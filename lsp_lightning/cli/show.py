@@ -1,4 +1,4 @@
-"""``lsp-lightning show RUN``: what was said in a run, as a table. Imports nothing heavy."""
+"""``lsp-lightning show RUN``: a run's queries and answers as a table. Imports nothing heavy."""
 
 import argparse
 import math
@@ -15,7 +15,7 @@ _SORTS = {"round": "", "reward": "R", "quality": "Q"}
 _LIMIT = 40
 #: Lines of one query or answer.
 _LINES = 3
-#: With less room than this beside the scores, a text stands below them.
+#: With fewer columns than this beside the scores, a text is printed below them.
 _NARROW = 20
 
 Row = Mapping[str, Any]
@@ -31,7 +31,7 @@ def show(args: Sequence[str]) -> int:
     """Print the queries and answers of a run. -> the exit status.
 
     Raises:
-        ConfigError: the folder is not a run's, has no transcripts or not this round; or a flag is
+        ConfigError: the folder is not a run's or lacks transcripts or the round, or a flag is
             wrong.
     """
     parser = _Parser(prog="lsp-lightning show", description=show_help(), allow_abbrev=False)
@@ -75,7 +75,7 @@ def table(rows: Sequence[Row], width: int, binary: set[str]) -> Iterator[str]:
     Args:
         rows: rows of the transcripts, one for each answer.
         width: columns of the terminal.
-        binary: the rewards whose score is 1 or 0, right or wrong (:func:`yes_or_no`).
+        binary: the rewards that score 1 for right and 0 for wrong (:func:`yes_or_no`).
     """
     yield f"{'round':>5}  {'R':>6}  {'Q':>6}  {'verdict':<9}  query, answers"[: max(width, 0)]
     before = None
@@ -89,7 +89,7 @@ def table(rows: Sequence[Row], width: int, binary: set[str]) -> Iterator[str]:
 
 
 def yes_or_no(rows: Sequence[Row]) -> set[str]:
-    """The rewards whose scores are 0 and 1 only, by their columns."""
+    """Columns of the rewards that score only 0 and 1."""
     names = {name for row in rows for name in row if name.startswith("reward/")}
     scores = {name: {row.get(name) for row in rows} for name in names}
     return {name for name, found in scores.items() if found <= {0.0, 1.0, None} and found != {None}}

@@ -1,9 +1,9 @@
 """What the config beside a checkpoint may do, unless you add ``--trust``.
 
-A config is code: it names classes and functions that are imported and called. You vouch for a
-config that you give by ``--config``. The one that is found beside a checkpoint may be a stranger's.
-It can name the classes of this package, and the optimisers, schedulers, loggers and callbacks of
-torch, Lightning and bitsandbytes. Everything that you type is allowed as well.
+A config is code: it names classes and functions that are imported and called. You are
+responsible for a config that you give by ``--config``. The one beside a checkpoint may be a
+stranger's, so it may name only classes of this package, optimisers, schedulers, loggers and
+callbacks of torch, Lightning and bitsandbytes, and whatever you type in the same command.
 """
 
 import ipaddress
@@ -21,7 +21,7 @@ from lsp_lightning.errors import ConfigError
 #: Flag of every command that takes a checkpoint.
 TRUST = "--trust"
 #: What to do about a config that may not do something.
-REMEDY = f"add {TRUST} if you trust this folder, or give a config of your own by --config"
+REMEDY = f"add {TRUST} if you trust this folder, or give your own config by --config"
 
 #: Modules whose classes a config may always name; the parser checks the kind that a key needs.
 _MODULES = (
@@ -68,7 +68,7 @@ class Policy:
         """Check the parsed config of a command.
 
         Raises:
-            ConfigError: it sends texts or a key to another machine, or writes outside of its run's
+            ConfigError: it sends texts or a key to another machine, or writes outside the run's
                 folder.
         """
         for key, value in leaves_of(config):
@@ -76,12 +76,12 @@ class Policy:
             if not isinstance(value, str | Path) or self._is_typed(str(value)):
                 continue
             if name == "api_key_env":
-                raise ConfigError(key, "the run's config sends a key of yours to a server", REMEDY)
+                raise ConfigError(key, "the run's config sends your key to a server", REMEDY)
             if "://" in str(value) and not _is_local(str(value)):
                 raise ConfigError(key, "the run's config names another machine", REMEDY)
             writes = name in _WRITTEN or key.startswith(("trainer.logger", "trainer.callbacks"))
             if writes and not self._is_inside(str(value)):
-                problem = f"the run's config writes to {str(value)!r}, outside of the run's folder"
+                problem = f"the run's config writes to {str(value)!r}, outside the run's folder"
                 raise ConfigError(key, problem, REMEDY)
 
     def _is_typed(self, value: str) -> bool:
@@ -108,17 +108,17 @@ class Policy:
 
 
 def needs_trust(config: Any) -> bool:
-    """Whether a parsed config may be taken from its run's folder with ``--trust`` only."""
+    """Whether a command needs ``--trust`` to take this parsed config from a run's folder."""
     try:
         Policy(Path(config.trainer.default_root_dir or ""), ()).check(config)
     except ConfigError:
         return True
-    own = set(_package_classes())
+    exported = set(_package_classes())
     allowed = tuple(f"{module}." for module in _MODULES)
     named = [value for _, value in leaves_of(config) if isinstance(value, str)]
     # of the texts that look like import paths, those whose module was imported are
     foreign = [p for p in named if _DOTTED.fullmatch(p) and p.rpartition(".")[0] in sys.modules]
-    return any(path not in own and not f"{path}.".startswith(allowed) for path in foreign)
+    return any(path not in exported and not f"{path}.".startswith(allowed) for path in foreign)
 
 
 def _package_classes() -> Iterator[str]:

@@ -11,7 +11,7 @@ from lsp_lightning.errors import ConfigError, WriteError, system_error, warn
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an error of the operating system into one that names the file.
+    """Turn an error of the operating system into a WriteError that names the file.
 
     Raises:
         WriteError: the system could not write it.
@@ -61,7 +61,7 @@ def set_aside(path: Path) -> None:
     """Rename a damaged file that the run does not need, and warn."""
     aside = path.with_name(f"{path.name}.damaged")
     path.replace(aside)
-    warn(f"{str(path)!r} is damaged; the run goes on without it and keeps it as {aside.name!r}")
+    warn(f"{str(path)!r} is damaged; the run continues without it and keeps it as {aside.name!r}")
 
 
 def _keep(path: Path, before: Path) -> None:

@@ -49,8 +49,8 @@ REFUSED = {
         "model: {rewards: [{class_path: a, class_path: b}]}",
         "model.rewards.class_path: is set twice",
     ),
-    "a key that is a number": ("1: 2", "config: '.*' has the key 1; write keys as texts"),
-    "a key that is a list": ("? [1]\n: 2", "config: '.*' has a key that is no text; fix it"),
+    "a key that is a number": ("1: 2", "config: '.*' has the key 1; write keys as words"),
+    "a key that is a list": ("? [1]\n: 2", "config: '.*' has a key that is not a word; fix it"),
     "a tag that runs code": (
         "model: !!python/object/apply:os.system [echo]",
         "config: '.*' is not YAML .line 1: could not determine a constructor",

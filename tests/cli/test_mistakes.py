@@ -99,7 +99,7 @@ MORE = {
     "+ --trainer.devices 0": "trainer.devices: is '0' (`Trainer(devices='0')` value is not a val",
     "+ --trainer.precision fp16": "trainer.precision: must be ",
     "+ --trainer.profiler nope": "trainer.profiler: is 'nope' (When passing string value for the",
-    "+ --trainer.default_root_dir afile": "trainer.default_root_dir: no folder 'afile' can be made",
+    "+ --trainer.default_root_dir afile": "trainer.default_root_dir: cannot create folder 'afile'",
     "+ --trainer.default_root_dir afile/x": "trainer.default_root_dir: no folder 'afile/x' can be",
     "+ --trainer.callbacks EarlyStoping": "trainer.callbacks: must name a class by its path, as in"
     " module.Class, is EarlyStoping; did you mean 'lightning.pytorch.callbacks.EarlyStopping'?",
