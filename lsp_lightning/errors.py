@@ -115,7 +115,7 @@ def require_number(
 
 
 class Diverged(Exception):
-    """Training cannot go on: a weight is not finite, or round after round has no finite gradient.
+    """Training cannot continue: a weight is not finite, or no round has a finite gradient.
 
     Args:
         cause: what is not finite, and in which round.
@@ -149,8 +149,8 @@ class SelfPlayWarning(UserWarning):
 
 
 def _through_filters(message: str) -> None:
-    """Show a warning as Python does. It names no line of code, so that filters that other
-    libraries set for their modules do not hide it."""
+    """Show a warning as Python does, but without a line of code: filters that other libraries set
+    for their modules must not hide it."""
     warnings.warn_explicit(message, SelfPlayWarning, __package__, 1, module=__package__)
 
 
@@ -192,7 +192,7 @@ class WriteError(Exception):
 def causes(error: BaseException | None) -> Iterator[BaseException]:
     """The error and those that led to it, from the last to the first; each once.
 
-    Libraries make rings of them: TensorBoard and Lightning do when a disk is full.
+    Chains can be rings: TensorBoard and Lightning make one when a disk is full.
     """
     seen = set()
     while error is not None and id(error) not in seen:

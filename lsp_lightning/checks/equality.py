@@ -45,7 +45,7 @@ class Answer:
     """A parsed answer."""
 
     quantity: Quantity
-    """Its text, with the unit apart; the whole text in a text without a box."""
+    """The answer's value and unit; the whole text if there is no box."""
     parsed: tuple[Any, ...]
     """(expression, text), or (text,) if sympy cannot read it, or ()."""
 
@@ -165,7 +165,7 @@ def right(solution: Answer, given: Answer) -> bool:
 
 
 def _agreed(gold: Answer, given: Answer) -> tuple[Answer, Answer]:
-    """Both answers with 5m as a product if the other has no unit m, as five metres if it has."""
+    """Both answers, with 5m read as five metres if the other has a unit m, else as a product."""
 
     def whole(one: Answer, other: Answer) -> Answer:
         if one.quantity.sure or (other.quantity.unit == one.quantity.unit and other.quantity.sure):
@@ -236,7 +236,7 @@ def _same(gold: tuple[Any, ...], given: tuple[Any, ...]) -> bool:
 
 
 def _numbers_same(gold: Any, given: Any) -> bool:
-    """The comparison of two numbers alone; the library would also simplify their difference."""
+    """Compare two numbers without simplifying their difference, as the library would."""
     try:
         return numbers_equal(gold, given, 0, 0)
     except (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError):

@@ -33,7 +33,7 @@ def is_number(value: Any) -> bool:
 def numbers_equal(a: Any, b: Any, float_rounding: int, numeric_precision: int) -> bool:
     """math-verify's ``sympy_numeric_eq`` with errors relative to the size of the numbers.
 
-    Its own rounds to six places, so that it takes 1e-7 and 2e-7 for equal.
+    The original rounds to six places, so 1e-7 equals 2e-7.
     """
     if isinstance(a, sympy.MatrixBase | sympy.MatrixExpr):
         return bool(_LIBRARY_NUMERIC(a, b, float_rounding, numeric_precision))
@@ -107,7 +107,7 @@ def _near_at_a_point(a: Any, b: Any) -> bool:
     try:
         return _near(a.subs(point) * sympy.Float(1), b.subs(point))
     except (TypeError, ValueError, AttributeError, ZeroDivisionError):
-        return True  # no number there; math-verify's word stands
+        return True  # no value there: keep math-verify's verdict
 
 
 _LIBRARY_NUMERIC = grader.sympy_numeric_eq

@@ -1,4 +1,4 @@
-"""Bring the many ways to write mathematics into one: LaTeX with ASCII digits and plain numbers.
+"""Normalise mathematical notation: LaTeX with ASCII digits and plain numbers.
 
 :func:`to_latex` replaces Unicode characters in a whole text. :func:`plain_numbers` and
 :func:`plain_content` then work on the answer alone. None of them computes anything: a value that
@@ -125,7 +125,7 @@ def _fraction(match: re.Match[str]) -> str:
 
 
 def plain_content(content: str) -> str:
-    """The content of a box, with equal ways of writing made one; empty stays empty."""
+    """The content of a box with its notation normalised; empty stays empty."""
     content = _TEXT_PERCENT.sub(r"\\%", _OLD_ROMAN.sub(r"\\mathrm{\1}", content))
     content = _WRAPPED.sub(_unwrapped, content)
     content = _NEGATION.sub(r"\\text{not}", _BUILDER.sub(r"\2", content))

@@ -67,7 +67,7 @@ _LIST = re.compile(
 )
 _BRACKET = re.compile(r"[()\[\]]|\\\{")
 _ONE_NUMBER = re.compile(r"[-+]?(?:[0-9.]+|\\[dt]?frac\{[0-9]+\}\{[0-9]+\}|[0-9]+/[0-9]+)")
-#: A value without variables; only such a value may lose a word that is no unit.
+#: A value without variables. Only after such a value a word that is not a unit is dropped.
 _NUMERIC = re.compile(
     r"(?:[-+*/^(){}\[\]0-9.,:!\s]|\\(?:[dtc]?frac|sqrt|pi|cdot|times|left|right|pm|infty|[,;:! ])"
     r"(?![a-zA-Z]))+"
@@ -87,7 +87,7 @@ class Quantity:
 
 
 def quantity(content: str) -> Quantity:
-    """Split the content of a box. Words that are no unit are dropped after a number: 3 apples."""
+    """Split the content of a box. Words after a number that are not units are dropped."""
     content = _BASE_TEN.sub(r"\1", content.strip())
     if match := _BASE.fullmatch(content):
         return Quantity(match[1].lstrip("0").upper() or "0", f"base {match[2] or _BASES[match[3]]}")

@@ -27,7 +27,7 @@ class Answered:
     scores: Tensor
     """(tasks, draws); NaN for an answer that could not be judged."""
     undecided: bool = False
-    """Whether NaN is a finding of the reward (no majority, say), not a failure."""
+    """Whether NaN is a finding of the reward, such as "no majority", and not a failure."""
 
     def wins_against(self, other: "Answered") -> Tensor:
         """Draw by draw, 1 for a higher score, 1/2 for a tie, 0 for a lower score. (tasks, draws).
@@ -89,9 +89,9 @@ class Exam:
 
     @property
     def task_seeds(self) -> list[int]:
-        """A seed for each task, which depends on its text only.
+        """A seed for each task, derived from its text.
 
-        So the answers to a task do not depend on the tasks that are answered with it.
+        So the answers to a task do not depend on the other tasks.
         """
         return [derive_seed(self.seed, task.text) for task in self.tasks]
 

@@ -33,7 +33,7 @@ class HeldOutScore:
     kind: Kind = "solved"
     """What the scores mean, see :data:`Kind`."""
     undecided: bool = False
-    """Whether NaN is a finding of the reward (no majority, say), not a failure."""
+    """Whether NaN is a finding of the reward, such as "no majority", and not a failure."""
 
     def by_task(self) -> dict[str, Tensor]:
         """One score for each task, (tasks,), by the names they are logged under.

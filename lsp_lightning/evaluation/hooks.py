@@ -1,4 +1,4 @@
-"""The hooks with which a module scores held-out tasks."""
+"""The hooks by which a LightningModule scores held-out tasks."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,8 +18,8 @@ from lsp_lightning.seeding import derive_seed
 class ScoresHeldOut(LightningModule):
     """Scores held-out tasks before, during and after a run, and answers them.
 
-    The scoring before the first round may end the run: nothing is lost. Any later failure costs
-    the scores alone, and one line says what failed.
+    A failure before the first round ends the run, as nothing is lost. After a later failure only
+    the scores are missing, and a warning says what failed.
     """
 
     rewards: Sequence[Reward]
@@ -47,10 +47,10 @@ class ScoresHeldOut(LightningModule):
         raise NotImplementedError
 
     def check_heldout(self, stage: str) -> None:
-        """Raise ConfigError if held-out tasks are given that the reward can never score.
+        """Raise ConfigError if the reward can score none of the held-out tasks.
 
         Args:
-            stage: the command; only the tasks that it scores are checked, all of them in "fit".
+            stage: the command; only the tasks that it scores are checked, in "fit" all.
         """
         data = self.data
         found = heldout_reward(self.rewards, data.heldout_reward)
@@ -61,8 +61,8 @@ class ScoresHeldOut(LightningModule):
                 _require_scorable(found[0], tasks, f"data.{name}")
             elif tasks and stage == "fit":
                 warn(
-                    f"data.{name} is not scored: no reward can score a single answer; to score it, "
-                    "add one with weight 0"
+                    f"data.{name} is not scored: no reward can score a single answer; add one that "
+                    "can, with weight 0"
                 )
 
     def score_heldout(self, tasks: list[Query]) -> None:
@@ -122,7 +122,7 @@ class ScoresHeldOut(LightningModule):
         return answer_greedily(self.player, tasks, self.data.solver, self.data.solver_prompt)
 
     def _attempt(self, step: Callable[[], None]) -> None:
-        """Do a step of a scoring, unless an earlier one of this pass has failed."""
+        """Run a step of a scoring, unless an earlier step of this pass has failed."""
         if self._failed:
             return
         try:
@@ -159,7 +159,7 @@ class ScoresHeldOut(LightningModule):
 
 
 def _require_scorable(reward: Reward, tasks: Sequence[Query], key: str) -> None:
-    """Raise ConfigError if the reward can score none of the tasks; say it if it can score some."""
+    """Raise ConfigError if the reward can score none of the tasks; warn if it can score some."""
     count = sum(reward.scores_alone(task.solution) for task in tasks)
     if tasks and not count:
         raise ConfigError(

@@ -63,7 +63,7 @@ def export_run(policy: Policy, base: str, form: Form, out: Path, record: Mapping
     Raises:
         ConfigError: ``out`` cannot be written, a trained weight is not finite, or the adapter
             cannot be merged.
-        WriteError: the disk is full, say. An older export stays.
+        WriteError: it could not be written (a full disk). An older export is kept.
     """
     check_target(out)
     if not is_finite(policy):
@@ -206,7 +206,7 @@ def is_packed(layer: nn.Module) -> bool:
 
 
 def _merged(layer: Any) -> Tensor:
-    """The weight of an adapted layer or tensor with its adapter in it, in float32."""
+    """The weight of an adapted layer or tensor with the adapter merged into it, in float32."""
     tensor = getattr(layer, "get_param", None)
     weight = (full_weight(layer.get_base_layer()) if tensor is None else tensor().data).float()
     if _ADAPTER not in layer.scaling:
@@ -220,7 +220,7 @@ def _merged(layer: Any) -> Tensor:
 
 
 def _adapts_tied_weights(trained: Any) -> bool:
-    """Whether one of two layers that share their weights has an adapter of its own."""
+    """Whether embedding and head share their weights, and one of them has an adapter."""
     from peft.tuners.lora import LoraLayer
 
     ends = (trained.get_input_embeddings(), trained.get_output_embeddings())
@@ -229,7 +229,7 @@ def _adapts_tied_weights(trained: Any) -> bool:
 
 
 def untie(model: Any) -> None:
-    """Give the head of a causal LM weights of its own, equal to those of its embedding."""
+    """Give the head of a causal LM a copy of the embedding's weights, instead of sharing them."""
     head = model.get_output_embeddings()
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     for config in (model.config, model.config.get_text_config()):

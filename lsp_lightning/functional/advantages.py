@@ -32,8 +32,7 @@ def solver_advantages(
     (:mod:`lsp_lightning.functional.kl`). ``scale="std"`` also divides by the group's standard
     deviation, as GRPO does, with the mean square over G; trainers that take it over G - 1 have
     advantages that are ``sqrt((G - 1) / G)`` of these. A group without spread keeps advantage 0.
-    Answers that could not be
-    judged (``judged_NG`` false) get 0 and do not change the mean.
+    Answers that could not be judged (``judged_NG`` false) get 0 and do not change the mean.
     """
     _require_matrix(rewards_NG, "rewards_NG")
     total_NG = rewards_NG if quality_NG is None else rewards_NG + _like(quality_NG, rewards_NG)

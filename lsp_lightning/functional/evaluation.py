@@ -42,7 +42,7 @@ def task_means(scores: Tensor) -> Tensor:
 
 
 def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean over tasks and its standard error, which are independent only between tasks.
+    """The mean over tasks and its standard error. Only tasks are independent, not their draws.
 
     Args:
         values: one value for each task, (tasks,); NaN values are left out.

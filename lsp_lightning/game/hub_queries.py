@@ -51,7 +51,7 @@ def hub_rows(path: str, key: str) -> Iterator[tuple[str, Row]]:
 
 @contextmanager
 def _patient_only_online(name: str) -> Iterator[None]:
-    """If the Hub cannot be reached, look into the cache only: else all requests are retried."""
+    """Use only the cache if the Hub cannot be reached: datasets would retry every request."""
     import datasets.config
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError

@@ -23,7 +23,7 @@ class Query:
 
 
 class QueryFile(list[Query]):
-    """The queries of a file, and the names of its keys that mean nothing here."""
+    """The queries of a file, and the names of its keys that are ignored."""
 
     ignored: tuple[str, ...] = ()
 

@@ -1,6 +1,6 @@
 """Rows of a file of queries: JSON Lines, JSON, CSV, TSV, Parquet, text, or a Hub dataset.
 
-Files may be hostile: what is read at once is bounded, and a row that cannot be read is one line.
+Files may be hostile: the amount read at once is bounded, and a row that cannot be read is a BadRow.
 """
 
 import csv
@@ -75,7 +75,7 @@ def read_rows(path: str, key: str) -> Iterator[tuple[str, Row]]:
 
 
 def _rows(stream: IO[bytes], file: Path, path: str, key: str) -> Iterator[tuple[str, Row]]:
-    """The rows in the format that the content tells, or else the name."""
+    """The rows in the format that the file's content shows, or else its name."""
     start = stream.read(4096)
     stream.seek(0)
     kind = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
@@ -86,7 +86,7 @@ def _rows(stream: IO[bytes], file: Path, path: str, key: str) -> Iterator[tuple[
         raise ConfigError(key, problem, _REMEDIES.get(kind or "", _FORMATS))
     suffix, begins = file.suffix.lower(), start.removeprefix(_BOM).lstrip()[:1]
     if suffix in (".parquet", ".pq"):
-        raise ConfigError(key, f"{path!r} is not Parquet, whatever its name says", _FORMATS)
+        raise ConfigError(key, f"{path!r} is not Parquet, despite its name", _FORMATS)
     if suffix in (".csv", ".tsv"):
         return _csv(stream, start, path, key)
     if suffix == ".txt" and begins != b"{":
@@ -235,7 +235,7 @@ def _parsed(text: str) -> Any:
         where = f", line {error.lineno}" if error.lineno > 1 else ""
         return BadRow(f"is not JSON ({error.msg}{where})")
     except ValueError:  # Python reads no integer of more than 4300 digits
-        return BadRow("contains a number with too many digits", "write the number as a text")
+        return BadRow("contains a number with too many digits", "write the number as text")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

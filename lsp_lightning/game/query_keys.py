@@ -1,4 +1,4 @@
-"""The keys of a row in a file of queries: which one is the query, and which one its solution."""
+"""Find the query and its solution among the keys of a row of a file."""
 
 import math
 import re
@@ -62,7 +62,7 @@ def query_of(entry: Mapping[str, Any]) -> str:
     """The query of a row.
 
     Raises:
-        BadRow: there is none, there are several, or it is no text.
+        BadRow: there is none, there are several, or it is not text.
     """
     found = dict(_known(entry, QUERY_KEYS))
     if not found:
@@ -77,7 +77,7 @@ def query_of(entry: Mapping[str, Any]) -> str:
         raise BadRow(f"has {names}, and each could be the query", "keep one of them")
     if not isinstance(value, str) or not value.strip():
         problem = "is empty" if isinstance(value, str) else f"is {_kind(value)}"
-        raise BadRow(f"has no 'query' text: {name!r} {problem}", "write the query as a text")
+        raise BadRow(f"has no 'query' text: {name!r} {problem}", "write the query as text")
     _require_plain(name, value)
     return value.strip()
 
@@ -85,7 +85,7 @@ def query_of(entry: Mapping[str, Any]) -> str:
 def solution_of(entry: Mapping[str, Any]) -> object | None:
     """The known answer or tests of a row, or None.
 
-    Of a worked solution that ends in the line ``#### 72``, as in GSM8K, it is the 72.
+    If a worked solution ends in the line ``#### 72``, as in GSM8K, only the 72 is taken.
 
     Raises:
         BadRow: there are several, or a key is misspelt, or the value cannot be used.
@@ -104,12 +104,12 @@ def solution_of(entry: Mapping[str, Any]) -> object | None:
 
 
 def other_keys(entry: Mapping[str, Any]) -> list[str]:
-    """The keys of a row that mean nothing here."""
+    """The keys of a row that are ignored."""
     return [name for name in entry if not is_read(name)]
 
 
 def _known(entry: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """Names with their values, of those that are keys; only known values if there are any."""
+    """The names that mean one of ``keys``, with their values; empty values only for a query."""
     named = {name: value for name, value in entry.items() if plain_name(name) in keys}
     given = {name: value for name, value in named.items() if not _missing(value)}
     if keys is QUERY_KEYS:

@@ -31,7 +31,7 @@ _ROUNDING_16_BITS = 0.05
 #: Largest difference of log-probs between steps and rows in float32, in nats.
 _STEP_NATS = 1e-3
 #: In 16 bits, the largest relative difference of logits. Rounding alone moves log-probs by tenths
-#: of a nat, and may send a token to another expert; if states are lost, nothing is in common.
+#: of a nat, and may send a token to another expert; if states are lost, logits differ completely.
 _STEP_DIFFERENCE_16_BITS = 0.1
 
 

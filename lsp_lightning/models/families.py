@@ -1,4 +1,4 @@
-"""Which families of models are causal LMs, judging by a model's config alone."""
+"""Check by its config alone whether a model is a causal LM."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,7 +63,7 @@ def _other_family(family: str, config: Mapping[str, Any]) -> tuple[str, str] | N
     if family not in CONFIG_MAPPING_NAMES:
         if config.get("auto_map"):
             return (
-                "a model that brings code of its own, which is never run",
+                "a model with custom code, which is never run",
                 "give a model that transformers knows",
             )
         return (

@@ -26,7 +26,7 @@ def reachable() -> bool:
         return False
     try:
         get_session().head(constants.ENDPOINT, timeout=_SECONDS)
-    except Exception:  # no network, no such host, a proxy that refuses: nothing to tell apart
+    except Exception:  # no network, no such host, a proxy that refuses
         return False
     return True
 

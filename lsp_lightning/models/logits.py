@@ -141,7 +141,7 @@ def check_head(model: Any) -> None:
         ids[:, -1] += 1  # must not change what came before it
         change = head_logits(model, hidden_states(model, ids)[0, :-1]).float() - in_eval[:-1]
     if change.norm() > _ROUNDING * in_eval[:-1].norm():
-        raise not_supported(model, "sees the tokens that come after a token, so it is no causal LM")
+        raise not_supported(model, "sees later tokens, so it is not a causal LM")
     same = (torch.allclose(expected, x, atol=1e-2, rtol=1e-2) for x in (in_eval, in_train))
     if not all(same):
         raise not_supported(model, "computes its logits in a way that is not supported")

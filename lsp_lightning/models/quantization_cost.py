@@ -1,8 +1,8 @@
-"""What 4 bits cost a base: its distance from the same base with its own weights, on a few lines.
+"""Measure what 4 bits cost a base: its KL from the unquantized base on a few lines of text.
 
-The cost depends on the model: .003 nats a token for one, 1 nat for another of the same family. It
-is measured without loading the model twice: each layer reads its own weight from the files when it
-computes, and frees it afterwards.
+The cost depends on the model: .003 nats a token for one, 1 nat for another of the same family. The
+model is not loaded twice: each layer reads its unquantized weight from the files when it computes,
+and frees it afterwards.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,11 +40,11 @@ _SAME_WEIGHT = 0.5
 
 
 class _NotFound(Exception):
-    """The weight of a layer is not in the files under a name that is known."""
+    """No tensor of the files is the weight of a layer."""
 
 
 def tell_cost(model: Any, base: str, tokenizer: Any) -> None:
-    """Print what 4 bits cost a loaded base, and warn if it is much.
+    """Print what 4 bits cost a loaded base, and warn if it is above :data:`TOO_MUCH`.
 
     Args:
         model: the quantized causal LM, without adapters.
@@ -54,12 +54,12 @@ def tell_cost(model: Any, base: str, tokenizer: Any) -> None:
     try:
         nats = quantization_cost(model, base, tokenizer)
     except _NotFound as error:
-        print(f"4 bits: their cost is not measured ({error})", flush=True)
+        print(f"4 bits: the cost is not measured ({error})", flush=True)
         return
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        print("4 bits: their cost is not measured (it does not fit into memory)", flush=True)
+        print("4 bits: the cost is not measured (it does not fit into memory)", flush=True)
         return
     print(
         f"4 bits: {nats:.3f} nats a token from the unquantized base (mean KL, {len(LINES)} lines)",
@@ -67,7 +67,7 @@ def tell_cost(model: Any, base: str, tokenizer: Any) -> None:
     )
     if not nats <= TOO_MUCH:
         warn(
-            f"model.quantization: 4 bits change this base much ({nats:.2f} nats a token); "
+            f"model.quantization: 4 bits change this base a lot ({nats:.2f} nats a token); "
             "set it to null, or use a larger base"
         )
 
@@ -88,8 +88,10 @@ def quantization_cost(model: Any, base: str, tokenizer: Any) -> float:
         with unquantized(model, base):
             plain = hidden_states(model, ids)
         total, count = 0.0, 0
-        for own, other, real in zip(plain, quantized, mask, strict=True):
-            p, q = (head_logits(model, h[real]).float().log_softmax(-1) for h in (own, other))
+        for states, states_4bit, real in zip(plain, quantized, mask, strict=True):
+            p, q = (
+                head_logits(model, h[real]).float().log_softmax(-1) for h in (states, states_4bit)
+            )
             total += float((p.exp() * (p - q)).sum())
             count += len(p)
     return total / count
@@ -120,8 +122,8 @@ def _plain_forward(layer: Any, name: str, files: dict[str, Path], x: Tensor) -> 
 def _weight(layer: Any, name: str, files: dict[str, Path]) -> Tensor:
     """The weight (out, in) of a layer, from the files.
 
-    A file may name it otherwise than the module. So the names with the longest common end are
-    tried, and a weight must resemble its 4-bit form.
+    Names in the files may differ from those of the modules. So the names with the longest common
+    end are tried, and the weight must resemble its 4-bit form.
     """
     packed = full_weight(layer)
     parts = f"{name}.weight".split(".")

@@ -1,4 +1,4 @@
-"""Model folders, checked before anything is loaded: what is missing, damaged, or no causal LM."""
+"""Check a model's folder before anything is loaded: missing or damaged files, other models."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _POINTER = b"version "  # how a Git LFS pointer begins
 
 
 def is_hub_id(base: str) -> bool:
-    """Whether a model that is no folder has the form of a Hub id: OWNER/NAME."""
+    """Whether a model that is not a folder has the form of a Hub id: OWNER/NAME."""
     owner, slash, name = base.partition("/")
     parts = (owner, name)
     plain = all(p and p.replace("-", "").replace(".", "").replace("_", "").isalnum() for p in parts)
@@ -86,7 +86,7 @@ def check_unquantized(config: Mapping[str, Any], base: str, key: str) -> None:
 
 
 def check_no_adapter(base: str, adapter: Mapping[str, Any] | None, key: str) -> None:
-    """Raise ConfigError for an adapter in place of a model.
+    """Raise ConfigError if the model is an adapter.
 
     Args:
         base: folder or Hub id.
@@ -125,7 +125,7 @@ def read_json(path: Path, key: str) -> dict[str, Any] | None:
 
 
 def _is_a_file(base: str, path: Path, key: str) -> ConfigError:
-    """The error for a file, or a GGUF that does not exist, in place of a folder."""
+    """The error for a file given as a model, or for a GGUF that does not exist."""
     if path.suffix == ".gguf":
         return _gguf(base, key)
     remedy = _CAUSAL_LM

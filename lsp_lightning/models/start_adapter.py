@@ -11,8 +11,8 @@ from lsp_lightning.runtime.memory import is_out_of_memory
 
 KEY = "model.init_adapter"
 _GIVE = "give a LoRA or DoRA adapter of linear layers, such as a run's 'adapter' folder"
-#: Settings of peft's LoRA that change more than the layers' matrices, or compute otherwise; an
-#: export could not merge them, or a server not sample with them.
+#: Settings of peft's LoRA that change more than the layers' matrices, or how they are computed. An
+#: export could not merge such an adapter, or a server could not sample with it.
 _OTHER_KINDS = (
     "modules_to_save",
     "trainable_token_indices",
@@ -84,7 +84,7 @@ def attach(model: Any, init_adapter: str, name: str | None = None) -> Any:
 
     folder = resolve(init_adapter)
     try:
-        with warnings.catch_warnings():  # of missing tensors, which are named below
+        with warnings.catch_warnings():  # about missing tensors, which are named below
             warnings.simplefilter("ignore")
             if name is None:
                 model = PeftModel.from_pretrained(model, str(folder), is_trainable=True)

@@ -9,7 +9,7 @@ from lsp_lightning.runtime.memory import is_out_of_memory
 
 
 def not_supported(model: Any, problem: str) -> ConfigError:
-    """The error for a causal LM with a problem, which continues "the model ..."."""
+    """The error for a causal LM; ``problem`` continues "the model ..."."""
     family = getattr(getattr(model, "config", None), "model_type", "unknown")
     return ConfigError(
         "model.base",
@@ -23,7 +23,7 @@ def supported(model: Any) -> Iterator[None]:
     """Turn an error of a model's own code in a trial pass into one line.
 
     Raises:
-        ConfigError: any error but that memory ran out, which stays what it is.
+        ConfigError: for any error but out of memory, which is raised unchanged.
     """
     try:
         yield

@@ -13,14 +13,14 @@ _TOKENS = 8
 
 
 def check_update(model: Any, device: torch.device) -> None:
-    """Compute a gradient of a few tokens, and forget it.
+    """Compute the gradient of a few tokens and drop it.
 
     Args:
         model: a causal LM with adapters, in train mode.
         device: where it computes.
 
     Raises:
-        ConfigError: the model fails in the pass; out-of-memory errors stay what they are.
+        ConfigError: the model fails in the pass; out-of-memory errors are raised unchanged.
     """
     ids = torch.arange(_TOKENS, device=device)[None] % rows_of(model)
     devices = [device] if device.type == "cuda" else []

@@ -18,7 +18,7 @@ def published_sizes() -> dict[str, dict[str, Any]]:
 
 
 def planned_config(source: str, key: str = "model.base") -> Any:
-    """The config of a model to plan: published sizes if they are known, else the model's own.
+    """The config of a model to plan: from the published sizes, else loaded.
 
     Raises:
         ConfigError: it could not be loaded.

@@ -17,8 +17,8 @@ class Means(nn.Module):
     """A mean for each metric name. A name is added at its first value; NaN values are ignored.
 
     Args:
-        keep_nan: the mean of values that are all NaN is NaN. Otherwise the name is left out, and a
-            progress bar goes on showing its older value.
+        keep_nan: if all values of a name are NaN, its mean is NaN. Otherwise the name is left out,
+            and a progress bar keeps showing the older value.
     """
 
     def __init__(self, keep_nan: bool = False) -> None:

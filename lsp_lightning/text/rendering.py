@@ -1,7 +1,6 @@
-"""Render chat templates within limits.
+"""Render chat templates within limits on time and memory.
 
-A chat template is a program that comes with a model. It must not keep a run busy or fill the
-memory, and its errors are one line.
+A chat template is a program that comes with a model. Its errors are reported in one line.
 """
 
 import contextlib

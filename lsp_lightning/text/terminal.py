@@ -1,4 +1,4 @@
-"""Text of a model on a terminal: on one line, harmless, and cut to a width."""
+"""Print a model's text on a terminal: escaped, on one line, cut or wrapped to a width."""
 
 import os
 import unicodedata
@@ -18,7 +18,7 @@ _WIDTH = 80
 
 
 def escaped(text: str) -> str:
-    r"""The text on one line, with every character that a terminal might obey spelled out.
+    r"""The text on one line, with every character that could control a terminal spelled out.
 
     Control characters (ESC), marks of the text direction, zero-width and other invisible
     characters become ``\x1b``, ``\u202e`` and so on. A line break becomes a return symbol. More

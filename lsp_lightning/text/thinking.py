@@ -82,7 +82,7 @@ class Reading:
     inside: Marks | None = None
     """The marks of the thought in which the completion begins; None if it begins outside."""
     marks: tuple[Marks, ...] = (_THINK,)
-    """Marks whose closing alone shows that what precedes it was a thought."""
+    """Marks that the chat template uses; text before a closing mark is a thought."""
 
     def said(self, text: str) -> str:
         """The completion without its thinking; "" if the thinking never ends."""
@@ -127,8 +127,8 @@ def without_thinking(text: str) -> str:
 def reading_of_most(texts: Sequence[str]) -> Reading:
     """How to read the replies of a model whose chat template is unknown.
 
-    If most of them close a thought that they did not open, the template opens it, and the others
-    never closed theirs.
+    If most of them close a thought that they did not open, the template opens it. Then a reply
+    without a closing mark is an unclosed thought.
     """
     plain = Reading()
     for marks in _KNOWN:
@@ -185,7 +185,7 @@ class Thinking:
     def before(self, prompt: str, prefix: str) -> str:
         """What must stand between a prompt and the start of an answer, to end a thought before."""
         if any(mark in prefix for m in self.marks for mark in (m.opening, m.closing)):
-            return ""  # whoever wrote the prefix takes care of the thought
+            return ""  # the prefix opens or closes the thought itself
         inside = self.reading(prompt).inside
         if inside is not None:
             space = "\n" if prompt.endswith("\n") else ""

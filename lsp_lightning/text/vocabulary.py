@@ -1,4 +1,4 @@
-"""Whether the ids of a tokenizer are those of its model.
+"""Check that the ids of a tokenizer fit its model.
 
 Many models have more rows in the embedding than their tokenizer has tokens, because a multiple of
 64 or 128 is fast. A few tokenizers have more tokens than the embedding has rows.

@@ -1,4 +1,4 @@
-"""Rounds without a finite gradient: why they have none, and when a run ends."""
+"""Skip rounds without a finite gradient, say why they have none, and end a diverged run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +65,7 @@ def why_skipped(played: SelfPlayRound, advantages_R: Tensor, stats: UpdateStats)
 
 @contextmanager
 def overflow_ends_the_run(index: int) -> Iterator[None]:
-    """Raise Diverged if the optimiser's step of round ``index`` is too large for its numbers."""
+    """Raise Diverged if the optimiser's step of round ``index`` overflows its number format."""
     try:
         yield
     except (RuntimeError, OverflowError) as error:

@@ -138,7 +138,7 @@ def prepare_round(
 def with_skipped_rows(
     policy: Policy, prepared: PreparedRound, batches: Sequence[TrainBatch]
 ) -> PreparedRound:
-    """Compute the log-probs of the rows that the gradient pass leaves out, if nobody else does.
+    """Compute the log-probs of the rows that the gradient pass leaves out, if they are missing.
 
     Args:
         policy: the policy.

@@ -36,7 +36,7 @@ _SERVER = (
 )
 _THIS_PROCESS = (
     "model.base: the sampler's",
-    "choose another base: what samples is not what is trained",
+    "choose another base: sampling and training would differ",
 )
 
 
@@ -93,7 +93,7 @@ class Draws:
         ``sampler/logprob_gap`` is the mean absolute difference per token, and
         ``sampler/logprob_gap_std`` the standard deviation over completions of the summed
         difference, both in nats. Rows that the trainer has not computed do not count; empty if it
-        has computed none, NaN if the sampler told nothing.
+        has computed none, NaN if the sampler returned no log-probs.
         """
         if not self.computed:
             return {}
@@ -119,7 +119,7 @@ class Draws:
         }
 
     def _warn(self) -> None:
-        """Warn of a gap. The figure is left out, so that Python shows the warning once."""
+        """Warn of a gap; without its size, so that the warning is shown once."""
         who, remedy = _SERVER if self.cap is not None else _THIS_PROCESS
         warn(
             f"{who} log-probs differ from the trainer's by more than {self.far} nats per token "

@@ -54,7 +54,7 @@ SOME = {
     "+ --seed_everything abc": "seed_everything: must be a whole number, is abc; see --help",
     "+ --model.rewards SelfReward": "model.rewards: must be a list, is SelfReward; write a list: "
     "[{class_path: lsp_lightning.SelfReward}]",
-    "+ --trainer.default_root_dir /proc/x": "trainer.default_root_dir: no folder '/proc/x' can be",
+    "+ --trainer.default_root_dir /proc/x": "trainer.default_root_dir: cannot create folder '/",
     "+ --trainer.strategy foo": "trainer.strategy: is 'foo' (You selected an invalid strategy",
     "+ --trainer.logger MLFlowLogger": "trainer.logger: MLFlowLogger needs the package mlflow, "
     "which is not installed; pip install mlflow",
@@ -100,7 +100,7 @@ MORE = {
     "+ --trainer.precision fp16": "trainer.precision: must be ",
     "+ --trainer.profiler nope": "trainer.profiler: is 'nope' (When passing string value for the",
     "+ --trainer.default_root_dir afile": "trainer.default_root_dir: cannot create folder 'afile'",
-    "+ --trainer.default_root_dir afile/x": "trainer.default_root_dir: no folder 'afile/x' can be",
+    "+ --trainer.default_root_dir afile/x": "trainer.default_root_dir: cannot create folder 'afile",
     "+ --trainer.callbacks EarlyStoping": "trainer.callbacks: must name a class by its path, as in"
     " module.Class, is EarlyStoping; did you mean 'lightning.pytorch.callbacks.EarlyStopping'?",
     "+ --trainer.callbacks torch.optim.Adam": "trainer.callbacks: torch.optim.Adam is not a Callb",

@@ -117,7 +117,7 @@ def test_numbers_and_tests_keep_their_types(tmp_path):
         (b"\x00\x01\x02", "q.bin", "FILE is not text; use JSON Lines"),
         (b"- query: a\n", "q.yaml", "the format of FILE is unknown (its name ends in '.yaml')"),
         (b"a,b\n", "q", "the format of FILE is unknown (its name ends in 'nothing')"),
-        (b"query\na\n", "q.parquet", "FILE is not Parquet, whatever its name says"),
+        (b"query\na\n", "q.parquet", "FILE is not Parquet, despite its name"),
         (b"PAR1 broken PAR1", "q.parquet", "FILE cannot be read as Parquet ("),
         (b"", "q.csv", "FILE contains no queries"),
         (b"query,solution\n", "q.csv", "FILE contains no queries"),

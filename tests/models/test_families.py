@@ -91,7 +91,7 @@ def test_a_model_that_sees_later_tokens_is_refused():
     """As a masked language model does; most are refused by their config already."""
     sizes = {k: v for k, v in SIZES.items() if k != "num_key_value_heads"}
     model = BertLMHeadModel(BertConfig(vocab_size=64, **sizes)).eval()
-    with pytest.raises(ConfigError, match=r"\(model type bert\) sees the tokens that come after"):
+    with pytest.raises(ConfigError, match=r"\(model type bert\) sees later tokens"):
         check_head(model)
 
 

@@ -61,7 +61,7 @@ def test_a_high_cost_is_warned_of(nats, warned, monkeypatch):
 def test_weights_under_an_unknown_name_are_not_measured(tiny_llama_folder, monkeypatch, capsys):
     monkeypatch.setattr(cost, "_tensors", lambda base: {})
     make_policy(tiny_llama_folder, quantization="nf4")
-    assert "4 bits: their cost is not measured (no file has the weight of model.layers.0" in (
+    assert "4 bits: the cost is not measured (no file has the weight of model.layers.0" in (
         capsys.readouterr().out
     )
 
@@ -73,5 +73,5 @@ def test_memory_that_is_short_is_told(monkeypatch, capsys):
     monkeypatch.setattr(cost, "quantization_cost", short)
     cost.tell_cost(None, "base", None)
     assert capsys.readouterr().out == (
-        "4 bits: their cost is not measured (it does not fit into memory)\n"
+        "4 bits: the cost is not measured (it does not fit into memory)\n"
     )

@@ -125,7 +125,7 @@ FOLDERS = {
     ),
     "code of its own": (
         lambda f: with_config(f, model_type="own", auto_map={"AutoConfig": "x.y"}),
-        "is a model that brings code of its own, which is never run; give a model that transf",
+        "is a model with custom code, which is never run; give a model that transf",
     ),
     "already quantized": (
         lambda f: with_config(f, quantization_config={"quant_method": "bitsandbytes"}),

@@ -64,10 +64,10 @@ class JudgeReward(Reward):
     comparisons that it wins. A tie counts half, and so does a pair whose two orders disagree.
 
     The judge's thinking is ignored, and a reply whose thinking never ends is empty. If most replies
-    of a round end a thought that they did not begin, the judge's chat template begins it, and the
-    other replies never ended theirs. A reply in the wrong form, or cut off by the length limit, is
-    *unreadable*. A request without an answer after all tries is *unanswered*. Neither gives a
-    score; both are counted in the metrics.
+    of a round end a thought that they did not begin, then the judge's chat template begins it, and
+    the other replies are taken as unended thoughts. A reply in the wrong form, or cut off by the
+    length limit, is *unreadable*. A request without an answer after all tries is *unanswered*.
+    Neither gives a score; both are counted in the metrics.
 
     The prompt's tags and the control tokens of common model families are disarmed in the players'
     texts. Other control tokens are not recognised, because the server's tokenizer is not available
