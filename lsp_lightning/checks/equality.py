@@ -39,6 +39,14 @@ _THOUSANDS = re.compile(r"(?:[a-zA-Z]\s*=\s*)?[-+]?[1-9][0-9]{0,2},[0-9]{3}")
 #: 2e-1 as plain_numbers writes it; in LaTeX it may also mean 2e - 1.
 _EULER = re.compile(r"([0-9]+)\\times10\^\{([-+][0-9]{1,2})\}")
 
+#: The label of an option, and what may follow it: \\textbf{(C)}\\ 7.
+_LABEL = (
+    r"(?:\\(?:text|textbf|textrm|mathrm|mathbf)\s*\{\s*\(?([A-J])\)?[.:]?\s*\}"
+    r"|\(([A-J])\)|([A-J])%s)"
+)
+_OPTION = re.compile(_LABEL % "[.:)]" + r"(?:\\[ ,;:]|\\quad|~|\s)*([^\s()=].*)")
+_BARE_LABEL = re.compile(_LABEL % "")
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -135,6 +143,9 @@ def equal(gold: Answer, given: Answer) -> bool:
 
     "x = 3" is right for "3". A unit may be left out; one that differs is wrong.
     """
+    options = _OPTION.fullmatch(gold.quantity.value), _OPTION.fullmatch(given.quantity.value)
+    if any(options):
+        return _equal_options((gold, given), options)
     if gold.quantity.unit.startswith("base ") or given.quantity.unit.startswith("base "):
         return _equal_digits(gold.quantity, given.quantity)
     gold, given = _agreed(gold, given)
@@ -162,6 +173,24 @@ def right(solution: Answer, given: Answer) -> bool:
     a, b = solution.parsed[0], given.parsed[0]
     same_unit = _same_unit(solution.quantity.unit, given.quantity.unit)
     return same_unit and is_number(a) and is_number(b) and rounds_to(a, b)
+
+
+def _equal_options(
+    answers: tuple[Answer, Answer], options: tuple[re.Match[str] | None, re.Match[str] | None]
+) -> bool:
+    """Whether "(C) 7" equals the other answer, which may be "C", "7" or an option too."""
+    labels, values = [], []
+    for one, option in zip(answers, options, strict=True):
+        match = option or _BARE_LABEL.fullmatch(one.quantity.value)
+        labels.append(match and (match[1] or match[2] or match[3]))
+        if option:
+            value = Quantity(option[4], one.quantity.unit, one.quantity.sure)
+            values.append(Answer(value, _parsed(option[4])))
+        elif not match:
+            values.append(one)
+    if all(labels):
+        return labels[0] == labels[1] and (len(values) < 2 or equal(values[0], values[1]))
+    return equal(values[0], values[1])
 
 
 def _agreed(gold: Answer, given: Answer) -> tuple[Answer, Answer]:

@@ -8,6 +8,8 @@ differs before differs afterwards.
 import re
 import unicodedata
 
+from lsp_lightning.checks.words import MULTIPLE, MULTIPLES
+
 _SYMBOLS = {
     **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0d", "-"),
     **dict.fromkeys("\u2019\u02bc", "'"),
@@ -82,17 +84,26 @@ _REPETEND = re.compile(r"([0-9]+)\.([0-9]*)\\(?:overline|bar|dot)\s*\{([0-9]+)\}
 _RECURRING = re.compile(r"([0-9]+)\.([0-9]*?)([0-9]{1,6}?)\3{2,}(?:\s*\\[lc]?dots|\.\.\.)")
 _UNDERSCORED = re.compile(r"[-+]?[1-9][0-9]{0,2}(?:\\?_[0-9]{3})+")
 _SCALE = re.compile(
-    rf"(?<![0-9.,])([0-9]+(?:\.[0-9]+)?){_SPACE}*(\\text\s*\{{\s*)?"
-    r"(hundred|thousand|million|billion|trillion|dozen)\b"
+    rf"(?<![0-9.,])([0-9]+(?:\.[0-9]+)?){_SPACE}*(\\text\s*\{{\s*)?({MULTIPLE})", re.IGNORECASE
 )
-_SCALES = {
-    "hundred": "100", "dozen": "12", "thousand": "10^{3}", "million": "10^{6}",
-    "billion": "10^{9}", "trillion": "10^{12}",
-}  # fmt: skip
 _MARKED = re.compile(r"^(\*{1,3}|__|`)([^*_`]+)\1$")
 _WRAPPED_COMMAND = re.compile(r"\\(?:mathrm|mathbf|mathit|bm|boldsymbol)\s*\{\s*(\\[a-zA-Z]+)\s*\}")
 #: ]1, 2[ is the open interval in French.
 _FRENCH = re.compile(r"([\[\]])([^\[\](),;]+[,;][^\[\](),;]+)([\[\]])")
+_GAP_COMMAND = re.compile(r"\\;")
+_SEMICOLON = re.compile(r"(?<!\\);")
+_RATIO = re.compile(r"[1-9][0-9.]*(?:\s*:\s*[0-9.]+){2,}")
+_ABOUT = re.compile(
+    r"^(?:\\(?:approx|simeq)(?![a-zA-Z])|\\text\s*\{\s*(?:about|approximately|approx\.?)\s*\})\s*"
+)
+_ANGLES = re.compile(r"\\([lr])angle(?![a-zA-Z])")
+_ASIDE = re.compile(r"(?<=[0-9])\s*\(([a-zA-Z ]{3,})\)$")
+_RUPEES = re.compile(r"(?<=[0-9])/[-=]$")
+#: What the letter in 2k\pi may be, and what stands before that.
+_INTEGERS = re.compile(r"\s*\\mathbb\s*\{?[ZN]\}?\)?\s*")
+_BEFORE_DOMAIN = re.compile(r"(?:,|\\quad|\\text\s*\{[^{}]{0,20}\}|\\[ ,;:]|\s|\()+$")
+_FOREIGN_FUNCTION = re.compile(r"\\(arctg|ctg|tg|lg)(?![a-zA-Z])")
+_FUNCTIONS = {"tg": r"\tan ", "ctg": r"\cot ", "arctg": r"\arctan ", "lg": r"\log_{10} "}
 _PYTHON_POWER = re.compile(r"\s*\*\*\s*([-+]?[0-9.]+|[a-zA-Z])")
 _NEGATION = re.compile(r"\\(?:neg|lnot)(?![a-zA-Z])")
 _MIXED = re.compile(r"([-+]?[0-9]+)\s+([0-9]+)/([0-9]+)")
@@ -131,7 +142,13 @@ def plain_content(content: str) -> str:
     content = _NEGATION.sub(r"\\text{not}", _BUILDER.sub(r"\2", content))
     content = _FRENCH.sub(_interval, _WRAPPED_COMMAND.sub(r"\1 ", content))
     content = _PYTHON_POWER.sub(r"^{\1}", _MARKED.sub(r"\2", content.strip()))
-    content = _SCALE.sub(lambda m: rf"{m[1]}\times{_SCALES[m[3]]}{m[2] or ''}", content)
+    content = _SCALE.sub(lambda m: rf"{m[1]}\times{MULTIPLES[m[3].lower()]}{m[2] or ''}", content)
+    content = _ASIDE.sub(r"\\text{ \1}", _RUPEES.sub("", _ABOUT.sub("", content)))
+    content = _FOREIGN_FUNCTION.sub(lambda m: _FUNCTIONS[m[1]], content)
+    content = _ANGLES.sub(lambda m: "(" if m[1] == "l" else ")", content)
+    content = _without_domain(content)
+    content = _semicolons(content)
+    content = _ratio(match) if (match := _RATIO.fullmatch(content)) else content
     content = _MIXED.sub(r"\1\\frac{\2}{\3}", content)
     content = _RECURRING.sub(_repeating, _REPETEND.sub(_repeating, content))
     return _listed_dots(plain_numbers(content.strip()))
@@ -143,17 +160,46 @@ def _interval(match: re.Match[str]) -> str:
     return ("(" if match[1] == "]" else "[") + match[2] + (")" if match[3] == "[" else "]")
 
 
+def _semicolons(content: str) -> str:
+    """[0,5; 1[ and 1,5; 2 with commas: where semicolons separate, a comma is a decimal one."""
+    if ";" not in _GAP_COMMAND.sub("", content):
+        return content
+    return _SEMICOLON.sub(",", re.sub(r"(?<=[0-9]),(?=[0-9])", ".", content))
+
+
+def _without_domain(content: str) -> str:
+    """2k\\pi for "2k\\pi, k \\in \\mathbb{Z}"."""
+    before, found, integers = content.rpartition("\\in")
+    letter = before.rstrip()[-1:]
+    if not (found and letter.islower() and _INTEGERS.fullmatch(integers)):
+        return content
+    value = _BEFORE_DOMAIN.sub("", before.rstrip()[:-1])
+    used = re.search(rf"(?<![a-zA-Z\\]){letter}(?![a-zA-Z])", value)
+    return value if used else content
+
+
+def _ratio(match: re.Match[str]) -> str:
+    """1:2:3 as a list in order that 2:4:6 equals; read from left to right it is 1/6."""
+    first, *others = match[0].split(":")
+    parts = (rf"\frac{{{other}}}{{{first}}}" for other in others)
+    return f"(1,{','.join(parts)})"
+
+
 def _unwrapped(match: re.Match[str]) -> str:
     """\\mathrm{e} is e, \\mathrm{ln} is \\ln; other words keep their wrapper."""
     word: str = match[1]
     if _FUNCTION.fullmatch(word):
         return f"\\{word} "
+    if word in _FUNCTIONS:
+        return _FUNCTIONS[word]
     symbol = len(word) == 1 and (word in "eiI" or not match[0].startswith(("\\text", "\\mathrm")))
     return f"{{{word}}}" if symbol else match[0]
 
 
 def plain_numbers(content: str) -> str:
     """The content with numbers as 1234.5 and 1.6\\times10^{-19}, where their form is clear."""
+    if re.fullmatch(r"[-+]?[0-9.]+\{,\}[0-9]+", content):
+        content = content.replace("{,}", ",")
     if match := _SPACED.fullmatch(content):
         return f"{_joined(match[1])}.{match[2]}"
     if match := _DOTTED.fullmatch(content):

@@ -8,23 +8,24 @@ import re
 from itertools import pairwise
 
 from lsp_lightning.checks.units import is_unit
+from lsp_lightning.checks.words import MULTIPLE, changed
 
 #: A statement that denies: "the answer is not 5".
 REFUSED = "refused"
 
-_ENGLISH = "answer|result"
+_ENGLISH = "answer|result|(?:correct|right) (?:option|choice)"
 _FOREIGN = (
     "r[ée]ponse|r[ée]sultat|antwort|ergebnis|antwoord|respuesta|resultado|resposta|risposta|"
     "risultato|ответ|результат|відповідь|odpowied[źz]|odpov[ěe][dď]|svar|svaret|vastaus|válasz|"
     "cevap|sonuç|đáp án|đáp số|jawaban|jawabannya|răspuns|răspunsul|απάντηση|отговор|odgovor|"
-    "答案|答え|答|解答|结果|結果|정답|답|الجواب|الإجابة|جواب|پاسخ|उत्तर|תשובה|คำตอบ|উত্তর|பதில்"
+    "故选|应选|所以选|因此选|答案选|答案|答え|答|解答|结果|結果|정답|답|الجواب|الإجابة|جواب|پاسخ|उत्तर|תשובה|คำตอบ|উত্তর|பதில்"
 )
 _IS = r"(?:[:=]|->|\\to\b|\\Rightarrow\b|\b(?:is|equals|was|are|be|becomes)\b)"
 _ADVERB = r"(?:(?:approximately|about|exactly|simply|just|clearly|thus|therefore|equal to)\s+)?"
 #: "The answer to the question is"; in other languages any few words may follow the noun.
 _CLAIM = re.compile(
     rf"(?<![^\W\d_])(?:(?:{_ENGLISH})[^\n.$\\]{{0,60}}?{_IS}\s*(?:{_IS}\s*)?{_ADVERB}"
-    rf"|(?:{_FOREIGN})[^0-9\n.$\\(\[{{+-]{{0,30}}(?=[0-9$\\(\[{{+-]|\S+$))",
+    rf"|(?:{_FOREIGN})[^0-9\n.$\\(\[{{+-]{{0,30}}(?=[0-9$\\(\[{{+-]|(?<![a-zA-Z])[a-zA-Z]+[.)]*\s*$))",
     re.IGNORECASE,
 )
 _HEADING = re.compile(rf"(?:(?:the|final) )*(?:{_ENGLISH}|{_FOREIGN})", re.IGNORECASE)
@@ -40,6 +41,8 @@ _DENIAL = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!?;](?=\s|$)")
 #: "Answer: 1. Take x" begins a list.
+#: "option C"
+_OPTION = re.compile(r"^\s*(?:option|choice)\s+", re.IGNORECASE)
 _LIST = re.compile(r"\s*1[.)]\s+\S")
 _LIST_NUMBER = re.compile(
     r"^[ \t]*(?:[0-9]+[.)]|(?:step|part|case|question|problem|example)[ \t]+[0-9]+[.):]?)"
@@ -68,11 +71,15 @@ _CHANGES = re.compile(
     r"|[0-9$\\|=<>]|或|和",
     re.IGNORECASE,
 )
-_SCALE = re.compile(r"\s*(hundred|thousand|million|billion|trillion|dozen)\b")
+_SCALE = re.compile(rf"\s*({MULTIPLE})", re.IGNORECASE)
 #: Words right after a number that make it another number, or one of several.
 _MORE = re.compile(
-    r"[\s,;]*(?:or|and|oder|und|ou|et|или|и|plus|minus|times|less|more|through|to|half|mod)\b|[或和]",
+    r"[\s,;]*(?:or|and|oder|und|ou|et|или|и|plus|minus|times(?!\s*[.!]?\s*$|\s+(?:as|more)\b)|less|more|"
+    r"through|to|half|mod)\b|[或和]",
     re.IGNORECASE,
+)
+_UNIT_START = re.compile(
+    r"[^\s,;.()0-9^]+(?:\^\{?[23]\}?)?(?: [^\s,;.()0-9^]+(?:\^\{?[23]\}?)?){0,2}"
 )
 _UNIT_WORDS = re.compile(r"\s*((?:[a-zA-Z]+[ /]?){1,3})(\^\{?[23]\}?)?\s*")
 
@@ -139,7 +146,7 @@ def _claimed(content: str, following: str) -> str | None:
         return REFUSED
     if _LIST.match(content):
         return None
-    sentence = _first_sentence(content)
+    sentence = _first_sentence(_OPTION.sub("", content))
     if _DOUBT.match(content[len(sentence) :]):
         return REFUSED
     return _formula(sentence, words=True)
@@ -173,12 +180,26 @@ def _formula(text: str, words: bool = False) -> str | None:
         formula, rest = f"{formula} {scale[1]}", rest[scale.end() :]
     elif words and _MORE.match(rest):
         return None if "$" in text else REFUSED  # math-verify reads lists of formulas
+    if words and changed(rest):
+        return REFUSED
     rest = rest.strip(" .,!?:;")
     if not rest:
         return formula
     unit = _UNIT_WORDS.fullmatch(rest)
     if not words and not (unit and (is_unit(rest) or (rest.islower() and rest.isalpha()))):
         return None
-    if _CHANGES.search(rest) and not (unit and unit[2] and not _CHANGES.search(unit[1])):
+    named = _unit_at(rest) if words else rest
+    if _CHANGES.search(rest[len(named) :]):
         return None
-    return f"{formula} {rest}" if unit and rest.isascii() else formula
+    return f"{formula} {named}" if named else formula
+
+
+def _unit_at(rest: str) -> str:
+    """The unit that the words begin with, "square meters" before "square"; "" if it is none."""
+    found = _UNIT_START.match(rest)
+    while found:
+        words = rest[: found.end()].strip()
+        if is_unit(words):
+            return words
+        found = _UNIT_START.match(rest, 0, len(words.rpartition(" ")[0]))
+    return ""

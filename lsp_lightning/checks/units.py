@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from lsp_lightning.checks.words import CHANGES, FOREIGN_UNITS
+
 _NAMES = {
     "mm": "millimeter millimetre", "cm": "centimeter centimetre", "dm": "decimeter decimetre",
     "m": "meter metre", "km": "kilometer kilometre", "in": "inch inche", "ft": "foot feet",
@@ -16,12 +18,20 @@ _NAMES = {
     "degree": "deg", "rad": "radian", "degC": "celsius", "degF": "fahrenheit",
     "$": "dollar usd buck", "cent": "penny pennie \u00a2", "EUR": "\u20ac euro eur",
     "GBP": "\u00a3 gbp", "JPY": "\u00a5 yen jpy cny yuan", "INR": "\u20b9 rupee rs inr",
-    "am": "a.m", "pm": "p.m",
+    "am": "a.m", "pm": "p.m", "KRW": "\u20a9 \uc6d0",
+    "RUB": "\u20bd \u0440\u0443\u0431 \u0440\u0443\u0431\u043b\u044c "
+    "\u0440\u0443\u0431\u043b\u044f \u0440\u0443\u0431\u043b\u0435\u0439",
 }  # fmt: skip
 _UNITS = {name: unit for unit, names in _NAMES.items() for name in [unit, *names.split()]}
+_UNITS |= {
+    word: unit
+    for unit, _, words in (line.partition(": ") for line in FOREIGN_UNITS.strip().splitlines())
+    for word in words.split()
+}
 _UNITS |= {f"{name}s": unit for name, unit in list(_UNITS.items()) if len(name) > 2}
 #: Written without \\text, these are letters of algebra: 5m may be a product.
 _LETTERS = frozenset("mgshlLNJWVAKt")
+_CHINESE_SQUARES = {"\u5e73\u65b9": "^2", "\u7acb\u65b9": "^3"}
 _SQUARES = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
 #: Words that change what an answer says; an answer with them is never cut.
 _LOGIC = re.compile(
@@ -31,15 +41,22 @@ _LOGIC = re.compile(
     re.IGNORECASE,
 )
 
+#: Short words that are not letters of a product.
+_SHORT = frozenset(
+    ["a", "an", "of", "in", "on", "by", "we", "he", "it", "so", "as", "my", "up", "sq", "cu"]
+)
+
 _TEXT = r"\\(?:text|textrm|textbf|textit|mathrm|mathbf|mathit|operatorname|mbox|hbox)\*?\s*"
 _GAP = r"(?:\\[,;:! ]|~|\s)*"
 _EXPONENT = r"(?:\^\s*\{?\s*([23])\s*\}?)?"
+#: A letter of any script, or a sign that belongs to one.
+_LETTER = r"(?:[^\W\d_]|[\u0900-\u0dff\u0e00-\u0eff])"
 _LAST_TEXT = re.compile(
     rf"(.*?\S){_GAP}{_TEXT}\{{((?:[^{{}}]|\{{[^{{}}]*\}})*)\}}{_EXPONENT}{_GAP}", re.DOTALL
 )
 _LAST_WORDS = re.compile(
     rf"(.*[0-9}})!\]])({_GAP})"
-    r"((?:[a-zA-Z\u00a2\u00a3\u00a5\u20ac\u20b9]|\\\$|(?<=[a-zA-Z ])[ ./])+)"
+    rf"((?:{_LETTER}|[\u00a2\u00a3\u00a5\u20ac\u20b9\u20bd\u20a9]|\\\$|(?<=[^\W\d_]|[ ])[ ./])+)"
     rf"{_EXPONENT}{_GAP}",
     re.DOTALL,
 )
@@ -128,10 +145,13 @@ def _worded(content: str) -> Quantity:
         if not sure and not _ONE_NUMBER.fullmatch(value):
             return Quantity(content)
         return Quantity(_clock(value), unit, sure)
-    tokens = re.findall(r"[a-z]+", plain.lower())
-    long = text or (apart and all(len(token) > 2 or token == "of" for token in tokens))
-    if numeric and tokens and long and not _LOGIC.search(plain):
-        return Quantity(value, next((u for u in map(_unit, tokens) if u and len(u) > 1), ""))
+    tokens = re.findall(rf"{_LETTER}+", plain)
+    long = all(len(t) > 2 or not t.isascii() or t.lower() in _SHORT or t in _UNITS for t in tokens)
+    plainly = (text or apart or not plain.isascii()) and long and not re.search(r"[0-9]", plain)
+    if numeric and tokens and plainly and not (_LOGIC.search(plain) or CHANGES.search(plain)):
+        return Quantity(
+            value, next((u for u in map(_unit, map(str.lower, tokens)) if u and len(u) > 1), "")
+        )
     return Quantity(content)
 
 
@@ -152,6 +172,8 @@ def _unit(words: str) -> str:
     power = ""
     if tokens and (square := _SQUARES.get(tokens[0].lower())):
         power, tokens = square, tokens[1:]
+    elif tokens and (square := _CHINESE_SQUARES.get(tokens[0][:2])):
+        power, tokens = square, [tokens[0][2:], *tokens[1:]]
     elif len(tokens) == 2 and tokens[1].lower() in ("squared", "cubed"):
         power, tokens = "^2" if tokens[1].lower() == "squared" else "^3", tokens[:1]
     elif len(tokens) == 2 and tokens[0].lower() in ("degrees", "degree"):
@@ -168,6 +190,7 @@ def _unit(words: str) -> str:
 
 def _named(word: str) -> str:
     """The unit of a word, which may have an exponent."""
+    word = re.sub(r"^([a-z]{1,2})([23])$", r"\1^\2", word)  # cm2
     name, _, exponent = word.partition("^")
     unit = _UNITS.get(name) or (_UNITS.get(name.lower(), "") if len(name) > 1 else "")
     exponent = exponent.strip("{}")
