@@ -85,7 +85,14 @@ _UNIT_WORDS = re.compile(r"\s*((?:[a-zA-Z]+[ /]?){1,3})(\^\{?[23]\}?)?\s*")
 
 _MARKS = (
     (re.compile(r"~~[^~\n]*~~"), ""),
-    (re.compile(r"</?(?:b|i|em|strong|u|p|br|span|div|code|answer|sub)\s*/?>", re.IGNORECASE), " "),
+    (
+        re.compile(
+            r"</?(?:b|i|em|strong|u|p|br|span|div|code|sub|answer|final_answer|response|solution|"
+            r"result|output)\s*/?>",
+            re.IGNORECASE,
+        ),
+        " ",
+    ),
     (re.compile(r"<sup>\s*([-+0-9a-z]+)\s*</sup>", re.IGNORECASE), r"^{\1}"),
     (re.compile(r"&nbsp;|&thinsp;"), " "),
     (re.compile(r"(?<![\w)*}])\*\*\*?(?=[^\s*])([^*\n]+?)\*\*\*?(?![\w(*{])"), r"\1"),

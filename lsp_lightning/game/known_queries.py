@@ -43,7 +43,7 @@ def read_queries(path: str, key: str) -> QueryFile:
             if isinstance(row, BadRow):
                 raise row
             queries.append(Query(query_of(row), solution_of(row)))
-            ignored |= dict.fromkeys(other_keys(row))
+            ignored |= dict.fromkeys(filter(None, other_keys(row)))
         except BadRow as error:
             first, bad = first or error, bad + 1
             places += [place] if bad <= _PLACES else []

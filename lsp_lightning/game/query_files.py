@@ -89,7 +89,9 @@ def _rows(stream: IO[bytes], file: Path, path: str, key: str) -> Iterator[tuple[
         raise ConfigError(key, f"{path!r} is not Parquet, despite its name", _FORMATS)
     if suffix in (".csv", ".tsv"):
         return _csv(stream, start, path, key)
-    if suffix == ".txt" and begins != b"{":
+    if suffix == ".txt" and _is_table(start):
+        return _csv(stream, start, path, key)
+    if suffix == ".txt" and begins != b"{" and not re.match(rb"(?:\xef\xbb\xbf)?\s*\[\s*\{", start):
         return _text(stream)
     if begins == b"[" or (begins == b"{" and not _is_json_lines(stream, suffix)):
         return _json(stream, path, key)
@@ -135,7 +137,7 @@ def _csv(stream: IO[bytes], start: bytes, path: str, key: str) -> Iterator[tuple
 
     The header tells whether commas, semicolons or tabs separate the cells.
     """
-    top = start.removeprefix(_BOM).split(b"\n")[0].decode("utf-8", "replace")
+    top = start.removeprefix(_BOM).lstrip().split(b"\n")[0].decode("utf-8", "replace")
     separator = next((c for c in ",;\t" if any(map(is_query_key, _cells(top, c)))), ",")
     bad: list[tuple[str, BadRow]] = []
 
@@ -149,7 +151,7 @@ def _csv(stream: IO[bytes], start: bytes, path: str, key: str) -> Iterator[tuple
     largest = csv.field_size_limit(LONGEST_LINE)
     reader = csv.reader(texts(), delimiter=separator, strict=True)
     try:
-        header = next(reader, [])
+        header = next(filter(None, reader), [])
         if twice := sorted({name for name in header if header.count(name) > 1}):
             raise ConfigError(key, f"{path!r} has two columns named {twice[0]!r}", "rename one")
         if header and not any(map(is_query_key, header)):
@@ -168,6 +170,13 @@ def _csv(stream: IO[bytes], start: bytes, path: str, key: str) -> Iterator[tuple
     finally:
         csv.field_size_limit(largest)
     yield from bad
+
+
+def _is_table(start: bytes) -> bool:
+    """Whether a text begins with a header such as query,solution."""
+    top = start.removeprefix(_BOM).split(b"\n")[0].decode("utf-8", "replace")
+    found = (_cells(top, separator) for separator in ",;\t")
+    return any(len(cells) > 1 and all(map(is_read, cells)) for cells in found)
 
 
 def _cells(line: str, separator: str) -> list[str]:
@@ -219,8 +228,11 @@ def _is_json_lines(stream: IO[bytes], suffix: str) -> bool:
     found = first if isinstance(first, BadRow) else _parsed(first)
     if isinstance(found, BadRow):
         return suffix != ".json"
-    has_list = any(isinstance(value, list) for value in found.values())
-    return second is not None or any(map(is_query_key, found)) or not has_list
+    lists = [value for value in found.values() if isinstance(value, list)]
+    if suffix != ".json":  # a row may hold lists: tests, messages
+        lists = [rows for rows in lists if rows and isinstance(rows[0], dict)]
+        lists = [rows for rows in lists if any(map(is_query_key, rows[0]))]
+    return second is not None or any(map(is_query_key, found)) or not lists
 
 
 def _parsed(text: str) -> Any:

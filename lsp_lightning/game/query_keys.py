@@ -13,12 +13,16 @@ from lsp_lightning.checks.final_answers import last_box
 #: Names that a file may use for a query, and for its known answer or tests.
 QUERY_KEYS = ("query", "prompt", "question", "problem", "instruction", "input")
 SOLUTION_KEYS = ("solution", "answer", "reference", "ground_truth")
+#: Names of the known answer in some data sets, for rows without the names above.
+OTHER_SOLUTION_KEYS = ("final_answer", "expected_answer", "correct_answer", "target")
 
 #: Half of a surrogate pair, which no file and no tokenizer takes.
 HALF_PAIR = re.compile("[\ud800-\udfff]")
 #: Deepest nesting of a solution: verifiers walk it, and send it to other processes.
 _DEEPEST = 100
 _EXAMPLE = 'write lines like {"query": "...", "solution": "..."}'
+#: A solution with at least so many words is a worked one.
+_WORKED = 5
 #: A word that is one letter away from a key and means something else.
 _OTHER_WORDS = ("preference",)
 #: The last line of a worked solution in GSM8K: "#### 72".
@@ -55,7 +59,7 @@ def is_query_key(name: str) -> bool:
 
 def is_read(name: str) -> bool:
     """Whether a column may hold a query or a solution."""
-    return plain_name(name) in QUERY_KEYS + SOLUTION_KEYS
+    return plain_name(name) in QUERY_KEYS + SOLUTION_KEYS + OTHER_SOLUTION_KEYS
 
 
 def query_of(entry: Mapping[str, Any]) -> str:
@@ -90,14 +94,15 @@ def solution_of(entry: Mapping[str, Any]) -> object | None:
     Raises:
         BadRow: there are several, or a key is misspelt, or the value cannot be used.
     """
-    found = {name: _usable(name, value) for name, value in _known(entry, SOLUTION_KEYS)}
+    named = dict(_known(entry, SOLUTION_KEYS)) or dict(_known(entry, OTHER_SOLUTION_KEYS))
+    found = {name: _usable(name, value) for name, value in named.items()}
     if not found:
         near = _near(entry, SOLUTION_KEYS)
         if near:
             raise BadRow(f"has the key {near[0]!r}", f"did you mean {near[1]!r}?")
         return None
     shortest: object = min(found.values(), key=lambda value: len(str(value)))
-    if any(_final(value) != _final(shortest) for value in found.values()):
+    if any(_disagree(value, shortest) for value in found.values()):
         names = " and ".join(map(repr, found))
         raise BadRow(f"has {names} with different values", "keep one of them")
     return shortest
@@ -164,11 +169,31 @@ def _require_plain(name: str, value: Any) -> None:
     raise BadRow(f"has a {name!r} nested more than {_DEEPEST} deep", "write a flat solution")
 
 
-def _final(value: Any) -> Any:
+def _disagree(value: Any, shortest: Any) -> bool:
+    """Whether two solutions differ, as far as their texts tell.
+
+    A worked solution may write its result in another way than the answer beside it.
+    """
+    final, short = _final(value), _final(shortest)
+    if final == short:
+        return False
+    text = str(value).strip()
+    boxed = last_box(text) is not None and not text.startswith("\\boxed")
+    if not boxed:
+        return len(text.split()) < _WORKED or len(short.split()) >= _WORKED
+    return _is_plain(final) and _is_plain(short)
+
+
+def _final(value: Any) -> str:
     """What two solutions must agree on: the box that ends one, or all of it."""
     text = str(value).strip()
     box = last_box(text)
-    return text if box is None else box.strip()
+    text = text if box is None else box.strip()
+    return text.lstrip("0") or "0" if text.isdigit() else text
+
+
+def _is_plain(text: str) -> bool:
+    return re.fullmatch(r"-?[0-9]+", text) is not None
 
 
 def _kind(value: object) -> str:

@@ -72,6 +72,8 @@ _TAG = re.compile(
     rf"(?i)<(?!/)[^<>\s/'\"]{{0,20}}(?:{_WORDS})[^<>\s/'\"]{{0,20}}>"
     rf"|\[(?!/)[^\[\]\s/'\"]{{0,20}}(?:{_WORDS})[^\[\]\s/'\"]{{0,20}}\]"
 )
+#: A mark after one of these is quoted.
+_QUOTES = "`'\"\u201c\u2018"
 _PAIRED_WORDS = (("START", "END"), ("start", "end"), ("BEGIN", "END"), ("begin", "end"))
 
 
@@ -109,7 +111,19 @@ class Reading:
                 return "", False
             text, closed = marks.answer(rest), True
             marks = self._marks_in(text)
+        if closed is None:
+            return self._without_marks(text)
         return text, closed
+
+    def _without_marks(self, text: str) -> tuple[str, bool | None]:
+        """A text that closes no thought; "" if it opens one after other words."""
+        for marks in self.marks:
+            if marks.before_answer and text.lstrip().startswith(marks.before_answer):
+                return marks.answer(text), None
+            start = text.find(marks.opening)
+            if start > 0 and text[start - 1] not in _QUOTES:
+                return "", False
+        return text, None
 
     def _marks_in(self, text: str) -> Marks | None:
         start = text.lstrip()

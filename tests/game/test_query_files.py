@@ -99,6 +99,25 @@ def test_a_text_file_has_a_query_in_each_line(tmp_path):
     assert texts(queries) == [("[INST] one", None), ("two", None)]
 
 
+def test_a_table_or_an_array_in_a_text_file_is_no_query(tmp_path):
+    assert texts(read(tmp_path, "question,answer\na,1\n", "q.txt")) == [("a", "1")]
+    assert texts(read(tmp_path, '[{"query": "a"}]', "q.txt")) == [("a", None)]
+    assert texts(read(tmp_path, "Is 1, 2\nor 3, 4?", "q.txt"))[0] == ("Is 1, 2", None)
+
+
+def test_empty_lines_and_columns_without_a_name_are_no_part_of_a_table(tmp_path):
+    queries = read(tmp_path, "\n\n,question,answer\n0,a,1\n", "q.csv")
+    assert texts(queries) == [("a", "1")]
+    assert queries.ignored == ()
+
+
+@pytest.mark.parametrize("name", ["messages", "text"])
+def test_one_line_whose_row_holds_a_list_names_its_keys(tmp_path, name):
+    row = {name: [{"role": "user", "content": "hi"}], "test_list": ["assert f(1)"]}
+    message = refusal(tmp_path, lines(row))
+    assert message.startswith(f"line 1 of FILE has no 'query' text (its keys are '{name}', 'test_l")
+
+
 def test_numbers_and_tests_keep_their_types(tmp_path):
     tests = [{"call": "f(1)", "value": [1, {"a": None}]}]
     rows = [{"query": "a", "solution": 3}, {"query": "b", "solution": tests}]
@@ -169,6 +188,20 @@ def test_usual_names_of_query_and_solution_are_understood(tmp_path, name, soluti
         ({"query": "a", "solution": 1, "answer": "1"}, 1),
         # a worked solution beside its final answer, as in MATH
         ({"problem": "a", "solution": "So $x = \\boxed{5}$.", "answer": "5"}, "5"),
+        (
+            {
+                "problem": "a",
+                "solution": "We get $\\dfrac12$ here: \\boxed{\\dfrac12}.",
+                "answer": "1/2",
+            },
+            "1/2",
+        ),
+        ({"Problem": "a", "Solution": "We solve both equations, so t is 204.", "Answer": 204}, 204),
+        ({"problem": "a", "solution": "So $\\boxed{33}$.", "answer": "033"}, "033"),
+        # names in other data sets, for rows without the usual ones
+        ({"problem": "a", "generated_solution": "So 5.", "expected_answer": "5"}, "5"),
+        ({"input": "a", "target": "5"}, "5"),
+        ({"question": "a", "final_answer": 5, "answer": "6"}, "6"),
         ({"instruction": "a", "input": "", "answer": "1"}, "1"),
         ({"query": "a", "question": "a", "answer": "1"}, "1"),
         # metadata whose names are near or begin like ours
@@ -184,6 +217,10 @@ def test_a_row_has_one_query_and_one_solution(tmp_path, row, expected):
     ("row", "problem"),
     [
         ({"query": "a", "solution": "1", "answer": "2"}, "has 'solution' and 'answer' with differ"),
+        (
+            {"query": "a", "solution": "So it is $\\boxed{5}$.", "answer": "6"},
+            "has 'solution' and 'answer' with different",
+        ),
         ({"query": "a", "question": "b"}, "has 'query' and 'question', and each could be the que"),
         ({"query": "a", "anwser": "1"}, "has the key 'anwser'; did you mean 'answer'?"),
         ({"query": "a", "awnser": "1"}, "has the key 'awnser'; did you mean 'answer'?"),

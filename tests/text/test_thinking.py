@@ -175,6 +175,28 @@ def test_hostile_marks_in_a_thought_that_the_template_opened(text, said):
     assert reading(codec_of(template("<think>\n"))).said(text) == said
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"Sure.\n<think>\n{CUT_OFF}", ""),
+        (f"Okay, <think>{CUT_OFF}", ""),
+        ("Sure.\n<think>\nHm.</think>\n5", "5"),
+        ("Write `<think>` first.", "Write `<think>` first."),
+        ('print("<think>")', 'print("<think>")'),
+    ],
+)
+@pytest.mark.parametrize("known", ["", "{# <think> </think> #}"])
+def test_a_thought_after_other_words_must_be_closed_too(text, said, known):
+    assert reading(codec_of(template("", known))).said(text) == said
+    assert without_thinking(text) == said
+
+
+def test_marks_around_an_answer_without_a_thought_are_removed():
+    read = reading(codec_of(template("<|START_THINKING|><|END_THINKING|>")))
+    assert read.said("<|START_RESPONSE|>5<|END_RESPONSE|>") == "5"
+    assert not read.thinks("<|START_RESPONSE|>5<|END_RESPONSE|>")
+
+
 def test_a_tag_that_only_names_a_turn_is_no_thought():
     for tag in ("<assistant>", "<answer>", "<|im_sep|>", "[ANSWER]"):
         read = reading(codec_of(template(tag, f"{{# </{tag[1:]} #}}")))
