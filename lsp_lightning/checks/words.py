@@ -60,7 +60,7 @@ _ORDINALS = (
 )
 #: Words after a number that make it another number, one of several, or wrong.
 CHANGES = re.compile(
-    r"\b(?:squared|cubed|factorial|tens|divided|multiplied|remainder|out of|over|negative|below|"
+    r"\b(?:squared|cubed|factorial|tens|divided|multiplied|remainder|out of|negative|below|"
     r"versus|vs|through|until|till|between|cannot|wrong|incorrect|false|excluded|"
     r"oder|und|bis|halb|halbe|weniger|mehr|nicht|kein|keine|geteilt|ou|et|demie?|moins|pas|"
     r"divisé|hasta|menos|más|medio|media|dividido|mezzo|meno|diviso|lub|albo|pół|"
@@ -81,4 +81,5 @@ def changed(rest: str) -> bool:
     if near and CHANGES.search(near[0]):
         return True
     # 5 hours and 30 minutes, 5 feet 6 inches
-    return re.match(r"\s*[^\W\d_]+\s+(?:and\s+)?[0-9]+\s*[^\W\d_]", rest) is not None
+    compound = r"\s*(?:over\s+[$\\]*[0-9]|[^\W\d_]+\s+(?:and\s+)?[0-9]+\s*[^\W\d_])"
+    return re.match(compound, rest) is not None

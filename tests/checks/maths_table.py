@@ -748,6 +748,7 @@ TRICKS = [
 
 # -- words around a number, options, ratios -------------------------------------------------------
 WORDS = [
+    ("20", "The answer is 20 left over.", 1),
     ("260", "So the answer is 260 sheep in total.", 1),
     ("\\text{(A)}", "\\boxed{\\textbf{(A)}\\ 5}", 1),
     ("\\textbf{(C)}\\ 7", "\\boxed{7}", 1),
