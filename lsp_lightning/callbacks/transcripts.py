@@ -118,8 +118,12 @@ def close_shard(folder: Path) -> None:
         return
     lines = _read(shard)
     if lines:
-        target = folder / f"rounds-{lines[0]['round']:06d}.parquet"
-        _write(pa.Table.from_pylist(_aligned(lines)), target)
+        try:
+            table = pa.Table.from_pylist(_aligned(lines))
+        except (pa.ArrowException, TypeError, OverflowError):  # lines that another program wrote
+            set_aside(shard)
+            return
+        _write(table, folder / f"rounds-{lines[0]['round']:06d}.parquet")
     shard.unlink(missing_ok=True)
 
 

@@ -48,7 +48,7 @@ def show(args: Sequence[str]) -> int:
     typed = parser.parse_args(args)
     if typed.limit < 0:
         raise ConfigError("show --limit", f"is {typed.limit}", "set 0 (all) or more")
-    rows = RunFolder(typed.run).transcripts(lambda line: print(line, file=sys.stderr))
+    rows = RunFolder(typed.run).transcripts(lambda line: print(in_one_line(line), file=sys.stderr))
     if typed.round is not None:
         rows = _of_round(rows, typed.round)
     column = _SORTS[typed.sort]
@@ -91,8 +91,8 @@ def table(rows: Sequence[Row], width: int, binary: set[str]) -> Iterator[str]:
 def yes_or_no(rows: Sequence[Row]) -> set[str]:
     """Columns of the rewards that score only 0 and 1."""
     names = {name for row in rows for name in row if name.startswith("reward/")}
-    scores = {name: {row.get(name) for row in rows} for name in names}
-    return {name for name, found in scores.items() if found <= {0.0, 1.0, None} and found != {None}}
+    scores = {name: [row[name] for row in rows if row.get(name) is not None] for name in names}
+    return {name for name, found in scores.items() if found and all(x in (0, 1) for x in found)}
 
 
 def _verdict(row: Row, binary: set[str]) -> str:
@@ -109,7 +109,10 @@ def _lines(before: str, text: object, width: int) -> Iterator[str]:
     if width - len(before) < _NARROW:
         yield before.rstrip()[: max(width, 0)]
         before = "  "
-    first, *rest = wrap(escaped(str(text).strip()), max(width - len(before), 3), _LINES)
+    room = max(width - len(before), 3)
+    # an answer may have megabytes; at most two characters in three take no column
+    start = str(text).strip()[: 3 * (_LINES * room + 1)]
+    first, *rest = wrap(escaped(start), room, _LINES)
     yield before + first
     for line in rest:
         yield " " * len(before) + line

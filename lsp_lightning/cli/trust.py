@@ -8,6 +8,7 @@ callbacks of torch, Lightning and bitsandbytes, and whatever you type in the sam
 
 import ipaddress
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,6 +72,7 @@ class Policy:
             ConfigError: it sends texts or a key to another machine, or writes outside the run's
                 folder.
         """
+        _check_files(self._folder)
         for key, value in leaves_of(config):
             name = re.split(r"[.\[]", key)[-1]
             if not isinstance(value, str | Path) or self._is_typed(str(value)):
@@ -105,6 +107,17 @@ class Policy:
                     with suppress(Exception):  # the parser reports it where it is needed
                         if not Path(path).exists():  # a file such as tasks.jsonl
                             yield from canonical_import_paths(import_object(path, check_path=False))
+
+
+def _check_files(folder: Path) -> None:
+    """Raise ConfigError if a command that writes into a run's folder could write elsewhere."""
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            outside = path.is_symlink() and not path.resolve().is_relative_to(folder)
+            if outside or not (path.is_symlink() or path.is_file() or path.is_dir()):
+                what = "is a link out of the run's folder" if outside else "is not a file"
+                remedy = f"remove it, or add {TRUST} if you trust this folder"
+                raise ConfigError("ckpt_path", f"{str(path)!r} {what}", remedy)
 
 
 def needs_trust(config: Any) -> bool:

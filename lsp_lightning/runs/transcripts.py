@@ -1,4 +1,7 @@
-"""Read a run's transcripts, also while the run is playing, and also if files are damaged."""
+"""Read a run's transcripts, also while the run is playing, and also if files are damaged.
+
+The run may be a stranger's, so a file is skipped if it is not one that a run writes.
+"""
 
 import json
 from collections.abc import Callable
@@ -10,6 +13,9 @@ from lsp_lightning.errors import in_one_line
 #: The rounds that no Parquet file holds yet, as JSON lines.
 OPEN_SHARD = "open.jsonl"
 _NEEDED = {"round", "query", "answer"}
+#: A file of more rows or bytes was not written by a run: it holds at most 100 rounds.
+_MOST_ROWS = 1_000_000
+_MOST_BYTES = 1_000_000_000
 
 Row = dict[str, Any]
 
@@ -27,14 +33,21 @@ def read_transcripts(folder: Path, skipped: Callable[[str], None]) -> list[Row]:
     rows: list[Row] = []
     for path in sorted(folder.glob("rounds-*.parquet")):
         try:
-            found = pq.read_table(path).to_pylist()
-        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            if not path.is_file():  # opening a pipe would wait for ever
+                raise OSError("not a file")
+            few = pq.read_metadata(path).num_rows <= _MOST_ROWS
+            found = pq.read_table(path).to_pylist() if few else []
+        except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
             skipped(f"skipped {path.name}: {in_one_line(str(error))[:200]}")
             continue
-        if found and not found[0].keys() >= _NEEDED:
+        if not few:
+            skipped(f"skipped {path.name}: it has more than {_MOST_ROWS:,} rows")
+        elif found and not found[0].keys() >= _NEEDED:
             skipped(f"skipped {path.name}: it has no columns {', '.join(sorted(_NEEDED))}")
-            continue
-        rows += found
+        elif not all(map(_is_storable, found)):
+            skipped(f"skipped {path.name}: it holds values that no run writes")
+        else:
+            rows += found
     closed = {row["round"] for row in rows}
     # a shard may be closed between the two readings
     rows += [row for row in _open_rows(folder / OPEN_SHARD, skipped) if row["round"] not in closed]
@@ -43,8 +56,13 @@ def read_transcripts(folder: Path, skipped: Callable[[str], None]) -> list[Row]:
 
 def _open_rows(shard: Path, skipped: Callable[[str], None]) -> list[Row]:
     try:
+        if not shard.is_file():  # none, or a pipe
+            return []
+        if shard.stat().st_size > _MOST_BYTES:
+            skipped(f"skipped {shard.name}: it is larger than {_MOST_BYTES // 10**9} GB")
+            return []
         content = shard.read_bytes()
-    except FileNotFoundError:
+    except FileNotFoundError:  # closed in the meantime
         return []
     except OSError as error:
         skipped(f"skipped {shard.name}: {error}")
@@ -63,4 +81,12 @@ def open_row(line: bytes) -> Row | None:
         row = json.loads(line.decode())
     except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("round"), int) else None
+    return row if _is_storable(row) else None
+
+
+def _is_storable(row: Any) -> bool:
+    """Whether a value is a row of a numbered round, with integers that a Parquet file can hold."""
+    if not isinstance(row, dict) or type(row.get("round")) is not int or row["round"] < 0:
+        return False
+    numbers = [value for value in row.values() if isinstance(value, int)]
+    return all(-(2**63) <= number < 2**63 for number in numbers)

@@ -1,8 +1,10 @@
 """``lsp-lightning show``: what was said in a run, harmless, in columns, and quickly."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -167,3 +169,53 @@ def test_the_reader_gives_plain_rows(run):
     rows = RunFolder(run).transcripts()
     assert [r["round"] for r in rows] == [0, 0, 1, 1, 2, 2]
     assert [r["R"] for r in rows] == [1.0, 0.0, None, 1.0, 0.0, 0.0]
+
+
+def hostile(folder, name, content):
+    """A run whose transcripts hold one file, which no run writes."""
+    (folder / "config.yaml").touch()
+    (folder / "transcripts").mkdir()
+    path = folder / "transcripts" / name
+    if content is None:
+        os.mkfifo(path)
+    elif isinstance(content, str):
+        path.write_text(content + "\n")
+    else:
+        pq.write_table(content, path)
+
+
+ROUND = pa.table({"round": ["\x1b[2J"], "query": ["q"], "answer": ["a"]})
+ROUNDS = pa.Table.from_pylist([row(1, "q", "a", 1.0), row(None, "q", "a", 1.0)])
+HOSTILE = {
+    "a round that is text": ("rounds-0.parquet", ROUND),
+    "no round": ("rounds-0.parquet", ROUNDS),
+    "too many rows": ("rounds-0.parquet", pa.table({"round": pa.repeat(0, 1_000_001)})),
+    "a pipe": ("rounds-0.parquet", None),
+    "an open pipe": ("open.jsonl", None),
+    "a name with an escape": ("rounds-\x1b[2J.parquet", "no table"),
+    "nested": ("open.jsonl", '{"round":0,"query":"q","answer":' + "[" * 10**5 + "]" * 10**5 + "}"),
+    "a large number": ("open.jsonl", json.dumps(row(0, "q", "a", 10**400))),
+    "a negative round": ("open.jsonl", json.dumps(row(-1, "q", "a", 1.0))),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_file_that_no_run_writes_is_skipped(case, tmp_path, capfd):
+    hostile(tmp_path, *HOSTILE[case])
+    assert main(["show", str(tmp_path)]) == 2
+    shown = capfd.readouterr().err
+    assert "\x1b" not in shown
+    lines = shown.splitlines()
+    assert lines[-1].startswith("error: run: no transcripts in ")
+    assert all(line.startswith("skipped ") for line in lines[:-1])
+
+
+def test_scores_of_any_type_and_megabytes_of_escapes_are_shown(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("COLUMNS", "80")
+    odd = row(0, "q", "\x1b" * 10**6, ["x"], {"x": 1})
+    hostile(tmp_path, "open.jsonl", json.dumps(odd))
+    start = time.perf_counter()
+    lines, _ = shown(capfd, tmp_path, "--sort", "reward")
+    assert time.perf_counter() - start < 1
+    assert lines[2].startswith("            -       -  unjudged   \\x1b\\x1b")
+    assert lines[-1].endswith("...")

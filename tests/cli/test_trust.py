@@ -1,5 +1,6 @@
 """A run's folder from a stranger runs no code: its config names none, its checkpoint is data."""
 
+import os
 import pickle
 import shutil
 import sys
@@ -303,6 +304,23 @@ def test_a_folders_config_reaches_nothing_outside(case, folder, capfd, no_model)
     changes, key = REACHES_OUT[case]
     stranger_writes(folder, **changes)
     refused(command("plan", folder), capfd, key, "the run's config", "--trust")
+
+
+LINKS = ("summary.json", "last.ckpt.partial", "checkpoints/last.ckpt.partial", "transcripts")
+
+
+@pytest.mark.parametrize("name", some((*LINKS, "a pipe"), "summary.json", "a pipe"))
+def test_a_link_in_the_folder_is_not_written_through(name, folder, capfd, no_model):
+    target = folder.parent / "profile"
+    target.write_text("mine")
+    os.mkfifo(folder / name) if name == "a pipe" else (folder / name).symlink_to(target)
+    refused(command("plan", folder), capfd, f"{name}'", "a link out" if name in LINKS else "", "--trust")
+    assert target.read_text() == "mine"
+
+
+def test_a_link_inside_the_folder_is_harmless(folder, capfd):
+    (folder / "latest").symlink_to("checkpoints")
+    assert status(command("plan", folder)) == 0
 
 
 def test_an_export_goes_where_the_user_says(folder, capfd, no_model):
