@@ -262,7 +262,7 @@ class SelfPlayModule(ScoresHeldOut):
                 optimiser class, or lacks trained tensors.
         """
         resume.compare_settings(checkpoint, self.resume_settings())
-        resume.require_trained(checkpoint, set(self.loaded_policy.trained_state()))
+        resume.require_trained(checkpoint, self.loaded_policy.trained_state())
         found_out = checkpoint.get("found_out", {})
         self.budgets.load_state_dict(found_out)
         self._update.load_state_dict(found_out)

@@ -122,7 +122,7 @@ def load_policy(
     now = resume.run_settings(module, None)
     resume.compare_settings(checkpoint, {key: now[key] for key in resume.FIXED_SETTINGS})
     policy = Policy.from_settings(settings, device)
-    resume.require_trained(checkpoint, set(policy.trained_state()))
+    resume.require_trained(checkpoint, policy.trained_state())
     prefix = "policy."
     state = {
         name.removeprefix(prefix): tensor

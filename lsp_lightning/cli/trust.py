@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,10 @@ class Policy:
                 folder.
         """
         _check_files(self._folder)
+        self.check_values(config)
+
+    def check_values(self, config: Any) -> None:
+        """The same for the config alone, without a look at the folder's files."""
         for key, value in leaves_of(config):
             name = re.split(r"[.\[]", key)[-1]
             if not isinstance(value, str | Path) or self._is_typed(str(value)):
@@ -123,15 +127,38 @@ def _check_files(folder: Path) -> None:
 def needs_trust(config: Any) -> bool:
     """Whether a command needs ``--trust`` to take this parsed config from a run's folder."""
     try:
-        Policy(Path(config.trainer.default_root_dir or ""), ()).check(config)
+        Policy(Path(config.trainer.default_root_dir or ""), ()).check_values(config)
     except ConfigError:
         return True
     exported = set(_package_classes())
     allowed = tuple(f"{module}." for module in _MODULES)
-    named = [value for _, value in leaves_of(config) if isinstance(value, str)]
-    # of the texts that look like import paths, those whose module was imported are
-    foreign = [p for p in named if _DOTTED.fullmatch(p) and p.rpartition(".")[0] in sys.modules]
-    return any(path not in exported and not f"{path}.".startswith(allowed) for path in foreign)
+    named = (path for _, value in leaves_of(config) for path in _code_paths(value))
+    return any(path not in exported and not f"{path}.".startswith(allowed) for path in named)
+
+
+def _code_paths(value: Any) -> Iterable[str]:
+    """Import paths of the code that a value of a parsed config is or names."""
+    from jsonargparse._util import canonical_import_paths
+
+    if isinstance(value, str):
+        # of the texts that look like import paths, those that can be followed from a module
+        return [value] if _DOTTED.fullmatch(value) and _is_imported(value) else []
+    # the parser leaves a function or a class in place of its path
+    is_code = callable(value) and not isinstance(value, os.PathLike)
+    return canonical_import_paths(value) if is_code else []
+
+
+def _is_imported(path: str) -> bool:
+    """Whether a dotted path leads from an imported module to an object."""
+    parts = path.split(".")
+    for k in range(len(parts) - 1, 0, -1):
+        found: Any = sys.modules.get(".".join(parts[:k]))
+        if found is not None:
+            with suppress(Exception):
+                for name in parts[k:]:
+                    found = getattr(found, name)
+                return True
+    return False
 
 
 def _package_classes() -> Iterator[str]:

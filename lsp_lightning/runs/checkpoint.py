@@ -4,13 +4,22 @@ import functools
 import shlex
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.runs.folder import LAST, PREVIOUS
 
+#: Parts of a checkpoint, with their types.
+_PARTS: dict[str, type] = {
+    "state_dict": dict,
+    "lsp_lightning": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "pytorch-lightning_version": str,
+}
 _REMEDY = f"give a run's checkpoints/{LAST}"
 
 
@@ -31,9 +40,23 @@ def read_checkpoint(path: str, mmap: bool = True) -> dict[str, Any]:
     found = _load(path, mmap)
     if found is None:
         raise ConfigError("ckpt_path", f"{path!r} is not a checkpoint", _other(path))
-    if not isinstance(found, dict) or not {"state_dict", "lsp_lightning"} <= set(found):
+    if not _is_of_a_run(found):
         raise ConfigError("ckpt_path", f"{path!r} is not an lsp-lightning checkpoint", _REMEDY)
     return found
+
+
+def _is_of_a_run(found: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether a file's content has the parts of a checkpoint, each of its type."""
+    if not isinstance(found, dict) or not {"state_dict", "lsp_lightning"} <= set(found):
+        return False
+    if not all(isinstance(found.get(name, kind()), kind) for name, kind in _PARTS.items()):
+        return False
+    states = [*found.get("optimizer_states", []), *found.get("lr_schedulers", [])]
+    states += found.get("callbacks", {}).values()
+    tensors = found["state_dict"].values()
+    return all(isinstance(t, torch.Tensor) for t in tensors) and all(
+        isinstance(state, dict) for state in states
+    )
 
 
 def _load(path: str, mmap: bool) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import ConfigError, in_one_line
 
 #: Policy settings that give a checkpoint's tensors their meaning; a resumed run must keep them.
 FIXED_SETTINGS = ("base", "lora", "init_adapter", "reference", "quantization")
@@ -84,7 +84,10 @@ def rounds_of(checkpoint: Mapping[str, Any]) -> int:
     """
     try:
         [stream] = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
-        return int(stream["next_round"])
+        rounds = int(stream["next_round"])
+        if not 0 <= rounds < 2**63:
+            raise ValueError(rounds)
+        return rounds
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             "ckpt_path",
@@ -93,19 +96,26 @@ def rounds_of(checkpoint: Mapping[str, Any]) -> int:
         ) from error
 
 
-def require_trained(checkpoint: dict[str, Any], trained: set[str]) -> None:
-    """Raise ConfigError unless a checkpoint holds all tensors named in ``trained``, all finite.
+def require_trained(checkpoint: dict[str, Any], trained: Mapping[str, torch.Tensor]) -> None:
+    """Raise ConfigError unless a checkpoint holds all ``trained`` tensors by their names, finite.
 
     Loading is lenient and would leave a missing tensor unchanged.
     """
-    missing = {f"policy.{name}" for name in trained} - set(checkpoint["state_dict"])
+    tensors = checkpoint["state_dict"]
+    missing = {f"policy.{name}" for name in trained} - set(tensors)
     if missing:
         raise ConfigError(
             "ckpt_path",
             f"lacks {len(missing)} of the trained tensors",
             "give a checkpoint of this run",
         )
-    tensors = checkpoint["state_dict"]
+    other = [name for name, own in trained.items() if tensors[f"policy.{name}"].shape != own.shape]
+    if other:
+        raise ConfigError(
+            "ckpt_path",
+            f"holds {len(other)} tensors of another size than this model's ({other[0]})",
+            "give a checkpoint of this run",
+        )
     if not all(tensors[f"policy.{name}"].isfinite().all() for name in trained):
         raise ConfigError(
             "ckpt_path",
@@ -134,9 +144,8 @@ def compare_settings(checkpoint: dict[str, Any], now: dict[str, Any]) -> None:
             require_same_class(before[key], now[key])
             override_optimizer(checkpoint, before[key], now[key])
         for name, old, new in changes:
-            rank_zero_only(print)(
-                f"{name} changed: {_plain(old)} in the checkpoint, {_plain(new)} now"
-            )
+            line = f"{name} changed: {_plain(old)} in the checkpoint, {_plain(new)} now"
+            rank_zero_only(print)(in_one_line(line))  # the checkpoint may be a stranger's
 
 
 def _changes(name: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:

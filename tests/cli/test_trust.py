@@ -1,5 +1,6 @@
 """A run's folder from a stranger runs no code: its config names none, its checkpoint is data."""
 
+import functools
 import os
 import pickle
 import shutil
@@ -11,7 +12,9 @@ import torch
 import yaml
 from jsonargparse import Namespace
 
+from lsp_lightning.callbacks import RunSummary
 from lsp_lightning.callbacks.closing import next_line, resume_line
+from lsp_lightning.cli import app
 from lsp_lightning.cli.main import main
 from lsp_lightning.cli.trust import needs_trust
 from lsp_lightning.errors import ConfigError
@@ -33,6 +36,11 @@ class Evil:
 
     def __reduce__(self):
         return Path.touch, (self.path,)
+
+
+class Outer:
+    class Inner:
+        pass
 
 
 @pytest.fixture
@@ -314,7 +322,9 @@ def test_a_link_in_the_folder_is_not_written_through(name, folder, capfd, no_mod
     target = folder.parent / "profile"
     target.write_text("mine")
     os.mkfifo(folder / name) if name == "a pipe" else (folder / name).symlink_to(target)
-    refused(command("plan", folder), capfd, f"{name}'", "a link out" if name in LINKS else "", "--trust")
+    refused(
+        command("plan", folder), capfd, f"{name}'", "a link out" if name in LINKS else "", "--trust"
+    )
     assert target.read_text() == "mine"
 
 
@@ -390,7 +400,25 @@ def test_a_run_says_whether_its_commands_need_trust(folder, monkeypatch):
     assert needs_trust(parsed(model={"rewards": [{"class_path": f"{__name__}.Evil"}]}))
     assert needs_trust(parsed(model={"rewards": function("shutil.rmtree")}))
     assert needs_trust(parsed(model={"rewards": judge(url="https://api.example/v1")}))
+    # the parser replaces the path of a function by the function
+    assert needs_trust(parsed(model={"rewards": function(status)}))
+    assert needs_trust(parsed(model={"rewards": function(functools.partial(status))}))
+    assert needs_trust(parsed(model={"objective": {"class_path": f"{__name__}.Outer.Inner"}}))
+    assert not needs_trust(parsed(model={"optimizer": torch.optim.AdamW}))
     checkpoint = folder / "checkpoints" / "last.ckpt"
     assert resume_line(checkpoint, trust=True).endswith(f"--ckpt_path {checkpoint} --trust")
     assert next_line(RunFolder(folder), can_test=True, trust=True).endswith("--trust")
     assert resume_line(checkpoint).endswith(str(checkpoint))
+
+
+REWARD = (
+    '{"class_path": "lsp_lightning.FunctionReward", "init_args": {"function": "evil_module.score"}}'
+)
+
+
+@pytest.mark.parametrize(("more", "expected"), [((), False), (("--model.rewards+", REWARD), True)])
+def test_a_parsed_function_of_the_users_needs_trust(more, expected, folder, monkeypatch, no_model):
+    found = []
+    monkeypatch.setattr(app, "RunSummary", lambda trust: found.append(trust) or RunSummary(trust))
+    assert status(["plan", "--config", str(TINY), *more]) == 0
+    assert found == [expected]

@@ -117,10 +117,12 @@ def test_the_open_file_is_never_half_written(tmp_path, monkeypatch):
     assert (tmp_path / "open.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("more", ["[1, \"x\"]", "{\"a\": [1, {}]}", str(2**70), "[[1], 2]"])
+@pytest.mark.parametrize("more", ['[1, "x"]', '{"a": [1, {}]}', str(2**70), "[[1], 2]"])
 def test_values_that_no_table_can_hold_end_no_run(more, warned, tmp_path):
     path = tmp_path / "open.jsonl"
-    path.write_text(f'{{"round": 0, "query": "q", "answer": {more}}}\n{{"round": 1, "query": "q"}}\n')
+    path.write_text(
+        f'{{"round": 0, "query": "q", "answer": {more}}}\n{{"round": 1, "query": "q"}}\n'
+    )
     close_shard(tmp_path)
     [line] = warned
     assert "is damaged" in line

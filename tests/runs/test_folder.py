@@ -85,8 +85,20 @@ def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path):
         write()
         with pytest.raises(ConfigError, match=r"^ckpt_path: .* is not a checkpoint; give a run's"):
             read_checkpoint(str(path))
-    torch.save({"state_dict": {}}, path)
-    with pytest.raises(ConfigError, match=r"^ckpt_path: .* is not an lsp-lightning checkpoint"):
-        read_checkpoint(str(path))
+    parts = {"state_dict": {"a": torch.ones(2)}, "lsp_lightning": {}}
+    for found in (
+        {"state_dict": {}},
+        {**parts, "state_dict": {"a": "text"}},
+        {**parts, "state_dict": [1]},
+        {**parts, "lsp_lightning": [1]},
+        {**parts, "callbacks": "text"},
+        {**parts, "callbacks": {"RunSummary": 1}},
+        {**parts, "optimizer_states": ["text"]},
+        {**parts, "lr_schedulers": {}},
+        {**parts, "pytorch-lightning_version": 2},
+    ):
+        torch.save(found, path)
+        with pytest.raises(ConfigError, match=r"^ckpt_path: .* is not an lsp-lightning checkpoint"):
+            read_checkpoint(str(path))
     torch.save({"state_dict": {"a": torch.ones(2)}, "lsp_lightning": {}}, path)
     assert read_checkpoint(str(path))["state_dict"]["a"].tolist() == [1, 1]

@@ -56,6 +56,10 @@ def test_lightning_keeps_the_keys_that_are_read_and_changed(tmp_path):
 def test_a_checkpoint_without_the_number_of_rounds_is_one_line():
     with pytest.raises(ConfigError, match=r"^ckpt_path: does not say how many rounds"):
         resume.rounds_of({"loops": {"fit_loop": {"state_dict": {}}}, "global_step": 3})
+    for rounds in (-5, 10**40, "x", None):
+        stream = {"combined_loader": [{"next_round": rounds}]}
+        with pytest.raises(ConfigError, match=r"^ckpt_path: does not say how many rounds"):
+            resume.rounds_of({"loops": {"fit_loop": {"state_dict": stream}}})
 
 
 BEFORE = {
@@ -85,6 +89,14 @@ def test_changed_settings_are_named_with_both_values(capsys):
     assert told(capsys, heldout_reward="maths") == [
         "heldout_reward changed: null in the checkpoint, 'maths' now"
     ]
+
+
+def test_changed_settings_are_printable(capsys):
+    hostile = {"lsp_lightning": {"solver": {"\x1b[2J": "\x1b[2J\u202e"}}}
+    resume.compare_settings(hostile, {"solver": {}})
+    assert capsys.readouterr().out == (
+        "solver.\\x1b[2J changed: '\\x1b[2J\\u202e' in the checkpoint, null now\n"
+    )
 
 
 class Counting(Paper):

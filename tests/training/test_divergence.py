@@ -195,9 +195,12 @@ def test_large_weights_are_finite_and_frozen_ones_do_not_count(brief_folder):
 
 def test_a_checkpoint_of_a_diverged_run_is_refused():
     state = {"state_dict": {"policy.a": torch.tensor([1.0, NAN]), "policy.b": torch.ones(1)}}
-    resume.require_trained(state, {"b"})
+    one, two = torch.zeros(1), torch.zeros(2)
+    resume.require_trained(state, {"b": one})
     with pytest.raises(ConfigError, match=r"^ckpt_path: holds weights that are not finite"):
-        resume.require_trained(state, {"a", "b"})
+        resume.require_trained(state, {"a": two, "b": one})
+    with pytest.raises(ConfigError, match=r"^ckpt_path: holds 1 tensors of another size .*\(b\)"):
+        resume.require_trained(state, {"b": two})
 
 
 @pytest.mark.parametrize(
