@@ -64,7 +64,7 @@ class StatusLine(tqdm):  # type: ignore[misc] # tqdm has no types
 
     def __str__(self) -> str:
         width = width_of(sys.stderr) - 1  # in the last column some terminals wrap
-        head = f"{self.name} {self.n}/{self.total}"
+        head = f"{self.name} {self.n}/{self.total}" if self.total else self.name
         done = self.n - self.initial
         if done > 0 and width + 1 >= _WIDTH_FOR_TIME:
             left = self.format_dict["elapsed"] / done * (self.total - self.n)
@@ -158,8 +158,12 @@ class RoundProgress(ProgressBar):
         self._end()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a line for the command ``validate``."""
-        if not trainer.sanity_checking and trainer.state.fn != "fit":
+        """Show how many batches there are, and begin a line for the command ``validate``."""
+        if trainer.sanity_checking:
+            if self._line is not None:  # the batches are counted after on_sanity_check_start
+                self._line.total = _sum(trainer.num_sanity_val_batches)
+                self._line.refresh()
+        elif trainer.state.fn != "fit":
             self._begin("held-out", _sum(trainer.num_val_batches))
 
     def on_validation_batch_end(

@@ -16,10 +16,16 @@ from lsp_lightning.types import Playout, Sampling, SelfPlayRound, Written
 
 #: Rounds in a row before a cause is named. One such round can be chance, five are not.
 PATIENCE = 5
+#: A shorter run is a trial: its rounds are enough, but not fewer than these.
+_FEWEST = 3
 #: All scores of a round count as the same if their standard deviation is below this share of the
 #: reward's span. A judge that tells answers apart has a tenth or more; one that does not had 0.014
 #: (84 scores between 0.513 and 0.560).
 LEAST_SPREAD = 0.025
+#: Causes that leave the quality rewards nothing to judge, so that they are the only ones named.
+_NOTHING_TO_JUDGE = frozenset(
+    ("queries cut off", "queries empty", "queries invalid", "answers empty", "thoughts unclosed")
+)
 
 
 @dataclass(frozen=True)
@@ -35,11 +41,19 @@ class Stall:
 
 
 class StallWatch(Callback):
-    """Warns once of each cause that lasts for five rounds, and again if it returns later."""
+    """Warns once of each cause that lasts for five rounds, and again if it returns later.
+
+    In a run of three or four rounds, all of them are enough.
+    """
 
     def __init__(self) -> None:
+        self._patience = PATIENCE
         self._seen: dict[str, int] = {}  # rounds in a row with each cause
         self._gone: dict[str, int] = {}  # rounds in a row without a cause that was named
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at how many rounds the run has."""
+        self._patience = min(PATIENCE, max(_FEWEST, trainer.max_steps))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -58,10 +72,10 @@ class StallWatch(Callback):
             if self._gone[cause] == PATIENCE:
                 del self._gone[cause]
         for cause, stall in now.items():
-            if self._seen[cause] >= PATIENCE and cause not in self._gone:
+            if self._seen[cause] >= self._patience and cause not in self._gone:
                 self._gone[cause] = 0
                 warn(
-                    f"for {PATIENCE} rounds in a row, {stall.fact}; {stall.remedy}",
+                    f"for {self._patience} rounds in a row, {stall.fact}; {stall.remedy}",
                     kind=f"{cause} in round {played.index}",
                 )
 
@@ -88,7 +102,7 @@ def stalls(played: SelfPlayRound, rewards: Sequence[Reward], data: Any) -> Itera
     )
     if for_R:
         yield for_R
-    if identical is None:
+    if identical is None and (for_R is None or for_R.cause not in _NOTHING_TO_JUDGE):
         yield from _constant_Q(played, rewards)
 
 
@@ -255,8 +269,10 @@ def _flat(known: Tensor, reward: Reward) -> bool:
 
 
 def _end(known: Tensor, reward: Reward) -> str:
-    """``lowest`` or ``highest`` if all scores are at this end of the span."""
+    """``lowest`` or ``highest`` if all scores are at this end of the span, as R counts them."""
     span = (0.0, 1.0) if reward.binary else reward.span
+    if span is not None and reward.weight < 0:  # a penalty: 0 is its best score
+        span = span[::-1]
     for name, end in zip(("lowest", "highest"), span or (), strict=False):
         if torch.isclose(known, torch.tensor(end)).all():
             return name

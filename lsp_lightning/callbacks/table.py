@@ -128,6 +128,11 @@ class RunCurves(TensorBoardLogger):
         super().__init__(folder, name="", version="")
         self._failed = False
 
+    @property
+    def log_dir(self) -> str:
+        """The run's folder. TensorBoardLogger would take a ``$`` in it for a variable."""
+        return str(self.save_dir)
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Add a point to each curve."""

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ def claim_run_folder(wanted: Path, checkpoint: str | None) -> Path:
     A file reserves it at once, so that two runs started together get two folders. A run resumed
     from a checkpoint inside ``wanted`` continues there.
     """
+    # as Lightning reads it, or a run would write into two folders
+    wanted = Path(os.path.normpath(wanted.expanduser()))
     if checkpoint and Path(checkpoint).resolve().is_relative_to(wanted.resolve()):
         return wanted
     folder, number = wanted, 1

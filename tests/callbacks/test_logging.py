@@ -8,6 +8,7 @@ from lightning.pytorch.loggers import CSVLogger
 from small_game import SHORT_PROMPT
 
 from lsp_lightning import Challenger, FunctionReward, Sampling, SelfPlayDataModule, SelfPlayModule
+from lsp_lightning.callbacks import RunCurves
 
 
 def length(query, answers, solution):
@@ -31,3 +32,12 @@ def test_every_round_is_logged(interval, brief_folder, tmp_path):
         rewards = [row["reward"] for row in csv.DictReader(file)]
     assert len(rewards) == 3
     assert all(rewards)
+
+
+def test_a_dollar_in_the_folder_is_no_variable(tmp_path):
+    folder = tmp_path / "a $HOME run"
+    curves = RunCurves(folder)
+    curves.log_metrics({"reward": 0.5}, step=0)
+    curves.finalize("success")
+    assert [path.name for path in tmp_path.iterdir()] == ["a $HOME run"]
+    assert list(folder.glob("events.out.*"))

@@ -153,6 +153,19 @@ def test_the_scoring_before_the_first_round_has_its_name(terminal):
     assert "DataLoader" not in terminal.getvalue()
 
 
+def test_batches_that_are_counted_late_are_shown(terminal):
+    """Lightning counts the held-out batches after ``on_sanity_check_start``."""
+    bar = RoundProgress()
+    scoring = trainer(num_sanity_val_batches=[], state=SimpleNamespace(fn="fit"))
+    scoring.sanity_checking = True
+    bar.on_sanity_check_start(scoring, None)
+    scoring.num_sanity_val_batches = [4]
+    bar.on_validation_start(scoring, None)
+    bar.on_validation_batch_end(scoring, None, None, None, 0)
+    assert "held-out, before round 1 1/4 <02:30" in terminal.getvalue()
+    assert "/0" not in terminal.getvalue()
+
+
 def test_a_scoring_during_the_run_is_a_note_in_its_line(terminal):
     bar = RoundProgress()
     played = trainer(FULL, datamodule=None, num_val_batches=[2], state=SimpleNamespace(fn="fit"))

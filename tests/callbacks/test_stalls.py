@@ -109,6 +109,22 @@ def test_a_judge_as_task_reward_is_judged_by_its_span():
     assert causes(judged_by(judge, scores=[[[0.0] * 3] * 2]), judge) == ["all wrong"]
 
 
+def test_the_best_score_of_a_penalty_is_its_lowest():
+    rude = reward("rude", weight=-1.0)
+    assert causes(judged_by(rude, scores=[[[0.0] * 3] * 2]), rude) == ["all right"]
+    assert causes(judged_by(rude, scores=[[[1.0] * 3] * 2]), rude) == ["all wrong"]
+
+
+@pytest.mark.parametrize("texts", [["", " ", "\n"], ["<think>a", "<think>b", "<think>c"], "abc"])
+def test_a_judge_is_not_blamed_where_it_has_nothing_to_judge(texts):
+    right, good = reward(), reward("good", binary=False, span=(0.0, 1.0), enters="quality")
+    played = judged_by(right, good, scores=[[[0.0] * 3] * 2, [[0.5] * 3] * 2])
+    played = replace(played, playout=playout(["q", "p"], [list(texts)] * 2))
+    found = causes(played, right, good)
+    assert ("Q constant: 'good'" in found) == (texts == "abc")
+    assert len(found) == (2 if texts == "abc" else 1)
+
+
 def test_answers_that_do_not_agree_need_solutions():
     vote = reward("maths")
     played = judged_by(vote, scores=[[[NAN] * 3] * 2])
@@ -166,9 +182,10 @@ def test_unfinished_answers_come_before_their_scores(texts, cut, cause):
 # -- when it is said -------------------------------------------------------------------------------
 
 
-def said(*found_per_round):
+def said(*found_per_round, rounds_of_run=100):
     """The rounds in which a warning comes, for the causes that each round has."""
     watch, rounds = StallWatch(), []
+    watch.on_train_start(SimpleNamespace(max_steps=rounds_of_run), None)
     right = reward()
     errors._warned.clear()
     for index, bad in enumerate(found_per_round):
@@ -184,6 +201,13 @@ def said(*found_per_round):
 def test_it_is_said_once_after_five_rounds_in_a_row():
     assert said(*[True] * 20) == [5]
     assert said(*[True] * 4, False, *[True] * 4) == []
+
+
+def test_in_a_run_of_three_rounds_it_is_said_in_the_last():
+    assert said(*[True] * 3, rounds_of_run=3) == [3]
+    assert said(*[True] * 4, rounds_of_run=4) == [4]
+    assert said(*[True] * 4, rounds_of_run=100) == []
+    assert said(True, True, rounds_of_run=2) == []
 
 
 def test_it_is_said_again_only_after_it_was_gone_for_long():

@@ -764,6 +764,14 @@ def test_runs_started_together_get_a_folder_each(tmp_path):
     assert [folder.name for folder in folders] == ["run", "run-2", "run-3"]
 
 
+@pytest.mark.parametrize("name", ["~/a run", "~/x/../a run"])
+def test_a_tilde_in_the_folder_is_the_home_folder(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = claim_run_folder(Path(name), None)
+    assert folder == tmp_path / "a run"
+    assert claim_run_folder(Path(name), str(folder / "checkpoints" / "last.ckpt")) == folder
+
+
 def test_another_logger_comes_beside_the_table(tasks, tmp_path):
     logger = json.dumps(
         {"class_path": "CSVLogger", "init_args": {"save_dir": str(tmp_path / "csv")}}
