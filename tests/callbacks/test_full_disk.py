@@ -66,7 +66,7 @@ def test_curves_that_cannot_be_written_do_not_end_a_run(full_events, warned, tmp
     assert time.monotonic() - start < 30
     assert len(warned) == 1
     assert "TensorBoard events" in warned[0]
-    assert "No space left on device; the run goes on" in warned[0]
+    assert "No space left on device; the run continues" in warned[0]
     assert [row["weight"] for row in RunFolder(tmp_path).metrics()] == [0, 1, 2]
     assert capfd.readouterr().err == ""  # TensorBoard's thread says nothing
 
