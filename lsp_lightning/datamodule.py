@@ -17,6 +17,9 @@ from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.prompts import SOLVER, read_template
 from lsp_lightning.types import Sampling, SelfPlayRound
 
+#: Most answers of a round: a round with more would never end, or not fit into memory.
+MOST_ANSWERS = 1_000_000
+
 
 class RoundStream:
     """The rounds of a run, each played when Lightning asks for it, with the current weights.
@@ -109,6 +112,11 @@ class SelfPlayDataModule(LightningDataModule):
         require_at_least(group_size, 2, "data.group_size", "answers are compared within a group")
         require_at_least(seed, 0, "data.seed", "seeds are not negative")
         require_at_least(heldout_draws, 1, "data.heldout_draws", "a held-out task needs an answer")
+        if num_queries * group_size > MOST_ANSWERS:
+            problem = f"{num_queries} queries with {group_size} answers each are too many"
+            raise ConfigError(
+                "data.num_queries", problem, f"ask for at most {MOST_ANSWERS:,} answers"
+            )
         check_sampling(solver, "data.solver", for_training=True)
         self.queries: QuerySource = queries if queries is not None else Challenger()
         if not isinstance(self.queries, QuerySource):

@@ -592,6 +592,10 @@ REFUSED = {
         ("data.num_queries", "is 1", "set 2"),
     ),
     "one answer": (lambda tmp: data(group_size=1), ("data.group_size", "is 1", "set 2")),
+    "endless round": (
+        lambda tmp: data(num_queries=10**30),
+        ("data.num_queries", "too many", "at most 1,000,000 answers"),
+    ),
     "impossible top-p": (lambda tmp: data(solver=Sampling(top_p=0)), ("top_p", "set")),
     "greedy challenger": (
         lambda tmp: data(queries=Challenger(sampling=Sampling(temperature=0))),
