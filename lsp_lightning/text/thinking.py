@@ -72,8 +72,6 @@ _TAG = re.compile(
     rf"(?i)<(?!/)[^<>\s/'\"]{{0,20}}(?:{_WORDS})[^<>\s/'\"]{{0,20}}>"
     rf"|\[(?!/)[^\[\]\s/'\"]{{0,20}}(?:{_WORDS})[^\[\]\s/'\"]{{0,20}}\]"
 )
-#: A mark after one of these is quoted.
-_QUOTES = "`'\"\u201c\u2018"
 _PAIRED_WORDS = (("START", "END"), ("start", "end"), ("BEGIN", "END"), ("begin", "end"))
 
 
@@ -116,12 +114,13 @@ class Reading:
         return text, closed
 
     def _without_marks(self, text: str) -> tuple[str, bool | None]:
-        """A text that closes no thought; "" if it opens one after other words."""
+        """A text that closes no thought; "" if it opens one at the start or end of a line."""
         for marks in self.marks:
             if marks.before_answer and text.lstrip().startswith(marks.before_answer):
                 return marks.answer(text), None
-            start = text.find(marks.opening)
-            if start > 0 and text[start - 1] not in _QUOTES:
+            mark = re.escape(marks.opening)
+            # inside of a line it is quoted, or a word like others
+            if re.search(rf"(?m)^[ \t]*{mark}|{mark}[ \t]*$", text):
                 return "", False
         return text, None
 

@@ -179,7 +179,8 @@ def test_hostile_marks_in_a_thought_that_the_template_opened(text, said):
     ("text", "said"),
     [
         (f"Sure.\n<think>\n{CUT_OFF}", ""),
-        (f"Okay, <think>{CUT_OFF}", ""),
+        (f"Okay, <think>\n{CUT_OFF}", ""),
+        ("I would <think> about it", "I would <think> about it"),
         ("Sure.\n<think>\nHm.</think>\n5", "5"),
         ("Write `<think>` first.", "Write `<think>` first."),
         ('print("<think>")', 'print("<think>")'),
