@@ -344,6 +344,7 @@ def test_a_run_that_loses_its_server_stops_with_one_line_and_resumes_in_both_way
 
 
 @pytest.mark.usefixtures("untouched_process")
+@pytest.mark.slow
 def test_plan_export_and_chat_need_no_server(tmp_path, capfd, monkeypatch):
     run = tmp_path / "run"
     assert main([*fit_args(run), "--trainer.max_steps", "1"]) == 0

@@ -776,6 +776,7 @@ def test_a_tilde_in_the_folder_is_the_home_folder(name, tmp_path, monkeypatch):
     assert claim_run_folder(Path(name), str(folder / "checkpoints" / "last.ckpt")) == folder
 
 
+@pytest.mark.slow
 def test_another_logger_comes_beside_the_table(tasks, tmp_path):
     logger = json.dumps(
         {"class_path": "CSVLogger", "init_args": {"save_dir": str(tmp_path / "csv")}}

@@ -328,6 +328,7 @@ def test_a_link_in_the_folder_is_not_written_through(name, folder, capfd, no_mod
     assert target.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_link_inside_the_folder_is_harmless(folder, capfd):
     (folder / "latest").symlink_to("checkpoints")
     assert status(command("plan", folder)) == 0

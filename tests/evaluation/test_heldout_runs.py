@@ -175,7 +175,7 @@ def kill_scoring_after(rounds, monkeypatch):
 
 
 # the last round ends with a validation, or with a scoring after it
-@pytest.mark.parametrize("validates", [True, False])
+@pytest.mark.parametrize("validates", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_run_killed_in_its_last_scoring_is_finished_by_a_resume(
     brief_folder, tasks, tmp_path, monkeypatch, capsys, validates
 ):
@@ -202,6 +202,7 @@ def test_a_run_killed_in_its_last_scoring_is_finished_by_a_resume(
     assert (folder / "summary.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_longer_run_killed_in_its_last_scoring_is_finished_too(
     brief_folder, tasks, tmp_path, monkeypatch
 ):

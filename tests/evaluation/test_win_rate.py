@@ -311,6 +311,7 @@ def test_a_run_with_a_reward_model_ends_with_its_win_rate(tmp_path, capfd):
 
 
 @pytest.mark.usefixtures("untouched_process")
+@pytest.mark.slow
 def test_a_run_scores_the_prompts_of_the_package(base, tmp_path, capfd):
     rewards = [{"class_path": f"{__name__}.Taste"}]
     small = ["--model.base", base, "--data.solver.max_new_tokens", "6"]

@@ -231,6 +231,7 @@ def test_cards_that_compute_in_float16_keep_the_scores_of_attention_without_a_ma
     assert 4 * 2 * scores / 4 * 0.9 < behind < alone / 4
 
 
+@pytest.mark.slow
 def test_checkpointing_takes_less(tiny_llama_folder):
     spec = ModelSpec(str(tiny_llama_folder), torch.float32, lora=Lora())
     shape = Shape(4, 100, 100, draws=2)
@@ -395,7 +396,9 @@ def test_whole_weights_are_trained_beside_a_frozen_copy(data):
     assert step.temporary == pytest.approx(plan.parts["gradients"], rel=0.01)  # torch's own copies
 
 
-@pytest.mark.parametrize("placement", ["resident", "offload", "exclusive"])
+@pytest.mark.parametrize(
+    "placement", [pytest.param("resident", marks=pytest.mark.slow), "offload", "exclusive"]
+)
 def test_a_reward_model_waits_where_it_is_told(tiny_llama_folder, data, placement):
     reward = PreferenceReward(f"{WORLD}/reward_model")
     module = SelfPlayModule(str(tiny_llama_folder), [reward], objective=Paper())
