@@ -246,13 +246,13 @@ def run_command(args: Sequence[str], policy: Policy | None = None) -> int:
     try:
         with one_line_warnings(), policy.imports() if policy else contextlib.nullcontext():
             SelfPlayCLI(args, policy)
+    except SIGTERMException:  # a SystemExit with status 0, as if the run had succeeded
+        return _TERMINATED
     except SystemExit as error:
         # Lightning ends a run after Ctrl-C with status 1
         if isinstance(error.__context__, KeyboardInterrupt):
             return INTERRUPTED
         raise
-    except SIGTERMException:  # Lightning would exit with status 0, as if the run had succeeded
-        return _TERMINATED
     except RewardError as error:
         cause: BaseException | None = error
         while isinstance(cause, (RewardError, SandboxError, WorkersError, OutOfMemory)):

@@ -184,3 +184,16 @@ def test_ctrl_c_at_any_moment_of_the_start_leaves_no_traceback(delay, tmp_path):
     _, shown = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in shown
+
+
+def test_a_run_that_is_terminated_is_no_success(monkeypatch):
+    """SIGTERMException is a SystemExit with status 0."""
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+    from lsp_lightning.cli import app
+
+    def terminated(args, policy):
+        raise SIGTERMException
+
+    monkeypatch.setattr(app, "SelfPlayCLI", terminated)
+    assert app.run_command(["fit"]) == 143

@@ -335,7 +335,7 @@ def test_scores_of_another_kind_are_not_compared_after_a_resume(base, tmp_path, 
     checksum["init_args"] = {"verifier": "small_game.Checksum"}
     checkpoint = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
     more = ["--trainer.max_steps", "3", "--model.rewards", json.dumps([checksum])]
-    assert main(["fit", "--ckpt_path", checkpoint, *more]) == 0
+    assert main(["fit", "--ckpt_path", checkpoint, "--trust", *more]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["heldout_before"] is None
     assert summary["heldout_after"]["kind"] == "solved"
