@@ -114,7 +114,7 @@ def test_k3_per_token_has_the_gradient_of_the_other_direction_at_each_sampled_pr
 
 
 def test_k3_times_the_ratio_has_the_gradient_from_policy_to_reference_at_each_prefix(policy):
-    """The form of trainers with ``use_bias_correction_kl``, which is not ours."""
+    """The form of trainers with ``use_bias_correction_kl``; the package has none like it."""
 
     def with_ratio(logprobs, ref, mask):
         d = logprobs - ref

@@ -204,7 +204,7 @@ def test_usual_names_of_query_and_solution_are_understood(tmp_path, name, soluti
         ({"question": "a", "final_answer": 5, "answer": "6"}, "6"),
         ({"instruction": "a", "input": "", "answer": "1"}, "1"),
         ({"query": "a", "question": "a", "answer": "1"}, "1"),
-        # metadata whose names are near or begin like ours
+        # metadata with names that are near the known names, or begin with one
         ({"query": "a", "answer": "1", "answers": ["1"], "answer_type": "int", "id": 3}, "1"),
         ({"query": "a", "query_id": 7, "level": 2, "source": "x", "preference": 1}, None),
     ],
