@@ -39,7 +39,7 @@ from lsp_lightning.cli.quiet import one_line_warnings, silence_known
 from lsp_lightning.cli.run_config import SaveRunConfig
 from lsp_lightning.cli.settings import OPTIMIZER
 from lsp_lightning.cli.threads import default_threads
-from lsp_lightning.cli.trust import Policy, needs_trust
+from lsp_lightning.cli.trust import Permissions, needs_trust
 from lsp_lightning.datamodule import SelfPlayDataModule
 from lsp_lightning.errors import Diverged, OutOfMemory, WriteError, in_one_line
 from lsp_lightning.generation import EngineError
@@ -74,9 +74,9 @@ def _seed(seed_everything: bool | int) -> int:
 class SelfPlayCLI(LightningCLI):
     """Lightning's commands and those of :mod:`lsp_lightning.cli.commands`."""
 
-    def __init__(self, args: Sequence[str], policy: Policy | None = None) -> None:
+    def __init__(self, args: Sequence[str], permissions: Permissions | None = None) -> None:
         self._typed = args[0]
-        self._policy = policy
+        self._permissions = permissions
         super().__init__(
             SelfPlayModule,
             SelfPlayDataModule,
@@ -130,8 +130,8 @@ class SelfPlayCLI(LightningCLI):
         """Check the Trainer's settings and choose the run's folder."""
         assert self.subcommand is not None
         config = self.config[self.subcommand]
-        if self._policy is not None:
-            self._policy.check(config)
+        if self._permissions is not None:
+            self._permissions.check(config)
         check_checkpoint(config)
         if self.subcommand in ("plan", "export", "chat"):  # the run may come from another machine
             config.trainer.accelerator = "auto"
@@ -229,12 +229,12 @@ class SelfPlayCLI(LightningCLI):
         print(json.dumps({"tasks": tasks, **kind, **without_nan(scores)}))
 
 
-def run_command(args: Sequence[str], policy: Policy | None = None) -> int:
+def run_command(args: Sequence[str], permissions: Permissions | None = None) -> int:
     """Run one command.
 
     Args:
         args: the command and its flags.
-        policy: what its config may do; None for a config that the user vouches for.
+        permissions: what its config may do; None for a config that the user vouches for.
 
     Returns:
         The exit status.
@@ -244,8 +244,9 @@ def run_command(args: Sequence[str], policy: Policy | None = None) -> int:
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     try:
-        with one_line_warnings(), policy.imports() if policy else contextlib.nullcontext():
-            SelfPlayCLI(args, policy)
+        allowed = permissions.imports() if permissions else contextlib.nullcontext()
+        with one_line_warnings(), allowed:
+            SelfPlayCLI(args, permissions)
     except SIGTERMException:  # a SystemExit with status 0, as if the run had succeeded
         return _TERMINATED
     except SystemExit as error:

@@ -17,7 +17,7 @@ from lsp_lightning.cli.output import (
     ready_streams,
 )
 from lsp_lightning.cli.threads import wait_asleep
-from lsp_lightning.cli.trust import TRUST, Policy
+from lsp_lightning.cli.trust import TRUST, Permissions
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.runs import RunFolder
 
@@ -103,9 +103,9 @@ def _run(args: list[str]) -> int:
 
         return list_topic(args[1:])
     args, trust = without_trust(args)
-    policy, run = None, run_with_config(args)
+    permissions, run = None, run_with_config(args)
     if run is not None:
-        policy = None if trust else Policy(run.path, args)
+        permissions = None if trust else Permissions(run.path, args)
         # the folder may have been moved since, so the path in the config may be wrong; flags that
         # follow override the config
         folder = ["--trainer.default_root_dir", str(run.path)]
@@ -118,7 +118,7 @@ def _run(args: list[str]) -> int:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from lsp_lightning.cli.app import run_command
 
-    return run_command(args, policy)
+    return run_command(args, permissions)
 
 
 def run_with_config(args: Sequence[str]) -> RunFolder | None:

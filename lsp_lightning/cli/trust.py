@@ -39,7 +39,7 @@ _WRITTEN = ("adapter_folder", "save_dir", "dirpath", "root_dir", "out")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 
 
-class Policy:
+class Permissions:
     """What one command's config may do.
 
     Args:
@@ -127,7 +127,7 @@ def _check_files(folder: Path) -> None:
 def needs_trust(config: Any) -> bool:
     """Whether a command needs ``--trust`` to take this parsed config from a run's folder."""
     try:
-        Policy(Path(config.trainer.default_root_dir or ""), ()).check_values(config)
+        Permissions(Path(config.trainer.default_root_dir or ""), ()).check_values(config)
     except ConfigError:
         return True
     exported = set(_package_classes())
