@@ -161,6 +161,7 @@ def test_the_gpu_section_runs_on_a_cpu_though_its_figures_mean_nothing_there():
     assert all(row["bound"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_bound_counts_the_operations_of_products(capsys):
     a, b = torch.randn(30, 40), torch.randn(40, 50)
     found = speed_bound.operations(lambda: (a @ b).relu())

@@ -441,7 +441,7 @@ class Huge(Reward):
         return scores * 3e38 if self.round == self.index else scores
 
 
-@pytest.mark.parametrize("objective", [Paper, Learnability])
+@pytest.mark.parametrize("objective", [pytest.param(Paper, marks=pytest.mark.slow), Learnability])
 def test_rewards_that_overflow_in_one_round_cost_that_round_alone(base, tmp_path, objective):
     module = make_module(base, rewards=[Huge(1)], objective=objective())
     _, diary = run(tmp_path, module, rounds=5)
@@ -491,6 +491,7 @@ def cramped(base, tmp_path_factory):
     return trainer, module, diary, folder
 
 
+@pytest.mark.slow
 def test_a_run_that_runs_out_of_memory_is_the_run_with_micro_batches_that_fit(
     whole, cramped, base, tmp_path, capsys
 ):
@@ -515,6 +516,7 @@ def test_each_halving_is_one_line_and_is_found_out_once(base, tmp_path, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_what_was_found_to_fit_is_in_the_checkpoint_and_resumes_exactly(
     cramped, base, tmp_path, capsys
 ):
@@ -530,6 +532,7 @@ def test_what_was_found_to_fit_is_in_the_checkpoint_and_resumes_exactly(
     assert not halvings(capsys)
 
 
+@pytest.mark.slow
 def test_a_row_that_does_not_fit_ends_the_run_and_leaves_the_last_rounds_checkpoint(
     whole, base, tmp_path
 ):

@@ -131,6 +131,7 @@ def test_a_run_made_longer_is_the_one_in_one_go_bit_for_bit(whole, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_start_adapter_frozen_beside_the_trained_one_is_in_the_checkpoint(whole, tmp_path):
     _, _, _, folder = whole
     start = str(folder / "adapter")

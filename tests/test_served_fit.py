@@ -299,6 +299,7 @@ def dies_in_round_two(server):
     return script
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untouched_process")
 def test_a_run_that_loses_its_server_stops_with_one_line_and_resumes_in_both_ways(
     world, tmp_path, capfd

@@ -123,6 +123,8 @@ def one_line(
     problem = _problem(message)
     if found == "seed_everything":  # true and false are for Lightning
         problem = problem.replace("true or false or ", "")
+    if found == "trainer.precision":  # none of Lightning's values is one to choose
+        problem = f"is {problem.rpartition(', is ')[2]}"
     return ConfigError(found, problem, _remedy(found, message))
 
 

@@ -425,6 +425,7 @@ def test_overlays_and_flags_go_over_the_config(tmp_path, capfd):
     assert len(config["model"]["rewards"]) == 2
 
 
+@pytest.mark.slow
 def test_a_validation_interval_longer_than_the_run_works(tasks, tmp_path):
     args = fit_args(tmp_path / "run", tasks, "--trainer.max_steps", "1")
     assert main([*args, "--trainer.val_check_interval", "25"]) == 0
@@ -736,6 +737,7 @@ def resumed_rates(monkeypatch):
     return rates
 
 
+@pytest.mark.slow
 def test_resuming_with_another_adapter_is_refused_and_leaves_the_run_as_it_was(
     finished, tmp_path, capfd, resumed_rates
 ):
@@ -754,6 +756,7 @@ def test_resuming_with_another_adapter_is_refused_and_leaves_the_run_as_it_was(
     assert resumed_rates == [0.0001]
 
 
+@pytest.mark.slow
 def test_scores_of_other_tasks_are_not_compared_after_a_resume(finished, tmp_path, capfd):
     checkpoint = moved(finished, tmp_path / "run")
     more = ["--trainer.max_steps", "3", "--data.solver.temperature", "0.3"]
@@ -865,6 +868,7 @@ def test_a_killed_run_is_resumed_and_ends_as_the_uninterrupted_one(tasks, tmp_pa
     assert (run / weights).read_bytes() == (whole / weights).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_that_a_validation_ends_is_resumed_from_its_last_round(tasks, tmp_path):
     stop = {"monitor": "heldout/greedy", "mode": "max", "stopping_threshold": -1.0}
     callbacks = json.dumps({"class_path": "EarlyStopping", "init_args": stop})

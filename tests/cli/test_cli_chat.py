@@ -288,6 +288,7 @@ def test_the_base_answers_on_the_command_line_without_any_reward(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untouched_process")
 def test_a_seed_fixes_the_queries_on_the_command_line(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)

@@ -97,7 +97,7 @@ MORE = {
     "+ --trainer.val_check_interval 0": "trainer.val_check_interval: is 0; set a number of rounds",
     "+ --trainer.val_check_interval 2.5": "trainer.val_check_interval: is 2.5 (You have passed in",
     "+ --trainer.devices 0": "trainer.devices: is '0' (`Trainer(devices='0')` value is not a val",
-    "+ --trainer.precision fp16": "trainer.precision: must be ",
+    "+ --trainer.precision fp16": "trainer.precision: is fp16; leave it out and set model.dtype",
     "+ --trainer.profiler nope": "trainer.profiler: is 'nope' (When passing string value for the",
     "+ --trainer.default_root_dir afile": "trainer.default_root_dir: cannot create folder 'afile'",
     "+ --trainer.default_root_dir afile/x": "trainer.default_root_dir: cannot create folder 'afile",

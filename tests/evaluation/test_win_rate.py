@@ -279,6 +279,7 @@ def fit_args(folder, tasks, rewards, *more):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untouched_process")
 def test_a_run_with_a_reward_model_ends_with_its_win_rate(tmp_path, capfd):
     lines = (ROOT / "lsp_lightning/tinyworld/data/dev.jsonl").read_text().splitlines()[:8]

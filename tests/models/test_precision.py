@@ -289,6 +289,7 @@ def run(folder, base, rounds, dtype="float16", ckpt_path=None):
     return diary, weights, module
 
 
+@pytest.mark.slow
 def test_float16_runs_skip_no_round_and_resume_exactly_with_their_scale(
     base, tmp_path, monkeypatch
 ):

@@ -154,11 +154,12 @@ def assert_an_update_is_planned(folder, checkpointing, shared):
     assert planned.flops == pytest.approx(tracker.flops, rel=0.02)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_update_takes_what_the_plan_says(tiny_qwen3_folder, checkpointing):
     assert_an_update_is_planned(tiny_qwen3_folder, checkpointing, shared=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shares_nothing")
 def test_an_update_of_plain_rows_takes_what_the_plan_says(tiny_qwen3_folder):
     assert_an_update_is_planned(tiny_qwen3_folder, checkpointing=True, shared=False)
@@ -167,7 +168,7 @@ def test_an_update_of_plain_rows_takes_what_the_plan_says(tiny_qwen3_folder):
 @pytest.mark.parametrize(
     "new",
     # room for 64, 128 and 256 tokens of a completion
-    [1, 50, *(pytest.param(new, marks=pytest.mark.slow) for new in (131, 140, 200))],
+    [50, *(pytest.param(new, marks=pytest.mark.slow) for new in (1, 131, 140, 200))],
 )
 def test_a_rollout_takes_what_the_plan_says(tiny_qwen3_folder, new, monkeypatch):
     """Of full length: no token ends a completion, so no row leaves, and none is copied then."""
@@ -198,16 +199,8 @@ def test_the_plan_knows_which_models_share_prompts(name, tmp_path):
     assert shares_prompts(ModelSpec(folder, torch.float32)) == Policy(folder).shares_prompts
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "llama",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("qwen3.5", "gemma3", "gpt-oss", "granite-hybrid")
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llama", "qwen3.5", "gemma3", "gpt-oss", "granite-hybrid"])
 def test_every_phase_of_an_architecture_is_planned(name, tmp_path):
     spec = ModelSpec(str(build_architecture(name, tmp_path)), torch.float32, lora=Lora())
     for phase in (phases.update, phases.reference, phases.judging, phases.prefill, phases.decode):
@@ -297,15 +290,9 @@ def by_config(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "phase",
-    [
-        pytest.param(phases.update, marks=pytest.mark.slow),
-        phases.reference,
-        pytest.param(phases.judging, marks=pytest.mark.slow),
-        pytest.param(phases.prefill, marks=pytest.mark.slow),
-        pytest.param(phases.decode, marks=pytest.mark.slow),
-    ],
+    "phase", [phases.update, phases.reference, phases.judging, phases.prefill, phases.decode]
 )
 def test_few_layers_tell_what_all_take(by_config, phase):
     """Two layers with a window of 16 tokens, then one without, and again."""
@@ -343,6 +330,7 @@ def test_the_cache_of_plain_rows_has_a_prompt_for_each(tiny_qwen3_folder):
     assert expected <= taken <= 1.05 * expected
 
 
+@pytest.mark.slow
 def test_a_mixture_of_experts_is_planned(by_config):
     by_config["moe"] = MixtralConfig(
         vocab_size=200,
@@ -414,6 +402,7 @@ def test_a_reward_model_waits_where_it_is_told(tiny_llama_folder, data, placemen
     assert ("reward model preference" in make_plan(moved).parts) == (placement == "resident")
 
 
+@pytest.mark.slow
 def test_a_gpu_has_a_context_and_bfloat16(shallow, data):
     found = read_settings(shallow, data, "cuda")
     assert found.policy.dtype == torch.bfloat16
@@ -569,6 +558,7 @@ def test_a_query_source_is_asked_for_its_lengths_and_never_run(module, data):
     assert not found.assumptions
 
 
+@pytest.mark.slow
 def test_unknown_lengths_are_assumed_and_the_report_says_so(shallow, data):
     data.queries = Stranger()
     found = read_settings(shallow, data, "cpu")

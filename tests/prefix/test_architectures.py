@@ -26,7 +26,7 @@ from lsp_lightning.types import Sampling
 #: Grouped queries and scaled rotary angles; norms of queries and keys; a sliding window; layers
 #: without positions; experts; windows in some layers and a tower for pictures; dropout of its own.
 #: The others run in make test-all.
-QUICK = ("llama", "qwen3", "mistral", "smollm3", "qwen3-moe", "gemma3-vision", "phi")
+QUICK = ("llama", "qwen3", "mistral", "qwen3-moe", "gemma3-vision")
 LENGTHS = (3, 13, 1, 9)
 NEW_TOKENS = 20
 

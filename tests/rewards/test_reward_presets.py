@@ -46,7 +46,9 @@ def test_a_reward_model_plays_and_the_truth_looks_on(tmp_path):
     assert len({a["R"] for a in answers}) > 1
 
 
-@pytest.mark.parametrize("sandbox", ["MontySandbox", "BubblewrapSandbox"])
+@pytest.mark.parametrize(
+    "sandbox", ["MontySandbox", pytest.param("BubblewrapSandbox", marks=pytest.mark.slow)]
+)
 def test_programs_are_written_run_and_predicted(tmp_path, sandbox):
     if sandbox == "BubblewrapSandbox":
         require_bubblewrap()

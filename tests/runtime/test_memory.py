@@ -225,7 +225,10 @@ def test_after_halving_the_gradient_equals_that_of_the_smaller_size_bit_for_bit(
     assert untroubled.norm() > 0
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.float64, 2e-7)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [pytest.param(torch.float32, 5e-6, marks=pytest.mark.slow), (torch.float64, 2e-7)],
+)
 @pytest.mark.parametrize("where", ["forward", "backward"])
 def test_after_halving_the_gradient_equals_that_of_one_batch(
     policy, played, monkeypatch, capsys, dtype, tolerance, where
@@ -287,8 +290,9 @@ def test_batches_of_judging_are_halved_too(policy, monkeypatch, capsys):
 # -- whole runs ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untouched_process")
-@pytest.mark.parametrize("failure", [pytest.param("a row", marks=pytest.mark.slow), "an optimiser"])
+@pytest.mark.parametrize("failure", ["a row", "an optimiser"])
 def test_a_run_out_of_memory_ends_with_one_line_and_can_be_resumed(
     tmp_path, monkeypatch, capsys, failure
 ):

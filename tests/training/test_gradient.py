@@ -133,7 +133,10 @@ def plain_gradient(policy, played, settings, advantages):
 @pytest.mark.parametrize(
     ("kl", "beta", "dtype", "tolerance"),
     [
-        *((kl, 0.3, torch.float32, 5e-6) for kl in ("k1_in_reward", "k3_loss")),
+        *(
+            pytest.param(kl, 0.3, torch.float32, 5e-6, marks=pytest.mark.slow)
+            for kl in ("k1_in_reward", "k3_loss")
+        ),
         # log-probs are compared in single precision, whatever the model's
         *((kl, 0.3, torch.float64, 2e-7) for kl in FORMS),
         ("k1_in_reward", 0.0, torch.float64, 1e-12),
