@@ -184,7 +184,7 @@ def _equal_options(
         match = option or _BARE_LABEL.fullmatch(one.quantity.value)
         labels.append(match and (match[1] or match[2] or match[3]))
         if option:
-            value = Quantity(option[4], one.quantity.unit, one.quantity.sure)
+            value = Quantity(option[4], one.quantity.unit)
             values.append(Answer(value, _parsed(option[4])))
         elif not match:
             values.append(one)
@@ -197,13 +197,13 @@ def _agreed(gold: Answer, given: Answer) -> tuple[Answer, Answer]:
     """Both answers, with 5m read as five metres if the other has a unit m, else as a product."""
 
     def whole(one: Answer, other: Answer) -> Answer:
-        if one.quantity.sure or (other.quantity.unit == one.quantity.unit and other.quantity.sure):
+        product = one.quantity.product
+        if not product or (other.quantity.unit == one.quantity.unit and not other.quantity.product):
             return one
-        text = f"{one.quantity.value}{one.quantity.unit}"
-        return Answer(Quantity(text), _parsed(text))
+        return Answer(Quantity(product), _parsed(product))
 
     number = gold.readable and is_number(gold.parsed[0])
-    if number and gold.quantity.sure and not gold.quantity.unit:
+    if number and not gold.quantity.unit:
         return gold, given  # a unit that the solution leaves out
     return whole(gold, given), whole(given, gold)
 

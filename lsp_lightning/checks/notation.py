@@ -189,6 +189,8 @@ def _unwrapped(match: re.Match[str]) -> str:
     """\\mathrm{e} is e, \\mathrm{ln} is \\ln; other words keep their wrapper."""
     word: str = match[1]
     if _FUNCTION.fullmatch(word):
+        if match.end() == len(match.string):  # of nothing: \mathrm{min} are minutes
+            return match[0]
         return f"\\{word} "
     if word in _FUNCTIONS:
         return _FUNCTIONS[word]

@@ -7,7 +7,7 @@ names several answers or negates one is left to the caller.
 import re
 from itertools import pairwise
 
-from lsp_lightning.checks.units import is_unit
+from lsp_lightning.checks.unit_names import is_unit
 from lsp_lightning.checks.words import MULTIPLE, changed
 
 #: A statement that denies: "the answer is not 5".

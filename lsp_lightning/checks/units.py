@@ -3,36 +3,16 @@
 import re
 from dataclasses import dataclass
 
-from lsp_lightning.checks.words import CHANGES, FOREIGN_UNITS
+from lsp_lightning.checks.unit_names import is_unit, unit
+from lsp_lightning.checks.words import CHANGES
 
-_NAMES = {
-    "mm": "millimeter millimetre", "cm": "centimeter centimetre", "dm": "decimeter decimetre",
-    "m": "meter metre", "km": "kilometer kilometre", "in": "inch inche", "ft": "foot feet",
-    "yd": "yard", "mi": "mile", "mg": "milligram", "g": "gram gm", "kg": "kilogram kilo",
-    "lb": "pound lbs", "oz": "ounce", "t": "tonne ton", "ms": "millisecond",
-    "s": "second sec", "min": "minute", "h": "hour hr", "day": "", "week": "", "month": "",
-    "year": "yr", "ml": "milliliter millilitre mL", "l": "liter litre L", "gal": "gallon",
-    "mph": "mi/h miles/hour mi/hr", "km/h": "kmh kph km/hr kmph", "m/s": "m/sec", "ft/s": "",
-    "acre": "", "hectare": "ha", "N": "newton", "J": "joule", "W": "watt", "kW": "kilowatt",
-    "V": "volt", "A": "ampere amp", "Pa": "pascal", "Hz": "hertz", "mol": "mole", "K": "kelvin",
-    "degree": "deg", "rad": "radian", "degC": "celsius", "degF": "fahrenheit",
-    "$": "dollar usd buck", "cent": "penny pennie \u00a2", "EUR": "\u20ac euro eur",
-    "GBP": "\u00a3 gbp", "JPY": "\u00a5 yen jpy cny yuan", "INR": "\u20b9 rupee rs inr",
-    "am": "a.m", "pm": "p.m", "KRW": "\u20a9 \uc6d0",
-    "RUB": "\u20bd \u0440\u0443\u0431 \u0440\u0443\u0431\u043b\u044c "
-    "\u0440\u0443\u0431\u043b\u044f \u0440\u0443\u0431\u043b\u0435\u0439",
+#: Signs of money -> names of units.
+_SIGNS = {
+    "$": "$", "\u00a3": "GBP", "\u00a5": "JPY", "\u20ac": "EUR", "\u20b9": "INR", "USD": "$",
+    "EUR": "EUR", "GBP": "GBP", "Rs": "INR",
 }  # fmt: skip
-_UNITS = {name: unit for unit, names in _NAMES.items() for name in [unit, *names.split()]}
-_UNITS |= {
-    word: unit
-    for unit, _, words in (line.partition(": ") for line in FOREIGN_UNITS.strip().splitlines())
-    for word in words.split()
-}
-_UNITS |= {f"{name}s": unit for name, unit in list(_UNITS.items()) if len(name) > 2}
-#: Written without \\text, these are letters of algebra: 5m may be a product.
-_LETTERS = frozenset("mgshlLNJWVAKt")
-_CHINESE_SQUARES = {"\u5e73\u65b9": "^2", "\u7acb\u65b9": "^3"}
-_SQUARES = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
+#: Units of two letters that are no products of variables: 5 ab may be one.
+_FAMILIAR = re.compile("[mcdk]m|in|ft|yd|mi|[mk]g|lb|oz|m[sl]|hr|k[WJ]|Pa|Hz|eV|[ap]m")
 #: Words that change what an answer says; an answer with them is never cut.
 _LOGIC = re.compile(
     r"\b(?:or|and|not|no|more|less|than|at|most|least|if|mod|modulo|base|to|from|is|are|of|over|for|"
@@ -48,20 +28,39 @@ _SHORT = frozenset(
 
 _TEXT = r"\\(?:text|textrm|textbf|textit|mathrm|mathbf|mathit|operatorname|mbox|hbox)\*?\s*"
 _GAP = r"(?:\\[,;:! ]|~|\s)*"
-_EXPONENT = r"(?:\^\s*\{?\s*([23])\s*\}?)?"
 #: A letter of any script, or a sign that belongs to one.
 _LETTER = r"(?:[^\W\d_]|[\u0900-\u0dff\u0e00-\u0eff])"
-_LAST_TEXT = re.compile(
-    rf"(.*?\S){_GAP}{_TEXT}\{{((?:[^{{}}]|\{{[^{{}}]*\}})*)\}}{_EXPONENT}{_GAP}", re.DOTALL
-)
-_LAST_WORDS = re.compile(
-    rf"(.*[0-9}})!\]])({_GAP})"
-    rf"((?:{_LETTER}|[\u00a2\u00a3\u00a5\u20ac\u20b9\u20bd\u20a9]|\\\$|(?<=[^\W\d_]|[ ])[ ./])+)"
-    rf"{_EXPONENT}{_GAP}",
+_WORD = rf"{_LETTER}++(?:[23](?![0-9]))?"
+_IN_TEXT = rf"{_TEXT}\{{((?:[^{{}}]|\{{[^{{}}]*\}})*)\}}"
+#: What units are made of; anything else ends them.
+_PIECE = re.compile(
+    rf"(?P<text>{_IN_TEXT})|(?P<power>\^\s*(?:\{{\s*-?[0-9]\s*\}}|[0-9]))"
+    rf"|(?P<times>\\cdot(?![a-zA-Z])|\*)|(?P<slash>/)|(?P<gap>(?:\\[,;:! ]|~|\s)+)"
+    rf"|(?P<word>{_WORD}\.?|[\u00a2\u00a3\u00a5\u20ac\u20b9\u20bd\u20a9]|\\\$)"
+    r"|\\[a-zA-Z]+|.",
     re.DOTALL,
 )
-_CIRC = re.compile(
-    rf"(.*?\S)\s*\^\s*\{{?\s*\\(?:circ|degree)\s*\}}?{_GAP}(?:(?:{_TEXT})?\{{?([CF])\}}?)?"
+_MOST_PIECES = 24
+_TIMES_OR_GAP = re.compile(r"(?:\\[,;:! ]|~|\s|\*|\\cdot|\\times)+$")
+_VALUE_END = re.compile(r"[\w)}\]!.|]$")
+_OVER = re.compile(
+    rf"\\[dt]?frac\s*\{{\s*{_IN_TEXT}\s*\}}\s*\{{\s*{_IN_TEXT}\s*\}}"
+    rf"|(?<=[0-9}} ])\\[dt]?frac\s*\{{\s*({_LETTER}+)\s*\}}\s*\{{\s*({_LETTER}+)\s*\}}$"
+)
+_OHM = re.compile(
+    rf"(?<=[0-9}})])({_GAP})(?:{_TEXT}\{{\s*([kMm])\s*\}}|([kMm]))?\s*\\Omega(?![a-zA-Z])\s*"
+)
+_MICRO = re.compile(rf"\\mu\s*(?:{_TEXT}\{{\s*({_LETTER}+)\s*\}}|({_LETTER})(?!{_LETTER}))$")
+_ANGSTROM = re.compile(r"\\(?:AA|mathring\s*\{?\s*(?:\\(?:text|mathrm)\s*\{)?A\}*)\s*$")
+_TEMPERATURE = re.compile(
+    rf"\^\s*\{{?\s*\\(?:circ|degree)\s*\}}?{_GAP}(?:{_TEXT})?\{{?([CF])\}}?\s*$"
+)
+_CIRC = re.compile(rf"(.*?\S)\s*\^\s*\{{?\s*\\(?:circ|degree)\s*\}}?{_GAP}")
+_SI = re.compile(r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}]*)\}|\\(?:si|unit)\s*\{([^{}]*)\}")
+_DOLLARS = re.compile(r"\$([^$]+)\$(\s*[^$]+)")
+_LAST_TEXT = re.compile(rf"(.*?\S){_GAP}{_IN_TEXT}{_GAP}", re.DOTALL)
+_LAST_WORDS = re.compile(
+    rf"(.*[0-9}})!\]])({_GAP})((?:{_LETTER}|(?<=[^\W\d_]|[ ])[ ./])+){_GAP}", re.DOTALL
 )
 _PERCENT = re.compile(rf"([^%]*?\S){_GAP}(?:\\?%|\b(?:percent|per cent|pct)\b){_GAP}")
 _MONEY = re.compile(
@@ -99,8 +98,8 @@ class Quantity:
     """LaTeX without the unit."""
     unit: str = ""
     """The unit in one spelling ("cm^2", "%", "base 2"), or ""."""
-    sure: bool = True
-    """False if the unit may be a variable: 5m."""
+    product: str = ""
+    """The whole, if the unit may be variables: 5m; else ""."""
 
 
 def quantity(content: str) -> Quantity:
@@ -108,93 +107,115 @@ def quantity(content: str) -> Quantity:
     content = _BASE_TEN.sub(r"\1", content.strip())
     if match := _BASE.fullmatch(content):
         return Quantity(match[1].lstrip("0").upper() or "0", f"base {match[2] or _BASES[match[3]]}")
-    content = _IN_BASE.sub(_in_tens, content)
+    content = _with_text_units(_IN_BASE.sub(_in_tens, content))
     if not _BRACKET.search(content) and len(parts := _LIST.split(content)) > 1:
         items = [quantity(part) for part in parts]
         if items[0].unit not in ("", "%") and len({item.unit for item in items}) == 1:
             return Quantity(", ".join(item.value for item in items), items[0].unit)
         return Quantity(content)
     if match := _MONEY.fullmatch(content):
-        unit = _UNITS.get(match[2].strip("\\.").lower(), "") or _UNITS[match[2]]
+        money = _SIGNS[match[2].strip("\\.") or "$"]
         rest = quantity(match[3])
         return Quantity(
-            match[1] + rest.value, unit if rest.unit in ("", unit) else f"{unit} {rest.unit}"
+            match[1] + rest.value, money if rest.unit in ("", money) else f"{money} {rest.unit}"
         )
     if match := _PERCENT.fullmatch(content):
         return Quantity(match[1], "%")
     if match := _CIRC.fullmatch(content):
-        return Quantity(match[1], f"deg{match[2]}" if match[2] else "degree")
-    return _worded(content)
+        return Quantity(match[1], "degree")
+    return _with_unit(content) or _with_words(content)
 
 
-def _worded(content: str) -> Quantity:
-    """An answer whose unit is a word, in \\text{} or after a number."""
+def _with_text_units(content: str) -> str:
+    """The content with units that have notations of their own as words."""
+    content = _DOLLARS.sub(r"\1\2", content) if content.count("$") == 2 else content
+    content = _SI.sub(lambda m: rf"{m[1] or ''}\text{{ {m[2] or m[3]}}}", content)
+    content = _OVER.sub(_fraction, content)
+    content = _OHM.sub(lambda m: rf"{m[1]}\text{{{m[2] or m[3] or ''}ohm}}", content)
+    content = _MICRO.sub(lambda m: rf"\text{{u{m[1] or m[2]}}}", content)
+    content = _ANGSTROM.sub(r"\\text{angstrom}", content)
+    return _TEMPERATURE.sub(r"\\text{deg\1}", content)
+
+
+def _fraction(match: re.Match[str]) -> str:
+    over, under, letters, letters_under = match.groups()
+    return rf"\text{{ {over}/({under})}}" if over else f"{letters}/{letters_under}"
+
+
+def _with_unit(content: str) -> Quantity | None:
+    """The longest end of the content that names a unit, and what stands before it."""
+    pieces = [*_PIECE.finditer(content)]
+    start = len(pieces)
+    while start and pieces[start - 1].lastgroup and len(pieces) - start < _MOST_PIECES:
+        start -= 1
+    for first in range(start, len(pieces)):
+        unit_pieces = pieces[first:]
+        value = _TIMES_OR_GAP.sub("", content[: unit_pieces[0].start()])
+        words = [piece["word"] for piece in unit_pieces if piece["word"]]
+        in_text = any(piece["text"] for piece in unit_pieces)
+        starts = unit_pieces[0].lastgroup in (("text", "slash") if in_text else ("word",))
+        starts = starts and _VALUE_END.search(value) is not None
+        name = unit("".join(map(_plain, unit_pieces))) if starts else ""
+        if not name:
+            continue
+        if in_text:
+            return Quantity(_clock(value), name)
+        if not _is_numeric(value):
+            return None  # 2x cm without \text may be a product
+        letters = len(words) > 1 and max(map(len, words)) == 1  # 2 m g h
+        letters = letters and not any(piece["slash"] for piece in unit_pieces)
+        apart = pieces[first - 1].lastgroup == "gap" and not letters
+        if apart or any(map(_is_word, words)):
+            return Quantity(_clock(value), name)
+        return Quantity(value, name, content) if _ONE_NUMBER.fullmatch(value) else None
+    return None
+
+
+def _is_word(word: str) -> bool:
+    """Whether letters are no product of variables."""
+    return len(word) > 2 or not word.isascii() or bool(_FAMILIAR.fullmatch(word))
+
+
+def _with_words(content: str) -> Quantity:
+    """A number without the words after it, if they do not change it: 3 apples, 5 cm long."""
     if match := _LAST_TEXT.fullmatch(content):
-        value, words, exponent, apart, text = match[1], match[2], match[3], True, True
+        value, words, apart = match[1], match[2], True
     elif match := _LAST_WORDS.fullmatch(content):
-        value, words, exponent, apart, text = match[1], match[3], match[4], bool(match[2]), False
+        value, words, apart = match[1], match[3], bool(match[2]) or not match[3].isascii()
     else:
         return Quantity(content)
-    plain = re.sub(r"~|\\[,;:! ]?|\s+", " ", words).strip(" .,")
-    unit = _unit(plain) if not exponent else f"{_unit(plain)}^{exponent}" * bool(_unit(plain))
-    numeric = _NUMERIC.fullmatch(value) is not None and any(c.isdigit() for c in value)
-    if unit and (text or len(plain) > 1 or plain in _LETTERS or not plain.isalpha()):
-        if not text and not numeric:
-            return Quantity(content)  # 2x cm without \text may be a product
-        sure = text or len(plain) > 1 or apart
-        if not sure and not _ONE_NUMBER.fullmatch(value):
-            return Quantity(content)
-        return Quantity(_clock(value), unit, sure)
-    tokens = re.findall(rf"{_LETTER}+", plain)
-    long = all(len(t) > 2 or not t.isascii() or t.lower() in _SHORT or t in _UNITS for t in tokens)
-    plainly = (text or apart or not plain.isascii()) and long and not re.search(r"[0-9]", plain)
-    if numeric and tokens and plainly and not (_LOGIC.search(plain) or CHANGES.search(plain)):
-        return Quantity(
-            value, next((u for u in map(_unit, map(str.lower, tokens)) if u and len(u) > 1), "")
-        )
-    return Quantity(content)
+    tokens = re.findall(rf"{_LETTER}+", words)
+    long = all(len(t) > 2 or not t.isascii() or t.lower() in _SHORT or is_unit(t) for t in tokens)
+    plain = apart and tokens and long and not re.search(r"[0-9]", words)
+    number = _is_numeric(value) and _VALUE_END.search(value)
+    if not (plain and number) or _LOGIC.search(words) or CHANGES.search(words):
+        return Quantity(content)
+    named = (unit(token.lower()) for token in tokens if len(token) > 1)
+    return Quantity(value, next(filter(None, named), ""))
 
 
-def is_unit(words: str) -> bool:
-    """Whether words name a unit: "square centimeters"."""
-    return _unit(words) != ""
+def _plain(piece: re.Match[str]) -> str:
+    """A piece of a unit without LaTeX."""
+    if piece["text"]:
+        return _words(piece[2])
+    kinds = {"times": "*", "gap": " ", "slash": "/", "power": piece[0], "word": f"{piece[0]} "}
+    return kinds.get(piece.lastgroup or "", "").replace("\\$", "$")
+
+
+def _words(text: str) -> str:
+    """The words in \\text{}, without LaTeX."""
+    text = re.sub(r"\\mu(?![a-zA-Z])\s*", "u", re.sub(r"\\cdot(?![a-zA-Z])", "*", text))
+    return " " + re.sub(r"~|\\[,;:! ]?|\s+", " ", text) + " "
+
+
+def _is_numeric(value: str) -> bool:
+    return _NUMERIC.fullmatch(value) is not None and any(c.isdigit() for c in value)
 
 
 def _clock(value: str) -> str:
     """3:05 as a pair, because a colon divides."""
     match = re.fullmatch(r"([0-9]{1,2}):([0-9]{2})", value)
     return f"({match[1]},{match[2]})" if match else value
-
-
-def _unit(words: str) -> str:
-    """The unit that words name: "square centimeters" is cm^2; "" if they name none."""
-    tokens = words.replace(" per ", "/").replace("$", " $ ").split()
-    power = ""
-    if tokens and (square := _SQUARES.get(tokens[0].lower())):
-        power, tokens = square, tokens[1:]
-    elif tokens and (square := _CHINESE_SQUARES.get(tokens[0][:2])):
-        power, tokens = square, [tokens[0][2:], *tokens[1:]]
-    elif len(tokens) == 2 and tokens[1].lower() in ("squared", "cubed"):
-        power, tokens = "^2" if tokens[1].lower() == "squared" else "^3", tokens[:1]
-    elif len(tokens) == 2 and tokens[0].lower() in ("degrees", "degree"):
-        tokens = tokens[1:]
-    if len(tokens) == 2 and (inverse := re.fullmatch(r"(.+?)\^\{?-([0-9])\}?", tokens[1])):
-        tokens = [f"{tokens[0]}/{inverse[1]}" + f"^{inverse[2]}" * (inverse[2] != "1")]
-    if len(tokens) != 1:
-        return ""
-    parts = [_named(part) for part in tokens[0].strip(".").split("/")]
-    joined = "/".join(parts) if all(parts) else ""
-    known = _UNITS.get(tokens[0]) or _UNITS.get(joined, joined)
-    return f"{known}{power}" if known else ""
-
-
-def _named(word: str) -> str:
-    """The unit of a word, which may have an exponent."""
-    word = re.sub(r"^([a-z]{1,2})([23])$", r"\1^\2", word)  # cm2
-    name, _, exponent = word.partition("^")
-    unit = _UNITS.get(name) or (_UNITS.get(name.lower(), "") if len(name) > 1 else "")
-    exponent = exponent.strip("{}")
-    return f"{unit}^{exponent}" if unit and exponent else unit
 
 
 def _in_tens(match: re.Match[str]) -> str:

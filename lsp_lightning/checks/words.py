@@ -37,10 +37,10 @@ MULTIPLE = rf"(?:(?:{'|'.join(_LONG)})(?![^\W\d_]|[\u093c-\u094d])|[{_SIGNS}](?!
 #: Units in other languages; the words of a line name the unit before the colon.
 FOREIGN_UNITS = """
 mm: 毫米 мм
-cm: 厘米 公分 см センチ zentimeter centimètre centímetro
-m: 米 公尺 м メートル 미터 mètre metro метр метров
-km: 千米 公里 км キロメートル kilomètre kilómetro
-kg: 千克 公斤 кг kilogramm kilogramme kilogramo
+cm: 厘米 公分 см сантиметр сантиметра сантиметров センチ zentimeter centimètre centímetro
+m: 米 公尺 м メートル 미터 mètre metro метр метра метров
+km: 千米 公里 км километр километра километров キロメートル kilomètre kilómetro
+kg: 千克 公斤 кг килограмм килограмма килограммов kilogramm kilogramme kilogramo
 g: 克 gramm gramme gramo
 s: 秒 秒钟 сек sekunde sekunden seconde segundo
 min: 分钟 分鐘 мин минут minuten minuto
