@@ -16,7 +16,8 @@ from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, veri
 from sympy.core.relational import Relational
 
 from lsp_lightning.checks.final_answers import last_box
-from lsp_lightning.checks.nearness import is_number, numbers_equal, rounds_to
+from lsp_lightning.checks.nearness import equal_at_points, is_number, numbers_equal, rounds_to
+from lsp_lightning.checks.shapes import as_written, differ_in_form, repeats_differ
 from lsp_lightning.checks.units import Quantity, quantity
 
 #: math-verify would drop every unit, and letters that look like one: 3t would be 3.
@@ -84,6 +85,9 @@ def _parsed(content: str) -> tuple[Any, ...]:
     number = _plain(content.strip())
     if number is not None:
         return (number, content)
+    written = as_written(content)
+    if written is not None:
+        return (sympy.Symbol(f"written {written}"), content)
     # without LaTeX's reading, the other would find a number in "\le 5"
     extraction = _EXTRACTION if _EXPRESSION.fullmatch(content) else _EXTRACTION[:1]
     found = parse(rf"\boxed{{{content}}}", extraction, parsing_timeout=None)
@@ -150,7 +154,10 @@ def equal(gold: Answer, given: Answer) -> bool:
         return _equal_digits(gold.quantity, given.quantity)
     gold, given = _agreed(gold, given)
     units = {gold.quantity.unit, given.quantity.unit} - {""}
-    if not _same_unit(gold.quantity.unit, given.quantity.unit):
+    values = gold.quantity.value, given.quantity.value
+    if not _same_unit(gold.quantity.unit, given.quantity.unit) or differ_in_form(*values):
+        return False
+    if repeats_differ(*values, lambda a, b: _same(_parsed(a), _parsed(b))):
         return False
     if _same(gold.parsed, given.parsed):
         return True
@@ -239,7 +246,9 @@ def _same_otherwise(gold: Answer, given: Answer) -> bool:
             yield _parsed(f"{match[1]}e{match[2]}")
 
     pairs = list(product(readings(gold, given), readings(given, gold)))[1:]
-    return any(_same(first, second) for first, second in pairs) or _same_solutions(gold, given)
+    if any(_same(first, second) for first, second in pairs) or _same_solutions(gold, given):
+        return True
+    return gold.readable and given.readable and equal_at_points(gold.parsed[0], given.parsed[0])
 
 
 def _same_solutions(gold: Answer, given: Answer) -> bool:

@@ -10,6 +10,7 @@ from math import nan
 from typing import Any
 
 from lsp_lightning.checks.final_answers import Final, boxed_solution, comparable, final_answer
+from lsp_lightning.checks.shapes import squeezed
 from lsp_lightning.runtime.workers import LineWorkers
 
 _WORKER = "lsp_lightning.checks.maths_worker"
@@ -53,7 +54,7 @@ class MathChecker:
         """Grade texts against known answers. (solution, texts) pairs -> a score for each text.
 
         1.0 is right, 0.0 is wrong or without a final answer. NaN if the comparison took too long or
-        crashed, and for all texts of a solution that math-verify cannot read.
+        crashed. A solution that math-verify cannot read equals itself; other texts are NaN then.
 
         Raises:
             WorkersError: no worker starts; math-verify may be missing.
@@ -65,13 +66,18 @@ class MathChecker:
         ]
         forms = self._ask("solution", ((solution,) for solution, _ in rows if solution))
         readable = {s for (s,), form in forms.items() if form and form.startswith("value ")}
+        defined = readable | {s for (s,), form in forms.items() if form and form[:5] == "text "}
         asked = ((s, text) for s, texts in rows if s in readable for text in texts)
-        right = self._ask("right", ((s, text) for s, text in asked if text not in ("", s)))
-        right |= {(solution, solution): True for solution in readable}
+        right = self._ask("right", (pair for pair in asked if pair[1] and not _alike(*pair)))
+        # what math-verify cannot read still equals itself
+        alike = ((s, text) for s, texts in rows if s in defined for text in texts)
+        right |= {pair: True for pair in alike if _alike(*pair)}
 
         def score(solution: str, text: str) -> float:
-            known = solution in readable and (not text or right[solution, text] is not None)
-            return float(bool(text) and right[solution, text]) if known else nan
+            if not text and solution in readable:
+                return 0.0
+            equal = right.get((solution, text))
+            return nan if equal is None else float(equal)
 
         return [[score(solution, text) for text in texts] for solution, texts in rows]
 
@@ -108,6 +114,11 @@ class MathChecker:
         distinct = list(dict.fromkeys(texts))
         replies = self._workers.map([[name, *each] for each in distinct], self.seconds)
         return dict(zip(distinct, replies, strict=True))
+
+
+def _alike(solution: str, text: str) -> bool:
+    """Whether a text is the solution but for its layout."""
+    return bool(text) and squeezed(text) == squeezed(solution)
 
 
 def _open_pairs(forms: Sequence[str | None]) -> list[tuple[str, str]]:

@@ -18,7 +18,8 @@ _UNLIKELY = answer(r"\boxed{\frac{104729}{7919}+0}")
 def form(text: str, solution: bool = False) -> str:
     """The final answer in a form that shows equality: answers with the same form are equal.
 
-    "value ..." for an answer that can be compared, "text ..." for one that cannot, "" for none. An
+    "value ..." for an answer that can be compared, "text ..." for one that cannot be read,
+    "undefined ..." for one that is not equal to itself (0/0), "" for none. An
     answer that would hang in a comparison hangs here already. With ``solution``, a text that cannot
     be read as a whole is read as its last number.
     """
@@ -26,8 +27,10 @@ def form(text: str, solution: bool = False) -> str:
     if not read.parsed:
         return ""
     unit = f" [{read.quantity.unit}]" if read.quantity.unit else ""
-    if not read.readable or not equal(read, read):  # nan is not equal to nan
+    if not read.readable:
         return f"text {read.parsed[-1]}{unit}"
+    if not equal(read, read):  # nan is not equal to nan
+        return f"undefined {read.parsed[-1]}{unit}"
     equal(_UNLIKELY, read)
     return f"value {read.parsed[0]}{unit}"
 

@@ -21,6 +21,9 @@ _ROUNDING = sympy.Float("1e-12", _DIGITS)
 _LONG = 6
 #: So does a solution of so many, if the value has three more: 3.14 is the solution, 3.14159 right.
 _ROUNDED = 3
+#: Numerators and denominators of the numbers at which expressions are compared.
+_POINTS = ((3, 7), (5, 3), (11, 5), (2, 9), (-4, 7), (-13, 6), (-1, 5))
+_MOST_OPERATIONS = 200
 
 
 def is_number(value: Any) -> bool:
@@ -65,6 +68,9 @@ def _near(a: Any, b: Any) -> bool:
     x, y = _as_written(a).evalf(_DIGITS), _as_written(b).evalf(_DIGITS)
     if not (x.is_number and y.is_number and x.is_finite and y.is_finite):
         return False
+    if decimal and not (x.is_real and y.is_real):
+        parts = [each.as_real_imag() for each in (a, b)]
+        return all(p.is_real and q.is_real and _near(p, q) for p, q in zip(*parts, strict=True))
     size, distance = max(abs(x), abs(y)), abs(x - y)
     if distance <= size * (_ROUNDING if decimal else _EXACT):
         return True
@@ -108,6 +114,31 @@ def _near_at_a_point(a: Any, b: Any) -> bool:
         return _near(a.subs(point) * sympy.Float(1), b.subs(point))
     except (TypeError, ValueError, AttributeError, ZeroDivisionError):
         return True  # no value there: keep math-verify's verdict
+
+
+def equal_at_points(a: Any, b: Any) -> bool:
+    """Whether two expressions in the same variables are equal wherever both are real.
+
+    Simplifying does not find that ln(ab) is ln a + ln b, which holds for positive numbers alone.
+    """
+    if not (isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr)) or not a.free_symbols:
+        return False
+    if a.free_symbols != b.free_symbols or a.count_ops() + b.count_ops() > _MOST_OPERATIONS:
+        return False
+    names = sorted(a.free_symbols, key=str)
+    met = 0
+    for k, point in enumerate(_POINTS):
+        values = {name: sympy.Rational(*point) * (i + 1 + k) for i, name in enumerate(names)}
+        try:
+            x, y = (each.subs(values).evalf(30) for each in (a, b))
+            if not (x.is_Float or x.is_Integer) or not (y.is_Float or y.is_Integer):
+                continue
+            if abs(x - y) > sympy.Float("1e-20") * max(abs(x), abs(y), 1):
+                return False
+        except (TypeError, ValueError, AttributeError, ZeroDivisionError):
+            return False
+        met += 1
+    return met >= len(_POINTS) // 2
 
 
 _LIBRARY_NUMERIC = grader.sympy_numeric_eq

@@ -8,11 +8,14 @@ differs before differs afterwards.
 import re
 import unicodedata
 
+from lsp_lightning.checks.layout import readable, without_layout
 from lsp_lightning.checks.words import MULTIPLE, MULTIPLES
 
 _SYMBOLS = {
     **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0d", "-"),
-    **dict.fromkeys("\u2019\u02bc", "'"),
+    **dict.fromkeys("\u2019\u02bc\u2032", "'"),
+    "\u2033": "''", "\u2236": ":", "\u2022": r"\cdot ", "\u02da": r"^\circ ",
+    **dict.fromkeys("\u201c\u201d\u201e\u00ab\u00bb\u300c\u300d\u3010\u3011", " "),
     **dict.fromkeys("\u00a0\u2007\u2009\u200a\u202f\u2008\u2005\u2006", " "),
     "\u00d7": r"\times ", "\u22c5": r"\cdot ", "\u00b7": r"\cdot ", "\u2219": r"\cdot ",
     "\u00f7": "/", "\u2215": "/", "\u2044": "/", "\u00b1": r"\pm ", "\u2213": r"\mp ",
@@ -55,6 +58,8 @@ _SPACE = r"(?:\\[,;:! ]|~|\s|\\(?:thinspace|quad)(?![a-zA-Z]))"
 _GROUPED = re.compile(
     rf"(?<![0-9.,'])[1-9][0-9]{{0,2}}(?:(?:{_SPACE}+|\{{,\}}|,(?:\\!)+|')[0-9]{{3}})+(?![0-9'/])"
 )
+#: 5\u20137 are the numbers from 5 to 7; a minus is another character.
+_RANGE = re.compile("(?<=[0-9])[\u2013\u2014](?=[0-9])")
 _NOT_DIGITS = re.compile("[^0-9]+")
 _DECIMAL_COMMA = re.compile(r"([0-9])\{,\}(?=[0-9])")
 #: A whole answer in the notation of a country: sign, digits in groups, decimals.
@@ -92,6 +97,7 @@ _WRAPPED_COMMAND = re.compile(r"\\(?:mathrm|mathbf|mathit|bm|boldsymbol)\s*\{\s*
 _FRENCH = re.compile(r"([\[\]])([^\[\](),;]+[,;][^\[\](),;]+)([\[\]])")
 _GAP_COMMAND = re.compile(r"\\;")
 _SEMICOLON = re.compile(r"(?<!\\);")
+_PAIR = re.compile(r"\([^();]*,[^();]*\)")
 _RATIO = re.compile(r"[1-9][0-9.]*(?:\s*:\s*[0-9.]+){2,}")
 _ABOUT = re.compile(
     r"^(?:\\(?:approx|simeq)(?![a-zA-Z])|\\text\s*\{\s*(?:about|approximately|approx\.?)\s*\})\s*"
@@ -114,7 +120,7 @@ def to_latex(text: str) -> str:
     """The text with Unicode mathematics as LaTeX, and digits of all scripts as 0 to 9."""
     if text.isascii():
         return text
-    text = _VULGAR.sub(_fraction, text)
+    text = _VULGAR.sub(_fraction, _RANGE.sub(r"\\text{ to }", text))
     text = _SLASHED.sub(lambda m: rf"\frac{{{m[1]}}}{{{m[2]}}}".translate(_SCRIPTS), text)
     text = _SUPERSCRIPT.sub(lambda m: f"^{{{m[0].translate(_SCRIPTS)}}}", text)
     text = _SUBSCRIPT.sub(lambda m: f"_{{{m[0].translate(_SCRIPTS)}}}", text)
@@ -137,7 +143,8 @@ def _fraction(match: re.Match[str]) -> str:
 
 def plain_content(content: str) -> str:
     """The content of a box with its notation normalised; empty stays empty."""
-    content = _TEXT_PERCENT.sub(r"\\%", _OLD_ROMAN.sub(r"\\mathrm{\1}", content))
+    content = without_layout(_OLD_ROMAN.sub(r"\\mathrm{\1}", content))
+    content = _TEXT_PERCENT.sub(r"\\%", readable(content))
     content = _WRAPPED.sub(_unwrapped, content)
     content = _NEGATION.sub(r"\\text{not}", _BUILDER.sub(r"\2", content))
     content = _FRENCH.sub(_interval, _WRAPPED_COMMAND.sub(r"\1 ", content))
@@ -164,7 +171,9 @@ def _semicolons(content: str) -> str:
     """[0,5; 1[ and 1,5; 2 with commas: where semicolons separate, a comma is a decimal one."""
     if ";" not in _GAP_COMMAND.sub("", content):
         return content
-    return _SEMICOLON.sub(",", re.sub(r"(?<=[0-9]),(?=[0-9])", ".", content))
+    if not _PAIR.search(content):
+        content = re.sub(r"(?<=[0-9]),(?=[0-9])", ".", content)
+    return _SEMICOLON.sub(",", content)
 
 
 def _without_domain(content: str) -> str:

@@ -23,6 +23,8 @@ _OWN = {
     "RUB": "\u20bd \u0440\u0443\u0431 \u0440\u0443\u0431\u043b\u044c "
     "\u0440\u0443\u0431\u043b\u044f \u0440\u0443\u0431\u043b\u0435\u0439",
     "am": "", "pm": "", "ppb": "", "jiao": "\u89d2",
+    "kopek": "\u043a\u043e\u043f\u0435\u0435\u043a",
+    "peso": "pesos", "dime": "dimes", "nickel": "nickels",
 }  # fmt: skip
 _OWN_NAMES = {name: unit for unit, names in _OWN.items() for name in [unit, *names.split()]}
 #: Other spellings -> pint's.
@@ -30,6 +32,7 @@ _SPELLINGS = {
     "gm": "g", "gms": "g", "kilo": "kg", "kilos": "kg", "kgs": "kg", "cms": "cm", "kms": "km",
     "mls": "ml", "inche": "inch", "kph": "km/h", "kmph": "km/h", "kmh": "km/h",
     "kilogramme": "kg", "kilogrammes": "kg", "gramme": "g", "grammes": "g", "moles": "mole",
+    "amp": "ampere", "amps": "ampere", "mpg": "mile/gallon", "rev": "revolution",
     "ltr": "liter", "lit": "liter", "ton": "tonne", "tons": "tonne", 
     "kilohm": "kiloohm", "kohm": "kiloohm", "Mohm": "megaohm", "mohm": "milliohm",
     "KM": "km", "CM": "cm", "MM": "mm", "KG": "kg", "ML": "ml",
@@ -39,12 +42,11 @@ _SPELLINGS = {
     for word in words.split()
 }  # fmt: skip
 #: Letters that are units; pint's others are mostly constants: c, e, h, k.
-_LETTERS = frozenset("mgshlLNJWVAKtCFTMHdGSB\u00c5\u03a9")
+_LETTERS = frozenset("mgshlLNJWVAKtCFTHdGSB\u00c5\u03a9")
 #: Words that pint knows and that are not meant as units: the circle's constant, 100 square metres.
 _NOT_UNITS = frozenset(
-    ["pi", "are", "at", "as", "us", "point", "points", "count", "counts", "total"]
-    + ["fifth", "fifths", "quarter", "quarters"]
-)
+    ["pi", "are", "at", "as", "us", "point", "points", "count", "counts", "total", "fifth"]
+) | {"fifths", "quarter", "quarters"}
 _POWERS = {
     "square": 2, "sq": 2, "cubic": 3, "cu": 3, "\u5e73\u65b9": 2, "\u7acb\u65b9": 3,
     "squared": 2, "cubed": 3,
@@ -121,7 +123,12 @@ def _named(word: str) -> Any:
     for square in ("\u5e73\u65b9", "\u7acb\u65b9"):
         if word.startswith(square) and (found := _named(word.removeprefix(square))) is not None:
             return found ** _POWERS[square]
-    word = _SPELLINGS.get(word) or _SPELLINGS.get(word.lower()) or word
+    lower = word.lower()
+    word = (
+        _SPELLINGS.get(word)
+        or _SPELLINGS.get(lower)
+        or _SPELLINGS.get(lower.removesuffix("s"), word)
+    )
     own = _OWN_NAMES.get(word) or _OWN_NAMES.get(word.lower())
     if own:
         return _registry().Unit(f"own_{list(_OWN).index(own)}")

@@ -48,7 +48,7 @@ _OVER = re.compile(
     rf"|(?<=[0-9}} ])\\[dt]?frac\s*\{{\s*({_LETTER}+)\s*\}}\s*\{{\s*({_LETTER}+)\s*\}}$"
 )
 _OHM = re.compile(
-    rf"(?<=[0-9}})])({_GAP})(?:{_TEXT}\{{\s*([kMm])\s*\}}|([kMm]))?\s*\\Omega(?![a-zA-Z])\s*"
+    rf"(?<=[0-9}})a-z])({_GAP})(?:{_TEXT}\{{\s*([kMm])\s*\}}|([kMm]))?\s*\\Omega(?![a-zA-Z])\s*"
 )
 _MICRO = re.compile(rf"\\mu\s*(?:{_TEXT}\{{\s*({_LETTER}+)\s*\}}|({_LETTER})(?!{_LETTER}))$")
 _ANGSTROM = re.compile(r"\\(?:AA|mathring\s*\{?\s*(?:\\(?:text|mathrm)\s*\{)?A\}*)\s*$")
@@ -57,6 +57,7 @@ _TEMPERATURE = re.compile(
 )
 _CIRC = re.compile(rf"(.*?\S)\s*\^\s*\{{?\s*\\(?:circ|degree)\s*\}}?{_GAP}")
 _SI = re.compile(r"\\(?:SI|qty)\s*\{([^{}]*)\}\s*\{([^{}]*)\}|\\(?:si|unit)\s*\{([^{}]*)\}")
+_ONE_DOLLAR = re.compile(r"(?<=[0-9}])\$(?=\s*[a-zA-Z\\])")  # $5$ cm without its first
 _DOLLARS = re.compile(r"\$([^$]+)\$(\s*[^$]+)")
 _LAST_TEXT = re.compile(rf"(.*?\S){_GAP}{_IN_TEXT}{_GAP}", re.DOTALL)
 _LAST_WORDS = re.compile(
@@ -130,7 +131,7 @@ def _with_text_units(content: str) -> str:
     """The content with units that have notations of their own as words."""
     content = _DOLLARS.sub(r"\1\2", content) if content.count("$") == 2 else content
     content = _SI.sub(lambda m: rf"{m[1] or ''}\text{{ {m[2] or m[3]}}}", content)
-    content = _OVER.sub(_fraction, content)
+    content = _ONE_DOLLAR.sub("", _OVER.sub(_fraction, content))
     content = _OHM.sub(lambda m: rf"{m[1]}\text{{{m[2] or m[3] or ''}ohm}}", content)
     content = _MICRO.sub(lambda m: rf"\text{{u{m[1] or m[2]}}}", content)
     content = _ANGSTROM.sub(r"\\text{angstrom}", content)

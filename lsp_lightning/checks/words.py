@@ -37,20 +37,22 @@ MULTIPLE = rf"(?:(?:{'|'.join(_LONG)})(?![^\W\d_]|[\u093c-\u094d])|[{_SIGNS}](?!
 #: Units in other languages; the words of a line name the unit before the colon.
 FOREIGN_UNITS = """
 mm: 毫米 мм
-cm: 厘米 公分 см сантиметр сантиметра сантиметров センチ zentimeter centimètre centímetro
+cm: 厘米 centimetro 公分 см сантиметр сантиметра сантиметров センチ zentimeter centimètre centímetro
 m: 米 公尺 м メートル 미터 mètre metro метр метра метров
-km: 千米 公里 км километр километра километров キロメートル kilomètre kilómetro
+km: 千米 chilometro 公里 км километр километра километров キロメートル kilomètre kilómetro
 kg: 千克 公斤 кг килограмм килограмма килограммов kilogramm kilogramme kilogramo
-g: 克 gramm gramme gramo
-s: 秒 秒钟 сек sekunde sekunden seconde segundo
-min: 分钟 分鐘 мин минут minuten minuto
+g: 克 \u0433 грамм грамма граммов gramm gramme gramo
+s: 秒 秒钟 сек секунд секунды sekunde sekunden seconde segundo
+min: 分钟 分鐘 分 分間 мин минута минуты минут minuten minuto
 h: 小时 小時 時間 시간 ч час часа часов stunde stunden heure hora ora
+week: 周 週 星期 неделя недели недель semaine semana woche wochen
 day: 天 день дня дней tag tage tagen jour día dia giorno
 year: 年 岁 лет год года jahr jahre jahren ans año
 l: 升 л litro
 ml: 毫升 мл
 degree: 度 градусов grad degré grado
-JPY: 元 块 円
+JPY: 元 块 円 人民币
+$: 美元 美金 ドル доллар долларов dólar dólares
 INR: रुपये रुपए
 """
 

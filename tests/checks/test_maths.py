@@ -175,9 +175,14 @@ def test_a_text_without_an_answer_is_wrong(checker):
     assert grade(checker, "2", "", "   ", "I do not know.", r"\boxed{}", "\0") == [0.0] * 5
 
 
-@pytest.mark.parametrize("gold", ["", " ", r"\frac{", r"\frac{0}{0}", "1+" * 600, "\0\ud800"])
+@pytest.mark.parametrize("gold", ["", " ", r"\frac{0}{0}", "1+" * 600, "\0\ud800"])
 def test_with_an_unreadable_solution_all_texts_are_undecided(checker, gold):
     assert known(grade(checker, gold, "1", "", gold)) == [None] * 3
+
+
+@pytest.mark.parametrize("gold", [r"A\cap B", r"v_{\text{max}}", "P(A|B)"])
+def test_with_a_solution_that_cannot_be_read_the_same_text_is_right(checker, gold):
+    assert known(grade(checker, gold, "1", "", rf"\boxed{{ {gold} }}")) == [None, None, 1]
 
 
 def test_scores_keep_the_order_of_texts_with_duplicates(checker):

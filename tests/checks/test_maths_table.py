@@ -1,10 +1,13 @@
 """The maths verifier gives each answer of the table its score."""
 
+import maths_table
+import maths_table_notation
 import pytest
-from maths_table import TABLE
 
 from lsp_lightning import MathVerifier
 from lsp_lightning.rewards import Group
+
+TABLE = maths_table.TABLE + maths_table_notation.TABLE
 
 
 @pytest.fixture(scope="module")
