@@ -57,8 +57,9 @@ def handle(request: list[str]) -> str | bool:
 
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
-    # the parser builds its grammar at first use: do it now, before the first request's clock runs
+    # the parser builds its grammar at first use, and pint its units: do it now, before the first
+    # request's clock runs
     same(r"\boxed{\frac{1}{\sqrt{2}} + x^2}", r"\boxed{(1, 2)}")
     same(r"\boxed{\frac{1}{\sqrt{2}} + x^2}", r"\boxed{x = 1.5}")
-    form(r"\boxed{\sqrt{2}}")
+    form(r"\boxed{\sqrt{2}\text{ cm}}")
     serve(handle)
