@@ -9,7 +9,14 @@ from itertools import combinations
 from math import nan
 from typing import Any
 
-from lsp_lightning.checks.final_answers import Final, boxed_solution, comparable, final_answer
+from lsp_lightning.checks.final_answers import (
+    Final,
+    boxed_solution,
+    comparable,
+    final_answer,
+    given_word,
+    word_solution,
+)
 from lsp_lightning.checks.shapes import squeezed
 from lsp_lightning.runtime.workers import LineWorkers
 
@@ -42,7 +49,7 @@ class MathChecker:
         :meth:`grade` uses the result, or :meth:`classes` if there is no solution.
         """
         boxed = "" if solution is None else boxed_solution(solution)
-        answer = comparable(final_answer(text, final), boxed)
+        answer = _answer(text, final, boxed, word_solution(boxed))
         right = [["solution", boxed], ["right", boxed, answer]]
         for request in [["form", answer]] if solution is None else right:
             if all(request):
@@ -60,8 +67,9 @@ class MathChecker:
             WorkersError: no worker starts; math-verify may be missing.
         """
         solutions = [boxed_solution(solution) for solution, _ in pairs]
+        words = {solution: word_solution(solution) for solution in solutions}
         rows = [
-            (solution, [comparable(final_answer(text, final), solution) for text in texts])
+            (solution, [_answer(text, final, solution, words[solution]) for text in texts])
             for solution, (_, texts) in zip(solutions, pairs, strict=True)
         ]
         forms = self._ask("solution", ((solution,) for solution, _ in rows if solution))
@@ -74,6 +82,9 @@ class MathChecker:
         right |= {pair: True for pair in alike if _alike(*pair)}
 
         def score(solution: str, text: str) -> float:
+            given = given_word(text) if words[solution] else ""
+            if given:  # a word is no product of its letters: "no" is not "on"
+                return float(given == words[solution])
             if not text and solution in readable:
                 return 0.0
             equal = right.get((solution, text))
@@ -119,6 +130,10 @@ class MathChecker:
 def _alike(solution: str, text: str) -> bool:
     """Whether a text is the solution but for its layout."""
     return bool(text) and squeezed(text) == squeezed(solution)
+
+
+def _answer(text: str, final: Final, solution: str, word: str) -> str:
+    return comparable(final_answer(text, final, word=bool(word)), solution)
 
 
 def _open_pairs(forms: Sequence[str | None]) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from fast import assert_fast
 
-from lsp_lightning.checks.final_answers import explodes, hedges
+from lsp_lightning.checks.final_answers import explodes, final_answer, hedges
 from lsp_lightning.checks.maths import MathChecker
 
 
@@ -62,18 +62,19 @@ HARMLESS = [
 @pytest.mark.parametrize("content", EXPLOSIVE)
 def test_explodes_finds_answers_that_would_keep_sympy_busy(content):
     assert explodes(rf"\boxed{{{content}}}")
-    assert explodes(f"The answer is below.\n$${content}$$\nI hope.")
+    assert explodes(final_answer(f"The answer is below.\n$${content}$$\nI hope."))
 
 
 @pytest.mark.parametrize("content", HARMLESS)
 def test_explodes_accepts_ordinary_answers(content):
     assert not explodes(rf"\boxed{{{content}}}")
-    assert not explodes(f"Beware of 9^{{9^9}}!\nThe answer is ${content}$.\nI hope.")
+    text = f"Beware of 9^{{9^9}}!\nThe answer is ${content}$.\nI hope."
+    assert not explodes(final_answer(text))
 
 
 def test_an_exclamation_mark_after_a_word_is_no_factorial():
-    assert not explodes("The answer is 1234!!")
-    assert explodes("The answer is $1234!$")
+    assert not explodes(final_answer("The answer is 1234!!"))
+    assert explodes(final_answer("The answer is $1234!$"))
 
 
 def test_answers_may_explode_if_the_solution_does(checker):
@@ -142,7 +143,7 @@ HEDGED = [
 
 
 def test_answers_that_offer_several_candidates_are_refused(checker):
-    assert [text for text in HEDGED if not hedges(text)] == []
+    assert [text for text in HEDGED if "box" in text and not hedges(text)] == []
     either = [r"\boxed{3 or 4}", r"\boxed{4 \text{ or } 3}", "the answer is $3$ or $4$"]
     assert grade(checker, "3", *HEDGED, *either) == [0.0] * (len(HEDGED) + 3)
     assert checker.classes([[*HEDGED, "3"]]) == [[-1] * len(HEDGED) + [0]]
