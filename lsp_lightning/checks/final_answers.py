@@ -1,13 +1,14 @@
 """Find the final answer of a mathematical text, and refuse answers that should not be compared.
 
-The final answer of a text is its last complete ``\\boxed{...}``. Without a box it is what the text
-states as its answer (:mod:`lsp_lightning.checks.statements`), and in the mode "last" what
-math-verify finds, at least the last expression. A list, ``\\boxed{1, 2}``, is one answer, the set
-of its items: it equals neither 1 nor 2.
+The final answer of a text is its last complete ``\\boxed{...}``, with the boxes that are joined to
+it. Without a box it is what the text states as its answer (:mod:`lsp_lightning.checks.statements`),
+and in the mode "last" the value of its last sentence that has one
+(:mod:`lsp_lightning.checks.prose`). A list, ``\\boxed{1, 2}``, is one answer, the set of its items:
+it equals neither 1 nor 2.
 
-Answers may be hostile. Two kinds count as no answer, unless the solution is of that kind itself:
-answers that would keep sympy busy for very long (:func:`explodes`) and answers that name several
-candidates (:func:`hedges`).
+Some kinds count as no answer, unless the solution is of that kind itself: answers that would keep
+sympy busy for very long (:func:`explodes`), that name several candidates (:func:`hedges`), and
+placeholders (:func:`blank`).
 """
 
 import re

@@ -48,13 +48,14 @@ _MORE_OR_LESS = (
 #: Bounds, operations and choices right before a value.
 CHANGED_BEFORE = re.compile(
     rf"(?:\b(?:at least|at most|(?:{_MORE_OR_LESS}) (?:than|als)|over|under|above|below|beneath|"
-    r"up to|exceeds?|exceeding|minimum of|maximum of|between|among|amongst|within|from|either|"
+    r"(?<!add )(?<!adds )(?<!sum )(?<!sums )up to|exceeds?|exceeding|between|among|"
+    r"amongst|within|from|either|"
     r"modulo|mod|range|divisible by|divided by|multiplied by|times|plus|twice|double|triple|thrice|"
-    r"such as|sqrt|choose|base|"
-    r"(?:half|halves|third|thirds|quarter|quarters|fourth|fifth|tenth|root|square|cube|multiples?|"
-    r"power|logarithm|log|sine|cosine|tangent|factors?|divisors?|reciprocal|inverse|opposite|"
-    r"percent|percentage|fraction|one|any|some|none|out|all|product|sum|difference|quotient|"
-    r"remainder|factorial|exponent) of|"
+    r"such as|choose|base|"
+    r"(?:half|halves|third|thirds|quarter|quarters|fourth|fifth|tenth|"
+    r"(?:square|cubed?|cubic|[a-z]+th) root|square|cube|multiples?|power|logarithm|log|"
+    r"sine|cosine|tangent|(?<!by a )factors?|"
+    r"divisors?|reciprocal|inverse|opposite|percent|one|any|some|none|out|all|factorial) of|"
     r"power|exponent|"
     r"mindestens|höchstens|maximal|minimal|zwischen|über|unter|doppelt|"
     r"au moins|au plus|(?:plus|moins) (?:de|que)|supérieure?s? à|inférieure?s? à|entre|"
@@ -83,15 +84,13 @@ _WRONG = (
 #: Words after a value that take it back, in the same clause.
 DENIED_AFTER = re.compile(
     rf"\s*\(?(?:{_WRONG})\b"
-    r"|[^,;]*?\b(?:is|are|was|were|be|seems|looks)\s+(?:(?:clearly|obviously|definitely|also|an?|the)"
-    rf"\s+)*(?:not\b|{_WRONG})"
-    r"|[^,;]*?(?:n't\b|\b(?:cannot|never|fails?|(?:does|do|did|can|could|must|should|will) not)\b)"
-    r"|\s*(?:ではない|じゃない|ではありません|[가이은는] ?아[니닙닌]|नहीं|değil|不是|不对|错)"
-    r"|[^,;]*?(?:नहीं|değil|아[니닙닌])",
+    r"|\s*(?:is|are|was|were|seems|looks)\s+(?:(?:clearly|obviously|definitely|also|an?|the)\s+)*"
+    rf"(?:not\b|{_WRONG})"
+    r"|\s*(?:(?:is|are|was|were|do|does|did|ca|could|must|should|wo|would)n't\b|cannot\b|never\b"
+    r"|fails?\b|(?:does|do|did|can|could|must|should|will) not\b)"
+    r"|\s*(?:ではない|じゃない|ではありません|[가이은는] ?아[니닙닌]|不是|不对|错)"
+    r"|[^,;]{0,10}?(?:नहीं|değil|아[니닙닌])",
     re.IGNORECASE,
-)
-_CLAUSE = re.compile(
-    r"\b(?:which|that|because|since|as|so|when|where|while|who|whose)\b", re.IGNORECASE
 )
 #: Words right after a value that make it a bound, or half of something more.
 CHANGED_AFTER = re.compile(
@@ -104,7 +103,14 @@ CHANGED_AFTER = re.compile(
     re.IGNORECASE,
 )
 #: A condition, or a guess, that follows a value: "5 if n is even".
-CONDITION = re.compile(r"\b(?:if|unless|otherwise|provided|wenn|si|如果|若)\b", re.IGNORECASE)
+CONDITION = re.compile(
+    r"\s*(?:[^\W\d_]+\s+)?,?\s*(?:if|unless|provided|wenn|si|如果|若)\b|.{0,60}?\botherwise\b",
+    re.IGNORECASE,
+)
+#: Before a list: "the sum of 40 and 2".
+COMBINED = re.compile(
+    r"\b(?:sum|product|difference|quotient|average|mean|gcd|lcm|ratio) of\s*$", re.IGNORECASE
+)
 GUESS = re.compile(
     r"\b(?:maybe|perhaps|possibly|or else|(?:could|might|may)(?: also)? be)\b", re.IGNORECASE
 )
@@ -131,10 +137,7 @@ def without_contrast(sentence: str) -> str:
 
 def denied(before: str, after: str) -> bool:
     """Whether the words around a value deny it."""
-    before, after = before[-NEAR:], after[:NEAR]
-    clause = _CLAUSE.search(after)
-    near = after[: clause.start()] if clause else after
-    return DENIED.search(before) is not None or DENIED_AFTER.match(near) is not None
+    return bool(DENIED.search(before[-NEAR:]) or DENIED_AFTER.match(after[:NEAR]))
 
 
 def changed_around(before: str, after: str) -> bool:
@@ -142,5 +145,5 @@ def changed_around(before: str, after: str) -> bool:
     return bool(
         CHANGED_BEFORE.search(before[-NEAR:])
         or CHANGED_AFTER.match(after[:NEAR])
-        or CONDITION.search(after[:NEAR])
+        or CONDITION.match(after[:NEAR])
     )

@@ -48,6 +48,10 @@ _HYPHEN = re.compile(
     r"[^\W\d_](?:-.|(?<!\bis)(?<!\bist)(?<!\best)(?<!\bes)(?<!\bbe)(?<!equals)\s+-\s)$"
 )
 _MINUS = re.compile(r"^-\s+(?=[0-9.\\])")
+#: Numbers and signs with an operation, without variables.
+_CALCULATION = re.compile(
+    r"(?=.*[-+*/^(\\])(?:[-+*/^().,0-9\s{}$!%]|\\(?:times|cdot|[dt]?frac|div|sqrt)(?![a-zA-Z])|\\\$)+"
+)
 _DASH = re.compile(r"\s-+$")
 _SOME_VALUE = re.compile(
     r"[0-9]|\\(?!text|mathrm|[\s,;:!])[a-zA-Z]|^[$\\].*[a-zA-Z)]\s*[-+*/^=]\s*[a-zA-Z(]"
@@ -201,13 +205,14 @@ def _read(sentence: str, found: list[Value]) -> str:
     refused = (
         phrases.denied(before, after)
         or phrases.changed_around(before, after)
-        or any(map(phrases.CONDITION.search, gaps))
-        or (phrases.GUESS.search(" ".join(gaps)) and len(found) > 1)
+        or (gaps and (phrases.CONDITION.match(gaps[-1]) or phrases.GUESS.search(gaps[-1])))
         or (previous and _one_term(previous, after))
     )
     if refused:
         return REFUSED
     if len(items) > 1:
+        if phrases.COMBINED.search(before[-phrases.NEAR :]):
+            return REFUSED
         return ", ".join(_plain(item.formula) for item in items)
     minus = phrases.MINUS.search(before[-phrases.NEAR :])
     formula = f"-{_plain(last.formula)}" if minus else last.formula
@@ -244,7 +249,7 @@ def with_words_after(formula: str, after: str) -> str:
     formula = _plain(formula)
     if NUMBERS_IN_A_ROW.search(formula) and not _MIXED.search(formula):
         return REFUSED
-    formula = _MINUS.sub("-", formula)
+    formula = _MINUS.sub("-", _result(formula))
     if _DASH.search(formula) or after[:1].isalpha():  # a dash in the sentence, a 5-mile walk
         formula = formula.rstrip("- ")
     if formula[-1:] in tuple("-+/<>&|~"):
@@ -256,6 +261,13 @@ def with_words_after(formula: str, after: str) -> str:
         return REFUSED
     unit = unit_at(after.strip(" .,!?:;"))
     return f"{formula} {unit}" if unit else formula
+
+
+def _result(formula: str) -> str:
+    """The last side of a calculation: 15 for 3 * 5 = 15; other equations are kept."""
+    sides = formula.split("=")
+    calculated = all(map(_CALCULATION.fullmatch, sides[:-1]))
+    return sides[-1].strip() if len(sides) > 1 and calculated and sides[-1].strip() else formula
 
 
 def unit_at(rest: str) -> str:

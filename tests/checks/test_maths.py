@@ -135,6 +135,32 @@ def test_normalising_a_long_answer_is_fast(bit):
 
 
 @pytest.mark.parametrize(
+    "bit",
+    [
+        "a",
+        "- ",
+        "$ ",
+        "\\(",
+        "(",
+        "not ",
+        "5 or ",
+        "5, ",
+        "x = 5 ",
+        "5 apples and ",
+        ". ",
+        "5. ",
+        '"',
+    ]
+    + ["two ", "sqrt(", "5\n", r"\boxed{1}, ", r"\boxed ", "\u7b54\u6848", "of ", "5 if ", "\\ "],
+)
+def test_reading_a_long_sentence_is_fast(bit):
+    final_answer("5 cm")  # loads the units
+    for text in ((bit * 2000)[:2000], "The answer is 5 " + bit * 900, r"\boxed{5}" + bit * 500):
+        assert_fast(partial(final_answer, text), 0.2, bit)
+        assert_fast(partial(final_answer, text, "stated", word=True), 0.2, bit)
+
+
+@pytest.mark.parametrize(
     ("gold", "right", "wrong"),
     [
         ("42", [r"\boxed{42}", "42", "x = 42", r"\boxed{42.0}", r"\boxed{42 \text{ cm}}"], ["43"]),

@@ -88,6 +88,26 @@ UNSTATED = [
     ("The answer is not 5.", "The answer is not 5."),
     ("I do not know the answer to 5", "I do not know the answer to 5"),
     ("Let x = 2 be\ngiven", "Let x = 2 be\ntaken"),
+    *(
+        tuple(f"{first}\n\n{label}" for first in ("First", "We add.", "Take x.", "1. hello"))
+        for label in ("2.", "2)", "(2)", "2:", "**2.**", "a.", "(b)", "### 2", "## 2", "## 2.")
+    ),
+    ("Answer:\n1.", "Answer:\n1.", "The answer is\n1)", "Final answer:\n\n1."),
+    ("1:", "(1)", "1.", "1)"),
+    ("The answer is 2-fold: first", "The answer is 2-step", "The answer is 2-part"),
+    ("Answer: $x = 2 +", "Answer: $x = 2 +", "The answer is 2 -"),
+    ("It is not 5.", "x is not 5", "The answer isn't $5$.", "The answer can't be 5."),
+    ("The answer is at least 5.", "The answer is under 5.", "The answer is twice 5."),
+    (r"So \boxed{5", r"So \boxed{5", r"\boxed{"),
+    ("The answer is 5 or 6.", "The answer is 5 or 6."),
+    *(
+        boxed(content, content, content)
+        for content in (
+            *("?", "...", "___", r"\square", "\U0001f389", r"\frac{}{}", "!", r"\text{answer}"),
+            *("your answer", "[insert answer]", "TODO", "I don't know", "N/A", "unknown"),
+            r"\text{not } 3",
+        )
+    ),
 ]
 
 
@@ -111,6 +131,28 @@ STATED = [
     "#### 5",
     "The final answer is clearly 5, as the sum shows",
 ]
+
+
+#: Groups of four, of which the first three agree.
+ALIKE = [
+    (
+        "\u6700\u7ec8\u7b54\u6848\u662f42\u3002",
+        "\u6545\u7b54\u6848\u4e3a42",
+        "\u6700\u7ec8\u7b54\u6848\u4e3a\uff1a42",
+        "\u7b54\u6848\u662f43\u3002",
+    ),
+    ("The answer is 2\u221a3.", r"The answer is $2\sqrt3$.", r"\boxed{2\sqrt{3}}", r"\boxed{3}"),
+    ("42", "42.", "So\n42", "43"),
+    ("The answer is seven.", "7", r"\boxed{\text{seven}}", "8"),
+    (r"\boxed{1}, \boxed{2}", r"\boxed{1,2}", r"\boxed{2, 1}", r"\boxed{2}"),
+    ("Option C is correct.", r"\boxed{\text{Option C}}", r"\boxed{C}", "The answer is (B)."),
+]
+
+
+@pytest.mark.parametrize("answers", ALIKE)
+def test_different_writing_of_one_answer_votes_alike(maths, answers):
+    [verdict] = maths.judge([Group("q", answers)])
+    assert verdict.scores == (1.0, 1.0, 1.0, 0.0)
 
 
 def test_what_is_stated_votes(maths):
