@@ -137,21 +137,23 @@ def test_normalising_a_long_answer_is_fast(bit):
 @pytest.mark.parametrize(
     "bit",
     [
-        "a",
-        "- ",
-        "$ ",
-        "\\(",
-        "(",
-        "not ",
-        "5 or ",
-        "5, ",
-        "x = 5 ",
-        "5 apples and ",
-        ". ",
-        "5. ",
-        '"',
-    ]
-    + ["two ", "sqrt(", "5\n", r"\boxed{1}, ", r"\boxed ", "\u7b54\u6848", "of ", "5 if ", "\\ "],
+        *(
+            "a",
+            "- ",
+            "$ ",
+            "\\(",
+            "(",
+            "not ",
+            "5 or ",
+            "5, ",
+            "x = 5 ",
+            "5 apples and ",
+            ". ",
+            "5. ",
+        ),
+        *('"', "two ", "sqrt(", "5\n", r"\boxed{1}, ", r"\boxed ", "\u7b54\u6848", "of ", "5 if "),
+        "\\ ",
+    ],
 )
 def test_reading_a_long_sentence_is_fast(bit):
     final_answer("5 cm")  # loads the units
