@@ -46,8 +46,6 @@ _RETRACTION = re.compile(
     r"[\s.!$]*\b(?:hmm|wait|no|actually|sorry|oops|correction)\b", re.IGNORECASE
 )
 _SENTENCE = re.compile(r"[.!?](?=\s)|\n")
-#: A root whose number ends the sentence: its full stop is none of its digits.
-_ROOT_AT_END = re.compile("([\u221a\u221b\u221c]\\s*[0-9]+)\\.(?=\\s|$)")
 #: Commands that leave a place empty.
 _EMPTY = re.compile(
     r"\\text\{dots\}|\\(?:square|Box|blacksquare|[lcv]?dots|dots[cbmio]|q?quad|underline|text(?:bf|it|rm)?|mathrm|[dt]?frac"
@@ -124,7 +122,7 @@ def final_answer(text: str, final: Final = "last", word: bool = False) -> str:
     With ``word``, an answer that is a word also counts: "the statement is true".
     """
     window = text if len(text) <= _LONG_TEXT else text[-_TAIL:]
-    window = _OPEN_BOX.sub(r"\\boxed{\1}", to_latex(_ROOT_AT_END.sub(r"\1 .", window)))
+    window = _OPEN_BOX.sub(r"\\boxed{\1}", to_latex(window))
     boxes = _boxes(window)
     if boxes or final == "boxed":
         answer = _in_boxes(window, boxes) if boxes else ""

@@ -46,7 +46,9 @@ _UPPER = "\u2070\u00b9\u00b2\u00b3\u2074-\u2079"
 _SLASHED = re.compile(f"(?<![{_UPPER}])([{_UPPER}]++)\u2044([\u2080-\u2089]+)")
 _VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e\u2189]")
 #: A root sign with what it covers: brackets, a number or a letter.
-_ROOT = re.compile("([\u221a\u221b\u221c])\\s*(?:\\(([^()]*)\\)|\\{([^{}]*)\\}|([0-9.]+|\\w))")
+_ROOT = re.compile(
+    "([\u221a\u221b\u221c])\\s*(?:\\(([^()]*)\\)|\\{([^{}]*)\\}|([0-9]+(?:\\.[0-9]+)?|\\w))"
+)
 _ROOTS = {"\u221a": r"\sqrt", "\u221b": r"\sqrt[3]", "\u221c": r"\sqrt[4]"}
 #: Greek letters are symbols unless they stand in a word.
 _GREEK_SYMBOL = re.compile(
@@ -98,7 +100,7 @@ _FRENCH = re.compile(r"([\[\]])([^\[\](),;]+[,;][^\[\](),;]+)([\[\]])")
 _GAP_COMMAND = re.compile(r"\\;")
 _SEMICOLON = re.compile(r"(?<!\\);")
 _PAIR = re.compile(r"\([^();]*,[^();]*\)")
-_RATIO = re.compile(r"[1-9][0-9.]*(?:\s*:\s*[0-9.]+){2,}")
+_RATIO = re.compile(r"[1-9][0-9.]*+(?:\s*:\s*[0-9.]++){2,}")
 _ABOUT = re.compile(
     r"^(?:\\(?:approx|simeq)(?![a-zA-Z])|\\text\s*\{\s*(?:about|approximately|approx\.?)\s*\})\s*"
 )
