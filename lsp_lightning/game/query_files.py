@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.game.file_kinds import REMEDIES, kind_of
 from lsp_lightning.game.hub_queries import HUB_SCHEME, hub_rows
 from lsp_lightning.game.query_keys import BadRow, Row, is_query_key, is_read
+from lsp_lightning.game.query_paths import check_path
 from lsp_lightning.paths import require_file
 
 #: In bytes. Longer lines, and larger documents that can only be read as a whole, are refused.
@@ -21,37 +23,9 @@ LONGEST_LINE, LARGEST_JSON = 2**24, 2**26
 _BATCH = 64
 _BOM = b"\xef\xbb\xbf"
 
-#: A path that may be meant as the name of a dataset: owner/name:config:split.
-_HUB_LIKE = re.compile(r"[\w-]+/[\w-]+(?:\.\d+)?(?::\w+)*")
 _FORMATS = "use JSON Lines, JSON, CSV, TSV, Parquet or .txt"
-#: How files begin that are not text.
-_MAGIC = {
-    b"PAR1": "Parquet",
-    b"\x1f\x8b": "gzip",
-    b"PK\x03\x04": "a zip archive or an Excel sheet",
-    b"\xd0\xcf\x11\xe0": "an Excel sheet",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ": "xz",
-    b"ARROW1": "Arrow",
-    b"\xff\xff\xff\xff": "an Arrow stream",
-    b"SQLite": "an SQLite database",
-    b"\x93NUMPY": "NumPy",
-    b"Obj\x01": "Avro",
-    b"ORC": "ORC",
-    b"%PDF": "PDF",
-    b"\x80\x04": "pickle",
-    b"\x80\x05": "pickle",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
-}
-_REMEDIES = {
-    "UTF-16 text": "save it as UTF-8",
-    "gzip": "unpack it first",
-    "zstd": "unpack it first",
-    "bzip2": "unpack it first",
-    "xz": "unpack it first",
-}
+#: What pandas, R and spreadsheets write into a cell without a value.
+_NO_VALUE = frozenset(("NaN", "nan", "NA", "N/A", "n/a", "#N/A", "None", "null", "NULL"))
 
 
 def read_rows(path: str, key: str) -> Iterator[tuple[str, Row]]:
@@ -63,9 +37,7 @@ def read_rows(path: str, key: str) -> Iterator[tuple[str, Row]]:
     if path.startswith(HUB_SCHEME):
         yield from hub_rows(path, key)
         return
-    if _HUB_LIKE.fullmatch(path) and not Path(path).exists():
-        remedy = f"for a dataset of the Hugging Face Hub write hf:{path.split(':')[0]}:SPLIT"
-        raise ConfigError(key, f"no file {path!r}", remedy)
+    check_path(path, key)
     file = require_file(path, key)
     try:
         with file.open("rb") as stream:
@@ -78,12 +50,11 @@ def _rows(stream: IO[bytes], file: Path, path: str, key: str) -> Iterator[tuple[
     """The rows in the format that the file's content shows, or else its name."""
     start = stream.read(4096)
     stream.seek(0)
-    kind = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
+    kind = kind_of(start)
     if kind == "Parquet":
         return _parquet(file, path, key)
-    if kind or b"\0" in start:
-        problem = f"{path!r} is {kind or 'not text'}"
-        raise ConfigError(key, problem, _REMEDIES.get(kind or "", _FORMATS))
+    if kind:
+        raise ConfigError(key, f"{path!r} is {kind}", REMEDIES.get(kind, _FORMATS))
     suffix, begins = file.suffix.lower(), start.removeprefix(_BOM).lstrip()[:1]
     if suffix in (".parquet", ".pq"):
         raise ConfigError(key, f"{path!r} is not Parquet, despite its name", _FORMATS)
@@ -133,7 +104,7 @@ def _text(stream: IO[bytes]) -> Iterator[tuple[str, Row]]:
 
 
 def _csv(stream: IO[bytes], start: bytes, path: str, key: str) -> Iterator[tuple[str, Row]]:
-    """The rows below a header; empty cells are None.
+    """The rows below a header; cells that are empty or NaN are None, except for a query NaN.
 
     The header tells whether commas, semicolons or tabs separate the cells.
     """
@@ -160,8 +131,7 @@ def _csv(stream: IO[bytes], start: bytes, path: str, key: str) -> Iterator[tuple
         for cells in filter(None, reader):
             place = f"line {reader.line_num}"
             if len(cells) == len(header):
-                values = (cell if cell.strip() else None for cell in cells)
-                yield place, dict(zip(header, values, strict=True))
+                yield place, dict(map(_cell, header, cells))
             else:
                 problem = f"has {len(cells)} cells for {len(header)} columns"
                 yield place, BadRow(problem, "quote texts that contain the separator")
@@ -179,6 +149,12 @@ def _is_table(start: bytes) -> bool:
     return any(len(cells) > 1 and all(map(is_read, cells)) for cells in found)
 
 
+def _cell(name: str, text: str) -> tuple[str, str | None]:
+    """The name and the value of a cell."""
+    empty = not text.strip() or (text.strip() in _NO_VALUE and not is_query_key(name))
+    return name, None if empty else text
+
+
 def _cells(line: str, separator: str) -> list[str]:
     return [cell.strip().strip('"') for cell in line.split(separator)]
 
@@ -187,13 +163,11 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _json_lines(stream: IO[bytes]) -> Iterator[tuple[str, Row]]:
-    """One JSON object in each line."""
+    """One JSON object in each line that is not empty."""
     for place, line in _lines(stream):
         if isinstance(line, BadRow):
             yield place, line
-        elif not line.strip():
-            yield place, BadRow("is empty", "delete the line")
-        else:
+        elif line.strip():
             yield place, _row(_parsed(line.rstrip("\r\n")))
 
 
@@ -222,8 +196,8 @@ def _json(stream: IO[bytes], path: str, key: str) -> Iterator[tuple[str, Row]]:
 
 def _is_json_lines(stream: IO[bytes], suffix: str) -> bool:
     """Whether a file that begins with a brace holds a row in each line, not one document."""
-    lines = _lines(stream)
-    first, second = next(lines)[1], next(lines, None)
+    lines = (line for _, line in _lines(stream) if isinstance(line, BadRow) or line.strip())
+    first, second = next(lines), next(lines, None)
     stream.seek(0)
     found = first if isinstance(first, BadRow) else _parsed(first)
     if isinstance(found, BadRow):

@@ -1,8 +1,9 @@
 """Find the query and its solution among the keys of a row of a file."""
 
+import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -13,14 +14,18 @@ from lsp_lightning.checks.final_answers import last_box
 #: Names that a file may use for a query, and for its known answer or tests.
 QUERY_KEYS = ("query", "prompt", "question", "problem", "instruction", "input")
 SOLUTION_KEYS = ("solution", "answer", "reference", "ground_truth")
-#: Names of the known answer in some data sets, for rows without the names above.
+#: Names of the known answer in some data sets. A misspelt key is never taken for one of them.
 OTHER_SOLUTION_KEYS = ("final_answer", "expected_answer", "correct_answer", "target")
+#: Names of a conversation, in which a query may be hidden.
+_CHAT_KEYS = ("messages", "conversations", "conversation")
 
 #: Half of a surrogate pair, which no file and no tokenizer takes.
 HALF_PAIR = re.compile("[\ud800-\udfff]")
 #: Deepest nesting of a solution: verifiers walk it, and send it to other processes.
 _DEEPEST = 100
 _EXAMPLE = 'write lines like {"query": "...", "solution": "..."}'
+_AS_TEXT = "write the solution as text or a number"
+_ONE_MESSAGE = "write the content of the user's message as 'query'"
 #: A solution with at least so many words is a worked one.
 _WORKED = 5
 #: A word that is one letter away from a key and means something else.
@@ -48,8 +53,9 @@ Row = Mapping[str, Any] | BadRow
 
 
 def plain_name(name: str) -> str:
-    """A name as the keys are written: ``Ground Truth`` is ``ground_truth``."""
-    return re.sub(r"[\s-]+", "_", name.strip().lower())
+    """A name as the keys are written: ``Ground Truth`` or ``groundTruth`` is ``ground_truth``."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
+    return re.sub(r"[\s-]+", "_", parted).lower()
 
 
 def is_query_key(name: str) -> bool:
@@ -68,22 +74,41 @@ def query_of(entry: Mapping[str, Any]) -> str:
     Raises:
         BadRow: there is none, there are several, or it is not text.
     """
-    found = dict(_known(entry, QUERY_KEYS))
+    named = _named(entry, QUERY_KEYS)
+    found = {name: value for name, value in named.items() if not _missing(value)} or named
     if not found:
-        near = _near(entry, QUERY_KEYS)
-        problem = "has no 'query' text"
-        if near:
-            raise BadRow(f"{problem}, but the key {near[0]!r}", f"did you mean {near[1]!r}?")
-        raise BadRow(problem + (f" (its keys are {_listed(entry)})" if entry else ""))
+        raise _without_query(entry)
     name, value = next(iter(found.items()))
     if any(other != value for other in found.values()):
         names = " and ".join(map(repr, found))
-        raise BadRow(f"has {names}, and each could be the query", "keep one of them")
+        both = set(map(plain_name, found)) == {"instruction", "input"}  # as in Alpaca
+        remedy = "join both into one 'query'" if both else "keep one of them"
+        raise BadRow(f"has {names}, and each could be the query", remedy)
     if not isinstance(value, str) or not value.strip():
-        problem = "is empty" if isinstance(value, str) else f"is {_kind(value)}"
-        raise BadRow(f"has no 'query' text: {name!r} {problem}", "write the query as text")
+        problem, remedy = f"is {_kind(value)}", "write the query as text"
+        if _is_chat(value):
+            problem, remedy = "is a list of chat messages", _ONE_MESSAGE
+        elif isinstance(value, str):
+            problem = "is empty"
+        raise BadRow(f"has no 'query' text: {name!r} {problem}", remedy)
     _require_plain(name, value)
     return value.strip()
+
+
+def _without_query(entry: Mapping[str, Any]) -> BadRow:
+    """The error for a row that names no query."""
+    near, problem = _near(entry, QUERY_KEYS), "has no 'query' text"
+    if near:
+        return BadRow(f"{problem}, but the key {near[0]!r}", f"did you mean {near[1]!r}?")
+    chat = any(plain_name(name) in _CHAT_KEYS or _is_chat(value) for name, value in entry.items())
+    keys = f" (its keys are {_listed(entry)})" if entry else ""
+    return BadRow(f"{problem}{keys}", _ONE_MESSAGE if chat else _EXAMPLE)
+
+
+def _is_chat(value: object) -> bool:
+    """Whether a value is a list of chat messages."""
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, dict) and ("role" in first or "from" in first)
 
 
 def solution_of(entry: Mapping[str, Any]) -> object | None:
@@ -94,8 +119,9 @@ def solution_of(entry: Mapping[str, Any]) -> object | None:
     Raises:
         BadRow: there are several, or a key is misspelt, or the value cannot be used.
     """
-    named = dict(_known(entry, SOLUTION_KEYS)) or dict(_known(entry, OTHER_SOLUTION_KEYS))
-    found = {name: _usable(name, value) for name, value in named.items()}
+    named = _named(entry, SOLUTION_KEYS + OTHER_SOLUTION_KEYS)
+    given = {name: _single(value) for name, value in named.items()}
+    found = {name: _usable(name, value) for name, value in given.items() if not _missing(value)}
     if not found:
         near = _near(entry, SOLUTION_KEYS)
         if near:
@@ -113,13 +139,9 @@ def other_keys(entry: Mapping[str, Any]) -> list[str]:
     return [name for name in entry if not is_read(name)]
 
 
-def _known(entry: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """The names that mean one of ``keys``, with their values; empty values only for a query."""
-    named = {name: value for name, value in entry.items() if plain_name(name) in keys}
-    given = {name: value for name, value in named.items() if not _missing(value)}
-    if keys is QUERY_KEYS:
-        given = given or named
-    return iter(given.items())
+def _named(entry: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """The names that mean one of ``keys``, with their values."""
+    return {name: value for name, value in entry.items() if plain_name(name) in keys}
 
 
 def _missing(value: object) -> bool:
@@ -139,12 +161,21 @@ def _near(entry: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[str, str] | 
     return None
 
 
+def _single(value: Any) -> Any:
+    """The text of a list that holds nothing else, as in OlympiadBench; other values unchanged."""
+    one = isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
+    return value[0] if one else value
+
+
 def _usable(name: str, value: Any) -> Any:
     """A solution as verifiers take it; raise BadRow for one that no verifier can use."""
     if isinstance(value, Decimal):
         value = format(value, "f")
-    if isinstance(value, float) and not math.isfinite(value):
+    unknown = isinstance(value, list | dict) and not value
+    if unknown or (isinstance(value, float) and not math.isfinite(value)):
         raise BadRow(f"has {value} as {name!r}", "write null if the solution is unknown")
+    if isinstance(value, bool):
+        raise BadRow(f"has {_kind(value)} as {name!r}", _AS_TEXT)
     if isinstance(value, str):
         final = _FINAL_LINE.search(value)
         value = final[1] if final else value
@@ -153,7 +184,8 @@ def _usable(name: str, value: Any) -> Any:
 
 
 def _require_plain(name: str, value: Any) -> None:
-    """Raise BadRow for texts with NUL or half of a surrogate pair, and for deep nesting."""
+    """Raise BadRow for texts with NUL or half of a surrogate pair, for deep nesting, and for values
+    that JSON does not have."""
     level = [value]
     for _ in range(_DEEPEST):
         for text in level:
@@ -161,6 +193,8 @@ def _require_plain(name: str, value: Any) -> None:
                 raise BadRow(f"contains half of a surrogate pair in {name!r}", "fix the text")
             if isinstance(text, str) and "\0" in text:
                 raise BadRow(f"contains a NUL character in {name!r}", "remove it")
+            if not isinstance(text, str | int | float | list | dict | None):
+                raise BadRow(f"has {_kind(text)} as {name!r}", _AS_TEXT)
         dicts = [part for part in level if isinstance(part, dict)]
         level = [part for inner in level if isinstance(inner, list) for part in inner]
         level += [part for inner in dicts for pair in inner.items() for part in pair]
@@ -197,7 +231,12 @@ def _is_plain(text: str) -> bool:
 
 
 def _kind(value: object) -> str:
-    return "null" if value is None else f"a {type(value).__name__}"
+    """A value in words, as in "is a list"."""
+    if value is None or isinstance(value, bool):
+        return str(json.dumps(value))
+    if isinstance(value, tuple):  # Arrow's form of one
+        return "a map"
+    return "bytes" if isinstance(value, bytes) else f"a {type(value).__name__}"
 
 
 def _listed(entry: Mapping[str, Any]) -> str:

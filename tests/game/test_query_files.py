@@ -1,6 +1,7 @@
 """Files of queries: formats, keys, and rows that cannot be used."""
 
 import csv
+import datetime
 import io
 import json
 import sys
@@ -118,6 +119,36 @@ def test_one_line_whose_row_holds_a_list_names_its_keys(tmp_path, name):
     assert message.startswith(f"line 1 of FILE has no 'query' text (its keys are '{name}', 'test_l")
 
 
+def test_blank_lines_are_skipped_and_counted(tmp_path):
+    rows = ['{"query": "a"}', '{"query": "b"}']
+    assert texts(read(tmp_path, f"\n{rows[0]}\n\n  \n{rows[1]}\n\n")) == [("a", None), ("b", None)]
+    message = refusal(tmp_path, lines(rows[0], "", {"q": 1}))
+    assert message.startswith("line 3 of FILE has no 'query'")
+
+
+def test_cells_that_say_that_there_is_no_value_are_no_solutions(tmp_path):
+    found = read(tmp_path, "query,answer\na,NaN\nb,N/A\nc, None\nnull,null\nd,0\n", "q.csv")
+    assert texts(found) == [("a", None), ("b", None), ("c", None), ("null", None), ("d", "0")]
+
+
+@pytest.mark.parametrize(
+    ("value", "type_", "word"),
+    [
+        (datetime.date(2024, 1, 2), None, "a date"),
+        (datetime.datetime(2024, 1, 2), None, "a datetime"),
+        (datetime.timedelta(1), None, "a timedelta"),
+        (b"4", None, "bytes"),
+        ([("k", "v")], pa.map_(pa.string(), pa.string()), "a map"),
+        ({"v": datetime.date(2024, 1, 2)}, None, "a date"),
+    ],
+)
+def test_values_of_parquet_that_json_does_not_have_are_no_solutions(tmp_path, value, type_, word):
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"query": ["a"], "answer": pa.array([value], type_)}), sink)
+    problem = f"row 1 of FILE has {word} as 'answer'; write the solution as text or a number"
+    assert refusal(tmp_path, sink.getvalue(), "q.parquet") == problem
+
+
 def test_numbers_and_tests_keep_their_types(tmp_path):
     tests = [{"call": "f(1)", "value": [1, {"a": None}]}]
     rows = [{"query": "a", "solution": 3}, {"query": "b", "solution": tests}]
@@ -133,6 +164,9 @@ def test_numbers_and_tests_keep_their_types(tmp_path):
         (b"PK\x03\x04 rest", "q.xlsx", "FILE is a zip archive or an Excel sheet; use JSON Lines"),
         (b"ARROW1\0\0", "q.arrow", "FILE is Arrow; use JSON Lines"),
         ('{"query": "a"}'.encode("utf-16"), "q.jsonl", "FILE is UTF-16 text; save it as UTF-8"),
+        ('{"query": "a"}'.encode("utf-32"), "q.jsonl", "FILE is UTF-32 text; save it as UTF-8"),
+        ('{"query": "ü"}'.encode("utf-16-be"), "q.csv", "FILE is UTF-16 or UTF-32 text; save it"),
+        ('{"query": "ü"}'.encode("utf-32-le"), "q.txt", "FILE is UTF-16 or UTF-32 text; save it"),
         (b"\x00\x01\x02", "q.bin", "FILE is not text; use JSON Lines"),
         (b"- query: a\n", "q.yaml", "the format of FILE is unknown (its name ends in '.yaml')"),
         (b"a,b\n", "q", "the format of FILE is unknown (its name ends in 'nothing')"),
@@ -198,10 +232,22 @@ def test_usual_names_of_query_and_solution_are_understood(tmp_path, name, soluti
         ),
         ({"Problem": "a", "Solution": "We solve both equations, so t is 204.", "Answer": 204}, 204),
         ({"problem": "a", "solution": "So $\\boxed{33}$.", "answer": "033"}, "033"),
-        # names in other data sets, for rows without the usual ones
+        # names in other data sets
         ({"problem": "a", "generated_solution": "So 5.", "expected_answer": "5"}, "5"),
         ({"input": "a", "target": "5"}, "5"),
-        ({"question": "a", "final_answer": 5, "answer": "6"}, "6"),
+        (
+            {
+                "problem": "a",
+                "solution": "We add the numbers and so the result follows, which is five.",
+                "final_answer": "5",
+            },
+            "5",
+        ),
+        ({"question": "a", "answer": "It is the sum of both.", "expected_answer": 5}, 5),
+        # lists of one text, as in OlympiadBench
+        ({"question": "a", "solution": ["So the sum is two."], "final_answer": ["2"]}, "2"),
+        ({"question": "a", "finalAnswer": "5"}, "5"),
+        ({"question": "a", "groundTruth": "5"}, "5"),
         ({"instruction": "a", "input": "", "answer": "1"}, "1"),
         ({"query": "a", "question": "a", "answer": "1"}, "1"),
         # metadata with names that are near the known names, or begin with one
@@ -221,6 +267,13 @@ def test_a_row_has_one_query_and_one_solution(tmp_path, row, expected):
             {"query": "a", "solution": "So it is $\\boxed{5}$.", "answer": "6"},
             "has 'solution' and 'answer' with different",
         ),
+        ({"query": "a", "solution": "Answer 5", "target": "6"}, "has 'solution' and 'target' with"),
+        ({"query": "a", "final_answer": 5, "answer": "6"}, "has 'final_answer' and 'answer' with"),
+        ({"query": "a", "answer": []}, "has [] as 'answer'; write null if the solution is unknown"),
+        ({"query": "a", "answer": {}}, "has {} as 'answer'; write null if the solution is unknown"),
+        ({"query": "a", "answer": True}, "has true as 'answer'; write the solution as text or a n"),
+        ({"instruction": "a", "input": "b"}, "has 'instruction' and 'input', and each could be t"),
+        ({"messages": []}, "has no 'query' text (its keys are 'messages'); write the content of"),
         ({"query": "a", "question": "b"}, "has 'query' and 'question', and each could be the que"),
         ({"query": "a", "anwser": "1"}, "has the key 'anwser'; did you mean 'answer'?"),
         ({"query": "a", "awnser": "1"}, "has the key 'awnser'; did you mean 'answer'?"),
@@ -229,7 +282,7 @@ def test_a_row_has_one_query_and_one_solution(tmp_path, row, expected):
         ({"query": "a", "solutions": ["1"]}, "has the key 'solutions'; did you mean 'solution'?"),
         ({"qurey": "a"}, "has no 'query' text, but the key 'qurey'; did you mean 'query'?"),
         ({"text": "a", "label": 1}, "has no 'query' text (its keys are 'text', 'label'); write"),
-        ({"prompt": [{"role": "user"}]}, "has no 'query' text: 'prompt' is a list; write the que"),
+        ({"prompt": [{"role": "user"}]}, "has no 'query' text: 'prompt' is a list of chat messa"),
         ({"query": None, "answer": "1"}, "has no 'query' text: 'query' is null; write the query "),
         ({"query": "a\0b"}, "contains a NUL character in 'query'; remove it"),
         ({"query": "a\ud800"}, "contains half of a surrogate pair in 'query'; fix the text"),
@@ -354,10 +407,16 @@ def test_a_split_of_the_hub_is_read(hub, path, args, split):
         ("hf:", "does not name a split of a dataset"),
         ("hf:../../x:train:a:b", "does not name a split of a dataset"),
         ("openai/gsm8k", "for a dataset of the Hugging Face Hub write hf:openai/gsm8k:SPLIT"),
+        ("gsm8k", "for a dataset of the Hugging Face Hub write hf:gsm8k:SPLIT, such as hf:gsm8k:t"),
+        ("datasets/openai/gsm8k", "write hf:openai/gsm8k:SPLIT"),
+        ("https://huggingface.co/datasets/openai/gsm8k", "write hf:openai/gsm8k:SPLIT"),
+        ("https://host/q.jsonl", "no file 'https://host/q.jsonl'; download it, and give the path"),
+        ("file:///q.jsonl", "write the path alone: /q.jsonl"),
+        ("data/*.jsonl", "no file 'data/*.jsonl'; give one file"),
         ("openai/gsm8k:main:train", "for a dataset of the Hugging Face Hub write hf:openai/gsm8k"),
     ],
 )
-def test_a_dataset_without_a_split_or_scheme_is_told_the_form(hub, path, problem):
+def test_a_path_that_is_no_file_is_told_what_to_write(hub, path, problem):
     with pytest.raises(ConfigError) as error:
         read_queries(path, "key")
     assert problem in str(error.value)
