@@ -93,9 +93,8 @@ GOOD = '{"query": "a"}'
 @pytest.mark.parametrize(
     ("lines", "number", "problem"),
     [
-        ([GOOD, "", GOOD], 2, "is empty"),
-        ([GOOD, GOOD, "  "], 3, "is empty"),
         ([GOOD, '{"query": "a"'], 2, "is not JSON"),
+        ([GOOD, "", '{"query": "a"'], 3, "is not JSON"),
         (["plain text"], 1, "is not JSON"),
         ([GOOD, '{"text": "a"}'], 2, "has no 'query' text"),
         ([GOOD, '{"query": ""}'], 2, "has no 'query' text"),
