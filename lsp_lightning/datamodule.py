@@ -172,6 +172,8 @@ class SelfPlayDataModule(LightningDataModule):
             )
         if trainer.max_steps < 1:
             raise ConfigError("trainer.max_steps", "is below 1", "set the number of rounds to play")
+        if trainer.limit_train_batches == 0:
+            raise ConfigError("trainer.limit_train_batches", "is 0: no round", "leave it out")
 
     def check_solutions(self, verifier: Verifier) -> None:
         """Check the solution of every query that is known before the run.

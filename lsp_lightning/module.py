@@ -133,6 +133,7 @@ class SelfPlayModule(ScoresHeldOut):
         check_precision(self.trainer.precision)
         self.check_heldout(stage)
         if stage == "fit":
+            self.data.check_rounds(self.trainer)
             check_model(self, self.data)
             resume.check_optimizer(self.optimizer)
             # log every round; Lightning's default is one step in 50 (0 logs nothing)

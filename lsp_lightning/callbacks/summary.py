@@ -112,8 +112,8 @@ class RunSummary(Callback):
             return
         if not self._trained:
             print(
-                f"nothing to play: this run has played all {trainer.max_steps} rounds; "
-                f"to play more, set trainer.max_steps above {trainer.max_steps}"
+                f"nothing to play: this run has played {self._loaded_rounds} rounds; "
+                f"to play more, set trainer.max_steps above {self._loaded_rounds}"
             )
             return
         folder = RunFolder(trainer.default_root_dir)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -25,6 +26,7 @@ from lsp_lightning.callbacks import (
 from lsp_lightning.callbacks.closing import without_nan
 from lsp_lightning.cli.checks import (
     check_checkpoint,
+    check_limit,
     check_seed,
     check_trainer,
     claim_run_folder,
@@ -41,7 +43,7 @@ from lsp_lightning.cli.settings import OPTIMIZER
 from lsp_lightning.cli.threads import default_threads
 from lsp_lightning.cli.trust import Permissions, needs_trust
 from lsp_lightning.datamodule import SelfPlayDataModule
-from lsp_lightning.errors import Diverged, OutOfMemory, WriteError, in_one_line
+from lsp_lightning.errors import ConfigError, Diverged, OutOfMemory, WriteError, in_one_line
 from lsp_lightning.generation import EngineError
 from lsp_lightning.module import SelfPlayModule
 from lsp_lightning.planning import check_model
@@ -184,19 +186,33 @@ class SelfPlayCLI(LightningCLI):
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         return kwargs | ({"weights_only": True} if "weights_only" in kwargs else {})
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the command; a setting that Lightning refuses only now is one line."""
+        try:
+            super()._run_subcommand(subcommand)
+        except MisconfigurationException as error:
+            raise (unusable(error, self.config[subcommand]) or error) from error
+
     def before_fit(self) -> None:
         """Check rounds and context length before a model is loaded or a file is written."""
         self.datamodule.check_rounds(self.trainer)
+        check_limit(self.trainer, "val", len(self.datamodule.val_dataloader()))
         check_model(self.model, self.datamodule)
         check_optimizer(self.model.optimizer)
 
+    def before_validate(self) -> None:
+        """Check that there are tasks before a model is loaded."""
+        if not self.datamodule.heldout:
+            raise ConfigError("data.heldout", "is not set", "give a file of held-out tasks")
+        check_limit(self.trainer, "val", len(self.datamodule.val_dataloader()))
+
     def before_test(self) -> None:
         """Check that there are tasks before a model is loaded."""
-        self.datamodule.test_dataloader()
+        check_limit(self.trainer, "test", len(self.datamodule.test_dataloader()))
 
     def before_predict(self) -> None:
         """Check that there are queries before a model is loaded."""
-        self.datamodule.predict_dataloader()
+        check_limit(self.trainer, "predict", len(self.datamodule.predict_dataloader()))
 
     def after_test(self) -> None:
         """Print the scores of the tasks for reporting."""

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import inspect
 import os
 import re
 from collections.abc import Sequence
@@ -10,16 +11,38 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
 
 from lsp_lightning.cli.trust import leaves_of
 from lsp_lightning.datamodule import check_precision
-from lsp_lightning.errors import ConfigError, require_one_of
+from lsp_lightning.errors import ConfigError, in_one_line, require_one_of
+from lsp_lightning.evaluation.exam import HELDOUT_BATCH
 from lsp_lightning.runs.checkpoint import read_checkpoint
 from lsp_lightning.runs.folder import CLAIM
 
+#: Settings of the Trainer that would stop a run, or cut it short: the values that do not, and why.
+_FIXED: dict[str, tuple[tuple[object, ...], str, str]] = {
+    "max_epochs": ((1,), "all rounds are one epoch", "leave it out and set trainer.max_steps"),
+    "check_val_every_n_epoch": (
+        (1,),
+        "all rounds are one epoch",
+        "leave it out and set trainer.val_check_interval",
+    ),
+    "limit_train_batches": (
+        (1.0,),
+        "trainer.max_steps sets the number of rounds",
+        "leave it out and set trainer.max_steps",
+    ),
+    "overfit_batches": (
+        (0, 0.0),
+        "rounds are played, not read from data",
+        "leave it out; a PromptFile in data.queries plays the same queries again",
+    ),
+}
 #: numpy's generators take no larger seed.
 _LARGEST_SEED = 2**32 - 1
+_SEE_VALUES = "see --help for each key's values"
 
 
 def claim_run_folder(wanted: Path, checkpoint: str | None) -> Path:
@@ -80,9 +103,11 @@ def check_trainer(trainer: Any) -> None:
     """Raise ConfigError for settings of the Trainer that cannot work here."""
     if trainer.max_steps < 1:
         raise ConfigError("trainer.max_steps", "is below 1", "set the number of rounds to play")
-    if trainer.max_epochs != 1:
-        problem = f"is {trainer.max_epochs}, but all rounds are one epoch"
-        raise ConfigError("trainer.max_epochs", problem, "leave it out and set trainer.max_steps")
+    for name, (allowed, reason, remedy) in _FIXED.items():
+        value = trainer.get(name)
+        # not by equality alone: 1 of limit_train_batches is one batch, 1.0 is all of them
+        if value is not None and (type(value), value) not in [(type(x), x) for x in allowed]:
+            raise ConfigError(f"trainer.{name}", f"is {value}, but {reason}", remedy)
     if trainer.val_check_interval == 0:
         raise ConfigError("trainer.val_check_interval", "is 0", "set a number of rounds")
     accelerators = ("auto", "gpu", *AcceleratorRegistry.available_accelerators())
@@ -107,6 +132,21 @@ def check_trainer(trainer: Any) -> None:
             "have no effect here",
             "use model.micro_batch_tokens and model.max_grad_norm",
         )
+
+
+def check_limit(trainer: Trainer, kind: str, batches: int) -> None:
+    """Raise ConfigError if a share of the held-out tasks is less than one batch.
+
+    Args:
+        trainer: has the limit.
+        kind: val, test or predict.
+        batches: how many there are.
+    """
+    limit = getattr(trainer, f"limit_{kind}_batches")
+    if isinstance(limit, float) and limit > 0 and batches > int(limit * batches) == 0:
+        problem = f"is {limit}, which is less than one of {batches} batches"
+        remedy = f"set a number of batches of {HELDOUT_BATCH} tasks, or null for all"
+        raise ConfigError(f"trainer.limit_{kind}_batches", problem, remedy)
 
 
 def unusable(error: BaseException, config: Any) -> ConfigError | None:
@@ -134,5 +174,21 @@ def unusable(error: BaseException, config: Any) -> ConfigError | None:
         if found:
             _, name = min(found)  # the first that the message names
             problem = f"is {config.trainer[name]!r} ({text})"
-            return ConfigError(f"trainer.{name}", problem, "see --help for each key's values")
+            return ConfigError(f"trainer.{name}", problem, _SEE_VALUES)
+    return _refused_alone(error, config.trainer)
+
+
+def _refused_alone(error: BaseException, trainer: Any) -> ConfigError | None:
+    """The error for the setting that a Trainer refuses with all others at their defaults."""
+    defaults = inspect.signature(Trainer.__init__).parameters
+    for name, value in vars(trainer).items():
+        plain = isinstance(value, str | int | float) and name != "default_root_dir"
+        if not plain or name not in defaults or value == defaults[name].default:
+            continue
+        try:
+            Trainer(logger=False, **{name: value})
+        except Exception as alone:
+            if type(alone) is type(error):
+                problem = f"is {value!r} ({in_one_line(str(error))})"
+                return ConfigError(f"trainer.{name}", problem, _SEE_VALUES)
     return None

@@ -1,7 +1,7 @@
 """Read and check config files before any slow import."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _MAX_BYTES = 200_000
 _MAX_VALUES = 10_000
 _MAX_DEPTH = 50
+#: The keys of a class.
+_CLASS = frozenset(("class_path", "init_args", "dict_kwargs"))
 _GROUPS = ("model", "data", "trainer", "checkpoint", "transcripts", "examples")
 
 
@@ -48,6 +50,8 @@ def ready_configs(args: Sequence[str]) -> list[str]:
             _check_list(args, flag)
         elif flag == "--data":
             _check_data(value, "by --data")
+        if flag.startswith("--") and value[:1] in ("[", "{"):
+            check_classes(_typed(value), flag.removeprefix("--").removesuffix("+"))
     return args
 
 
@@ -79,6 +83,42 @@ def check_config(text: str, name: str) -> None:
             problem = f"must be a mapping of keys to values, is {value!r}"
             raise ConfigError(key, problem, "write lines of the form key: value below it")
     _check_data(content.get("data"), f"in {name}")
+    model = content.get("model")
+    if isinstance(model, dict) and "rewards" in model and model["rewards"] is None:
+        remedy = "write a list of rewards below it, or remove it"
+        raise ConfigError("model.rewards", f"is empty in {name}", remedy)
+    check_classes(content, "")
+
+
+def check_classes(value: Any, key: str) -> None:
+    """Check the form of all classes below a key: their path, and their settings under init_args.
+
+    The parser would merge an entry of a list that has no path with the entry before this file.
+
+    Raises:
+        ConfigError: an entry of a list of classes has no path, or there is a key beside it.
+    """
+    if isinstance(value, dict):
+        _check_class(value, key)
+        for name, inner in value.items():
+            check_classes(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        classes = any(isinstance(entry, dict) and _CLASS & set(entry) for entry in value)
+        for number, entry in enumerate(value, start=1):
+            if classes and isinstance(entry, dict):
+                if "class_path" not in entry:
+                    remedy = "write it before init_args, with one dash for both"
+                    raise ConfigError(key, f"item {number} has no class_path", remedy)
+                _check_class(entry, key, f"item {number} ")
+            check_classes(entry, key)
+
+
+def _check_class(entry: Mapping[str, Any], key: str, item: str = "") -> None:
+    """Raise ConfigError for a key beside class_path."""
+    others = [str(name) for name in entry if name not in _CLASS]
+    if "class_path" in entry and others:
+        problem = f"{item}has {others[0]} beside class_path"
+        raise ConfigError(key, problem, f"put {others[0]} under init_args")
 
 
 def _check_list(args: Sequence[str], flag: str) -> None:
@@ -107,6 +147,16 @@ def _check_data(value: Any, where: str) -> None:
     if isinstance(value, dict) and "seed" in value:
         problem = f"is set {where}, but follows seed_everything"
         raise ConfigError("data.seed", problem, "set seed_everything")
+
+
+def _typed(value: str) -> Any:
+    """The list or mapping that was typed as a flag's value; None if the parser will refuse it."""
+    import yaml
+
+    try:
+        return yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
 
 
 def _text(name: str) -> str:

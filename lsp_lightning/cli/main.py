@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from lsp_lightning.cli.threads import wait_asleep
 from lsp_lightning.cli.trust import TRUST, Permissions
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.runs import RunFolder
+from lsp_lightning.runs.folder import LAST
 
 COMMANDS = {
     "fit": "play rounds and train on them; writes a run's folder",
@@ -32,6 +34,8 @@ COMMANDS = {
     "chat": "chat with the base model or a trained checkpoint",
     "list": "list settings: every setting with its default and meaning",
 }
+
+_CHECKPOINT = f"give a run's checkpoints/{LAST}"
 
 HELP = """\
 usage: lsp-lightning COMMAND [--config FILE ...] [--key value ...]
@@ -131,15 +135,31 @@ def run_with_config(args: Sequence[str]) -> RunFolder | None:
     path = flags.get("--ckpt_path")
     if path is None or path == "null":
         return None
+    if not path or path.startswith("--"):
+        raise ConfigError("ckpt_path", "has no value", f"write --ckpt_path FILE; {_CHECKPOINT}")
+    if Path(path).is_dir():
+        raise ConfigError("ckpt_path", f"{path!r} is a folder", _inside(Path(path)))
     if not Path(path).is_file():
-        raise ConfigError("ckpt_path", f"no file {path!r}", "give a run's checkpoints/last.ckpt")
+        raise ConfigError("ckpt_path", f"no file {path!r}", _CHECKPOINT)
     if {"--config", "-c"} & set(flags):
         return None
     run = RunFolder.of_checkpoint(path)
     if not run.config_path.is_file():
         problem = f"no {run.config_path.name} in the run's folder {str(run.path)!r}"
         raise ConfigError("config", problem, "give --config FILE")
+    if not run.config_is_whole():
+        problem = f"its config.yaml ends too early ({str(run.config_path)!r})"
+        raise ConfigError("ckpt_path", problem, "restore it, or give all settings by --config FILE")
     return run
+
+
+def _inside(folder: Path) -> str:
+    """What to give instead of a folder: the checkpoint in it or beside it."""
+    for run in (folder, folder.parent):
+        checkpoint = RunFolder(run).checkpoint_path
+        if checkpoint.is_file():
+            return f"give {shlex.quote(str(checkpoint))}"
+    return _CHECKPOINT
 
 
 def without_trust(args: Sequence[str]) -> tuple[list[str], bool]:

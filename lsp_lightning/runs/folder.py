@@ -5,7 +5,9 @@ Imports nothing heavy: the command line reads a run's config before torch is loa
 
 import csv
 import json
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ CLAIM = ".claimed"
 #: The two checkpoints that a run keeps.
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
+#: How the config of a run begins, and what comes last in it: a run may lack either, but not both.
+_WRITTEN_BY_A_RUN = "# lightning.pytorch=="
+_LAST_SETTINGS = re.compile(r"^(?:examples:\n .*\n|ckpt_path:)", re.MULTILINE)
 _REMEDY = "give the folder of a run, such as runs/tiny_lsp"
 
 
@@ -99,6 +104,17 @@ class RunFolder:
         if not isinstance(found, dict):
             raise self._unreadable(self.config_path, "not a mapping of keys to values")
         return found
+
+    def config_is_whole(self) -> bool:
+        """Whether the config ends where a run ends it; True for one that no run has written.
+
+        YAML that is cut off at the end of a line is YAML too, with fewer settings.
+        """
+        with suppress(OSError, UnicodeDecodeError):
+            text = self.config_path.read_text(encoding="utf-8")
+            if text.startswith(_WRITTEN_BY_A_RUN):
+                return _LAST_SETTINGS.search(text) is not None
+        return True
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of ``metrics.csv``, each with the metrics that were logged at its ``step``.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from lsp_lightning.errors import ConfigError, in_one_line
+from lsp_lightning.errors import ConfigError, in_one_line, warn
 
 #: Policy settings that give a checkpoint's tensors their meaning; a resumed run must keep them.
 FIXED_SETTINGS = ("base", "lora", "init_adapter", "reference", "quantization")
@@ -179,7 +179,10 @@ def optimizer_defaults(
 def check_optimizer(
     make: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer],
 ) -> None:
-    """Raise ConfigError if the optimiser refuses its settings, or one of them is NaN."""
+    """Raise ConfigError if the optimiser refuses its settings, or one of them is NaN.
+
+    Warn of a learning rate of 0, which is allowed: it makes a run to compare with.
+    """
     key = "model.optimizer"
     try:
         settings = optimizer_defaults(make)
@@ -189,6 +192,8 @@ def check_optimizer(
         numbers = [x for x in (value if isinstance(value, list) else [value]) if x != x]
         if numbers or (name == "lr" and not math.isfinite(value)):
             raise ConfigError(f"{key}.init_args.{name}", f"is {value}", "set a finite number")
+    if settings.get("lr") == 0:
+        warn(f"{key}.init_args.lr: is 0, so nothing will be learned; set a rate above 0 to train")
 
 
 def require_same_class(before: dict[str, Any], now: dict[str, Any]) -> None:

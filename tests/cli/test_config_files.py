@@ -6,6 +6,7 @@ import time
 import pytest
 
 from lsp_lightning.cli.config_files import ready_configs
+from lsp_lightning.cli.main import run_with_config
 from lsp_lightning.errors import ConfigError
 
 
@@ -152,3 +153,20 @@ def test_a_flag_names_an_entry_of_a_list_only_after_its_class():
         ready_configs(["fit", "--trainer.callbacks.patience=3"])
     args = ["fit", "--model.rewards+=lsp_lightning.SelfReward", "--model.rewards.weight", "3"]
     assert ready_configs(args) == args
+
+
+def test_a_config_of_a_run_that_was_cut_off_is_not_taken_for_a_whole_one(tmp_path):
+    start, end = "# lightning.pytorch==2.6.6\n", "ckpt_path: null\nweights_only: null\n"
+    body, last = "data:\n  num_queries: 4\n", "examples:\n  every: 25\n"
+    config, checkpoint = tmp_path / "config.yaml", tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    args = ["fit", "--ckpt_path", str(checkpoint)]
+    whole = f"{start}{body}{last}{end}"
+    for text in (whole, f"{start}{body}{end}", body):  # an older run's; one written by hand
+        config.write_text(text)
+        assert run_with_config(args).path == tmp_path
+    for stop in range(len(start), whole.index(end)):
+        config.write_text(whole[:stop])
+        with pytest.raises(ConfigError, match=r"^ckpt_path: its config.yaml ends too early"):
+            run_with_config(args)

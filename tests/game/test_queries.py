@@ -5,8 +5,9 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from lightning.pytorch import Trainer
 
-from lsp_lightning import Challenger, ConfigError, Player, PromptFile, Sampling
+from lsp_lightning import Challenger, ConfigError, Player, PromptFile, Sampling, SelfPlayDataModule
 from lsp_lightning.game.known_queries import read_queries
 from lsp_lightning.game.queries import check_sampling
 from lsp_lightning.text.prompts import is_valid_query
@@ -228,3 +229,9 @@ def test_the_challengers_prompt_can_come_from_a_file(player, tmp_path):
     drawn = draw(player, task="the sea", prompt=str(file))
     prompt = player.codec.tokenizer.decode(drawn.written.rollouts.prompt_ids[0])
     assert "<|user|>Ask about Task: the sea" in prompt
+
+
+def test_a_trainer_without_batches_is_refused_with_its_key():
+    trainer = Trainer(max_steps=3, limit_train_batches=0, logger=False, accelerator="cpu")
+    with pytest.raises(ConfigError, match=r"^trainer.limit_train_batches: is 0: no round; leave"):
+        SelfPlayDataModule().check_rounds(trainer)

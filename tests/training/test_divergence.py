@@ -220,3 +220,9 @@ def test_settings_of_the_optimiser_that_are_no_numbers_are_refused(settings, lin
 
 def test_an_optimiser_of_matrices_alone_is_accepted():
     resume.check_optimizer(lambda parameters: torch.optim.Muon(parameters, lr=0.1))
+
+
+def test_a_rate_of_zero_is_a_warning(recwarn):
+    resume.check_optimizer(lambda parameters: torch.optim.AdamW(parameters, lr=0.0))
+    [warning] = recwarn
+    assert str(warning.message).startswith("model.optimizer.init_args.lr: is 0, so nothing will be")
