@@ -11,7 +11,7 @@ from torch import Tensor
 from lsp_lightning.errors import warn
 from lsp_lightning.functional import dead_groups
 from lsp_lightning.game.queries import Challenger, PromptFile
-from lsp_lightning.rewards import Reward
+from lsp_lightning.rewards import FunctionReward, Reward
 from lsp_lightning.types import Playout, Sampling, SelfPlayRound, Written
 
 #: Rounds in a row before a cause is named. One such round can be chance, five are not.
@@ -212,8 +212,7 @@ def _constant_R(
         fact = f"every answer {word}, so R taught nothing"
         return Stall("all right", fact, f"ask for harder queries ({keys.queries})")
     if almost:
-        names = " and ".join(repr(reward.name) for reward in task)
-        return _too_alike("R", names)
+        return _too_alike("R", task)
     return Stall(
         "R constant",
         "all answers to a query had the same R, so R taught the Solver nothing",
@@ -225,12 +224,18 @@ def _constant_Q(played: SelfPlayRound, rewards: Sequence[Reward]) -> Iterator[St
     """A cause for each quality reward that scores all answers of the round almost the same."""
     for reward in _weighted(rewards):
         if reward.enters == "quality" and _flat(_known(played, reward), reward):
-            yield _too_alike("Q", repr(reward.name))
+            yield _too_alike("Q", [reward])
 
 
-def _too_alike(sum_: str, names: str) -> Stall:
+def _too_alike(sum_: str, rewards: Sequence[Reward]) -> Stall:
+    names = " and ".join(repr(reward.name) for reward in rewards)
+    cause = f"{sum_} constant: {names}"
+    if all(isinstance(reward, FunctionReward) for reward in rewards):
+        fact = f"the function of {names} returned nearly the same number for all answers"
+        remedy = "let it tell answers apart (model.rewards), or set its weight to 0"
+        return Stall(cause, f"{fact}, so {sum_} taught nothing", remedy)
     return Stall(
-        f"{sum_} constant: {names}",
+        cause,
         f"the scores of {names} hardly differed, so {sum_} taught nothing but noise",
         "in model.rewards give it another prompt or a stronger judge, or set its weight to 0",
     )

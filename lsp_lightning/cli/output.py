@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from lsp_lightning.errors import printable, storage_failure
+from lsp_lightning.errors import in_one_line, printable, storage_failure
 
 #: The statuses that a shell gives a process ended by SIGINT and by SIGPIPE.
 INTERRUPTED = 130
@@ -20,8 +20,8 @@ BROKEN_PIPE = 141
 
 
 def complain(error: BaseException | str) -> None:
-    """Print an error to stderr."""
-    print(printable(f"error: {error}"), file=sys.stderr)
+    """Print an error to stderr, in one line."""
+    print(in_one_line(f"error: {error}"), file=sys.stderr)
 
 
 def show_traceback(error: BaseException) -> None:

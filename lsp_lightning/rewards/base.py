@@ -210,7 +210,8 @@ def each(
             results.append(unknown(item))
     if failures:
         item, cause = failures[0]
-        message = f"{type(cause).__name__}: {cause}, at {text(item)[:80]!r}"
+        kind = "" if isinstance(cause, RewardError) else f"{type(cause).__name__}: "
+        message = f"{kind}{cause}, at {text(item)[:80]!r}"
         if len(failures) == len(items):
             raise RewardError(message) from cause
         warn(

@@ -58,6 +58,9 @@ class FunctionReward(Reward):
                 f"{label!r} cannot be called with (query, answers, solution): {error}",
                 "write a function with these three parameters",
             ) from error
+        if any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
+            key, problem = "model.rewards.FunctionReward.function", f"{label!r} is async"
+            raise ConfigError(key, problem, "write it without async, or call asyncio.run in it")
         if span is not None and not span[0] < span[1]:
             key = "model.rewards.FunctionReward.span"
             problem = f"is {span}, but the first number must be smaller"
@@ -71,7 +74,7 @@ class FunctionReward(Reward):
         """The function's numbers, (N, G); NaN for None, and for a query at which it raised.
 
         Raises:
-            RewardError: the function raised for all queries, or returned no numbers.
+            RewardError: for all queries, the function raised or returned no numbers.
         """
         groups = playout.spoken_groups()
 
@@ -89,12 +92,12 @@ def _numbers(found: object, answers: int, place: str) -> list[float]:
     """What the function at ``place`` returned, as numbers, one for each answer.
 
     Raises:
-        TypeError: it returned no list of numbers.
-        RewardError: it returned another count than of answers.
+        RewardError: it returned no list of numbers, or another count than of answers. It has no
+            cause: the line says all, and a traceback would show only this file.
     """
     remedy = f"return a list of {answers} numbers, one for each answer"
     if not isinstance(found, Iterable) or isinstance(found, Mapping):
-        raise TypeError(f"{place} returned {_kind(found)}; {remedy}")
+        raise RewardError(f"{place} returned {_kind(found)}; {remedy}")
     scores: list[Any] = list(found)
     if len(scores) != answers:
         raise RewardError(f"{len(scores)} scores for {answers} answers, at {place}; {remedy}")
@@ -102,8 +105,9 @@ def _numbers(found: object, answers: int, place: str) -> list[float]:
     for score in scores:
         try:
             numbers.append(math.nan if score is None else float(score))
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(f"{place} returned a list with {_kind(score)}; {remedy}") from error
+        except (TypeError, ValueError, RuntimeError):
+            message = f"{place} returned a list with {_kind(score)}; {remedy}"
+            raise RewardError(message) from None
     return numbers
 
 

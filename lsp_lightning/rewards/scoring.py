@@ -53,10 +53,14 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
     for reward in rewards:
         if reward.name in components:
             raise RewardError(f"two rewards are named {reward.name!r}")
-        judgement = judge_playout(reward, playout)
+        returned = _called(reward, playout)
+        judgement = _checked(reward, returned, playout)
         scores = components[reward.name] = judgement.scores
         if scores.isnan().all() and reward.weight != 0 and not judgement.undecided:
-            raise RewardError(f"reward {reward.name!r} could judge nothing in this round")
+            what = _without_number(returned.scores)
+            raise RewardError(
+                f"reward {reward.name!r} could judge nothing in this round: every score is {what}"
+            )
         query_info |= {f"{reward.name}/{k}": tuple(v) for k, v in judgement.query_info.items()}
         metrics |= {f"{reward.name}/{name}": v for name, v in judgement.metrics.items()}
         if reward.weight == 0:
@@ -89,11 +93,27 @@ def judge_playout(reward: Reward, playout: Playout) -> Judgement:
     Raises:
         RewardError: the reward raised or returned something unusable.
     """
+    return _checked(reward, _called(reward, playout), playout)
+
+
+def _called(reward: Reward, playout: Playout) -> Judgement:
+    """What the reward returns; raise RewardError if it raises."""
     try:
         result = reward.score(playout)
     except Exception as error:
         raise RewardError(f"reward {reward.name!r} failed: {error}") from error
-    judgement = result if isinstance(result, Judgement) else Judgement(result)
+    except SystemExit as error:
+        if type(error) is not SystemExit:  # Lightning's, after SIGTERM
+            raise
+        raise RewardError(
+            f"reward {reward.name!r} failed: it ended the process (SystemExit: {error}); "
+            "raise another exception there, or return None"
+        ) from None
+    return result if isinstance(result, Judgement) else Judgement(result)
+
+
+def _checked(reward: Reward, judgement: Judgement, playout: Playout) -> Judgement:
+    """The judgement with checked scores, see :func:`judge_playout`."""
     n = len(playout.query_texts)
     shape = (n,) if reward.enters == "challenger" else (n, playout.group_size)
     scores = _checked_scores(reward, judgement.scores, shape)
@@ -111,6 +131,13 @@ def judge_playout(reward: Reward, playout: Playout) -> Judgement:
                 "expected a number or a tensor"
             ) from error
     return replace(judgement, scores=scores)
+
+
+def _without_number(scores: Tensor) -> str:
+    """What scores are that are no finite numbers, in words."""
+    if scores.isnan().all():
+        return "NaN or None (not judged)"
+    return "NaN or infinite" if scores.isnan().any() else "infinite, or too large for 32 bits"
 
 
 def _checked_scores(reward: Reward, scores: object, shape: tuple[int, ...]) -> Tensor:

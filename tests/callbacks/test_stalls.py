@@ -12,6 +12,7 @@ from small_game import Checksum
 
 from lsp_lightning import (
     Challenger,
+    FunctionReward,
     Player,
     PromptFile,
     Sampling,
@@ -107,6 +108,13 @@ def test_a_judge_as_task_reward_is_judged_by_its_span():
     weak = [[0.513, 0.560, 0.53], [0.54, 0.55, 0.52]]
     assert causes(judged_by(judge, scores=[weak]), judge) == ["R constant: 'judge'"]
     assert causes(judged_by(judge, scores=[[[0.0] * 3] * 2]), judge) == ["all wrong"]
+
+
+def test_a_function_that_returns_one_number_is_told_to_tell_answers_apart():
+    made = FunctionReward(lambda q, a, s: [0.5 for _ in a], name="mine")
+    [stall] = stalls(judged_by(made, scores=[[[0.5] * 3] * 2]), [made], None)
+    assert stall.fact.startswith("the function of 'mine' returned nearly the same number for all")
+    assert stall.remedy.startswith("let it tell answers apart (model.rewards)")
 
 
 def test_the_best_score_of_a_penalty_is_its_lowest():

@@ -14,7 +14,13 @@ import pytest
 from lsp_lightning.cli import main as script
 from lsp_lightning.cli.app import run_command
 from lsp_lightning.cli.messages import hidden_config_error
-from lsp_lightning.cli.output import escape_messages, flush_stdout, ready_streams, show_traceback
+from lsp_lightning.cli.output import (
+    complain,
+    escape_messages,
+    flush_stdout,
+    ready_streams,
+    show_traceback,
+)
 from lsp_lightning.errors import ConfigError, in_one_line, printable
 
 pytestmark = pytest.mark.usefixtures("untouched_process", "untouched_messages")
@@ -33,6 +39,11 @@ def untouched_messages(monkeypatch):
     factory = logging.getLogRecordFactory()
     yield
     logging.setLogRecordFactory(factory)
+
+
+def test_an_error_that_quotes_several_lines_is_one_line(capsys):
+    complain(RuntimeError("cannot score\n  this\x1b[2J\r\ntext"))
+    assert capsys.readouterr().err == "error: cannot score this\\x1b[2J text\n"
 
 
 def test_an_unsafe_character_becomes_its_escape():
