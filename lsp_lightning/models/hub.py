@@ -1,6 +1,7 @@
 """Access to the Hub: tried once, without long retries, and its errors in one line."""
 
 import functools
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,18 @@ def source(base: str) -> tuple[str, dict[str, Any]]:
 
 
 @contextmanager
+def quiet() -> Iterator[None]:
+    """Hide what transformers' loaders report of a folder: this package says it in one line."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
 def one_line(base: str, key: str) -> Iterator[None]:
     """Turn the errors of transformers' loaders into one line with the key and the remedy.
 
@@ -65,6 +78,9 @@ def one_line(base: str, key: str) -> Iterator[None]:
             raise
         if not is_folder(base):
             check_no_adapter(base, _cached_adapter(base), key)
+        if "ignore_mismatched_sizes" in str(error):  # it points to a report that is not shown
+            problem = f"the weights of {base!r} have other sizes than its config says"
+            raise ConfigError(key, problem, "use config.json and weights of one model") from error
         problem = f"cannot load {base!r} ({first_line(error)})"
         raise ConfigError(key, problem, _remedy(base, str(error).lower())) from error
 

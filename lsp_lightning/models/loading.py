@@ -7,7 +7,7 @@ import torch
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.models import quantization
-from lsp_lightning.models.hub import one_line, source
+from lsp_lightning.models.hub import one_line, quiet, source
 from lsp_lightning.models.modes import without_dropout
 from lsp_lightning.models.quantization import Quantization
 from lsp_lightning.models.sources import KEY, check_base, check_tokenizer, check_unquantized
@@ -147,7 +147,7 @@ def _load(
 
 def _weights(kind: Any, base: str, key: str, options: Mapping[str, Any]) -> Any:
     """The model with its weights. Raise ConfigError if the folder does not have all of them."""
-    with one_line(base, key):
+    with one_line(base, key), quiet():
         place, access = source(base)
         model, found = kind.from_pretrained(place, output_loading_info=True, **access, **options)
     missing = sorted(found["missing_keys"])

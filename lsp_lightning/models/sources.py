@@ -14,6 +14,9 @@ ADAPTER_CONFIG = "adapter_config.json"
 #: Files, one of which every tokenizer of transformers has.
 _TOKENIZERS = ("tokenizer*.json", "vocab.*", "*.model", "*.tiktoken")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+#: Names of the number of layers in configs; more than the weights have tensors is a mistake.
+_LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_layers")
+_MOST_LAYERS = 1000
 _CAUSAL_LM = "give the folder of a causal LM"
 #: Bytes before the header of a safetensors file, which hold the header's length.
 _LENGTH_BYTES = 8
@@ -61,7 +64,7 @@ def check_base(base: str, key: str = KEY, kind: str = "causal LM") -> None:
     check_unquantized(config, base, key)
     if kind == "causal LM":
         check_family(config, base, key)
-    _check_weights(base, folder, key)
+    _check_layers(config, _check_weights(base, folder, key), base, key)
 
 
 def check_tokenizer(base: str, key: str = KEY) -> None:
@@ -156,8 +159,21 @@ def _without_config(base: str, folder: Path, key: str) -> ConfigError:
     )
 
 
-def _check_weights(base: str, folder: Path, key: str) -> None:
-    """Raise ConfigError unless a folder has all of its safetensors files, and none is cut off."""
+def _check_layers(config: Mapping[str, Any], tensors: int, base: str, key: str) -> None:
+    """Raise ConfigError if a config has so many layers that only to build them would take hours."""
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    for name, layers in (pair for part in parts for pair in part.items()):
+        if name in _LAYERS and isinstance(layers, int) and layers > max(tensors, _MOST_LAYERS):
+            problem = f"the config.json of {base!r} has {name} {layers:,}, its weights {tensors:,} "
+            raise ConfigError(key, f"{problem}tensors", "restore it from the model's source")
+
+
+def _check_weights(base: str, folder: Path, key: str) -> int:
+    """Raise ConfigError unless a folder has all of its safetensors files, and none is cut off.
+
+    Returns:
+        How many tensors they hold.
+    """
     files = {path.name: path for path in folder.glob("*.safetensors")}
     index = read_json(folder / "model.safetensors.index.json", key) or {}
     places = index.get("weight_map")
@@ -173,12 +189,15 @@ def _check_weights(base: str, folder: Path, key: str) -> None:
             f"folder {base!r} has no safetensors weights (pickled weights can run code)",
             "save the model again with save_pretrained(..., safe_serialization=True)",
         )
-    for path in files.values():
-        check_complete(path, key)
+    return sum(check_complete(path, key) for path in files.values())
 
 
-def check_complete(path: Path, key: str) -> None:
-    """Raise ConfigError unless a safetensors file is as long as its header says."""
+def check_complete(path: Path, key: str) -> int:
+    """Raise ConfigError unless a safetensors file is as long as its header says.
+
+    Returns:
+        How many tensors it holds.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(_LENGTH_BYTES)
@@ -191,8 +210,9 @@ def check_complete(path: Path, key: str) -> None:
         ends = [t["data_offsets"][1] for name, t in tensors.items() if name != "__metadata__"]
         expected = _LENGTH_BYTES + length + max(ends, default=0)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-        expected = -1
+        ends, expected = [], -1
     if size != expected:
         raise ConfigError(
             key, f"{str(path)!r} is damaged or incomplete", "copy or download it again"
         )
+    return len(ends)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, PrefixTuningConfig, get_peft_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from small_game import make_policy
 from tiny_models import build_llama
 from transformers import (
@@ -127,6 +127,14 @@ FOLDERS = {
         lambda f: with_config(f, model_type="own", auto_map={"AutoConfig": "x.y"}),
         "is a model with custom code, which is never run; give a model that transf",
     ),
+    "a billion layers": (
+        lambda f: with_config(f, num_hidden_layers=10**9),
+        "has num_hidden_layers 1,000,000,000, its weights 21 tensors; restore it from the model's",
+    ),
+    "a billion layers of text": (
+        lambda f: with_config(f, text_config={"num_hidden_layers": 10**9}),
+        "has num_hidden_layers 1,000,000,000, its weights",
+    ),
     "already quantized": (
         lambda f: with_config(f, quantization_config={"quant_method": "bitsandbytes"}),
         "is already quantized; give the original model",
@@ -174,7 +182,7 @@ def test_real_folders_of_other_kinds_are_refused(tmp_path, no_model):
     assert "(model type bert) is a masked language model" in refusal(tmp_path / "bert")
 
 
-def test_weights_that_a_folder_lacks_are_not_made_up(tiny_llama_folder, tmp_path):
+def test_weights_that_a_folder_lacks_are_not_made_up(tiny_llama_folder, tmp_path, caplog):
     """transformers would fill the head with random numbers, without an error."""
     folder = Path(shutil.copytree(tiny_llama_folder, tmp_path / "headless"))
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -182,11 +190,22 @@ def test_weights_that_a_folder_lacks_are_not_made_up(tiny_llama_folder, tmp_path
     save_file(names, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ConfigError, match=r"no weights for lm_head\.weight of a LlamaForCausalLM"):
         Policy(str(folder))
+    assert "LOAD REPORT" not in caplog.text
+
+
+def test_a_weight_that_is_not_a_number_is_named(copy):
+    weights = load_file(copy / "model.safetensors")
+    weights["model.norm.weight"][3] = float("nan")
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"contain NaN or infinity \(.*norm\.weight\); copy"):
+        Policy(str(copy))
 
 
 def test_a_config_that_does_not_fit_the_weights_is_one_line(copy):
     with_config(copy, hidden_size=32)
-    with pytest.raises(ConfigError, match=r"model\.base: cannot load .*check the files") as error:
+    with pytest.raises(
+        ConfigError, match=r"model\.base: the weights of .* have other sizes"
+    ) as error:
         Policy(str(copy))
     assert "\n" not in str(error.value)
 
