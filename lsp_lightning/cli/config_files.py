@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lsp_lightning.cli.loggers import logger_class
 from lsp_lightning.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ def flags_of(args: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def ready_configs(args: Sequence[str]) -> list[str]:
-    """The arguments, with each pipe replaced by its content: a pipe can be read only once.
+    """The arguments, with some files replaced by their content.
+
+    They are pipes, which can be read only once, and files with the short name of a logger.
 
     Raises:
         ConfigError: a config is missing, or is not a YAML mapping that the parser accepts.
@@ -43,7 +46,9 @@ def ready_configs(args: Sequence[str]) -> list[str]:
                 raise ConfigError("config", "has no value", "write --config FILE")
             text = _text(value)
             check_config(text, repr(value))
-            if not Path(value).is_file():  # `--config <(...)` or /dev/stdin
+            ready = _with_loggers(text)
+            if ready != text or not Path(value).is_file():  # `--config <(...)` or /dev/stdin
+                text = ready
                 args = [text if arg == value else arg for arg in args]
                 args = [f"{flag}={text}" if arg == f"{flag}={value}" else arg for arg in args]
         elif flag.startswith(("--model.rewards.", "--trainer.callbacks.")):
@@ -53,6 +58,20 @@ def ready_configs(args: Sequence[str]) -> list[str]:
         if flag.startswith("--") and value[:1] in ("[", "{"):
             check_classes(_typed(value), flag.removeprefix("--").removesuffix("+"))
     return args
+
+
+def _with_loggers(text: str) -> str:
+    """A config with classes in place of the short names of loggers; other configs unchanged."""
+    import yaml
+
+    content = yaml.safe_load(text) if "logger" in text else {}
+    trainer = content.get("trainer")
+    if not isinstance(trainer, dict):
+        return text
+    spelled = logger_class(trainer.get("logger"))
+    if spelled == trainer.get("logger"):
+        return text
+    return str(yaml.safe_dump({**content, "trainer": {**trainer, "logger": spelled}}))
 
 
 def check_config(text: str, name: str) -> None:

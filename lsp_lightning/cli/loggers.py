@@ -1,7 +1,9 @@
 """Loggers of other services (W&B): one run there for each run folder, with all settings."""
 
+import json
 import secrets
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,11 @@ from lsp_lightning.runs import RunFolder
 from lsp_lightning.runs.writing import write_text
 
 _KEY = "--trainer.logger"
-_SHORT = {"wandb": "lightning.pytorch.loggers.WandbLogger"}
+_SHORT = {
+    "wandb": "lightning.pytorch.loggers.WandbLogger",
+    "mlflow": "lightning.pytorch.loggers.MLFlowLogger",
+    "comet": "lightning.pytorch.loggers.CometLogger",
+}
 #: The package that each of Lightning's loggers needs.
 _NEEDS = {
     "WandbLogger": "wandb",
@@ -28,12 +34,30 @@ def with_logger_class(args: Sequence[str]) -> list[str]:
     for arg in args:
         flag, equals, value = arg.partition("=")
         if flag == _KEY and equals:
-            arg = f"{flag}={_SHORT.get(value, value)}"
+            arg = f"{flag}={_typed_class(value)}"
         elif before == _KEY:
-            arg = _SHORT.get(arg, arg)
+            arg = _typed_class(arg)
         spelled.append(arg)
         before = arg
     return spelled
+
+
+def logger_class(value: Any) -> Any:
+    """The value of ``trainer.logger``, with short names replaced by classes, in a list too."""
+    if isinstance(value, list):
+        return [logger_class(entry) for entry in value]
+    return _SHORT.get(value, value) if isinstance(value, str) else value
+
+
+def _typed_class(value: str) -> str:
+    """The same for what was typed."""
+    if not value.startswith("["):
+        return _SHORT.get(value, value)
+    import yaml
+
+    with suppress(yaml.YAMLError, ValueError):  # the parser reports it
+        return json.dumps(logger_class(yaml.safe_load(value)))
+    return value
 
 
 def check_loggers(logger: Any) -> None:

@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from lsp_lightning.cli.synonyms import class_near, meant
+from lsp_lightning.cli.synonyms import about_class, class_near, instead, meant
 from lsp_lightning.cli.trust import REMEDY
 from lsp_lightning.errors import (
     ConfigError,
@@ -35,6 +35,7 @@ _VALUE = re.compile(r"(?:Given value|Got value): (.*)")
 _UNION = "Does not validate against any of the Union subtypes"
 _WANTED = re.compile(r"Expected an? (?:typing\.Literal\[(.*?)\]|<class '([\w.]+)'>)")
 _NAME = re.compile(r"[A-Za-z_][\w.]*(?<!True)(?<!False)(?<!None)")
+_ASSIGNED = re.compile(r"([a-z][\w.]*)=(.+)")
 _DATA_FILES = (".jsonl", ".json", ".csv", ".txt", ".parquet")
 _WORDS = {
     "int": "a whole number",
@@ -118,6 +119,8 @@ def one_line(
     if word:
         is_config = word[1].endswith((".yaml", ".yml"))
         remedy = f"write --config {word[1]}" if is_config else "write flags as --key value"
+        if _ASSIGNED.fullmatch(word[1]):
+            remedy = f"write --{word[1]}"
         return ConfigError("command", f"{word[1]!r} is not a flag", remedy)
     found = key[1] if key else "config"
     problem = _problem(message)
@@ -154,6 +157,9 @@ def _unknown(message: str) -> str | None:
 
 
 def _nearest(key: str, keys: Sequence[str], of_class: bool) -> str:
+    other = instead(key)
+    if other:
+        return other
     near = [meant(key, keys), *difflib.get_close_matches(key, keys, n=1, cutoff=0.6)]
     found = next((name for name in near if name and name != key), None)
     if found:
@@ -201,6 +207,11 @@ def _remedy(key: str, message: str) -> str:
     value = _VALUE.search(message) or _NO_PATH.search(message) or _NO_GROUP.search(message)
     given = value[1] if value else ""
     last = key.rpartition(".")[2]
+    assigned = _ASSIGNED.fullmatch(given)
+    if assigned and "." not in key:  # --model beta=0.1
+        return f"did you mean --{key}.{_short(given)}?"
+    if given.lower() in ("none", "nil") and "'NoneType'" in message:
+        return "did you mean null?"
     if key == "model" and given and not given.startswith("lsp_lightning"):
         return f"did you mean --model.base {_short(given)}?"
     if key == "trainer.precision":
@@ -215,6 +226,7 @@ def _remedy(key: str, message: str) -> str:
         near = class_near(last, name)
         if near:
             return f"did you mean {near!r}?"
+        return about_class(last, name) or _SEE_VALUES
     return _SEE_VALUES
 
 

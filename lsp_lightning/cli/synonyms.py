@@ -1,6 +1,7 @@
 """Names that other trainers have for this package's keys, to suggest the right one."""
 
 import difflib
+import re
 import sys
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ _SYNONYMS: dict[str, str] = {
     "ckpt_path": "ckpt checkpoint checkpoint_path resume resume_from resume_from_checkpoint load",
     "model.base": "base_model model_name model_name_or_path model_id model_path pretrained",
     "model.rewards": "reward reward_fn reward_funcs reward_function reward_model",
+    "model.lora": "adapter peft_config use_peft",
     "model.lora.rank": "r lora_r lora_rank",
     "model.lora.alpha": "lora_alpha",
     "model.lora.dropout": "lora_dropout",
@@ -16,8 +18,9 @@ _SYNONYMS: dict[str, str] = {
     "model.dtype": "torch_dtype bf16 fp16 mixed_precision",
     "model.quantization": "load_in_4bit load_in_8bit bits quantize",
     "model.activation_checkpointing": "gradient_checkpointing",
-    "model.beta": "kl_coef kl_beta kl_coeff kl_weight kl_penalty init_kl_coef",
-    "model.kl": "kl_type kl_estimator",
+    "model.beta": "kl_coef kl_beta kl_coeff kl_weight kl_penalty init_kl_coef kl_loss_coef",
+    "model.kl": "kl_type kl_estimator kl_loss_type",
+    "model.objective": "adv_estimator",
     "model.optimizer": "optim",
     "model.optimizer.init_args.lr": "lr learning_rate",
     "model.optimizer.init_args.weight_decay": "weight_decay",
@@ -26,22 +29,28 @@ _SYNONYMS: dict[str, str] = {
     "model.max_grad_norm": "clip_grad clip_grad_norm grad_clip gradient_clip_val",
     "model.micro_batch_tokens": "gradient_accumulation_steps micro_batch_size",
     "model.rollouts": "use_vllm vllm",
-    "data.queries": "dataset dataset_name train_file train_dataset data_path prompts",
-    "data.heldout": "eval_dataset eval_file validation_file val_file",
+    "data.queries": "dataset datasets dataset_name train_file train_files train_dataset "
+    "data_path prompts",
+    "data.heldout": "eval_dataset eval_file validation_file val_file val_files",
     "data.num_queries": "batch_size train_batch_size per_device_train_batch_size",
-    "data.group_size": "num_generations num_return_sequences n_samples rollout_n num_samples",
+    "data.group_size": "num_generations num_return_sequences n_samples rollout_n num_samples n",
     "data.solver.max_new_tokens": "max_completion_length max_response_length max_tokens "
-    "max_length max_new_tokens response_length",
+    "max_length max_new_tokens response_length sequence_len",
     "data.solver.temperature": "temperature",
     "data.solver.top_p": "top_p",
     "data.solver.top_k": "top_k",
     "trainer.max_steps": "epochs num_epochs num_train_epochs max_epochs steps num_steps "
-    "total_steps rounds num_rounds iterations max_iters",
+    "total_steps rounds num_rounds iterations max_iters total_epochs total_training_steps",
     "trainer.default_root_dir": "output_dir out_dir output save_dir log_dir logging_dir run_dir",
     "trainer.accelerator": "device gpu gpus cuda",
     "trainer.logger": "report_to wandb use_wandb",
     "trainer.val_check_interval": "eval_steps eval_every eval_interval",
     "checkpoint.every": "save_steps save_every save_interval",
+}
+#: Names of settings that a run here does not have, and what to do instead.
+_INSTEAD: dict[str, str] = {
+    "leave it out: a run uses one GPU": "n_gpus_per_node nnodes num_gpus num_processes "
+    "nproc_per_node world_size tensor_parallel_size tensor_model_parallel_size",
 }
 _HOMES = {
     "optimizer": "torch.optim",
@@ -49,7 +58,13 @@ _HOMES = {
     "callbacks": "lightning.pytorch.callbacks",
     "logger": "lightning.pytorch.loggers",
 }
+_REMEDIES = {name: remedy for remedy, names in _INSTEAD.items() for name in names.split()}
 _KEYS = {name: key for key, names in _SYNONYMS.items() for name in names.split()}
+
+
+def instead(key: str) -> str | None:
+    """What to do about a setting that a run here does not have; None for another key."""
+    return _REMEDIES.get(key.rpartition(".")[2].lower())
 
 
 def meant(key: str, keys: Sequence[str]) -> str | None:
@@ -60,6 +75,9 @@ def meant(key: str, keys: Sequence[str]) -> str | None:
         keys: the keys that exist.
     """
     last = key.rpartition(".")[2].lower()
+    begun = [k for k in keys if k.startswith(f"{last}_") and last in _KEYS]  # gpu of gpu_gib
+    if len(begun) == 1:
+        return begun[0]
     target = _KEYS.get(last)
     if target is None:
         same = [k for k in keys if k.rpartition(".")[2] == last]
@@ -69,6 +87,16 @@ def meant(key: str, keys: Sequence[str]) -> str | None:
     name = target.rpartition(".")[2]  # in the settings of one class
     found = [k for k in keys if k.rpartition(".")[2] == name]
     return found[0] if len(found) == 1 else None
+
+
+def about_class(key: str, name: str) -> str | None:
+    """What to do about an algorithm's name where a class belongs; None for another name."""
+    if key == "objective" and re.fullmatch(r"(?:dr_?)?(?:grpo|ppo|rloo|dapo|gspo)", name.lower()):
+        return (
+            "leave it out for GRPO: data.queries: {class_path: lsp_lightning.PromptFile, ...}, as "
+            "in configs/tiny_grpo.yaml"
+        )
+    return None
 
 
 def class_near(key: str, name: str) -> str | None:

@@ -27,6 +27,8 @@ FILES = {
     "split.yaml": "model: {rewards: [{class_path: SelfReward}, {init_args: {weight: 1}}]}\n",
     "beside.yaml": "model:\n  rewards:\n  - class_path: SelfReward\n    weight: 1\n",
     "optimizer.yaml": "model: {optimizer: {class_path: torch.optim.Adam, lr: 1}}\n",
+    "logger.yaml": "trainer: {logger: mlflow}\n",
+    "loggers.yaml": "trainer: {logger: [mlflow]}\n",
     "rewards.yaml": "model:\n  rewards:\n",
 }
 NO_KEY = "there is no such key; did you mean"
@@ -101,6 +103,26 @@ MORE = {
     "+ --dataset x": f"dataset: {NO_KEY} 'data.queries'?",
     "+ --model Qwen/Qwen3-0.6B": "model: must be a mapping of keys to values, is Qwen/Qwen3-0.6B;"
     " did you mean --model.base Qwen/Qwen3-0.6B?",
+    "plan --config tiny.yaml --gpu 8": f"gpu: {NO_KEY} 'gpu_gib'?",
+    "+ --datasets f.jsonl": f"datasets: {NO_KEY} 'data.queries'?",
+    "+ --trainer.total_epochs 3": f"trainer.total_epochs: {NO_KEY} 'trainer.max_steps'?",
+    "+ --trainer.n_gpus_per_node 2": "trainer.n_gpus_per_node: there is no such key; leave it out: "
+    "a run uses one GPU",
+    "+ --actor_rollout_ref.rollout.n 8": f"actor_rollout_ref.rollout.n: {NO_KEY} 'data.group_siz",
+    "+ --actor.kl_loss_coef 0.1": f"actor.kl_loss_coef: {NO_KEY} 'model.beta'?",
+    "+ --adapter lora": f"adapter: {NO_KEY} 'model.lora'?",
+    "+ --sequence_len 2048": f"sequence_len: {NO_KEY} 'data.solver.max_new_tokens'?",
+    "+ --model beta=0.1": "model: must be a mapping of keys to values, is beta=0.1; did you mean "
+    "--model.beta=0.1?",
+    "+ model.beta=0.1": "command: 'model.beta=0.1' is not a flag; write --model.beta=0.1",
+    "+ --model.lora none": "model.lora: must name a class by its path, as in module.Class, is none;"
+    " did you mean null?",
+    "+ --model.quantization none": "model.quantization: must be one of 'nf4' or null, is none; di",
+    "+ --model.objective GRPO": "model.objective: must name a class by its path, as in module.Class"
+    ", is GRPO; leave it out for GRPO: data.queries: {class_path: lsp_lightning.PromptFile",
+    "+ --config logger.yaml": "trainer.logger: MLFlowLogger needs the package mlflow, which is not",
+    "+ --config loggers.yaml": "trainer.logger: MLFlowLogger needs the package mlflow, which is no",
+    "+ --trainer.logger [mlflow]": "trainer.logger: MLFlowLogger needs the package mlflow, which i",
     "+ --seed_everything -1": "seed_everything: is -1; set 0 to 4294967295",
     "+ --seed_everything 99999999999": "seed_everything: is 99999999999; set 0 to 4294967295",
     "+ --trainer.max_steps 0": "trainer.max_steps: is below 1; set the number of rounds to play",
