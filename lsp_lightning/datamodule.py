@@ -137,8 +137,11 @@ class SelfPlayDataModule(LightningDataModule):
         _warn_of_overlap(self.queries, [*self.heldout, *self.test])
         self.stream: RoundStream | None = None
 
-    def setup(self, stage: str) -> None:
-        """Say how many of the queries that the command uses have a solution."""
+    def announce(self, stage: str) -> None:
+        """Say how many of the queries that the command uses have a solution.
+
+        The module calls it when all settings are checked, so that an error stands alone.
+        """
         answered = "data.test" if self.test else "data.heldout"
         used = {"validate": "data.heldout", "test": "data.test", "predict": answered}
         for key, queries in self._known().items():

@@ -140,6 +140,7 @@ class SelfPlayModule(ScoresHeldOut):
             trainer: Any = self.trainer
             trainer.log_every_n_steps = min(trainer.log_every_n_steps, 1)
         self.rollouts.check_reachable()
+        self.data.announce(stage)
 
     def configure_model(self) -> None:
         """Load the policy once, and give the rewards the reference."""

@@ -18,6 +18,14 @@ _SHORT = {
     "mlflow": "lightning.pytorch.loggers.MLFlowLogger",
     "comet": "lightning.pytorch.loggers.CometLogger",
 }
+#: Names of what a run writes without a logger of Lightning's: why, and what to do.
+_WRITTEN = {
+    "csv": ("every run writes metrics.csv", "leave it out"),
+    "tensorboard": (
+        "its events are written if no logger is named",
+        "leave it out, or name TensorBoardLogger by its class_path, with a save_dir",
+    ),
+}
 #: The package that each of Lightning's loggers needs.
 _NEEDS = {
     "WandbLogger": "wandb",
@@ -43,16 +51,23 @@ def with_logger_class(args: Sequence[str]) -> list[str]:
 
 
 def logger_class(value: Any) -> Any:
-    """The value of ``trainer.logger``, with short names replaced by classes, in a list too."""
+    """The value of ``trainer.logger``, with short names replaced by classes, in a list too.
+
+    Raises:
+        ConfigError: it names what a run writes anyway.
+    """
     if isinstance(value, list):
         return [logger_class(entry) for entry in value]
+    if isinstance(value, str) and value in _WRITTEN:
+        why, remedy = _WRITTEN[value]
+        raise ConfigError("trainer.logger", f"names {value}, but {why}", remedy)
     return _SHORT.get(value, value) if isinstance(value, str) else value
 
 
 def _typed_class(value: str) -> str:
     """The same for what was typed."""
     if not value.startswith("["):
-        return _SHORT.get(value, value)
+        return str(logger_class(value))
     import yaml
 
     with suppress(yaml.YAMLError, ValueError):  # the parser reports it

@@ -122,6 +122,9 @@ MORE = {
     ", is GRPO; leave it out for GRPO: data.queries: {class_path: lsp_lightning.PromptFile",
     "+ --config logger.yaml": "trainer.logger: MLFlowLogger needs the package mlflow, which is not",
     "+ --config loggers.yaml": "trainer.logger: MLFlowLogger needs the package mlflow, which is no",
+    "+ --trainer.logger csv": "trainer.logger: names csv, but every run writes metrics.csv; leave",
+    "+ --trainer.logger '[wandb, tensorboard]'": "trainer.logger: names tensorboard, but its event",
+    "validate --config tiny.yaml --data.heldout_reward nobody": "data.heldout_reward: no reward is",
     "+ --trainer.logger [mlflow]": "trainer.logger: MLFlowLogger needs the package mlflow, which i",
     "+ --seed_everything -1": "seed_everything: is -1; set 0 to 4294967295",
     "+ --seed_everything 99999999999": "seed_everything: is 99999999999; set 0 to 4294967295",
@@ -198,10 +201,11 @@ def test_a_typed_mistake_is_one_line(typed, here, capfd):
         code = main(args)
     except SystemExit as stop:
         code = stop.code
-    shown = capfd.readouterr().err
+    out, shown = capfd.readouterr()
     assert code == 2, shown
     assert shown.startswith(f"error: {TABLE[typed]}")
     assert len(shown.splitlines()) == 1
+    assert not out
     assert len(shown) < 600
     left = {str(path) for path in Path("out").rglob("*")}
     assert left <= {"out/.claimed"}  # which goes when the process ends

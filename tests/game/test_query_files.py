@@ -464,14 +464,14 @@ def test_each_file_in_use_says_how_many_solutions_it_has(tmp_path, capsys):
         heldout=str(tmp_path / "dev.jsonl"),
         test=str(tmp_path / "final.jsonl"),
     )
-    data.setup("fit")
+    data.announce("fit")
     assert capsys.readouterr().out.splitlines() == [
         "data.queries: 3 queries, solutions: 2 of 3; ignored keys: level",
         "data.heldout: 3 tasks, solutions: 2 of 3; ignored keys: level",
         "data.test: 3 tasks, solutions: 2 of 3; ignored keys: level",
     ]
     for stage, key in (("validate", "heldout"), ("test", "test"), ("predict", "test")):
-        data.setup(stage)
+        data.announce(stage)
         shown = capsys.readouterr()
         assert shown.err == f"data.{key}: 3 tasks, solutions: 2 of 3; ignored keys: level\n"
         assert shown.out == ""  # for the command's JSON
