@@ -535,9 +535,9 @@ MISTAKES = {
         lambda tmp: ["--model.rewards", json.dumps([{"class_path": "lsp_lightning.NoReward"}])],
         ("model.rewards", "NoReward"),
     ),
-    "empty line in a prompt file": (
-        lambda tmp: ["--data.heldout", file_with(tmp / "q.jsonl", '{"query": "a"}\n\n')],
-        ("data.heldout", "line 2", "q.jsonl", "delete"),
+    "line without a query in a prompt file": (
+        lambda tmp: ["--data.heldout", file_with(tmp / "q.jsonl", '{"query": "a"}\n\n{}\n')],
+        ("data.heldout", "line 3", "q.jsonl", "has no 'query' text"),
     ),
     "missing prompt file": (
         lambda tmp: ["--data.heldout", "no_such.jsonl"],
@@ -606,9 +606,9 @@ REFUSED = {
         lambda tmp: data(queries=Challenger(prompt="no_ch.txt")),
         ("data.queries.init_args.prompt", "no file", "no_ch.txt"),
     ),
-    "empty line in the queries": (
-        lambda tmp: data(queries=PromptFile(file_with(tmp / "q.jsonl", '\n{"query": "a"}\n'))),
-        ("data.queries", "line 1", "q.jsonl", "delete"),
+    "line without a query in the queries": (
+        lambda tmp: data(queries=PromptFile(file_with(tmp / "q.jsonl", '\n{}\n{"query": "a"}\n'))),
+        ("data.queries", "line 2", "q.jsonl", "has no 'query' text"),
     ),
     "negative beta": (lambda tmp: module(beta=-1), ("model.beta", "-1", "0 or more")),
     "negative alpha": (lambda tmp: module(alpha_ch=-1), ("model.alpha_ch", "-1", "0 or more")),
