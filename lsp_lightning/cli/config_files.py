@@ -71,7 +71,8 @@ def _with_loggers(text: str) -> str:
     spelled = logger_class(trainer.get("logger"))
     if spelled == trainer.get("logger"):
         return text
-    return str(yaml.safe_dump({**content, "trainer": {**trainer, "logger": spelled}}))
+    content["trainer"] = {**trainer, "logger": spelled}
+    return str(yaml.safe_dump(content, sort_keys=False))
 
 
 def check_config(text: str, name: str) -> None:

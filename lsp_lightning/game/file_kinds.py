@@ -51,6 +51,10 @@ def kind_of(start: bytes) -> str | None:
 
 def _is_wide(start: bytes) -> bool:
     """Whether these are characters of two or four bytes each, without a mark that says so."""
+    if (
+        start.count(b"\0") < len(start) / 5
+    ):  # a pair of any two bytes may be a letter of some script
+        return False
     for encoding in _WIDE:
         try:
             text = start[: len(start) // 4 * 4].decode(encoding)

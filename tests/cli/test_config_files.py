@@ -4,6 +4,7 @@ import os
 import time
 
 import pytest
+import yaml
 
 from lsp_lightning.cli.config_files import ready_configs
 from lsp_lightning.cli.main import run_with_config
@@ -170,3 +171,16 @@ def test_a_config_of_a_run_that_was_cut_off_is_not_taken_for_a_whole_one(tmp_pat
         config.write_text(whole[:stop])
         with pytest.raises(ConfigError, match=r"^ckpt_path: its config.yaml ends too early"):
             run_with_config(args)
+
+
+def test_the_short_name_of_a_logger_leaves_the_rest_of_a_file_as_it_is(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "model: {lr: 1e-3, base: 'on', n: null}\ntrainer: {logger: [wandb], max_steps: 3}\n"
+    )
+    text = ready_configs(["fit", "--config", str(path)])[2]
+    assert "lr: 1e-3\n" in text
+    before, after = yaml.safe_load(path.read_text()), yaml.safe_load(text)
+    assert after["trainer"].pop("logger") == ["lightning.pytorch.loggers.WandbLogger"]
+    assert before["trainer"].pop("logger") == ["wandb"]
+    assert after == before

@@ -167,6 +167,7 @@ def test_numbers_and_tests_keep_their_types(tmp_path):
         ('{"query": "a"}'.encode("utf-32"), "q.jsonl", "FILE is UTF-32 text; save it as UTF-8"),
         ('{"query": "ü"}'.encode("utf-16-be"), "q.csv", "FILE is UTF-16 or UTF-32 text; save it"),
         ('{"query": "ü"}'.encode("utf-32-le"), "q.txt", "FILE is UTF-16 or UTF-32 text; save it"),
+        (b"query,answer\n1+\x001,2\n", "q.csv", "FILE is not text; use JSON Lines"),
         (b"\x00\x01\x02", "q.bin", "FILE is not text; use JSON Lines"),
         (b"- query: a\n", "q.yaml", "the format of FILE is unknown (its name ends in '.yaml')"),
         (b"a,b\n", "q", "the format of FILE is unknown (its name ends in 'nothing')"),
