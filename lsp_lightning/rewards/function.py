@@ -96,7 +96,7 @@ def _numbers(found: object, answers: int, place: str) -> list[float]:
             cause: the line says all, and a traceback would show only this file.
     """
     remedy = f"return a list of {answers} numbers, one for each answer"
-    if not isinstance(found, Iterable) or isinstance(found, Mapping):
+    if not isinstance(found, Iterable) or isinstance(found, Mapping | str | bytes):
         raise RewardError(f"{place} returned {_kind(found)}; {remedy}")
     scores: list[Any] = list(found)
     if len(scores) != answers:

@@ -107,7 +107,7 @@ def test_an_async_function_is_refused_before_the_run():
         FunctionReward(mine)
 
 
-@pytest.mark.parametrize(("scores", "count"), [([], 0), ([1.0], 1), ([1.0] * 3, 3), ("abc", 3)])
+@pytest.mark.parametrize(("scores", "count"), [([], 0), ([1.0], 1), ([1.0] * 3, 3)])
 def test_where_it_returns_another_count_than_of_answers_the_query_is_unjudged(scores, count):
     reward = FunctionReward(lambda q, a, r: [0.0] * 2 if q == "q" else scores, name="mine")
     message = rf"could not judge 1 of 2: {count} scores for 2 answers, at "
@@ -335,6 +335,7 @@ class Table:
         (forgot_to_return, "forgot_to_return returned None"),
         (lambda q, a, s: 1.0, "<lambda> returned a float"),
         (Table(), "Table returned a dict"),
+        (lambda q, a, s: "42", "<lambda> returned a str"),
         (lambda q, a, s: [[0.0, 1.0]] * len(a), "<lambda> returned a list with a list"),
         (lambda q, a, s: torch.zeros(len(a), 2), "<lambda> returned a list with a Tensor"),
         (lambda q, a, s: [{"score": 1.0}] * len(a), "<lambda> returned a list with a dict"),
