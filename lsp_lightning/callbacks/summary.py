@@ -53,7 +53,7 @@ class RunSummary(Callback):
         device = trainer.strategy.root_device
         if device.type == "cuda":  # leave out the peak of loading the model
             torch.cuda.reset_peak_memory_stats(device)
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and self._loaded_rounds < trainer.max_steps:
             data: Any = getattr(trainer, "datamodule", None)
             every, trained = parameter_counts(pl_module)
             print(

@@ -201,7 +201,9 @@ def test_a_run_killed_in_its_last_scoring_is_finished_by_a_resume(
     line = (
         "nothing to play: this run has played 2 rounds; to play more, set trainer.max_steps above 2"
     )
-    assert line in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert line in shown
+    assert "playing" not in shown
     assert (folder / "summary.json").stat().st_mtime_ns == before
 
 
