@@ -117,11 +117,7 @@ def one_line(
         return ConfigError(no_value[1], "has no value", f"write --{no_value[1]} VALUE")
     word = _UNKNOWN_WORD.search(message)
     if word:
-        is_config = word[1].endswith((".yaml", ".yml"))
-        remedy = f"write --config {word[1]}" if is_config else "write flags as --key value"
-        if _ASSIGNED.fullmatch(word[1]):
-            remedy = f"write --{word[1]}"
-        return ConfigError("command", f"{word[1]!r} is not a flag", remedy)
+        return _not_a_flag(word[1])
     found = key[1] if key else "config"
     problem = _problem(message)
     if found == "seed_everything":  # true and false are for Lightning
@@ -144,6 +140,16 @@ def storage_line(error: BaseException) -> str | None:
         found = system_error(error)
         written = WriteError(str((found and found.filename) or "a file of the run"), reason)
     return None if written is None else str(written)
+
+
+def _not_a_flag(word: str) -> ConfigError:
+    """The error for a word that follows no flag."""
+    remedy = "write flags as --key value"
+    if word.endswith((".yaml", ".yml")):
+        remedy = f"write --config {word}"
+    elif _ASSIGNED.fullmatch(word):
+        remedy = f"write --{word}"
+    return ConfigError("command", f"{word!r} is not a flag", remedy)
 
 
 def _unknown(message: str) -> str | None:
