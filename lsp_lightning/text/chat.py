@@ -110,7 +110,8 @@ class ChatCodec:
         self._expected: dict[_Turns, Counter[int]] = {}
 
     def check(self) -> None:
-        """Raise ChatTemplateError unless the template can encode a query, and an answer to it."""
+        """Raise ChatTemplateError unless the template shows a query and can encode an answer."""
+        self._template.check()
         self.encode("{query}", {"query": "x"})
         self.encode_dialogue("x", "x")
 

@@ -1,16 +1,16 @@
 """Render chat templates within limits on time and memory.
 
-A chat template is a program that comes with a model. Its errors are reported in one line.
+A chat template is a program that comes with a model, so it is rendered in a worker process, which
+can be ended. Its errors are reported in one line.
 """
 
-import contextlib
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from types import FrameType
 from typing import Any
 
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.runtime.workers import LineWorkers
 
 #: The chat template for models that have none: each turn's text, then a line break.
 PLAIN_TEMPLATE = (
@@ -30,17 +30,11 @@ _FIXED_STRFTIME = (
     + " }}{%- endmacro %}\n"
 )
 
-#: Most lines of a template (and items of its filters) that one rendering may run. The templates of
-#: common models need a few hundred.
-_MOST_STEPS = 100_000
-#: Most memory in KiB that one rendering may add.
-_MOST_MEMORY = 2**17
-#: Longest template, and longest rendering beside the texts of its messages, in characters.
-_LONGEST = 1_000_000
-#: Largest number in a template, and in one that multiplies: ``'x' * 10000000`` is one step.
-_LARGEST_NUMBER, _LARGEST_FACTOR = 100_000, 1_000
-#: Code that Jinja runs for each item of a loop, filter or call.
-_JINJA_LOOPS = ("filters.py", "runtime.py", "utils.py", "sandbox.py")
+#: Seconds after which a rendering is ended. Common templates take milliseconds; a step limit, which
+#: does not depend on the machine, ends most others. One step may take hours, though.
+_SECONDS = 10.0
+#: One process for all templates; it starts with the first rendering.
+_WORKERS = LineWorkers("lsp_lightning.text.rendering_worker", processes=1)
 
 
 def with_fixed_date(chat_template: str) -> str:
@@ -54,10 +48,6 @@ class ChatTemplateError(ConfigError):
     """A chat template fails, or exceeds a limit; the model cannot be used with it."""
 
 
-class TooMuch(Exception):
-    """A template exceeds a limit."""
-
-
 class ChatTemplate:
     """A tokenizer's chat template with fixed arguments.
 
@@ -68,14 +58,16 @@ class ChatTemplate:
     """
 
     def __init__(self, tokenizer: Any, template_kwargs: Mapping[str, Any], key: str) -> None:
-        self._tokenizer = tokenizer
-        self._kwargs = dict(template_kwargs)
         self._key = key
-        self._checked = False
-        with self._one_line():
+        try:
             given = tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN_TEMPLATE
+        except Exception as error:  # several templates without a default
+            raise self._unusable(f"it fails with {' '.join(str(error).split())[:200]!r}") from error
         #: The template's source.
         self.text: str = with_fixed_date(given)
+        arguments = {**tokenizer.special_tokens_map, **template_kwargs}
+        # the worker gets JSON; a date (which YAML reads from 2024-07-26) is text for a template
+        self._arguments = json.loads(json.dumps(arguments, default=str))
 
     def render(self, messages: Sequence[Mapping[str, str]], reply: bool) -> str:
         """Render messages, and the header of the assistant's turn if ``reply``.
@@ -83,98 +75,31 @@ class ChatTemplate:
         Raises:
             ChatTemplateError: the template fails, or it exceeds a limit.
         """
-        with self._one_line():
-            if not self._checked:
-                _check_source(self.text)
-                self._checked = True
-            with _limits():
-                rendered = str(
-                    self._tokenizer.apply_chat_template(
-                        [dict(message) for message in messages],
-                        chat_template=self.text,
-                        tokenize=False,
-                        add_generation_prompt=reply,
-                        **self._kwargs,
-                    )
-                )
-            given = sum(len(message["content"]) for message in messages)
-            if len(rendered) > _LONGEST + 4 * given:
-                raise TooMuch(f"it writes {len(rendered)} characters")
-        return rendered
+        request = {
+            "chat_template": self.text,
+            "messages": [dict(message) for message in messages],
+            "reply": reply,
+            "arguments": self._arguments,
+        }
+        [rendered] = _WORKERS.map([request], _SECONDS)
+        if rendered is None:
+            raise self._unusable(f"it takes more than {_SECONDS:g} seconds, or too much memory")
+        if "text" in rendered:
+            return str(rendered["text"])
+        limit = rendered.get("limit")
+        raise self._unusable(limit or f"it fails with {rendered['error']!r}")
 
-    @contextlib.contextmanager
-    def _one_line(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            # the message is the template's, so it may contain anything
-            said = " ".join(str(error).split()) or type(error).__name__
-            cause = str(error) if isinstance(error, TooMuch) else f"it fails with {said[:200]!r}"
-            raise ChatTemplateError(
-                self._key,
-                f"the chat template of this model cannot be used: {cause}",
-                "fix chat_template in the model's folder, or use another model",
-            ) from error
+    def check(self) -> None:
+        """Raise ChatTemplateError if a rendering does not contain the text of the user's turn."""
+        for text in ("What is two plus three?", "Name a river."):
+            shown = self.render([{"role": "user", "content": text}], True)
+            # templates may change case and white space
+            if "".join(text.split()).lower() not in "".join(shown.split()).lower():
+                raise self._unusable("it does not show the text of the user's turn")
 
-
-def _check_source(template: str) -> None:
-    """Raise TooMuch for arithmetic of which one step can take hours or fill the memory."""
-    from jinja2 import Environment
-
-    if len(template) > _LONGEST:
-        raise TooMuch(f"it has {len(template)} characters")
-    tokens = [(kind, value) for _, kind, value in Environment().lex(template)]
-    operators = {value for kind, value in tokens if kind == "operator"}
-    if "**" in operators:
-        raise TooMuch("it raises numbers to powers")
-    most = _LARGEST_FACTOR if "*" in operators else _LARGEST_NUMBER
-    for kind, value in tokens:
-        digits = value.replace("_", "") if kind == "integer" else ""
-        if len(digits) > 9 or (digits.isdecimal() and int(digits) > most):
-            raise TooMuch(f"it contains the number {digits[:20]}")
-
-
-@contextlib.contextmanager
-def _limits() -> Iterator[None]:
-    """Raise TooMuch if the template that is rendered inside takes too many steps.
-
-    Steps are counted by tracing the template's lines, so the limit does not depend on the machine.
-    """
-    steps, first_peak = 0, _peak_memory()
-
-    def count(frame: FrameType, event: str, arg: object) -> Any:
-        nonlocal steps
-        steps += 1
-        if steps > _MOST_STEPS:
-            raise TooMuch(f"it runs more than {_MOST_STEPS} steps")
-        return line
-
-    def line(frame: FrameType, event: str, arg: object) -> Any:
-        if _peak_memory() - first_peak > _MOST_MEMORY:
-            raise TooMuch(f"it takes more than {_MOST_MEMORY // 1024} MiB of memory")
-        return count(frame, event, arg)
-
-    def enter(frame: FrameType, event: str, arg: object) -> Any:
-        file = frame.f_code.co_filename
-        if file == "<template>":
-            return line
-        if "jinja2" in file and file.endswith(_JINJA_LOOPS):
-            count(frame, event, arg)
-        return None
-
-    before = sys.gettrace()
-    sys.settrace(enter)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
-
-
-def _peak_memory() -> int:
-    """The most memory that this process has used, in KiB; 0 if the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // 1024 if sys.platform == "darwin" else peak
+    def _unusable(self, cause: str) -> ChatTemplateError:
+        return ChatTemplateError(
+            self._key,
+            f"the chat template of this model cannot be used: {cause}",
+            "fix chat_template in the model's folder, or use another model",
+        )

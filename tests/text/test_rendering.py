@@ -1,6 +1,7 @@
 """A chat template is a program from a stranger: its errors are one line, and it ends."""
 
 import time
+from datetime import date
 
 import pytest
 from fast import assert_fast
@@ -9,7 +10,9 @@ from tiny_models import LLAMA_TEMPLATE, build_llama, llama_tokenizer
 from lsp_lightning import ConfigError, Policy
 from lsp_lightning.cli.main import main
 from lsp_lightning.models.loading import load_codec
+from lsp_lightning.text import rendering
 from lsp_lightning.text.chat import ChatCodec
+from lsp_lightning.text.rendering import ChatTemplate
 
 GROWS = "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(60) %}"
 OUTER, INNER, ENDS = "{% for i in range(99999) %}", "{% for j in range(99999) %}", "{% endfor %}"
@@ -104,19 +107,43 @@ def test_a_query_that_the_template_cannot_render_is_encoded_as_plain_text(dislik
     assert time.thread_time() - start < 10
 
 
-def test_a_trace_function_that_was_set_before_is_set_again(monkeypatch):
-    import sys
+ENDLESS = {
+    "lipsum": "{{ lipsum(n=99999) }}",
+    "replace": "{{ 'a' | replace('', 'b' | center(99999)) | replace('', 'b' | center(99999)) }}",
+    "tojson": "{{ range(99999) | list " + "| tojson | list" * 4 + " | length }}",
+    "nested lists": "{% set ns = namespace(l=[]) %}{% for i in range(60) %}"
+    "{% set ns.l = [ns.l, ns.l] %}" + ENDS + "{{ ns.l }}",
+    "a format": "{{ '%9999999999d' % 1 }}",
+}
 
-    def trace(frame, event, arg):
-        return None
 
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        ChatCodec(llama_tokenizer(), {}, ()).check()
-        assert sys.gettrace() is trace
-    finally:
-        sys.settrace(before)
+@pytest.mark.parametrize("source", ENDLESS.values(), ids=ENDLESS)
+def test_one_step_that_takes_too_long_or_too_much_memory_is_ended(source, monkeypatch):
+    monkeypatch.setattr(rendering, "_SECONDS", 1.0)
+    codec = ChatCodec(llama_tokenizer(source + LLAMA_TEMPLATE), {}, (), "model.base")
+    with pytest.raises(ConfigError, match=r"^model.base: .*(seconds|memory); [^\n]+$"):
+        codec.check()
+
+
+@pytest.mark.parametrize(
+    "source", ["hello", "{# #}", "{{ messages[0].role }}", "{{ messages[0].content[:5] }}"]
+)
+def test_a_template_that_does_not_show_the_query_is_refused(source):
+    with pytest.raises(ConfigError, match=r"^model.base: .* does not show the text of the user's"):
+        ChatCodec(llama_tokenizer(source), {}, (), "model.base").check()
+
+
+def test_a_template_may_change_white_space_and_case():
+    source = "{{ messages[0].content | upper | replace(' ', '_ ') | replace('_', '') | trim }}"
+    ChatCodec(llama_tokenizer(source), {}, ()).check()
+
+
+def test_arguments_of_a_template_may_be_dates_and_random_choices_repeat():
+    source = "{{ day }} {{ range(9999) | random }}"
+    template = ChatTemplate(llama_tokenizer(source), {"day": date(2024, 7, 26)}, "model.base")
+    first = template.render([], True)
+    assert first.startswith("2024-07-26 ")
+    assert template.render([], True) == first
 
 
 HOSTILE_TEXTS = {
