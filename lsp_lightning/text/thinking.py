@@ -2,77 +2,32 @@
 
 Reasoning models think before they answer, between two marks such as ``<think>`` and ``</think>``.
 Some chat templates write the first mark into the prompt, so the completion begins inside a thought
-and contains only the second mark. A thought that does not end is not an answer.
+and contains only the second mark. A thought that does not end is not an answer, and neither is the
+text before it.
+
+A quoted mark is text. In an answer, quotation marks, inline code and code blocks quote; in a
+thought, code blocks do not, because a thought may begin a block that it never ends. A model gains
+nothing by quoting the mark that would open a thought: what follows is judged as its answer, as if
+it had thought without marks. It cannot end a thought by a quoted mark.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-
-@dataclass(frozen=True)
-class Marks:
-    """What opens and closes a thought."""
-
-    opening: str
-    """Text that opens a thought, without white space around it."""
-    closing: str
-    """Text that closes it."""
-    before_answer: str = ""
-    """Text between the closing mark and the answer."""
-    after_answer: tuple[str, ...] = ()
-    """Texts that end the answer."""
-    without_thought: str = ""
-    """What a reply without a thought has to begin with."""
-
-    def answer(self, text: str) -> str:
-        """The answer in the text after the closing mark."""
-        if self.before_answer and self.before_answer in text:
-            text = text.partition(self.before_answer)[2]
-        for end in (self.opening, *self.after_answer):
-            text = text.partition(end)[0]
-        return text.strip()
-
-
-_THINK = Marks("<think>", "</think>")
-#: Marks that are recognised at the start of a completion, whatever the chat template says.
-_KNOWN = (
-    _THINK,  # DeepSeek R1, Qwen3, QwQ, SmolLM3, Nemotron, GLM 4.5, Phi 4, Granite 3.3
-    Marks("[THINK]", "[/THINK]"),  # Magistral
-    Marks("<seed:think>", "</seed:think>"),  # Seed-OSS
-    Marks("\u25c1think\u25b7", "\u25c1/think\u25b7"),  # Kimi-VL
-    Marks("<longcat_think>", "</longcat_think>"),
-    Marks("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
-    Marks("<|channel>", "<channel|>"),  # Gemma 4
-    Marks("<unused94>thought", "<unused95>"),  # MedGemma
-    Marks(  # Command A Reasoning
-        "<|START_THINKING|>", "<|END_THINKING|>", "<|START_RESPONSE|>", ("<|END_RESPONSE|>",)
-    ),
-    Marks(  # OpenThinker, Sky-T1
-        "<|begin_of_thought|>",
-        "<|end_of_thought|>",
-        "<|begin_of_solution|>",
-        ("<|end_of_solution|>",),
-    ),
-    Marks(  # gpt-oss: an answer is the text of the channel "final"
-        "<|channel|>",
-        "<|channel|>final",
-        "<|message|>",
-        ("<|end|>", "<|start|>", "<|return|>"),
-        without_thought="<|channel|>final<|message|>",
-    ),
-    Marks("Here is my thought process:", "Here is my response:"),  # Granite 3.2
-    Marks("Here's my thought process:", "Here's my response:"),
-    Marks("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),  # Apriel
+from lsp_lightning.text.marks import (
+    KNOWN,
+    THINK,
+    Marks,
+    answer_tags,
+    marks_at,
+    marks_of_template,
 )
+from lsp_lightning.text.quoting import Quotations
 
-#: Tags with these words mark thinking if a chat template uses them: <thought>, [REASONING], ...
-_WORDS = r"think|thought|reason|reflect|analysis|ponder|deliberat|scratchpad|rationale|monologue"
-_TAG = re.compile(
-    rf"(?i)<(?!/)[^<>\s/'\"]{{0,20}}(?:{_WORDS})[^<>\s/'\"]{{0,20}}>"
-    rf"|\[(?!/)[^\[\]\s/'\"]{{0,20}}(?:{_WORDS})[^\[\]\s/'\"]{{0,20}}\]"
-)
-_PAIRED_WORDS = (("START", "END"), ("start", "end"), ("BEGIN", "END"), ("begin", "end"))
+#: Most thoughts of one completion that begin with marks that its template does not spell.
+_MOST_UNSPELLED = 8
 
 
 @dataclass(frozen=True)
@@ -81,8 +36,10 @@ class Reading:
 
     inside: Marks | None = None
     """The marks of the thought in which the completion begins; None if it begins outside."""
-    marks: tuple[Marks, ...] = (_THINK,)
+    marks: tuple[Marks, ...] = (THINK,)
     """Marks that the chat template uses; text before a closing mark is a thought."""
+    answer_tags: tuple[tuple[str, str], ...] = ()
+    """Tags that the chat template puts around answers."""
 
     def said(self, text: str) -> str:
         """The completion without its thinking; "" if the thinking never ends."""
@@ -97,39 +54,117 @@ class Reading:
         return self._read(text)[1] is False
 
     def _read(self, text: str) -> tuple[str, bool | None]:
-        """The answer, and whether the thought before it was closed; None without a thought.
+        """The answer, and whether the last thought was closed; None without a thought."""
+        scan = _Scan(self, text)
+        scan.run()
+        if scan.thought is not None:
+            return (scan.kept, True) if scan.kept is not None else ("", False)
+        answer = self.answer(text[scan.begin :], scan.last)
+        if scan.last is None and answer == text.strip():
+            return text, None
+        return answer, None if scan.last is None else True
 
-        The last closing mark counts, so a mark that is quoted in a thought does not end it.
+    def answer(self, text: str, last: Marks | None) -> str:
+        """The answer in the text after the mark that closed the last thought."""
+        for marks in (last, *self.marks) if last else self.marks:
+            before = marks.before_answer
+            if before and (text.lstrip().startswith(before) or (marks == last and before in text)):
+                text = text.partition(before)[2]
+            for end in marks.after_answer:
+                text = text.partition(end)[0]
+        text = text.strip()
+        for opening, closing in self.answer_tags:
+            if text.startswith(opening):
+                inner = text.removeprefix(opening)
+                text = (inner.rpartition(closing)[0] or inner).strip()
+        return text
+
+
+class _Scan:
+    """Reads a completion from mark to mark."""
+
+    def __init__(self, reading: Reading, text: str) -> None:
+        self.thought = reading.inside
+        """The marks of the thought at the current position; None in an answer."""
+        self.begin = 0
+        """Where the current answer begins."""
+        self.last: Marks | None = None
+        """The marks of the last thought that was closed."""
+        self.kept: str | None = None
+        """An answer that had ended when another thought began."""
+        self._reading = reading
+        self._text = text
+        self._quotations = Quotations(text)
+        self._spelled = (*reading.marks, reading.inside) if reading.inside else reading.marks
+        self._use(self._spelled)
+        self._unspelled = 0
+
+    def run(self) -> None:
+        """Read to the end of the text."""
+        self._begins_unspelled()
+        while self._to_unspelled_thought():
+            pass
+
+    def _to_unspelled_thought(self) -> bool:
+        """Go from mark to mark; True where an answer begins with a mark that must be added."""
+        for match in self._pattern.finditer(self._text, self.begin):
+            if self._quotations.hold(match.start(), blocks=self.thought is None):
+                continue
+            mark = match.group()
+            if self.thought is None:
+                closed = self._closed_by(mark)
+                if closed is None:
+                    self._open(match)
+            else:
+                closed = self.thought if self.thought.is_closed_by(mark) else None
+            if closed is not None:
+                self.last, self.thought, self.kept = closed, None, None
+                self.begin = match.end()
+                self._quotations.begin(self.begin)
+                if self._begins_unspelled():
+                    return True
+        return False
+
+    def _begins_unspelled(self) -> bool:
+        """Whether the answer begins with a mark that the template does not spell; then look for it.
+
+        Only a few times, because each search for other marks costs time.
         """
-        closed: bool | None = None
-        marks = self.inside or self._marks_in(text)
-        while marks is not None:  # at most once for each kind of marks
-            _, found, rest = text.rpartition(marks.closing)
-            if not found:
-                return "", False
-            text, closed = marks.answer(rest), True
-            marks = self._marks_in(text)
-        if closed is None:
-            return self._without_marks(text)
-        return text, closed
+        if self.thought is not None or self._unspelled == _MOST_UNSPELLED:
+            return False
+        found = marks_at(self._text, self.begin, self._pattern)
+        if found is not None:
+            self._unspelled += 1
+            self.thought = found
+            self._use((*self._spelled, found))
+        return found is not None
 
-    def _without_marks(self, text: str) -> tuple[str, bool | None]:
-        """A text that closes no thought; "" if it opens one at the start or end of a line."""
-        for marks in self.marks:
-            if marks.before_answer and text.lstrip().startswith(marks.before_answer):
-                return marks.answer(text), None
-            mark = re.escape(marks.opening)
-            # inside of a line it is quoted, or a word like others
-            if re.search(rf"(?m)^[ \t]*{mark}|{mark}[ \t]*$", text):
-                return "", False
-        return text, None
+    def _use(self, marks: tuple[Marks, ...]) -> None:
+        """Look for these marks."""
+        self._marks = marks
+        self._pattern = _pattern(marks)
+        self._closings = {m.closing: m for m in reversed(marks)}
 
-    def _marks_in(self, text: str) -> Marks | None:
-        start = text.lstrip()
-        for marks in (*self.marks, *_KNOWN):
-            if start.startswith(marks.opening):
-                return marks
-        return next((marks for marks in self.marks if marks.closing in text), None)
+    def _closed_by(self, mark: str) -> Marks | None:
+        """The marks of a thought that this mark closes."""
+        if mark in self._closings:
+            return self._closings[mark]
+        return next((m for m in self._marks if m.is_closed_by(mark)), None)
+
+    def _open(self, match: re.Match[str]) -> None:
+        self.thought = next(m for m in self._marks if m.opening == match.group())
+        answer = self._text[self.begin : match.start()]
+        ends = [end for marks in self._marks for end in marks.after_answer]
+        if self.last and any(end in answer for end in ends):
+            self.kept = self._reading.answer(answer, self.last)
+
+
+@lru_cache
+def _pattern(marks: tuple[Marks, ...]) -> re.Pattern[str]:
+    """Finds opening and closing marks, of several at one place the longest."""
+    literal = {mark for m in marks for mark in (m.opening, m.closing)}
+    others = [m.closing_pattern for m in marks if m.closing_pattern]
+    return re.compile("|".join([*map(re.escape, sorted(literal, key=len, reverse=True)), *others]))
 
 
 def without_thinking(text: str) -> str:
@@ -144,7 +179,7 @@ def reading_of_most(texts: Sequence[str]) -> Reading:
     without a closing mark is an unclosed thought.
     """
     plain = Reading()
-    for marks in _KNOWN:
+    for marks in KNOWN:
         outside = [text for text in texts if not text.lstrip().startswith(marks.opening)]
         closing = sum(marks.closing in text for text in outside)
         if 2 * closing > len(texts):
@@ -161,19 +196,12 @@ class Thinking:
     """
 
     def __init__(self, template: str, reply_start: str) -> None:
-        named = [
-            marks for marks in _KNOWN if marks.opening in template or marks.closing in template
-        ]
-        tags = dict.fromkeys(_TAG.findall(reply_start) + _TAG.findall(template))
-        taken = {mark for marks in _KNOWN for mark in (marks.opening, marks.closing)}
-        derived = [
-            Marks(tag, closing)
-            for tag in tags
-            if tag not in taken and (closing := _closing_of(tag, template, reply_start))
-        ]
+        named = [m for m in KNOWN if m.opening in template or m.closing in template]
         # a reply that begins inside of another mark of the table still has to be read by it
-        rendered = [marks for marks in _KNOWN if marks.opening in reply_start]
-        self.marks = tuple(dict.fromkeys([*derived, *named, *rendered, _THINK]))
+        rendered = [marks for marks in KNOWN if marks.opening in reply_start]
+        derived = marks_of_template(template, reply_start)
+        self.marks = tuple(dict.fromkeys([*derived, *named, *rendered, THINK]))
+        self._answer_tags = answer_tags(template)
         self._reply_start = reply_start
         first = min(
             (i for m in self.marks if (i := reply_start.find(m.opening)) >= 0), default=None
@@ -187,13 +215,13 @@ class Thinking:
         Only what follows the header of the assistant's turn counts: a query may spell marks too.
         """
         if not self._header:
-            return Reading(self._open_in(_squash(self._reply_start)), self.marks)
+            return self._reading_from(self._open_in(_squash(self._reply_start)))
         _, found, start = _squash(prompt).rpartition(self._header)
         if found:
-            return Reading(self._open_in(start), self.marks)
+            return self._reading_from(self._open_in(start))
         # a prompt that was not written by this template
         last = next((m for m in self.marks if start.endswith(_squash(m.opening))), None)
-        return Reading(last, self.marks)
+        return self._reading_from(last)
 
     def before(self, prompt: str, prefix: str) -> str:
         """What must stand between a prompt and the start of an answer, to end a thought before."""
@@ -208,30 +236,21 @@ class Thinking:
             return direct.without_thought
         return ""
 
+    def _reading_from(self, inside: Marks | None) -> Reading:
+        return Reading(inside, self.marks, self._answer_tags)
+
     def _open_in(self, start: str) -> Marks | None:
         """The marks of the last thought in the squashed text if it is open, else None."""
-        last, found = -1, None
-        for marks in self.marks:
-            opening, closing = (
-                start.rfind(_squash(marks.opening)),
-                start.rfind(_squash(marks.closing)),
-            )
-            # equal if the closing mark begins with the opening one
-            if opening > max(last, closing):
-                last, found = opening, marks
+        found = None
+        openings = {_squash(marks.opening): marks for marks in reversed(self.marks)}
+        closings = {_squash(marks.closing) for marks in self.marks}
+        both = sorted({*openings, *closings}, key=len, reverse=True)
+        for mark in re.findall("|".join(map(re.escape, both)), start):
+            if mark in openings:
+                found = openings[mark]
+            elif found is not None and mark == _squash(found.closing):
+                found = None
         return found
-
-
-def _closing_of(tag: str, template: str, reply_start: str) -> str | None:
-    """The mark that closes a tag; None if the template uses the tag for something else."""
-    slashed = f"{tag[0]}/{tag[1:]}"
-    if tag.startswith("<|"):
-        slashed = f"<|/{tag[2:]}"
-    swapped = [tag.replace(a, b) for a, b in _PAIRED_WORDS if a in tag]
-    for closing in (*swapped, slashed):
-        if closing in template:
-            return closing
-    return slashed if reply_start.rstrip().endswith(tag) else None
 
 
 def _squash(text: str) -> str:

@@ -340,9 +340,10 @@ def test_a_long_justification_and_a_long_sum_are_read():
         ("</think>", ""),
         ("five</think>four", "four"),  # the text before the tag is thinking
         ("four</think></think>", ""),
-        ("I would <think> about it", "I would <think> about it"),  # inside of the reply
-        ("<thinking>four", "<thinking>four"),
-        ("<THINK>x</THINK>four", "<THINK>x</THINK>four"),  # not the model's tag
+        ("I would <think> about it", ""),
+        ("I would `<think>` about it", "I would `<think>` about it"),  # quoted
+        ("<thinking>four", ""),
+        ("<THINK>x</THINK>four", "four"),
         ("</ think>four", "</ think>four"),
     ],
 )
@@ -427,8 +428,8 @@ def test_fence_keeps_invisible_characters_of_text_without_tags():
     assert fence(text) == text
 
 
-def test_thinking_that_starts_again_and_never_ends_is_removed():
-    assert without_thinking("<think>a</think>b<think>c") == "b"
+def test_thinking_that_starts_again_must_end_again():
+    assert without_thinking("<think>a</think>b<think>c") == ""
 
 
 def test_a_closing_tag_without_its_bracket_is_disarmed_too():

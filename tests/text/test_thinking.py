@@ -141,7 +141,7 @@ def test_a_query_that_spells_marks_changes_nothing(query, name):
         ("<seed:think>2+3", ""),
         ("<think>2+3</think><|begin_of_thought|>more", ""),  # one kind of thought after another
         ("Use [THINK] as a tag.", "Use [THINK] as a tag."),
-        ("<reasoning>2+3</reasoning>5", "<reasoning>2+3</reasoning>5"),  # no mark of this template
+        ("<analysis>2+3</analysis>5", "<analysis>2+3</analysis>5"),  # may be part of an answer
     ],
 )
 def test_marks_of_well_known_models_are_read_without_their_template(text, said):
@@ -165,7 +165,8 @@ def test_many_marks_are_read_in_linear_time(mark):
         ("a<think>b</think>c</think>5", "5"),
         ("a</think>" * 99 + "5", "5"),
         ('print("</think>")</think>5', "5"),
-        ("a</think>5<think>b", "5"),
+        ("a</think>5<think>b", ""),  # a thought that begins again must end again
+        ("a</think>5<think>b</think>6", "6"),
         ("</think></think>", ""),
         ("</ think>5", ""),
         ("", ""),
@@ -180,7 +181,11 @@ def test_hostile_marks_in_a_thought_that_the_template_opened(text, said):
     [
         (f"Sure.\n<think>\n{CUT_OFF}", ""),
         (f"Okay, <think>\n{CUT_OFF}", ""),
-        ("I would <think> about it", "I would <think> about it"),
+        ("Sure. <think>a, still", ""),
+        ("I would <think> about it", ""),  # nothing tells this from the line above
+        ("<think>a</think>4\n<think>b", ""),
+        ("<think>a</think>4 <think>b", ""),
+        ("Sure. <think>Hm.</think>5", "5"),
         ("Sure.\n<think>\nHm.</think>\n5", "5"),
         ("Write `<think>` first.", "Write `<think>` first."),
         ('print("<think>")', 'print("<think>")'),
@@ -212,3 +217,178 @@ def test_the_replies_of_an_unknown_model_tell_whether_its_template_opens_a_thoug
     themselves = reading_of_most(["<think>a</think>5", "<think>b</think>6", "7"])
     assert themselves.said("7") == "7"
     assert reading_of_most([]).said("7") == "7"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<THINK>a</THINK>4", "4"),
+        ("<Think>a", ""),
+        ("<THINK>a</think>4", "4"),
+        ("<thinking>a", ""),
+        ("<thinking>a</thinking>4", "4"),
+        ("<thought>a</thought>4", "4"),
+        ("<reasoning>a</reasoning><answer>4</answer>", "<answer>4</answer>"),
+        ("<think >a</think >4", "4"),
+        ("<|thinking|>a<|/thinking|>4", "4"),
+        ("<|thinking|>a", ""),
+        ("<thinking_start>a<thinking_end>4", "4"),
+        ("[think]a[/think]4", "4"),
+        ("<THINK>a</THINK>b</THINK>4", "4"),
+        ("<THINK>a</THINK>4\n<THINK>b", ""),
+        ("<think>a</think><thinking>b", ""),
+        ("The <thinking> tag", "The <thinking> tag"),  # only the start of a reply tells
+        ("<|end_of_thought|>4", "<|end_of_thought|>4"),
+        ("<thinker>4", "<thinker>4"),
+    ],
+)
+@pytest.mark.parametrize("known", [None, "", "{# <think> </think> #}"])
+def test_marks_at_the_start_of_a_reply_need_not_be_spelled_by_the_template(text, said, known):
+    read = Reading() if known is None else reading(codec_of(template("", known)))
+    assert read.said(text) == said
+
+
+#: Marks that end a prompt, and the closing marks that are guessed if the template spells none.
+GUESSED = {
+    "<\uff5cthink\uff5c>": "<\uff5c/think\uff5c>",
+    "<|begin_think|>": "<|end_think|>",
+    "<|reasoning_start|>\n": "<|reasoning_end|>",
+    "<|think_start|>": "<|think_end|>",
+    "<|thought_begin|>": "<|thought_end|>",
+    "<think:start>": "<think:end>",
+    "<think_open>": "<think_close>",
+    "<cot>\n": "</cot>",
+    "<|cot|>": "<|/cot|>",
+    "<plan>": "</plan>",
+    "<internal>": "</internal>",
+    "{think}": "{/think}",
+    "\u3008think\u3009": "\u3008/think\u3009",
+    "**Thinking:**\n": "**Answer:**",
+    "<unused94>": "<unused95>",
+    "<<think>>": "<</think>>",
+}
+
+
+@pytest.mark.parametrize(("opening", "closing"), GUESSED.items())
+def test_the_closing_mark_is_guessed_from_the_mark_that_ends_the_prompt(opening, closing):
+    read = reading(codec_of(template(opening)))
+    assert read.said(CUT_OFF) == ""
+    assert read.said(f"{CUT_OFF}{closing}4") == "4"
+
+
+@pytest.mark.parametrize("closing", ["<|/think_start|>", "</|think_start|>", "<|stop_think|>"])
+def test_a_closing_mark_that_the_template_spells_is_preferred_to_a_guess(closing):
+    read = reading(codec_of(template("<|think_start|>", f"{{# {closing} #}}")))
+    assert read.said(f"{CUT_OFF}{closing}4") == "4"
+
+
+@pytest.mark.parametrize("tag", ["<explanation>", "<workers>", "{name}", "**Answer:**", "<|en|>"])
+def test_other_marks_at_the_end_of_a_prompt_open_no_thought(tag):
+    assert reading(codec_of(template(tag))).said("5") == "5"
+
+
+QUOTING = [
+    "Use `<think>` tags.",
+    "Use `<think>` tags: print('<think>')",
+    "The tag `</think>` closes it.",
+    "In Python: '</think>' closes",
+    'It says "first </think>, then 5".',
+    "Write ``a `<think>` b`` there",
+    "\u201c<think>\u201d is a tag",
+    "```\n<think>\n```\nis the tag",
+    "```python\nx = 1\n</think>\n```",
+    "1. So:\n   ~~~xml\n   <think>a\n   ~~~",
+]
+
+
+@pytest.mark.parametrize("answer", QUOTING)
+@pytest.mark.parametrize("known", ["", "{# <think> </think> #}"])
+def test_quoted_marks_in_an_answer_are_text(answer, known):
+    read = reading(codec_of(template("", known)))
+    assert read.said(answer) == answer
+    assert read.said(f"<think>I don't know</think>{answer}") == answer
+    assert read.said(f"<think>```\nx</think>\n{answer}") == answer
+    assert reading(codec_of(template("<think>\n"))).said(f"a</think>{answer}") == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```\n<think>\nIs it 5",  # a block without an end is no block
+        "`x` <think> `y`",
+        "It's 5\" <think> long, isn't it",
+        '"x" <think>',
+        "```\nx\n```\n<think>5",
+    ],
+)
+def test_marks_beside_quotations_are_marks(text):
+    read = reading(codec_of(template("")))
+    assert read.said(text) == ""
+    assert read.said(f"{text}</think>4") == "4"
+
+
+def test_a_quoted_mark_ends_no_thought():
+    read = reading(codec_of(template("<think>\n")))
+    assert read.said("I must not write `</think>` before 5") == ""
+    assert read.said('"</think>" is 5') == ""
+    assert read.said("Say '</think>' here</think>4") == "4"
+    assert read.said("```\nx = 5\n</think>4") == "4"
+
+
+ANSWER_TAGS = [
+    ("{# <think></think> <response></response> #}", "<response>{}</response>"),
+    ("{# <think> <answer> #}", "<answer>\n{}\n</answer>"),
+]
+
+
+@pytest.mark.parametrize(("known", "form"), ANSWER_TAGS)
+def test_tags_around_an_answer_are_removed_if_the_template_spells_them(known, form):
+    read, answer = reading(codec_of(template("", known))), form.format("4")
+    assert read.said(f"<think>a</think>\n{answer}") == "4"
+    assert read.said(answer) == "4"
+    assert read.said(answer[: answer.index("4") + 1]) == "4"  # cut off
+    assert read.said(f"<think>a</think>It is {answer}") == f"It is {answer}"
+    assert without_thinking(f"<think>a</think>{answer}") == answer  # may be the user's format
+
+
+HARMONY = "{# <|channel|>analysis #}"
+
+
+@pytest.mark.parametrize(
+    ("reply_start", "known", "text", "said"),
+    [
+        ("<|channel|>final<|message|>", HARMONY, "4<|return|>", "4"),
+        ("<|channel|>final<|message|>", HARMONY, "4", "4"),
+        (
+            "",
+            HARMONY,
+            " to=functions.x<|channel|>commentary<|message|>{}<|call|>",
+            "",
+        ),
+        (
+            "",
+            HARMONY,
+            "<|channel|>final<|message|>4<|end|><|start|>assistant<|channel|>analysis<|message|>b",
+            "4",  # the answer had ended before
+        ),
+        ("<|START_THINKING|><|END_THINKING|><|START_RESPONSE|>", "", "4<|END_RESPONSE|>", "4"),
+        (
+            "<|START_THINKING|>",
+            "",
+            "a<|END_THINKING|><|START_ACTION|>[]<|END_ACTION|>",
+            "",
+        ),
+    ],
+)
+def test_marks_that_end_an_answer_are_removed_and_calls_are_no_answers(
+    reply_start, known, text, said
+):
+    assert reading(codec_of(template(reply_start, known))).said(text) == said
+
+
+@pytest.mark.parametrize(
+    "text", ["`<think>`", '"a ', "``x ", "```a\n", "\n```", "\u201c", "<a_think>"]
+)
+def test_many_quotations_are_read_in_linear_time(text):
+    for ending in ("", "</think>"):
+        assert_fast(lambda end=ending: without_thinking(text * 100_000 + end), 2.0, text)
