@@ -14,8 +14,8 @@ ROOT = Path(lsp_lightning.__file__).parent
 #: what is planned.
 FLOORS = {
     **dict.fromkeys(["functional", "errors", "seeding"], 0),
-    "paths": 1,
-    **dict.fromkeys(["text", "runtime"], 2),
+    **dict.fromkeys(["paths", "runtime"], 1),
+    "text": 2,
     **dict.fromkeys(["types", "sandbox", "prefix"], 3),
     **dict.fromkeys(["checks", "models"], 4),
     **dict.fromkeys(["generation", "rewards"], 5),

@@ -34,7 +34,7 @@ _FIXED_STRFTIME = (
 #: does not depend on the machine, ends most others. One step may take hours, though.
 _SECONDS = 10.0
 #: One process for all templates; it starts with the first rendering.
-_WORKERS = LineWorkers("lsp_lightning.text.rendering_worker", processes=1)
+_WORKERS = LineWorkers("lsp_lightning.runtime.rendering_worker", processes=1)
 
 
 def with_fixed_date(chat_template: str) -> str:
