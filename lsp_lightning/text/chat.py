@@ -232,9 +232,14 @@ class ChatCodec:
 
     @cached_property
     def _thinking(self) -> Thinking:
-        mark = _SENTINEL.format(0)
-        rendered = self._render(_Turns((("user", "{query}"),), "", True), {"query": mark})
-        return Thinking(self._template.text, rendered.rpartition(mark)[2])
+        mark, answer = _SENTINEL.format(0), _SENTINEL.format(1)
+        rendered = self._render(_Turns((("user", mark),), "", True), {})
+        past = self._render(_Turns((("user", mark), ("assistant", answer)), "", False), {})
+        return Thinking(
+            self._template.text,
+            rendered.rpartition(mark)[2],
+            past.partition(mark)[2].partition(answer)[0],
+        )
 
     def _spelled(self, ids: Sequence[int]) -> str:
         text = self.tokenizer.decode(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 #: a template may use ``<plan>`` for something else.
 _WORDS = r"think|thought|reason|reflect|analysis|ponder|deliberat|scratchpad|rationale|monologue"
 _LAST_WORDS = (
-    rf"{_WORDS}|brainstorm|contemplat|introspect|musing"
-    r"|(?<![a-z])(?:cot|plan|planning|internal|inner|hidden|private|draft|notes|work|working)(?![a-z])"
+    rf"{_WORDS}|brainstorm|contemplat|introspect|musing|ruminat|cogitat|scratch"
+    r"|(?<![a-z])(?:cot|plan|planning|internal|inner|hidden|private|draft|notes|work|working)"
+    r"(?![a-z])"
 )
 #: Words in marks that a model may write although its template does not spell them. ``<analysis>``
 #: or ``<reason>`` may well be part of an answer.
@@ -28,7 +29,12 @@ _LEFT, _RIGHT = (
     r">\]})\u3009\u300b\u3011\u25b7\u27e9\uff1e",
 )
 _LAST_TAG = re.compile(
-    rf"(?i)[{_LEFT}]{{1,2}}[|\uff5c]?(?=[\w:.-]*(?:{_LAST_WORDS}))[\w:.-]{{1,40}}[|\uff5c]?[{_RIGHT}]{{1,2}}\Z"
+    rf"(?i)[{_LEFT}]{{1,2}}[|\uff5c]?(?P<name>[\w:.-]{{1,40}})[|\uff5c]?[{_RIGHT}]{{1,2}}\Z"
+)
+#: Words in the marks of turns and answers.
+_NO_THOUGHT = (
+    r"answer|respon[sd]|reply|final|output|solution|result|assist|model|user|bot|gpt|turn|role"
+    r"|message|content|header|text|code|json|lang|sep|inst|start_of|end|(?<![a-z])ai(?![a-z])"
 )
 _LAST_HEADING = re.compile(rf"(?i)\*\*(?=[\w ]*(?:{_LAST_WORDS}))[\w ]{{1,40}}:?\*\*:?\Z")
 _ANSWER_HEADING = r"(?i:\*\*(?:final )?(?:answer|response|solution|result|output):?\*\*:?)"
@@ -95,9 +101,9 @@ KNOWN = (
 _KNOWN_OPENINGS = {marks.opening.lower(): marks for marks in KNOWN}
 _TEXT = re.compile(r"\S")
 _AT_START = re.compile(
-    rf"(?i)(?:(?P<known>{'|'.join(map(re.escape, _KNOWN_OPENINGS))})|(?P<left><[|\uff5c]?)\s?"
+    rf"(?i)(?:(?P<known>{'|'.join(map(re.escape, _KNOWN_OPENINGS))})|(?P<left><[|\uff5c]?)\s{{0,3}}"
     rf"(?P<name>(?!\w*(?:{_ENDS}))(?:[a-z]{{1,15}}[_:-]){{0,2}}(?:{_MODEL_WORDS})"
-    r"(?:[_:-][a-z]{1,15}){0,2})\s?(?P<right>[|\uff5c]?>))"
+    r"(?:[_:-][a-z]{1,15}){0,2})\s{0,3}(?P<right>[|\uff5c]?>))"
 )
 
 
@@ -116,7 +122,7 @@ def marks_at(text: str, start: int, spelled: re.Pattern[str]) -> Marks | None:
             marks = Marks(found["known"], marks.closing, closing_pattern=closing)
         return marks
     left, name, right = found["left"], found["name"], found["right"]
-    bar, space = r"[|\uff5c]?", r"\s?"
+    bar, space = r"[|\uff5c]?", r"\s{0,3}"
     names = "|".join(re.escape(word) for word in (f"/{name}", *_swapped(name)))
     slashed = rf"<{bar}{space}/{space}{bar}{space}{re.escape(name)}{space}{bar}>"
     pattern = rf"(?i:{slashed}|<{bar}{space}(?:{names}){space}{bar}>)"
@@ -124,34 +130,42 @@ def marks_at(text: str, start: int, spelled: re.Pattern[str]) -> Marks | None:
     return Marks(opening, f"{left}/{name}{right}", closing_pattern=pattern)
 
 
-def marks_of_template(template: str, reply_start: str) -> list[Marks]:
+def marks_of_template(template: str, reply_start: str, past_start: str) -> list[Marks]:
     """Marks that a chat template spells and that are in no table.
 
-    The last mark before the reply counts if its name has a word for thinking. Elsewhere the
-    template has to spell the closing mark too.
+    The last mark before a reply counts if its name has a word for thinking. So does one without
+    such a word, if it is in no past turn and the template spells its closing mark. Elsewhere a mark
+    needs both, the word and the closing mark.
+
+    Args:
+        template: the chat template.
+        reply_start: the template's text between a user's turn and the reply.
+        past_start: the same where the reply is given.
     """
     end = reply_start.rstrip()[-200:]
-    heading = _LAST_HEADING.search(end)
-    last = _LAST_TAG.search(end)
+    last, heading = _LAST_TAG.search(end), _LAST_HEADING.search(end)
     taken = {mark for marks in KNOWN for mark in (marks.opening, marks.closing)}
-    found = (
-        [Marks(heading.group(), "**Answer:**", closing_pattern=_ANSWER_HEADING)] if heading else []
-    )
-    tags = [last.group()] if last else []
     in_template = list(dict.fromkeys(_TAG.findall(template)))[:_MOST_TAGS]
-    for tag in dict.fromkeys([*tags, *_TAG.findall(reply_start)[-_MOST_TAGS:], *in_template]):
+    found = []
+    if heading:
+        found = [Marks(heading.group(), "**Answer:**", closing_pattern=_ANSWER_HEADING)]
+    tags = [*_TAG.findall(reply_start)[-_MOST_TAGS:], *in_template]
+    for tag in dict.fromkeys([last.group(), *tags] if last else tags):
         if tag in taken:
             continue
         guesses = [*_swapped(tag), *_slashed(tag), *_ends_of(tag, in_template)]
         spelled = next((guess for guess in guesses if guess in template), None)
-        if spelled or end.endswith(tag):
+        named = re.search(f"(?i){_LAST_WORDS}", tag)
+        if not named and (tag in past_start or re.search(f"(?i){_NO_THOUGHT}", tag)):
+            continue
+        if spelled or (named and end.endswith(tag)):
             found.append(Marks(tag, spelled or guesses[0]))
     return found
 
 
 def answer_tags(template: str) -> tuple[tuple[str, str], ...]:
     """Tags around answers that a chat template spells, such as ``<response>``."""
-    names = dict.fromkeys(re.findall(r"<((?:final_)?(?:response|answer))>", template))
+    names = dict.fromkeys(re.findall(r"<((?:final_)?(?:response|answer|solution))>", template))
     return tuple((f"<{name}>", f"</{name}>") for name in names)
 
 

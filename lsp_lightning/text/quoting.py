@@ -2,14 +2,16 @@
 
 import re
 
+_BEFORE, _AFTER = "(?<![0-9A-Za-z_])", "(?!(?!s\\b)[0-9A-Za-z_])"
 #: Quotations within a line. What opens one does not follow a word, and what closes one does not
-#: precede a word, so apostrophes, inches and stray marks quote nothing. Each alternative stops at
-#: the next mark of its kind: a search takes linear time.
+#: precede a word, so apostrophes, inches and stray marks quote nothing; a single tag needs neither.
+#: Each alternative stops at the next mark of its kind: a search takes linear time.
 _INLINE = re.compile(
-    r"(?<![\w`])``(?:[^`\n]|`(?!`))+``(?![\w`])"
-    r"|(?<![\w`])`[^`\n]+`(?![\w`])"
-    r'|(?<!\w)"[^"\n]+"(?!\w)'
-    r"|(?<!\w)'[^'\s]+'(?!\w)"
+    r"(?P<q>[`\"'])[<\[{][^\s`\"']{1,40}[>\]}](?P=q)"
+    rf"|(?<!`){_BEFORE}``(?:[^`\n]|`(?!`))+``(?!`){_AFTER}"
+    rf"|(?<!`){_BEFORE}`[^`\n]+`(?!`){_AFTER}"
+    rf'|{_BEFORE}"[^"\n]+"{_AFTER}'
+    rf"|{_BEFORE}'[^'\s]+'{_AFTER}"
     r"|\u201c[^\u201c\u201d\n]+\u201d|\u2018[^\u2018\u2019\n]+\u2019"
     r"|\u00ab[^\u00ab\u00bb\n]+\u00bb|\u300c[^\u300c\u300d\n]+\u300d"
 )

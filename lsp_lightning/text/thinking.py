@@ -193,13 +193,14 @@ class Thinking:
     Args:
         template: the chat template.
         reply_start: the template's text between a user's turn and the reply, rendered.
+        past_start: the same where the reply is given; "" if unknown.
     """
 
-    def __init__(self, template: str, reply_start: str) -> None:
+    def __init__(self, template: str, reply_start: str, past_start: str = "") -> None:
         named = [m for m in KNOWN if m.opening in template or m.closing in template]
         # a reply that begins inside of another mark of the table still has to be read by it
         rendered = [marks for marks in KNOWN if marks.opening in reply_start]
-        derived = marks_of_template(template, reply_start)
+        derived = marks_of_template(template, reply_start, past_start)
         self.marks = tuple(dict.fromkeys([*derived, *named, *rendered, THINK]))
         self._answer_tags = answer_tags(template)
         self._reply_start = reply_start

@@ -287,6 +287,28 @@ def test_other_marks_at_the_end_of_a_prompt_open_no_thought(tag):
     assert reading(codec_of(template(tag))).said("5") == "5"
 
 
+@pytest.mark.parametrize(
+    ("tag", "known", "said"),
+    [
+        ("<steps>\n", "{# </steps> #}", ""),
+        ("<|mind_begin|>", "{# <|mind_end|> #}", ""),
+        ("<steps>\n", "", CUT_OFF),  # nothing says that it is ever closed
+        ("<final_text>", "{# </final_text> #}", CUT_OFF),
+    ],
+)
+def test_any_mark_that_only_starts_a_reply_opens_a_thought_if_the_template_spells_its_closing(
+    tag, known, said
+):
+    assert reading(codec_of(template(tag, known))).said(CUT_OFF) == said
+
+
+def test_a_mark_of_past_turns_opens_no_thought():
+    turns = "{% for m in messages %}<{{ m.role[:2] }}>{{ m.content }}</as>{% endfor %}"
+    assert (
+        reading(codec_of(turns + "{% if add_generation_prompt %}<as>{% endif %}")).said("5") == "5"
+    )
+
+
 QUOTING = [
     "Use `<think>` tags.",
     "Use `<think>` tags: print('<think>')",
@@ -294,6 +316,8 @@ QUOTING = [
     "In Python: '</think>' closes",
     'It says "first </think>, then 5".',
     "Write ``a `<think>` b`` there",
+    "Two `<think>`s and f'<think>'",
+    '\u4f7f\u7528`<think>`\u6807\u7b7e\u548c"</think>"\u6807\u7b7e',
     "\u201c<think>\u201d is a tag",
     "```\n<think>\n```\nis the tag",
     "```python\nx = 1\n</think>\n```",
