@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import random
+import re
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
@@ -27,6 +28,11 @@ _LONGEST = 1_000_000
 _LARGEST_NUMBER, _LARGEST_FACTOR = 100_000, 1_000
 #: Code that Jinja runs for each item of a loop, filter or call.
 _JINJA_LOOPS = ("filters.py", "runtime.py", "utils.py", "sandbox.py")
+#: Filters, functions and operators that make long texts and lists of short ones.
+_GROWS = re.compile(
+    r"(?<!\{)%(?!\})|\*|\b(?:center|[lr]just|zfill|expandtabs|format|indent|wordwrap|lipsum|range|replace|"
+    r"join|tojson|pprint|xmlattr|urlize|slice|batch|list|cycler)\b|\[\s*\w+\s*,"
+)
 
 
 class TooMuch(Exception):
@@ -42,8 +48,7 @@ def handle(request: dict[str, Any]) -> dict[str, str]:
 
     try:
         _check_source(request["chat_template"])
-        random.seed(0)  # the filter "random" then depends on the messages alone
-        with _limits():
+        with _limits(), _same_choices():
             [text], _ = render_jinja_template(
                 conversations=[request["messages"]],
                 chat_template=request["chat_template"],
@@ -61,6 +66,12 @@ def handle(request: dict[str, Any]) -> dict[str, str]:
         # the message is the template's, so it may contain anything
         return {"error": (" ".join(str(error).split()) or type(error).__name__)[:200]}
     return {"text": text}
+
+
+@lru_cache
+def may_explode(template: str) -> bool:
+    """Whether one step of a template may write a text of any length, or take very long."""
+    return _GROWS.search(template) is not None
 
 
 @lru_cache
@@ -115,6 +126,17 @@ def _limits() -> Iterator[None]:
         yield
     finally:
         sys.settrace(before)
+
+
+@contextlib.contextmanager
+def _same_choices() -> Iterator[None]:
+    """The filter "random" depends on the messages alone, and changes no other random choice."""
+    state = random.getstate()
+    random.seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def _peak_memory() -> int:

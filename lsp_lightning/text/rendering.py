@@ -1,7 +1,8 @@
 """Render chat templates within limits on time and memory.
 
-A chat template is a program that comes with a model, so it is rendered in a worker process, which
-can be ended. Its errors are reported in one line.
+A chat template is a program that comes with a model. All steps of a rendering are counted. Where one
+step may be endless, the first rendering is made in a worker process, which can be ended. Errors are
+reported in one line.
 """
 
 import json
@@ -10,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.runtime.rendering_worker import handle, may_explode
 from lsp_lightning.runtime.workers import LineWorkers
 
 #: The chat template for models that have none: each turn's text, then a line break.
@@ -59,6 +61,7 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Any, template_kwargs: Mapping[str, Any], key: str) -> None:
         self._key = key
+        self._ends = False  # whether a rendering has come to its end
         try:
             given = tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN_TEMPLATE
         except Exception as error:  # several templates without a default
@@ -81,10 +84,14 @@ class ChatTemplate:
             "reply": reply,
             "arguments": self._arguments,
         }
-        [rendered] = _WORKERS.map([request], _SECONDS)
+        if self._ends or not may_explode(self.text):
+            rendered = handle(request)  # here: a process of its own costs a millisecond each time
+        else:
+            [rendered] = _WORKERS.map([request], _SECONDS)
         if rendered is None:
             raise self._unusable(f"it takes more than {_SECONDS:g} seconds, or too much memory")
         if "text" in rendered:
+            self._ends = True
             return str(rendered["text"])
         limit = rendered.get("limit")
         raise self._unusable(limit or f"it fails with {rendered['error']!r}")
