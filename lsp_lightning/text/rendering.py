@@ -1,8 +1,8 @@
 """Render chat templates within limits on time and memory.
 
-A chat template is a program that comes with a model. All steps of a rendering are counted. Where one
-step may be endless, the first rendering is made in a worker process, which can be ended. Errors are
-reported in one line.
+A chat template is a program that comes with a model. All steps of a rendering are counted. Where
+one step may be endless, the first rendering is made in a worker process, which can be ended. Errors
+are reported in one line.
 """
 
 import json
