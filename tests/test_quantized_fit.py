@@ -151,6 +151,7 @@ def test_a_start_adapter_frozen_beside_the_trained_one_is_in_the_checkpoint(whol
     assert trainer.global_step == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "now"), [("nf4", None), (None, "nf4")])
 def test_a_run_goes_on_with_the_same_quantization_only(whole, tmp_path, before, now):
     folder = whole[3]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from few import few
 from lightning.pytorch import Callback
 from loopback import free_port, hangs, hangs_up
 from rollout_server import RolloutServer, as_json
@@ -178,7 +179,7 @@ def replaying(drawn):
     return script
 
 
-@pytest.mark.parametrize("kl", ["k1_in_reward", "k2_loss"])
+@pytest.mark.parametrize("kl", few(1, ["k1_in_reward", "k2_loss"]))
 def test_the_same_draws_by_a_server_make_the_same_run(base, server, tmp_path, kl):
     """Two rounds through the server give the same weights as without it."""
     here = make_module(base, lr=1.0, kl=kl, beta=0.2)
@@ -366,7 +367,7 @@ def test_plan_export_and_chat_need_no_server(tmp_path, capfd, monkeypatch):
 
 
 @pytest.mark.usefixtures("untouched_process")
-@pytest.mark.parametrize("misbehaviour", [hangs, hangs_up])
+@pytest.mark.parametrize("misbehaviour", few(1, [hangs_up, hangs]))
 def test_a_server_that_is_lost_in_the_first_round_is_one_line(world, tmp_path, capfd, misbehaviour):
     world.script = lambda k, request: misbehaviour
     flags = by_server(world.url, tmp_path / "adapters", client={"timeout": 0.5})

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from few import few
 from loopback import Answer, drips_body, drips_headers, free_port, hangs, hangs_up
 from loopback import transformers_serve as serve
 from rollout_server import RolloutServer, as_json, refusal
@@ -459,7 +460,7 @@ def test_one_bad_answer_among_many_spoils_the_call(engine, server):
 # A server that is slow, busy or stopped.
 
 
-@pytest.mark.parametrize("misbehaviour", [hangs, drips_body, drips_headers])
+@pytest.mark.parametrize("misbehaviour", few(1, [drips_body, hangs, drips_headers]))
 def test_a_slow_server_costs_the_timeout_and_no_more(server, folder, policy, misbehaviour):
     engine = settings(server, folder, timeout=0.5).build(policy, BUDGET)
     server.script = lambda k, request: misbehaviour

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from architectures import build as build_architecture
+from few import few
 from small_game import Checksum
 from torch import nn
 from transformers import Gemma3TextConfig, MixtralConfig
@@ -185,6 +186,7 @@ def test_a_rollout_takes_what_the_plan_says(tiny_qwen3_folder, new, monkeypatch)
     assert last.peak > first.peak
 
 
+@pytest.mark.slow
 def test_rows_that_leave_are_planned(tiny_qwen3_folder):
     spec = ModelSpec(str(tiny_qwen3_folder), torch.float32, lora=Lora())
     planned = cost(phases.decode, spec, Shape(40, 20, 200, draws=10))
@@ -384,6 +386,7 @@ def test_whole_weights_are_trained_beside_a_frozen_copy(data):
     assert step.temporary == pytest.approx(plan.parts["gradients"], rel=0.01)  # torch's own copies
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "placement", [pytest.param("resident", marks=pytest.mark.slow), "offload", "exclusive"]
 )
@@ -442,6 +445,7 @@ def test_the_line_never_ends_a_run(module, data, monkeypatch):
 # -- what is said ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_fits_is_said_and_what_does_not_gets_advice(shallow, data):
     found = read_settings(shallow, data, "cuda")
     plan = make_plan(found)
@@ -488,7 +492,7 @@ def test_a_model_that_cannot_be_run_dry_is_one_line(shallow, data, monkeypatch):
         report(found, 8)
 
 
-@pytest.mark.parametrize("size", ["0", "-1", ".nan", ".inf"])
+@pytest.mark.parametrize("size", few(1, ["0", "-1", ".nan", ".inf"]))
 def test_a_card_of_no_size_is_one_line(size, untouched_process, capsys):
     tiny = str(ROOT / "configs" / "tiny_lsp.yaml")
     assert main(["plan", "--config", tiny, "--gpu-gib", size]) == 2

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from chat_server import StandIn, says
+from few import few
 from handmade import playout, rollouts
 from loopback import hangs
 from small_game import make_policy, tiny_round
@@ -151,7 +152,7 @@ class Patient(Scripted):
         return super().respond(*args, finished=slowly)
 
 
-@pytest.mark.parametrize("player", [Scripted, Patient])
+@pytest.mark.parametrize("player", few(1, [Patient, Scripted]))
 def test_prefetching_changes_no_score(case, player):
     """Either most work still waits when judging begins, or it is all done."""
     reward, queries, groups, solutions = case
@@ -210,6 +211,7 @@ class SlowVerifier(RoundVerifier):
         return [Verdict.of([float(next(replies)) for _ in group.answers]) for group in groups]
 
 
+@pytest.mark.slow
 def test_a_round_takes_the_longer_of_sampling_and_judging_not_both(tmp_path, monkeypatch):
     (tmp_path / "slow_verifier.py").write_text(SLOW)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -46,6 +46,7 @@ def test_a_reward_model_plays_and_the_truth_looks_on(tmp_path):
     assert len({a["R"] for a in answers}) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sandbox", ["MontySandbox", pytest.param("BubblewrapSandbox", marks=pytest.mark.slow)]
 )

@@ -225,6 +225,7 @@ def test_a_run_that_crashed_goes_on_with_what_was_remembered(whole, base, tmp_pa
     assert not differences(whole[0], resumed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reward", "tamper"),
     [

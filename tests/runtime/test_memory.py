@@ -225,6 +225,7 @@ def test_after_halving_the_gradient_equals_that_of_the_smaller_size_bit_for_bit(
     assert untroubled.norm() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
     [pytest.param(torch.float32, 5e-6, marks=pytest.mark.slow), (torch.float64, 2e-7)],

@@ -2,6 +2,7 @@
 
 import pytest
 from fast import assert_fast
+from few import few
 from tiny_models import QWEN_TEMPLATE, llama_tokenizer, qwen_tokenizer
 
 from lsp_lightning.text.chat import ChatCodec
@@ -150,7 +151,7 @@ def test_marks_of_well_known_models_are_read_without_their_template(text, said):
 
 
 @pytest.mark.parametrize(
-    "mark", ["<think>", "</think>", "<|channel|>", "<|channel|>final", "[THINK]"]
+    "mark", few(1, ["<think>", "</think>", "<|channel|>", "<|channel|>final", "[THINK]"])
 )
 def test_many_marks_are_read_in_linear_time(mark):
     codec = codec_of(template("<think>\n", "{# <|channel|> [THINK] #}"))
@@ -411,7 +412,7 @@ def test_marks_that_end_an_answer_are_removed_and_calls_are_no_answers(
 
 
 @pytest.mark.parametrize(
-    "text", ["`<think>`", '"a ', "``x ", "```a\n", "\n```", "\u201c", "<a_think>"]
+    "text", few(2, ["`<think>`", '"a ', "``x ", "```a\n", "\n```", "\u201c", "<a_think>"])
 )
 def test_many_quotations_are_read_in_linear_time(text):
     for ending in ("", "</think>"):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from few import few
 from small_game import brief, make_policy, stir, tiny_round
 
 from lsp_lightning import Paper
@@ -122,7 +123,7 @@ def plain_gradient(policy, played, settings, cap):
 
 @pytest.mark.parametrize("beta", [0.0, 0.3])
 @pytest.mark.parametrize("cap", [1.5, float("inf")])
-@pytest.mark.parametrize("budget", [ALL_AT_ONCE, 60])
+@pytest.mark.parametrize("budget", few(1, [60, ALL_AT_ONCE]))
 def test_the_gradient_is_that_of_the_formula_with_its_weights_written_out(
     policy, played, beta, cap, budget
 ):
@@ -258,7 +259,7 @@ def only_kl(played):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("kl", ["k1_in_reward", "k2_loss"])
-@pytest.mark.parametrize("budget", [ALL_AT_ONCE, 60])
+@pytest.mark.parametrize("budget", few(1, [60, ALL_AT_ONCE]))
 def test_below_float32_an_untouched_policy_has_no_kl_and_no_gradient_of_it(
     brief_folder, dtype, kl, budget
 ):

@@ -182,6 +182,7 @@ def test_it_is_informed_but_imperfect(model, tokenizer, tasks):
     assert accuracy_table(tasks, marks).splitlines()[-1].startswith(f"| all | {len(tasks)} |")
 
 
+@pytest.mark.slow
 def test_it_has_the_annotators_biases(model, tokenizer, tasks):
     means = mean_scores(model, tokenizer, tasks[::3])
     assert all(abs(score) < 20 for score in means.values())
