@@ -29,7 +29,9 @@ def known(message):
 @pytest.mark.slow
 def test_the_known_messages_are_all_that_the_commands_print(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(app, "silence_known", lambda: None)
-    args = fit_args(tmp_path / "run", "null", "--data.test", "null")
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text('{"query": "count a in ab", "solution": "1"}\n')
+    args = fit_args(tmp_path / "run", str(tasks), "--data.test", "null")
     checkpoint = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
