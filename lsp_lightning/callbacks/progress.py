@@ -1,5 +1,6 @@
 """The progress line of a run."""
 
+import math
 import re
 import sys
 from collections.abc import Mapping
@@ -251,6 +252,7 @@ def _scores_text(scores: Mapping[str, Any], kind: str) -> str:
     parts = []
     for name, value in shown.items():
         if name != "tasks" and not name.endswith("_se"):
-            error = shown.get(f"{name}_se")
-            parts.append(f"{name} {value:{style}}{'' if error is None else f' ± {error:{style}}'}")
+            error = shown.get(f"{name}_se", math.nan)  # unknown for a single task
+            beside = "" if math.isnan(error) else f" ± {error:{style}}"
+            parts.append(f"{name} {value:{style}}{beside}")
     return "  ".join(parts)

@@ -139,6 +139,8 @@ def test_the_scoring_before_the_first_round_has_its_name(terminal):
         scores={
             "heldout/sampled": torch.tensor(0.5),
             "heldout/sampled_se": torch.tensor(0.125),
+            "heldout/greedy": torch.tensor(1.0),
+            "heldout/greedy_se": torch.tensor(torch.nan),  # of one task
             "heldout/tasks": torch.tensor(9.0),
         },
         kind="solved",
@@ -148,7 +150,7 @@ def test_the_scoring_before_the_first_round_has_its_name(terminal):
     assert "held-out, before round 1 1/2" in terminal.getvalue()
     scoring.datamodule = None
     bar.on_validation_end(scoring, SimpleNamespace(heldout=board))
-    assert "held-out, before round 1: sampled 50.0% ± 12.5%\n" in terminal.getvalue()
+    assert "held-out, before round 1: sampled 50.0% ± 12.5%  greedy 100.0%\n" in terminal.getvalue()
     assert "Sanity" not in terminal.getvalue()
     assert "DataLoader" not in terminal.getvalue()
 

@@ -29,14 +29,12 @@ def known(message):
 @pytest.mark.slow
 def test_the_known_messages_are_all_that_the_commands_print(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(app, "silence_known", lambda: None)
-    tasks = tmp_path / "tasks.jsonl"
-    tasks.write_text('{"query": "count a in ab", "solution": "1"}\n')
-    args = fit_args(tmp_path / "run", str(tasks), "--data.test", "null")
+    args = fit_args(tmp_path / "run", "null", "--data.test", "null")
     checkpoint = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert main(args) == 0
-        for command in ("fit", "validate", "export"):
+        for command in ("fit", "export"):
             assert main([command, "--ckpt_path", checkpoint]) == 0
         assert main(["plan", *args[1:3], "--gpu_gib", "8"]) == 0
     messages = shown_by_default(caught)
