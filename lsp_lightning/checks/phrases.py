@@ -96,7 +96,9 @@ DENIED_AFTER = re.compile(
 CHANGED_AFTER = re.compile(
     rf"\s*(?:or|and|oder|ou)\s+(?:{_MORE_OR_LESS}|above|below|over|under|up|so on|a half|"
     r"half|else)\b"
-    rf"|(?:\s+[^\W\d_]+)?\s+(?:at least|at most|(?:{_MORE_OR_LESS}) than|percent of|% of)\b"
+    r"|(?:\s+[^\W\d_]+)?\s+(?:at least|at most|percent of|% of)\b"
+    # 5 more than x, and not 5 marbles more than Jerry
+    rf"|(?:\s+[^\W\d_]+)?\s+(?:{_MORE_OR_LESS}) than(?=\s+(?:[0-9$\\]|[a-z]\b|half\b|twice\b))"
     r"|\s*(?:\+(?!\w)|plus\b|minus\b|choose\b|mod\b|modulo\b|remainder\b|to the\b"
     r"|(?:以上|以下|以内|이상|이하|未満|미만))"
     r"|\s*(?:percent|%)\s+of\b",

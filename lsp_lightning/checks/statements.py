@@ -85,6 +85,8 @@ _LABELLED = re.compile(r"[A-Ja-j]\)")
 _UNFINISHED = re.compile(r"[-+*/=<>_^&|\\]$|\\(?:times|cdot|pm)$")
 _TWO_PLAIN = re.compile(r"[0-9]\s+[0-9]+/[0-9]|[0-9]\s[0-9]{3}")
 _SOME_VALUE = re.compile(r"[0-9]|\\[a-zA-Z]|^[a-zA-Z]$|^\([a-zA-Z]\)$|=")
+#: What follows is why: "18 because 9 times 2 is 18".
+_REASON = re.compile(r",?\s+(?:because|since)\s", re.IGNORECASE)
 #: Words after an answer that would change it.
 _CHANGES = re.compile(
     r"\b(?:or|and|not|no|nor|but|oder|und|ou|et|o|y|или|и|either|plus|minus|less|more|than|to|"
@@ -210,7 +212,7 @@ def _claimed(line: str, claim: re.Match[str], following: str, voting: bool) -> s
     sentence = _first_sentence(content)
     if _DOUBT.match(content[len(sentence) :]):
         return REFUSED
-    sentence = without_contrast(sentence)
+    sentence = _REASON.split(without_contrast(sentence), maxsplit=1)[0]
     if _DENIAL.match(sentence) or denied(before, "") or changed_around(before, ""):
         return REFUSED
     formula = _formula(sentence, words=True)

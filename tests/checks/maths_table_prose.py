@@ -283,4 +283,12 @@ ORDINARY = [
     ("20", "There are 20 boys and 8 girls, so 28 students in total.", 0),
 ]
 
-TABLE = AROUND + DENIALS + SEVERAL + LANGUAGES + IN_WORDS + FORMULAS + ORDINARY
+REASONS = [
+    ("18", "The answer is 18 because 9 times 2 is 18.", 1),
+    ("18", "The answer is 9 since 9 times 2 is 18.", 0),
+    ("18", "So Tom has 18 marbles more than Jerry.", 1),
+    ("18", "So x is 18 more than y.", 0),
+    ("18", "So x is 18 less than 40.", 0),
+]
+
+TABLE = REASONS + AROUND + DENIALS + SEVERAL + LANGUAGES + IN_WORDS + FORMULAS + ORDINARY
