@@ -18,7 +18,7 @@ from typing import Literal
 
 from lsp_lightning.checks.notation import plain_content, to_latex
 from lsp_lightning.checks.numerals import numeral, said_word, word_of
-from lsp_lightning.checks.phrases import NEAR, denied
+from lsp_lightning.checks.phrases import NEAR, TAKES_BACK, denied
 from lsp_lightning.checks.prose import REFUSED, last_value, with_functions
 from lsp_lightning.checks.statements import (
     stated_answer,
@@ -42,9 +42,7 @@ _OPEN_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*(-?[0-9.,]*[0-9]|[A-Za-z](?
 _BETWEEN = re.compile(
     r"[\s$]*(?:[,;]|and|or|\\text\s*\{\s*(?:and|or)\s*\}|\\quad|\\[,; ])+[\s$]*(?:([a-z]\s*=)\s*)?"
 )
-_RETRACTION = re.compile(
-    r"[\s.!$]*\b(?:hmm|wait|no|actually|sorry|oops|correction)\b", re.IGNORECASE
-)
+_RETRACTION = re.compile(rf"[\s.!$]*{TAKES_BACK}", re.IGNORECASE)
 _SENTENCE = re.compile(r"[.!?](?=\s)|\n")
 #: Commands that leave a place empty.
 _EMPTY = re.compile(

@@ -5,6 +5,8 @@ The patterns in English are the longest; other languages have the words that wer
 
 import re
 
+#: Words that take a statement back.
+TAKES_BACK = r"\b(?:hmm|wait|no|actually|sorry|oops|correction)\b"
 #: At most this many characters before and after a value are looked at.
 NEAR = 120
 

@@ -8,7 +8,7 @@ import re
 from itertools import pairwise
 
 from lsp_lightning.checks.numerals import numeral
-from lsp_lightning.checks.phrases import MINUS, changed_around, denied, without_contrast
+from lsp_lightning.checks.phrases import MINUS, TAKES_BACK, changed_around, denied, without_contrast
 from lsp_lightning.checks.prose import (
     NUMBERS_IN_A_ROW,
     REFUSED,
@@ -72,9 +72,7 @@ _LIST_NUMBER = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 #: What follows a sentence and takes it back.
-_DOUBT = re.compile(
-    r"[.!;\s]*(?:\?|\b(?:no|wait|hmm|actually|sorry|oops|correction|or)\b)", re.IGNORECASE
-)
+_DOUBT = re.compile(rf"[.!;\s]*(?:\?|\bor\b|{TAKES_BACK})", re.IGNORECASE)
 _LIST_LINE = re.compile(r"^\s*[0-9]+[.)](?:\s|$)", re.MULTILINE)
 _FORMULA = re.compile(
     r"(?:\\[a-zA-Z]+|\\.|[-+*/^_=<>!|&%(){}\[\],.0-9\u00a2\u00a3\u00a5\u20ac\u20b9$\s]"
@@ -182,9 +180,7 @@ def _differ(*lines: str) -> bool:
     items = [_ITEM.fullmatch(line.rstrip(".")) for line in lines]
     if not all(items):
         return False
-    labels = {
-        item and re.sub(r"^\(?\w[.)]|(?<= )\w(?= ?:)|\s", "", item[1].lower()) for item in items
-    }
+    labels = {item and _ITEM_LABEL.sub("", item[1].lower()) for item in items}
     return len(labels) == 1 and len({item and item[2].rstrip(".") for item in items}) == 2
 
 

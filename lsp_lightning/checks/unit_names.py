@@ -1,10 +1,11 @@
 """Units in one spelling: "km/h", "kilometers per hour" and ``km h^{-1}`` are the same unit.
 
-The names of units, their prefixes and sizes are pint's. Ours are money, a few words that pint does
-not know, and units in other languages.
+Names, prefixes and sizes of units come from pint. This module adds money, a few words that pint
+does not know, and units in other languages.
 """
 
 import re
+import threading
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ _SPELLINGS = {
     "mls": "ml", "inche": "inch", "kph": "km/h", "kmph": "km/h", "kmh": "km/h",
     "kilogramme": "kg", "kilogrammes": "kg", "gramme": "g", "grammes": "g", "moles": "mole",
     "amp": "ampere", "amps": "ampere", "mpg": "mile/gallon", "rev": "revolution",
-    "ltr": "liter", "lit": "liter", "ton": "tonne", "tons": "tonne", 
+    "ltr": "liter", "lit": "liter", "ton": "tonne", "tons": "tonne",
     "kilohm": "kiloohm", "kohm": "kiloohm", "Mohm": "megaohm", "mohm": "milliohm",
     "KM": "km", "CM": "cm", "MM": "mm", "KG": "kg", "ML": "ml",
 } | {
@@ -51,9 +52,15 @@ _POWERS = {
     "square": 2, "sq": 2, "cubic": 3, "cu": 3, "\u5e73\u65b9": 2, "\u7acb\u65b9": 3,
     "squared": 2, "cubed": 3,
 }  # fmt: skip
+#: Chinese writes these without a space before the unit.
+_JOINED_POWERS = ("\u5e73\u65b9", "\u7acb\u65b9")
 _LONGEST = 30
 _TOKEN = re.compile(r"\^\s*\{?\s*-?[0-9]\s*\}?|[/*()]|[^\s/*()^]+")
 _DEGREES = re.compile(r"deg(?:ree)?s?_(c|f)(?:elsius|ahrenheit)?", re.IGNORECASE)
+
+
+#: Two threads would each build a registry, and units of two registries cannot be multiplied.
+_LOCK = threading.Lock()
 
 
 def is_unit(words: str) -> bool:
@@ -71,10 +78,11 @@ def unit(words: str) -> str:
     words = re.sub(r"\b([ap])\.\s?m\b\.?", r"\1m", words.replace(" per ", "/"))
     words = re.sub(r"-(?![0-9])", " ", words).replace("$", " $ ").replace("\u03bc", "\u00b5")
     tokens = _TOKEN.findall(words)
-    found = _product(tokens) if 0 < len(tokens) <= _LONGEST else None
-    if found is None:
-        return ""
-    size, base = _registry().get_root_units(found)
+    with _LOCK:
+        found = _product(tokens) if 0 < len(tokens) <= _LONGEST else None
+        if found is None:
+            return ""
+        size, base = _registry().get_root_units(found)
     spelled = f"{size:.10g} {base}"
     own = re.fullmatch("1 own_([0-9]+)", spelled)
     return list(_OWN)[int(own[1])] if own else spelled
@@ -120,7 +128,7 @@ def _named(word: str) -> Any:
     if match := re.fullmatch(r"([^\W\d_]{1,2})([23])", word):
         found = _named(match[1])
         return None if found is None else found ** int(match[2])
-    for square in ("\u5e73\u65b9", "\u7acb\u65b9"):
+    for square in _JOINED_POWERS:
         if word.startswith(square) and (found := _named(word.removeprefix(square))) is not None:
             return found ** _POWERS[square]
     lower = word.lower()
@@ -154,7 +162,7 @@ def _of_pint(word: str) -> Any:
 
 @cache
 def _registry() -> "UnitRegistry[Any]":
-    """Pint's units and ours, loaded when the first unit is met, in half a second."""
+    """All units. Pint is imported when the first unit is met, because that takes half a second."""
     from pint import UnitRegistry
 
     registry: UnitRegistry[Any] = UnitRegistry(cache_folder=None)

@@ -1,7 +1,7 @@
-"""The worker process of :mod:`lsp_lightning.text.rendering`: renders chat templates.
+"""Render a chat template and count its steps; run as a module, it is a worker process.
 
-It is a separate process so that it can be killed when a template hangs, and it must not import
-torch: it would then take seconds to start.
+:mod:`lsp_lightning.text.rendering` uses the process where a template may hang, because it can be
+killed. This file must not import torch: the process would then take seconds to start.
 """
 
 import contextlib
@@ -28,10 +28,10 @@ _LONGEST = 1_000_000
 _LARGEST_NUMBER, _LARGEST_FACTOR = 100_000, 1_000
 #: Code that Jinja runs for each item of a loop, filter or call.
 _JINJA_LOOPS = ("filters.py", "runtime.py", "utils.py", "sandbox.py")
-#: Filters, functions and operators that make long texts and lists of short ones.
+#: Filters, functions, operators and lists that make long texts of short ones.
 _GROWS = re.compile(
     r"(?<!\{)%(?!\})|\*|\b(?:center|[lr]just|zfill|expandtabs|format|indent|wordwrap|lipsum|range|replace|"
-    r"join|tojson|pprint|xmlattr|urlize|slice|batch|list|cycler)\b|\[\s*\w+\s*,"
+    r"join|tojson|pprint|xmlattr|urlize|slice|batch|list|cycler)\b|[\[({][^\[\](){}]*,"
 )
 
 

@@ -1,8 +1,8 @@
 """Render chat templates within limits on time and memory.
 
 A chat template is a program that comes with a model. All steps of a rendering are counted. Where
-one step may be endless, the first rendering is made in a worker process, which can be ended. Errors
-are reported in one line.
+one step may be endless, the check at load and the first rendering are made in a worker process,
+which can be ended. Errors are reported in one line.
 """
 
 import json
@@ -35,6 +35,8 @@ _FIXED_STRFTIME = (
 #: Seconds after which a rendering is ended. Common templates take milliseconds; a step limit, which
 #: does not depend on the machine, ends most others. One step may take hours, though.
 _SECONDS = 10.0
+#: What a template must show.
+_TRIALS = ("What is two plus three?", "Name a river. " * 300)
 #: One process for all templates; it starts with the first rendering.
 _WORKERS = LineWorkers("lsp_lightning.runtime.rendering_worker", processes=1)
 
@@ -78,28 +80,35 @@ class ChatTemplate:
         Raises:
             ChatTemplateError: the template fails, or it exceeds a limit.
         """
+        apart = not self._ends and may_explode(self.text)
+        rendered = self._rendered(messages, reply, apart)
+        self._ends = True
+        return rendered
+
+    def _rendered(self, messages: Sequence[Mapping[str, str]], reply: bool, apart: bool) -> str:
+        """Render messages; ``apart`` does so in the worker process, which takes 1 ms longer."""
         request = {
             "chat_template": self.text,
             "messages": [dict(message) for message in messages],
             "reply": reply,
             "arguments": self._arguments,
         }
-        if self._ends or not may_explode(self.text):
-            rendered = handle(request)  # here: a process of its own costs a millisecond each time
-        else:
-            [rendered] = _WORKERS.map([request], _SECONDS)
+        [rendered] = _WORKERS.map([request], _SECONDS) if apart else [handle(request)]
         if rendered is None:
             raise self._unusable(f"it takes more than {_SECONDS:g} seconds, or too much memory")
         if "text" in rendered:
-            self._ends = True
             return str(rendered["text"])
         limit = rendered.get("limit")
         raise self._unusable(limit or f"it fails with {rendered['error']!r}")
 
     def check(self) -> None:
-        """Raise ChatTemplateError if a rendering does not contain the text of the user's turn."""
-        for text in ("What is two plus three?", "Name a river."):
-            shown = self.render([{"role": "user", "content": text}], True)
+        """Raise ChatTemplateError if a rendering does not contain the text of the user's turn.
+
+        One text is long, because a template may need more time and memory the longer a text is.
+        """
+        for text in _TRIALS:
+            turn = {"role": "user", "content": text}
+            shown = self._rendered([turn], True, apart=may_explode(self.text))
             # templates may change case and white space
             if "".join(text.split()).lower() not in "".join(shown.split()).lower():
                 raise self._unusable("it does not show the text of the user's turn")

@@ -8,13 +8,16 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from math import isnan
 
+import pint
 import pytest
 from fast import assert_fast
 
 from benchmarks.maths_answers import answers
+from lsp_lightning.checks import unit_names
 from lsp_lightning.checks.final_answers import boxed_solution, final_answer, last_box
 from lsp_lightning.checks.maths import MathChecker
 from lsp_lightning.checks.units import quantity
@@ -325,3 +328,15 @@ def test_generated_answers_never_raise(checker):
     assert {*known(scores)} <= {0.0, 1.0, None}
     assert sum(map(isnan, scores)) <= 2
     assert 20 < scores.count(1.0) < 40
+
+
+def test_threads_that_meet_the_first_units_at_once_share_one_registry(monkeypatch):
+    """Units of two registries cannot be multiplied."""
+    built, registry = [], pint.UnitRegistry
+    monkeypatch.setattr(pint, "UnitRegistry", lambda **kw: built.append(1) or registry(**kw))
+    unit_names._registry.cache_clear()
+    unit_names.unit.cache_clear()
+    words = ["kg m2/s", "km/h", "N m", "square feet", "m s^{-1}"]
+    with ThreadPoolExecutor(len(words)) as pool:
+        assert all(pool.map(unit_names.unit, words))
+    assert built == [1]

@@ -115,6 +115,8 @@ ENDLESS = {
     "nested lists": "{% set ns = namespace(l=[]) %}{% for i in range(60) %}"
     "{% set ns.l = [ns.l, ns.l] %}" + ENDS + "{{ ns.l }}",
     "a format": "{{ '%9999999999d' % 1 }}",
+    "nested lists for each letter": "{% set ns = namespace(l=[1]) %}"
+    "{% for c in messages[0].content %}{% set ns.l = [ns.l, ns.l] %}" + ENDS + "{{ ns.l }}",
 }
 
 
