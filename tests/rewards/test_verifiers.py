@@ -373,11 +373,11 @@ EXACT = verifiable("lsp_lightning.tinyworld.verifier.TinyWorldVerifier")
 
 @pytest.mark.usefixtures("untouched_process")
 def test_rewards_in_a_module_beside_the_config_are_found(tmp_path, monkeypatch):
-    (tmp_path / "my_rewards.py").write_text(
+    (tmp_path / "rewards_beside_a_config.py").write_text(
         "def score(query, answers, solution):\n    return [float(len(a)) for a in answers]\n"
     )
     mine = {"class_path": "lsp_lightning.FunctionReward"}
-    mine["init_args"] = {"function": "my_rewards.score"}
+    mine["init_args"] = {"function": "rewards_beside_a_config.score"}
     assert fit(tmp_path, monkeypatch, [mine]) == 0
 
 
