@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Band": "game.objectives",
     "BubblewrapSandbox": "sandbox",
-    "Challenger": "game.queries",
+    "Challenger": "game.challenger",
     "CodeVerifier": "rewards.verifiers",
     "ConfigError": "errors",
     "FormReward": "rewards",
@@ -57,6 +57,7 @@ __all__ = sorted(_HOME)
 if TYPE_CHECKING:
     from lsp_lightning.datamodule import SelfPlayDataModule as SelfPlayDataModule
     from lsp_lightning.errors import ConfigError as ConfigError
+    from lsp_lightning.game.challenger import Challenger as Challenger
     from lsp_lightning.game.known_queries import Query as Query
     from lsp_lightning.game.objectives import Band as Band
     from lsp_lightning.game.objectives import Frontier as Frontier
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
     from lsp_lightning.game.objectives import Paper as Paper
     from lsp_lightning.game.player import FrozenPlayer as FrozenPlayer
     from lsp_lightning.game.player import Player as Player
-    from lsp_lightning.game.queries import Challenger as Challenger
     from lsp_lightning.game.queries import PromptFile as PromptFile
     from lsp_lightning.game.queries import QueryBatch as QueryBatch
     from lsp_lightning.game.queries import QuerySource as QuerySource

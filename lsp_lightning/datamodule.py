@@ -10,8 +10,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lsp_lightning.errors import ConfigError, in_one_line, require_at_least, warn
 from lsp_lightning.evaluation.exam import HELDOUT_BATCH
+from lsp_lightning.game.challenger import Challenger
 from lsp_lightning.game.known_queries import Query, counted, read_queries
-from lsp_lightning.game.queries import Challenger, QuerySource, check_sampling
+from lsp_lightning.game.queries import QuerySource, check_sampling
 from lsp_lightning.rewards import Verifier
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.prompts import SOLVER, read_template

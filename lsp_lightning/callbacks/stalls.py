@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lsp_lightning.errors import warn
 from lsp_lightning.functional import dead_groups
-from lsp_lightning.game.queries import Challenger, PromptFile
+from lsp_lightning.game.challenger import Challenger
+from lsp_lightning.game.queries import PromptFile
 from lsp_lightning.rewards import FunctionReward, Reward
 from lsp_lightning.types import Playout, Sampling, SelfPlayRound, Written
 

@@ -7,6 +7,7 @@ LETTER. Answers may be hostile, so all code here takes time linear in the length
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
@@ -28,6 +29,7 @@ _SENTENCE_END = re.compile(
 _BULLET = re.compile(r"[-*+\u2022]\s+\S")
 _NUMBERED = re.compile(r"[0-9]{1,4}[.)]\s+\S")
 _HIGHLIGHT = re.compile(r"\*[^*\s](?:[^*\n]*[^*\s])?\*")
+_BOLD = re.compile(r"\*\*[^*\s](?:[^*\n]*[^*\s])?\*\*|__[^_\s](?:[^_\n]*[^_\s])?__")
 _PLACEHOLDER = re.compile(r"\[[^\[\]\n]+\]")
 _TITLE = re.compile(r"<<([^<>\n]+)>>")
 
@@ -192,6 +194,20 @@ COUNTS: dict[str, Count] = {
     "commas": Count(
         ("RANGE commas",),
         _number(lambda text: sum(map(text.count, ",\u060c\u3001\uff0c"))),
+    ),
+    "capital letters": Count(
+        ("RANGE capital letters",), _number(lambda text: sum(map(str.isupper, text)))
+    ),
+    "quotation marks": Count(
+        ("RANGE quotation marks", "RANGE double quotes"),
+        _number(lambda text: sum(map(text.count, '"\u201c\u201d'))),
+    ),
+    "punctuation marks": Count(
+        ("RANGE punctuation marks", "no punctuation"),
+        _number(lambda text: sum(unicodedata.category(char)[0] == "P" for char in text)),
+    ),
+    "bold": Count(
+        ("RANGE bold texts", "no bold formatting"), _number(lambda text: len(_BOLD.findall(text)))
     ),
     "digits": Count(("RANGE digits",), _number(lambda text: len(re.findall(r"\d", text)))),
     "JSON list": Count(

@@ -27,7 +27,9 @@ _LONGEST_LINE = 400
 #: In characters; ten times what any constraint can ask for.
 _LONGEST_ANSWER = 100_000
 
-_N = "([0-9]{1,6})"
+_NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_NUMBER = f"(?:[0-9]{{1,6}}|{'|'.join(_NUMBER_WORDS)})"
+_N = f"({_NUMBER})"
 #: Phrases for a range, with the bounds that follow from their numbers.
 _RANGES: tuple[tuple[str, Callable[[int, int], tuple[int, float]]], ...] = (
     (f"(?:at least|no fewer than|no less than) {_N}", lambda n, m: (n, inf)),
@@ -41,7 +43,7 @@ _RANGES: tuple[tuple[str, Callable[[int, int], tuple[int, float]]], ...] = (
 _QUOTED = '["\u201c][^"\u201c\u201d]+["\u201d]'
 #: The pattern for a slot or word of a phrasing: what fills the slot, or synonyms of the word.
 _SLOTS = {
-    "RANGE": f"(?P<range>{'|'.join(way for way, _ in _RANGES).replace(_N, '[0-9]{1,6}')})",
+    "RANGE": f"(?P<range>{'|'.join(way for way, _ in _RANGES).replace(_N, _NUMBER)})",
     "WORD": f'["\u201c]?(?P<texts>{WORD})["\u201d]?',
     "LETTER": '["\u201c]?(?P<texts>[^\\W\\d_])["\u201d]?',
     "TEXTS": f"(?P<texts>{_QUOTED}(?:(?:,? and |, ?){_QUOTED})*)",
@@ -66,7 +68,7 @@ def _pattern(phrasing: str) -> re.Pattern[str]:
 
 
 def _default_range(phrasing: str) -> tuple[int, float]:
-    return (0, 0) if phrasing.startswith("do not") else (1, inf)
+    return (0, 0) if phrasing.startswith(("do not ", "no ")) else (1, inf)
 
 
 #: Kind, pattern, and the bounds if the line has no range.
@@ -168,9 +170,14 @@ def _bounds(text: str) -> tuple[int, float]:
     for way, bounds in _RANGES:
         match = re.fullmatch(way, text, re.IGNORECASE)
         if match is not None:
-            first, second = (*map(int, match.groups()), 0, 0)[:2]
+            first, second = (*map(_number, match.groups()), 0, 0)[:2]
             return bounds(first, second)
     raise AssertionError(f"not a range: {text!r}")
+
+
+def _number(text: str) -> int:
+    word = text.lower()
+    return _NUMBER_WORDS.index(word) + 1 if word in _NUMBER_WORDS else int(text)
 
 
 def _bounds_something(kind: str, low: int, high: float) -> bool:
@@ -192,7 +199,7 @@ def _names_something(kind: str, arguments: tuple[str, ...]) -> bool:
 _JSON = {"JSON", "JSON object", "JSON list"}
 #: Pairs of sets: no answer can satisfy a kind of the first and a kind of the second.
 _APART = (
-    ({"lower case"}, {"capitals", "capitalized words"}),
+    ({"lower case"}, {"capitals", "capitalized words", "capital letters"}),
     ({"JSON object"}, {"JSON list"}),
     (_JSON, {"bullet points", "numbered items", "quoted", "line initial", "acrostic"}),
     ({"line initial", "acrostic", "quoted"}, {"bullet points", "numbered items"}),
@@ -206,7 +213,11 @@ _WITHIN = {
 }
 #: An answer has at least as many of these as a text that it must contain.
 _ADDS_UP = {"words", "characters", "word", "phrase", "letter", "questions"}
-_ADDS_UP |= {"exclamation marks", "commas", "digits"}
+_ADDS_UP |= {"exclamation marks", "commas", "digits", "capital letters", "quotation marks"}
+_ADDS_UP |= {"punctuation marks"}
+#: Punctuation marks that each of these has at least.
+_MARKS = {"questions": 1, "exclamation marks": 1, "commas": 1, "bullet points": 1}
+_MARKS |= {"numbered items": 1, "quotation marks": 1, "highlights": 2, "placeholders": 2, "bold": 4}
 
 
 def _repeat(a: Constraint, b: Constraint) -> bool:
@@ -244,7 +255,7 @@ def _clash(a: Constraint, b: Constraint) -> bool:
 def _brings(a: Constraint) -> dict[str, int]:
     """The smallest count of each kind in any answer that satisfies the constraint."""
     size = len("".join(a.arguments))
-    return {
+    brought = {
         "no repeated lines": {"lines": 2},
         "sorted lines": {"lines": 2},
         "no repeated words": {"words": 2},
@@ -252,7 +263,12 @@ def _brings(a: Constraint) -> dict[str, int]:
         "JSON list": {"commas": a.low - 1},
         "JSON object": {"commas": len(a.arguments) - 1},
         "numbered items": {"digits": a.low},
-    }.get(a.kind, {})
+        "capitals": {"capital letters": 1},
+        "capitalized words": {"capital letters": 2 * a.low},
+        "quoted": {"quotation marks": 2, "punctuation marks": 2},
+    }
+    marks = {"punctuation marks": _MARKS.get(a.kind, 0) * a.low}
+    return brought.get(a.kind, marks)
 
 
 def _edges_clash(a: Constraint, b: Constraint) -> bool:

@@ -8,8 +8,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lsp_lightning.generation import Engine, LocalEngine
+from lsp_lightning.generation import Engine
 from lsp_lightning.generation.base import Seed
+from lsp_lightning.generation.settings import local_engine
+from lsp_lightning.generation.stopping import cut_at_stop
 from lsp_lightning.models.policy import PASS_TOKENS, Policy
 from lsp_lightning.runtime.memory import TokenBudget
 from lsp_lightning.text.chat import ChatCodec
@@ -34,10 +36,8 @@ class Player:
     @classmethod
     def local(cls, policy: Policy, budget: TokenBudget | None = None) -> Self:
         """A player that samples in this process; ``budget`` bounds the tokens sampled at once."""
-        codec, pad_id = policy.codec, policy.pad_id
-        never = policy.undecodable_ids
-        engine = LocalEngine(policy.causal_lm, codec.stop_ids, pad_id, budget=budget, never=never)
-        return cls(engine, codec, pad_id)
+        engine = local_engine(policy, policy.causal_lm, budget)
+        return cls(engine, policy.codec, policy.pad_id)
 
     def respond(
         self,
@@ -62,12 +62,18 @@ class Player:
 
         def told(row: int, tokens: list[int]) -> None:
             assert finished is not None
-            finished(row, readings[row].said(self.codec.decode(tokens)))
+            finished(row, readings[row].said(text_of(tokens)))
+
+        def text_of(tokens: list[int]) -> str:
+            text = self.codec.decode(tokens)
+            return text.partition(sampling.stop)[0] if sampling.stop else text
 
         drawn = self.engine.generate(prompts, draws, sampling, seed, told if finished else None)
+        if sampling.stop:
+            drawn = cut_at_stop(drawn, sampling.stop, self.codec.decode, self.pad_id)
         ids, mask = drawn.ids.cpu(), drawn.mask.cpu()
         prompt_ids, prompt_mask = pad_left(prompts, self.pad_id)
-        texts = [self.codec.decode(row[keep].tolist()) for row, keep in zip(ids, mask, strict=True)]
+        texts = [text_of(row[keep].tolist()) for row, keep in zip(ids, mask, strict=True)]
         return Rollouts(
             prompt_ids=prompt_ids.repeat_interleave(draws, dim=0),
             prompt_mask=prompt_mask.repeat_interleave(draws, dim=0),
@@ -143,8 +149,8 @@ class FrozenPlayer:
         self, prompts: Sequence[Sequence[int]], draws: int, sampling: Sampling, seed: Seed
     ) -> Rollouts:
         """``draws`` completions of each prompt by the reference, on the CPU."""
-        codec, pad_id = self._policy.codec, self._policy.pad_id
-        with self._policy.reference() as model:
-            never = self._policy.undecodable_ids
-            engine = LocalEngine(model, codec.stop_ids, pad_id, budget=self._rollouts, never=never)
-            return Player(engine, codec, pad_id).respond(prompts, draws, sampling, seed)
+        policy = self._policy
+        with policy.reference() as model:
+            engine = local_engine(policy, model, self._rollouts)
+            player = Player(engine, policy.codec, policy.pad_id)
+            return player.respond(prompts, draws, sampling, seed)

@@ -1,4 +1,4 @@
-"""Where the queries of a round come from: the Challenger, a file, or a source of your own."""
+"""Where the queries of a round come from: the base class of sources, and queries from a file."""
 
 import math
 from abc import ABC, abstractmethod
@@ -13,8 +13,7 @@ from lsp_lightning.game.known_queries import Query, read_queries
 from lsp_lightning.game.player import Player
 from lsp_lightning.game.query_keys import HALF_PAIR
 from lsp_lightning.seeding import derive_seed, permutation
-from lsp_lightning.text.chat import ChatCodec, fill
-from lsp_lightning.text.prompts import CHALLENGER, challenger_slots, is_valid_query, read_template
+from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.types import Sampling, Written
 
 
@@ -79,55 +78,6 @@ class QuerySource(ABC):
         if self.sampling is not None:
             return self.sampling.max_new_tokens
         return longest_text([query.text for query in self.known()], codec)
-
-
-class Challenger(QuerySource):
-    """Self-play: the policy writes the queries, from the same prompt in every round.
-
-    Args:
-        task: what the queries should be about; null leaves it to the Challenger.
-        template: a form for the queries, with placeholders that the Challenger fills.
-        prompt: file with another prompt; its slots {task} and {template} are optional.
-        sampling: how queries are sampled.
-    """
-
-    selfplay = True
-
-    def __init__(
-        self,
-        task: str | None = None,
-        template: str | None = None,
-        prompt: str | None = None,
-        sampling: Sampling = Sampling(max_new_tokens=256),  # noqa: B008 - frozen
-    ) -> None:
-        check_sampling(sampling, "data.queries.init_args.sampling", for_training=True)
-        text = read_template(prompt, CHALLENGER, "data.queries.init_args.prompt", ())
-        # task and template come from the config: trusted, and so part of the prompt's template
-        self._prompt = fill(text, challenger_slots(task, template))
-        self.sampling: Sampling = sampling
-
-    def longest_prompt(self, codec: ChatCodec | None) -> int | None:
-        """Tokens of the prompt; None without a tokenizer."""
-        return None if codec is None else len(codec.encode(self._prompt, {}))
-
-    def describe(self) -> str:
-        """Its prompt and its sampling settings."""
-        return f"Challenger with {self.sampling}, prompt {derive_seed(0, self._prompt):x}"
-
-    def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
-        """N queries, sampled from one prompt."""
-        prompt = player.codec.encode(self._prompt, {})
-        rollouts = player.respond(
-            [prompt], num_queries, self.sampling, derive_seed(seed, index, "queries")
-        )
-        valid = [
-            is_valid_query(text, truncated)
-            for text, truncated in zip(rollouts.spoken, rollouts.truncated.tolist(), strict=True)
-        ]
-        return QueryBatch(
-            texts=tuple(text.strip() for text in rollouts.spoken),
-            written=Written.all_answered(rollouts, valid),
-        )
 
 
 class PromptFile(QuerySource):
@@ -230,5 +180,7 @@ def check_sampling(sampling: Sampling, key: str, for_training: bool) -> None:
             f"{key}: top_p below 1 or top_k above 0 biases training, because log-probs are those "
             "of the full distribution; set top_p to 1 and top_k to 0"
         )
+    if sampling.stop == "":
+        raise ConfigError(f"{key}.stop", "is empty", "set a text, or null for none")
     if sampling.top_k < 0:
         raise ConfigError(f"{key}.top_k", f"is {sampling.top_k}", "set 0 (off) or more")

@@ -30,7 +30,8 @@ class Engine(Protocol):
         Args:
             prompts: token ids.
             draws: completions of each prompt.
-            sampling: how tokens are sampled.
+            sampling: how tokens are sampled. An engine may go on after a stop text, because the
+                player cuts there.
             seed: seed of the whole call, or one seed for each prompt. With one for each prompt, the
                 completions of a prompt depend on no other prompt of the call, and completion ``j``
                 does not depend on ``draws``.

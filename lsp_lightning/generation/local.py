@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lsp_lightning.generation.base import Finished, Seed
 from lsp_lightning.generation.sampling import sample
+from lsp_lightning.generation.stopping import Decode, window
 from lsp_lightning.models.lora_speed import merged_lora
 from lsp_lightning.models.modes import inference_state
 from lsp_lightning.prefix.cuda_graph import GraphRecorder
@@ -43,6 +44,7 @@ class LocalEngine:
             completions of one prompt do not fit, they are split and the prompt is computed for each
             part. None is no limit.
         never: ids that are never sampled, see :attr:`lsp_lightning.Policy.undecodable_ids`.
+        decode: turns tokens into text, so that sampling ends at a stop text; None samples on.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class LocalEngine:
         max_rows: int = MAX_ROWS,
         budget: TokenBudget | None = None,
         never: Sequence[int] = (),
+        decode: Decode | None = None,
     ) -> None:
         self._model = model
         self._never = torch.tensor(never, dtype=torch.long) if never else None
@@ -60,6 +63,7 @@ class LocalEngine:
         self._pad_id = pad_id
         self._max_rows = max_rows
         self._budget = budget
+        self._decode_text = decode
         self._record = GraphRecorder()
 
     def generate(
@@ -116,6 +120,8 @@ class LocalEngine:
             tokens, logprobs = sample(logits, call.sampling, uniforms[:, step], never)
             sampled.write(step, rows, tokens, logprobs)
             ends = active & torch.isin(tokens, stop_ids)
+            if call.sampling.stop and self._decode_text:
+                ends |= active & sampled.at_stop(step, rows, call.sampling.stop, self._decode_text)
             if ends.any():  # the only synchronisation with the device per token
                 sampled.end(step, rows[ends])
                 call.report(part.start, rows[ends], sampled.ids[: step + 1])
@@ -212,11 +218,16 @@ class _Sampled:
         self._logprobs[step].index_copy_(0, rows, logprobs)
 
     def end(self, step: int, rows: Tensor) -> None:
-        """Mark the rows that sampled a stop token in this step."""
+        """Mark the rows that ended in this step."""
         self._lengths[rows], self.truncated[rows] = step + 1, False
 
+    def at_stop(self, step: int, rows: Tensor, stop: str, decode: Decode) -> Tensor:
+        """Whether the last tokens of these rows contain a stop text. (len(rows),) bool."""
+        tails = self.ids[max(0, step + 1 - window(stop)) : step + 1, rows].T.tolist()
+        return torch.tensor([stop in decode(tail) for tail in tails], device=rows.device)
+
     def completions(self) -> Completions:
-        """The rows, cut to the longest; tokens after a row's stop token are masked out."""
+        """The rows, cut to the longest; tokens after a row's end are masked out."""
         width = int(self._lengths.max())
         mask = torch.arange(width, device=self.ids.device) < self._lengths.unsqueeze(1)
         return Completions(

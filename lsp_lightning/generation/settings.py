@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.generation.base import Engine
@@ -78,13 +79,7 @@ class LocalRollouts(RolloutSettings):
 
     def build(self, policy: TrainedPolicy, budget: TokenBudget) -> Engine:
         """See :meth:`RolloutSettings.build`."""
-        return LocalEngine(
-            policy.causal_lm,
-            policy.codec.stop_ids,
-            policy.pad_id,
-            budget=budget,
-            never=policy.undecodable_ids,
-        )
+        return local_engine(policy, policy.causal_lm, budget)
 
 
 @dataclass(frozen=True)
@@ -181,6 +176,24 @@ class ServedRollouts(RolloutSettings):
 
     def _server(self) -> ServerClient:
         return ServerClient(self.url, self.client, _KEY)
+
+
+def local_engine(policy: TrainedPolicy, model: Any, budget: TokenBudget | None) -> LocalEngine:
+    """An engine in this process for the policy or its reference.
+
+    Args:
+        policy: says which tokens end a completion, pad it, or are never sampled.
+        model: the causal LM to sample from: the policy's or its reference's.
+        budget: most tokens sampled at once; None is no limit.
+    """
+    return LocalEngine(
+        model,
+        policy.codec.stop_ids,
+        policy.pad_id,
+        budget=budget,
+        never=policy.undecodable_ids,
+        decode=policy.codec.decode,
+    )
 
 
 def close_engine(engine: Engine) -> None:

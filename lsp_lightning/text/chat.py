@@ -165,12 +165,13 @@ class ChatCodec:
         )
         return self._fill_apart(turns, {"query": query_ids, "answer": answer_ids}), True
 
-    def encode_chat(self, messages: Sequence[tuple[str, str]]) -> list[int]:
+    def encode_chat(self, messages: Sequence[tuple[str, str]], prefix: str = "") -> list[int]:
         """Encode a conversation, then the header of the assistant's next turn.
 
         Args:
             messages: (role, text) turns; "user" and "assistant" alternate, the first and the last
                 turn are the user's. Texts are stripped of white space.
+            prefix: trusted start of the assistant's next turn, see :meth:`encode`.
 
         Raises:
             ValueError: a role is unknown, or the roles are in the wrong order.
@@ -180,7 +181,7 @@ class ChatCodec:
             raise ValueError(f"roles are {roles}; give user, assistant, ..., user")
         slots = {f"{role[0]}{i}": text for i, (role, text) in enumerate(messages)}
         turns = tuple((role, f"{{{name}}}") for role, name in zip(roles, slots, strict=True))
-        return self._encode(_Turns(turns, "", True), slots, may_hide=True)
+        return self._encode(_Turns(turns, prefix, True), slots, may_hide=True)
 
     def turn_end_ids(self) -> list[int]:
         """See :func:`turn_end_ids`."""

@@ -39,6 +39,9 @@ the way real users write; what counts is that it puts the agent to the test.
 ask for nothing that an agent working with text alone could not do, use no template markers, and \
 stop when the input is complete."""
 
+#: What the user says after each example of a query.
+ANOTHER = "Write another one, about something else."
+
 TASK_SECTION = "Task: {task}\n\n"
 NO_TASK_SECTION = "Task: your own choice of any language task.\n\n"
 TEMPLATE_SECTION = (

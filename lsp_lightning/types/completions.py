@@ -28,12 +28,14 @@ class Sampling:
         top_p: nucleus sampling; a value below 1 biases training, because log-probs are those of
             the full distribution.
         top_k: keep the k most likely tokens; 0 keeps all.
+        stop: a completion ends where this text begins, and does not include it; null is no text.
     """
 
     temperature: float = 1.0
     max_new_tokens: int = 512
     top_p: float = 1.0
     top_k: int = 0
+    stop: str | None = None
 
     @property
     def truncates(self) -> bool:
@@ -48,11 +50,11 @@ class Completions:
     ids: Tensor
     """(n, T) int64, padded on the right."""
     mask: Tensor
-    """(n, T) bool, true up to and including the stop token."""
+    """(n, T) bool, true up to and including the token that ends the completion."""
     logprobs: Tensor
     """(n, T) fp32, of the sampled tokens at the sampling temperature; 0 on padding."""
     truncated: Tensor
-    """(n,) bool, true if the length limit came before a stop token."""
+    """(n,) bool, true if the length limit came before an end."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,13 @@ class Rollouts:
     completion_ids: Tensor
     """(n, T) int64, padded on the right."""
     completion_mask: Tensor
-    """(n, T) bool, true up to and including the stop token."""
+    """(n, T) bool, true up to and including the token that ends the completion."""
     logprobs: Tensor
     """(n, T) fp32, of the sampled tokens; 0 on padding."""
     truncated: Tensor
-    """(n,) bool, true if the length limit came before a stop token."""
+    """(n,) bool, true if the length limit came before an end."""
     texts: tuple[str, ...]
-    """n texts without the stop token, with the model's thinking."""
+    """n texts without the stop token or stop text, with the model's thinking."""
     temperature: float
     """The sampling temperature; all log-probs are taken at it."""
     readings: tuple[Reading, ...] = ()

@@ -24,7 +24,8 @@ from lsp_lightning import (
 from lsp_lightning.cli.main import main
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional import selfplay_loss
-from lsp_lightning.game.queries import Challenger, QuerySource
+from lsp_lightning.game.challenger import Challenger
+from lsp_lightning.game.queries import QuerySource
 from lsp_lightning.generation import LocalEngine
 from lsp_lightning.generation.settings import ServedRollouts
 from lsp_lightning.models import loading

@@ -1,0 +1,123 @@
+"""The Challenger: the policy writes the queries of a round."""
+
+from collections.abc import Sequence
+
+from lsp_lightning.errors import ConfigError, require_at_least
+from lsp_lightning.game.known_queries import read_queries
+from lsp_lightning.game.player import Player
+from lsp_lightning.game.queries import QueryBatch, QuerySource, check_sampling, longest_text
+from lsp_lightning.seeding import derive_seed, permutation
+from lsp_lightning.text.chat import ChatCodec, fill
+from lsp_lightning.text.prompts import (
+    ANOTHER,
+    CHALLENGER,
+    challenger_slots,
+    is_valid_query,
+    read_template,
+)
+from lsp_lightning.types import Sampling, Written
+
+_KEY = "data.queries.init_args"
+
+
+class Challenger(QuerySource):
+    """Self-play: the policy writes the queries.
+
+    Without examples, all queries of a round answer the same prompt. With examples, each query has a
+    prompt of its own: a conversation in which the examples are earlier replies.
+
+    Args:
+        task: what the queries should be about; null leaves it to the Challenger.
+        template: a form for the queries, with placeholders that the Challenger fills.
+        prompt: file with another prompt; its slots {task} and {template} are optional.
+        opening: how each query begins. It is given: part of the query, but never trained.
+        examples: file of example queries, in any format of a PromptFile; null shows none. Each
+            query of each round is shown other ones.
+        num_examples: how many examples a prompt shows.
+        sampling: how queries are sampled; sampling.stop is a text at which a query ends.
+    """
+
+    selfplay = True
+
+    def __init__(
+        self,
+        task: str | None = None,
+        template: str | None = None,
+        prompt: str | None = None,
+        opening: str = "",
+        examples: str | None = None,
+        num_examples: int = 4,
+        sampling: Sampling = Sampling(max_new_tokens=256),  # noqa: B008 - frozen
+    ) -> None:
+        check_sampling(sampling, f"{_KEY}.sampling", for_training=True)
+        text = read_template(prompt, CHALLENGER, f"{_KEY}.prompt", ())
+        # task and template come from the config: trusted, and so part of the prompt's template
+        self._prompt = fill(text, challenger_slots(task, template))
+        self._opening = opening
+        self._examples = read_examples(examples, num_examples)
+        self._shown = num_examples
+        self.sampling: Sampling = sampling
+
+    def longest_prompt(self, codec: ChatCodec | None) -> int | None:
+        """Tokens of the longest prompt, its opening included; None without a tokenizer."""
+        longest = sorted(self._examples, key=len)[-self._shown :]
+        return None if codec is None else len(self._encode(codec, longest))
+
+    def longest_query(self, codec: ChatCodec | None) -> int | None:
+        """Tokens of the longest query, its opening included."""
+        return self.sampling.max_new_tokens + (longest_text([self._opening], codec) or 0)
+
+    def describe(self) -> str:
+        """Its sampling settings, and a hash of everything that it is shown."""
+        shown = [self._prompt]
+        if self._opening or self._examples:
+            shown += [self._opening, f"{self._shown} of", *self._examples]
+        return f"Challenger with {self.sampling}, prompt {derive_seed(0, *shown):x}"
+
+    def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
+        """N queries: of one prompt, or of N prompts with different examples."""
+        prompts = [self._encode(player.codec, ())]
+        if self._examples:
+            places = range(num_queries)
+            prompts = [self._encode(player.codec, self._drawn(seed, index, i)) for i in places]
+        rollouts = player.respond(
+            prompts, num_queries // len(prompts), self.sampling, derive_seed(seed, index, "queries")
+        )
+        valid = [
+            is_valid_query(text, truncated)
+            for text, truncated in zip(rollouts.spoken, rollouts.truncated.tolist(), strict=True)
+        ]
+        return QueryBatch(
+            texts=tuple((self._opening + text).strip() for text in rollouts.spoken),
+            written=Written.all_answered(rollouts, valid),
+        )
+
+    def _drawn(self, seed: int, index: int, query: int) -> list[str]:
+        """The examples for one query of a round."""
+        order = permutation(len(self._examples), derive_seed(seed, index, "examples", query))
+        return [self._examples[place] for place in order[: self._shown]]
+
+    def _encode(self, codec: ChatCodec, examples: Sequence[str]) -> list[int]:
+        """A prompt's tokens: a conversation whose earlier replies are examples, and the opening."""
+        if not examples:
+            return codec.encode(self._prompt, {}, self._opening)
+        turns = [("user", self._prompt)]
+        for example in examples:
+            turns += [("assistant", example), ("user", ANOTHER)]
+        return codec.encode_chat(turns, self._opening)
+
+
+def read_examples(path: str | None, shown: int) -> tuple[str, ...]:
+    """The example queries of a file; none without a file.
+
+    Raises:
+        ConfigError: the file cannot be read, or has fewer queries than a prompt shows.
+    """
+    key = f"{_KEY}.num_examples"
+    require_at_least(shown, 1, key, "to show none, examples is set to null")
+    if path is None:
+        return ()
+    texts = tuple(query.text for query in read_queries(path, f"{_KEY}.examples"))
+    if len(texts) < shown:
+        raise ConfigError(key, f"is {shown}, but {path!r} has {len(texts)} queries", "lower it")
+    return texts
