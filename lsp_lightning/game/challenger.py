@@ -23,17 +23,17 @@ _KEY = "data.queries.init_args"
 class Challenger(QuerySource):
     """Self-play: the policy writes the queries.
 
-    Without examples, all queries of a round answer the same prompt. With examples, each query has a
-    prompt of its own: a conversation in which the examples are earlier replies.
+    All queries of a round answer the same prompt, so that their mean reward is a baseline for each.
+    Examples are shown as earlier replies of the conversation, other ones in each round: with fixed
+    examples the queries become near copies of them.
 
     Args:
         task: what the queries should be about; null leaves it to the Challenger.
         template: a form for the queries, with placeholders that the Challenger fills.
         prompt: file with another prompt; its slots {task} and {template} are optional.
         opening: how each query begins. It is given: part of the query, but never trained.
-        examples: file of example queries, in any format of a PromptFile; null shows none. Each
-            query of each round is shown other ones.
-        num_examples: how many examples a prompt shows.
+        examples: file of example queries, in any format of a PromptFile; null shows none.
+        num_examples: how many of them a round's prompt shows.
         sampling: how queries are sampled; sampling.stop is a text at which a query ends.
     """
 
@@ -75,13 +75,14 @@ class Challenger(QuerySource):
         return f"Challenger with {self.sampling}, prompt {derive_seed(0, *shown):x}"
 
     def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
-        """N queries: of one prompt, or of N prompts with different examples."""
-        prompts = [self._encode(player.codec, ())]
-        if self._examples:
-            places = range(num_queries)
-            prompts = [self._encode(player.codec, self._drawn(seed, index, i)) for i in places]
+        """N queries, sampled from the round's prompt."""
+        order = permutation(len(self._examples), derive_seed(seed, index, "examples"))
+        examples = [self._examples[place] for place in order[: self._shown]]
         rollouts = player.respond(
-            prompts, num_queries // len(prompts), self.sampling, derive_seed(seed, index, "queries")
+            [self._encode(player.codec, examples)],
+            num_queries,
+            self.sampling,
+            derive_seed(seed, index, "queries"),
         )
         valid = [
             is_valid_query(text, truncated)
@@ -91,11 +92,6 @@ class Challenger(QuerySource):
             texts=tuple((self._opening + text).strip() for text in rollouts.spoken),
             written=Written.all_answered(rollouts, valid),
         )
-
-    def _drawn(self, seed: int, index: int, query: int) -> list[str]:
-        """The examples for one query of a round."""
-        order = permutation(len(self._examples), derive_seed(seed, index, "examples", query))
-        return [self._examples[place] for place in order[: self._shown]]
 
     def _encode(self, codec: ChatCodec, examples: Sequence[str]) -> list[int]:
         """A prompt's tokens: a conversation whose earlier replies are examples, and the opening."""

@@ -1,0 +1,213 @@
+"""The Challenger's opening, examples and stop text."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lsp_lightning import Challenger, ConfigError, Player, Sampling
+from lsp_lightning.generation import LocalEngine
+from lsp_lightning.text.prompts import ANOTHER, is_valid_query
+from lsp_lightning.types import Completions
+
+SHORT = Sampling(max_new_tokens=12)
+LONG = Sampling(max_new_tokens=40, temperature=0.7)
+EXAMPLES = ("Name a tree.", "Count to <|user|> five.", "What is 2 + 2?", "Why?", "Say no.")
+
+
+@pytest.fixture(scope="module")
+def player(tiny_policy) -> Player:
+    return Player.local(tiny_policy)
+
+
+@pytest.fixture
+def examples(tmp_path) -> str:
+    path = tmp_path / "examples.jsonl"
+    path.write_text("".join(json.dumps({"query": text}) + "\n" for text in EXAMPLES))
+    return str(path)
+
+
+def prompts_of(drawn, player) -> list[str]:
+    rollouts = drawn.written.rollouts
+    rows = zip(rollouts.prompt_ids, rollouts.prompt_mask, strict=True)
+    return [player.codec.tokenizer.decode(ids[mask]) for ids, mask in rows]
+
+
+# -- opening ------------------------------------------------------------------------------
+
+
+def test_an_opening_begins_each_query_but_is_no_part_of_what_is_trained(player):
+    drawn = Challenger(opening="Write about", sampling=SHORT).draw(player, 6, 0, 0)
+    assert all(prompt.endswith("Write about") for prompt in prompts_of(drawn, player))
+    completions = drawn.written.rollouts.texts
+    assert drawn.texts == tuple(f"Write about{text}".strip() for text in completions)
+    assert not any("Write about" in text for text in completions)
+
+
+def test_a_query_that_is_only_its_opening_is_invalid(player):
+    class Silent:
+        """Ends every completion at once."""
+
+        def generate(self, prompts, draws, sampling, seed, finished=None):
+            ids = torch.full((draws, 1), player.codec.stop_ids[0])
+            return Completions(ids, ids >= 0, torch.zeros(ids.shape), torch.zeros(draws).bool())
+
+    drawn = Challenger(opening="Write").draw(replace(player, engine=Silent()), 3, 0, 0)
+    assert drawn.texts == ("Write",) * 3
+    assert not drawn.written.valid_C.any()
+
+
+# -- examples ------------------------------------------------------------------------------
+
+
+def test_examples_are_earlier_replies_and_other_ones_in_each_round(player, examples):
+    challenger = Challenger(examples=examples, num_examples=2, opening="So", sampling=SHORT)
+    seen = set()
+    for index in range(8):
+        (prompt,) = set(prompts_of(challenger.draw(player, 3, index, 0), player))
+        shown = [text for text in EXAMPLES if text in prompt]
+        assert len(shown) == 2
+        assert prompt.count(ANOTHER) == 2
+        assert prompt.endswith("So")
+        seen.add(frozenset(shown))
+    assert len(seen) > 3
+    assert set().union(*seen) == set(EXAMPLES)
+
+
+def test_examples_follow_from_seed_and_round(player, examples):
+    challenger = Challenger(examples=examples, num_examples=3, sampling=SHORT)
+
+    def shown(index, seed):
+        return prompts_of(challenger.draw(player, 1, index, seed), player)[0]
+
+    assert shown(2, 5) == shown(2, 5)
+    assert len({shown(index, seed) for index in range(3) for seed in range(3)}) > 4
+
+
+def test_a_control_token_in_an_example_is_plain_text(player, examples):
+    control = player.codec.tokenizer.convert_tokens_to_ids("<|user|>")
+    challenger = Challenger(examples=examples, num_examples=5, sampling=SHORT)
+    ids = challenger.draw(player, 1, 0, 0).written.rollouts.prompt_ids[0]
+    # the user asks once, and once after each example
+    assert (ids == control).sum() == 1 + 5
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (6, r"num_examples: is 6, but '.*' has 5 queries; lower it"),
+        (0, r"num_examples: is 0, but to show none, examples is set to null; set 1 or more"),
+    ],
+)
+def test_a_number_of_examples_that_cannot_be_shown_is_refused(examples, number, line):
+    with pytest.raises(ConfigError, match=rf"^data\.queries\.init_args\.{line}$"):
+        Challenger(examples=examples, num_examples=number)
+
+
+def test_a_missing_file_of_examples_is_refused_by_its_key():
+    with pytest.raises(ConfigError, match=r"^data\.queries\.init_args\.examples: "):
+        Challenger(examples="nowhere.jsonl")
+
+
+def test_the_longest_prompt_has_the_longest_examples_and_the_opening(player, examples):
+    challenger = Challenger(examples=examples, num_examples=2, opening="So", sampling=SHORT)
+    rounds = [challenger.draw(player, 1, i, 0).written.rollouts for i in range(20)]
+    assert challenger.longest_prompt(player.codec) == max(int(r.prompt_mask.sum()) for r in rounds)
+    assert challenger.longest_prompt(None) is None
+    opening = len(player.codec.encode_plain("So"))
+    assert challenger.longest_query(player.codec) == SHORT.max_new_tokens + opening
+
+
+def test_what_the_challenger_is_shown_stands_in_its_description(examples):
+    lines = {
+        Challenger(sampling=SHORT).describe(),
+        Challenger(opening="So", sampling=SHORT).describe(),
+        Challenger(examples=examples, sampling=SHORT).describe(),
+        Challenger(examples=examples, num_examples=2, sampling=SHORT).describe(),
+        Challenger(sampling=replace(SHORT, stop="\n")).describe(),
+    }
+    assert len(lines) == 5
+
+
+# -- stop ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def free(player):
+    """Completions without a stop text, and a text that many of them contain."""
+    rollouts = player.respond([player.codec.encode("{q}", {"q": "Go."})], 32, LONG, seed=3)
+    pairs = [text[i : i + 2] for text in rollouts.texts for i in range(4, len(text) - 1)]
+    stop = max(set(pairs), key=lambda pair: sum(pair in text for text in rollouts.texts))
+    assert sum(stop in text for text in rollouts.texts) > 3
+    return rollouts, stop
+
+
+def test_a_completion_ends_before_the_stop_text_and_is_the_same_until_there(player, free):
+    without, stop = free
+    told: dict[int, str] = {}
+    prompts = [player.codec.encode("{q}", {"q": "Go."})]
+    rollouts = player.respond(prompts, 32, replace(LONG, stop=stop), 3, told.__setitem__)
+    assert rollouts.texts == tuple(text.partition(stop)[0] for text in without.texts)
+    assert told == dict(enumerate(rollouts.texts))
+    for row, whole in enumerate(without.texts):
+        length = int(rollouts.completion_mask[row].sum())
+        ids = rollouts.completion_ids[row, :length]
+        assert torch.equal(ids, without.completion_ids[row, :length])
+        assert torch.allclose(
+            rollouts.logprobs[row, :length], without.logprobs[row, :length], atol=1e-5
+        )
+        if stop in whole:
+            # the last token completes the stop text: without it the text is not there
+            assert stop in player.codec.decode(ids.tolist())
+            assert stop not in player.codec.decode(ids[:-1].tolist())
+            assert not rollouts.truncated[row]
+        else:
+            assert rollouts.truncated[row] == without.truncated[row]
+    assert rollouts.completion_ids.shape[1] == int(rollouts.completion_mask.sum(1).max())
+    assert not rollouts.logprobs[~rollouts.completion_mask].any()
+
+
+def test_an_engine_that_samples_on_gives_the_same_completions(player, tiny_policy, free):
+    _, stop = free
+    blind = LocalEngine(
+        tiny_policy.causal_lm,
+        tiny_policy.codec.stop_ids,
+        tiny_policy.pad_id,
+        never=tiny_policy.undecodable_ids,
+    )
+    prompts = [player.codec.encode("{q}", {"q": "Go."})]
+    ending, cut = (
+        each.respond(prompts, 32, replace(LONG, stop=stop), 3)
+        for each in (player, replace(player, engine=blind))
+    )
+    assert ending.texts == cut.texts
+    assert torch.equal(ending.completion_ids, cut.completion_ids)
+    assert torch.equal(ending.truncated, cut.truncated)
+
+
+def test_sampling_ends_at_the_stop_text(tiny_policy, free):
+    _, stop = free
+    engine = Player.local(tiny_policy).engine
+    prompts = [tiny_policy.codec.encode("{q}", {"q": "Go."})]
+    drawn = engine.generate(prompts, 32, replace(LONG, stop=stop), 3)
+    rows = [ids[mask].tolist() for ids, mask in zip(drawn.ids, drawn.mask, strict=True)]
+    decode = tiny_policy.codec.decode
+    ended = [row for row in rows if stop in decode(row)]
+    assert len(ended) > 3
+    assert not any(stop in decode(row[:-1]) for row in ended)
+
+
+def test_a_query_that_ends_at_a_stop_text_is_valid(player, free):
+    _, stop = free
+    drawn = Challenger(sampling=replace(LONG, stop=stop)).draw(player, 16, 0, 0)
+    rollouts = drawn.written.rollouts
+    rows = zip(rollouts.spoken, rollouts.truncated.tolist(), strict=True)
+    assert drawn.written.valid_C.tolist() == [is_valid_query(*row) for row in rows]
+    assert not any(stop in text for text in drawn.texts)
+
+
+def test_an_empty_stop_text_is_refused():
+    line = r"^data\.queries\.init_args\.sampling\.stop: is empty; set a text, or null for none$"
+    with pytest.raises(ConfigError, match=line):
+        Challenger(sampling=Sampling(stop=""))
