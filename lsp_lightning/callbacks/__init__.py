@@ -2,6 +2,7 @@
 
 from lsp_lightning.callbacks.checkpoint import RoundCheckpoint
 from lsp_lightning.callbacks.examples import Examples
+from lsp_lightning.callbacks.pilot import FirstRound, Pilot
 from lsp_lightning.callbacks.progress import RoundProgress
 from lsp_lightning.callbacks.summary import RunSummary
 from lsp_lightning.callbacks.table import RunCurves, RunTable
@@ -9,6 +10,8 @@ from lsp_lightning.callbacks.transcripts import Transcripts
 
 __all__ = [
     "Examples",
+    "FirstRound",
+    "Pilot",
     "RoundCheckpoint",
     "RoundProgress",
     "RunCurves",

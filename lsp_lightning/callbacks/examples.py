@@ -37,24 +37,40 @@ class Examples(Callback):
             say("\n".join(example_lines(batch, width_of(sys.stderr) - 1)))
 
 
-def example_lines(played: SelfPlayRound, width: int) -> Iterator[str]:
-    """At most six lines of ``width`` columns: a query, its best and its worst answer, escaped."""
+def example_lines(played: SelfPlayRound, width: int, count: int = 1) -> Iterator[str]:
+    """Queries of a round, each with its best and its worst answer, escaped.
+
+    Args:
+        played: the scored round.
+        width: columns of a line.
+        count: how many queries; 1 is the one whose answers differ most, more are spread from this
+            one to the one whose answers differ least. Each takes at most six lines.
+    """
     totals_NG = played.rewards_NG.clone()
     if played.quality_NG is not None:
         totals_NG += played.quality_NG
     low_NG = torch.where(played.judged_NG, totals_NG, torch.inf)
     high_NG = torch.where(played.judged_NG, totals_NG, -torch.inf)
     spread_N = high_NG.amax(dim=1) - low_NG.amin(dim=1)
-    i = int(spread_N.argmax())
-    best = int(high_NG[i].argmax())
-    low_NG[i, best] = torch.inf  # with equal totals, another answer is shown as the worst
-    worst = int(low_NG[i].argmin())
-    if worst == best:  # fewer than two answers were judged
-        worst = (best + 1) % played.playout.group_size
-    query = "query" if played.playout.valid_N[i] else "query (invalid)"
-    yield from _labelled(query, played.playout.query_texts[i], width)
-    for name, j in (("best", best), ("worst", worst)):
-        yield from _labelled(_scores(name, played, i, j), _said(played, i, j), width)
+    order = spread_N.argsort(descending=True, stable=True)
+    for place in torch.linspace(0, len(order) - 1, min(count, len(order))).round().int():
+        i = int(order[place])
+        best = int(high_NG[i].argmax())
+        low_NG[i, best] = torch.inf  # with equal totals, another answer is shown as the worst
+        worst = int(low_NG[i].argmin())
+        if worst == best:  # fewer than two answers were judged
+            worst = (best + 1) % played.playout.group_size
+        yield from _labelled(_kind(played, i), played.playout.query_texts[i], width)
+        for name, j in (("best", best), ("worst", worst)):
+            yield from _labelled(_scores(name, played, i, j), _said(played, i, j), width)
+
+
+def _kind(played: SelfPlayRound, i: int) -> str:
+    """The label of a query."""
+    if not played.playout.valid_N[i]:
+        return "query (invalid)"
+    told = (v[i] for name, v in played.query_info.items() if name.endswith("/malformed"))
+    return "query (malformed)" if any(told) else "query"
 
 
 def _scores(name: str, played: SelfPlayRound, i: int, j: int) -> str:

@@ -8,12 +8,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lsp_lightning.callbacks.remedies import Remedies
 from lsp_lightning.errors import warn
 from lsp_lightning.functional import dead_groups
-from lsp_lightning.game.challenger import Challenger
-from lsp_lightning.game.queries import PromptFile
 from lsp_lightning.rewards import FunctionReward, Reward
-from lsp_lightning.types import Playout, Sampling, SelfPlayRound, Written
+from lsp_lightning.types import Playout, SelfPlayRound, Written
 
 #: Rounds in a row before a cause is named. One such round can be chance, five are not.
 PATIENCE = 5
@@ -92,14 +91,14 @@ def stalls(played: SelfPlayRound, rewards: Sequence[Reward], data: Any) -> Itera
         rewards: the rewards of the run.
         data: the run's DataModule, for the settings that a line names.
     """
-    keys = _Keys(data)
-    identical = _identical_answers(played.playout, keys)
+    remedies = Remedies(data)
+    identical = _identical_answers(played.playout, remedies)
     for_R = (
-        _of_queries(played.playout.written, keys)
-        or _malformed(played, keys)
-        or _of_answers(played.playout, keys)
+        _of_queries(played.playout.written, remedies)
+        or _malformed(played, rewards, remedies)
+        or _of_answers(played.playout, remedies)
         or _unjudged(played, rewards)
-        or _constant_R(played, rewards, keys, identical)
+        or _constant_R(played, rewards, remedies, identical)
     )
     if for_R:
         yield for_R
@@ -107,56 +106,43 @@ def stalls(played: SelfPlayRound, rewards: Sequence[Reward], data: Any) -> Itera
         yield from _constant_Q(played, rewards)
 
 
-class _Keys:
-    """Config keys and values that a warning may name."""
-
-    def __init__(self, data: Any) -> None:
-        queries = getattr(data, "queries", None)
-        self.queries, self.written_tokens = "data.queries", None
-        if isinstance(queries, Challenger):
-            self.queries = "data.queries.init_args.prompt"
-            self.written_tokens = queries.sampling.max_new_tokens
-        elif isinstance(queries, PromptFile):
-            self.queries = "data.queries.init_args.path"
-        self.solver: Sampling | None = getattr(data, "solver", None)
-
-
-def _of_queries(written: Written | None, keys: _Keys) -> Stall | None:
+def _of_queries(written: Written | None, remedies: Remedies) -> Stall | None:
     """The written queries, if none of them follows the form rules."""
     if written is None or written.valid_C.any():
         return None
     if written.rollouts.truncated.all():
-        limit = f" at {keys.written_tokens} tokens" if keys.written_tokens else ""
         return Stall(
             "queries cut off",
-            f"every query was cut off{limit}, and such a query is invalid",
-            "raise data.queries.init_args.sampling.max_new_tokens",
+            f"every query was cut off{remedies.at_query_limit}, and such a query is invalid",
+            remedies.longer_queries,
         )
     if not any(text.strip() for text in written.rollouts.texts):
-        return Stall("queries empty", "every query was empty", f"change {keys.queries}")
+        return Stall("queries empty", "every query was empty", remedies.other_queries)
     return Stall(
         "queries invalid",
         "every query was invalid (empty, cut off, or with a template tag)",
-        f"change {keys.queries} so that the Challenger replies with the query alone",
+        remedies.queries_alone,
     )
 
 
-def _malformed(played: SelfPlayRound, keys: _Keys) -> Stall | None:
+def _malformed(
+    played: SelfPlayRound, rewards: Sequence[Reward], remedies: Remedies
+) -> Stall | None:
     """The queries, if a verifier finds a right answer to none of them."""
-    for name, values in played.query_info.items():
-        if name.endswith("/malformed") and values and all(value is True for value in values):
+    for name, values in malformed(played, rewards).items():
+        if all(values):
             return Stall(
                 "malformed",
                 f"no query had a right answer (queries/{name} is 1)",
-                f"change {keys.queries}, so that the queries have the form that the verifier reads",
+                remedies.queries_in_form,
             )
     return None
 
 
-def _of_answers(playout: Playout, keys: _Keys) -> Stall | None:
+def _of_answers(playout: Playout, remedies: Remedies) -> Stall | None:
     """The answers, if all of them are unfinished or empty."""
     spoken = [text.strip() for group in playout.spoken_groups() for text in group]
-    limit = f" at {keys.solver.max_new_tokens} tokens" if keys.solver else ""
+    limit = remedies.at_answer_limit
     cut = bool(playout.answers.truncated.all())
     if not any(spoken):
         if not any(text.strip() for text in playout.answers.texts):
@@ -170,7 +156,7 @@ def _of_answers(playout: Playout, keys: _Keys) -> Stall | None:
         )
     if cut:
         fact = f"every answer was cut off{limit}"
-        return Stall("answers cut off", fact, "raise data.solver.max_new_tokens")
+        return Stall("answers cut off", fact, remedies.longer_answers)
     return None
 
 
@@ -178,7 +164,7 @@ def _unjudged(played: SelfPlayRound, rewards: Sequence[Reward]) -> Stall | None:
     """The rewards that could judge nothing, if no answer was judged."""
     if played.judged_NG.any():
         return None
-    silent = [r.name for r in _weighted(rewards) if _known(played, r).numel() == 0]
+    silent = [r.name for r in weighted(rewards) if known_scores(played, r).numel() == 0]
     names = " and ".join(repr(name) for name in silent) or "all rewards together"
     votes = [name for name in silent if f"{name}/agreement" in played.query_info]
     if votes:
@@ -193,38 +179,38 @@ def _unjudged(played: SelfPlayRound, rewards: Sequence[Reward]) -> Stall | None:
 
 
 def _constant_R(
-    played: SelfPlayRound, rewards: Sequence[Reward], keys: _Keys, identical: Stall | None
+    played: SelfPlayRound, rewards: Sequence[Reward], remedies: Remedies, identical: Stall | None
 ) -> Stall | None:
     """R, if it is the same for all answers to each query, or almost the same for all answers."""
-    task = [reward for reward in _weighted(rewards) if reward.enters == "task"]
-    almost = all(_flat(_known(played, reward), reward) for reward in task)
+    task = [reward for reward in weighted(rewards) if reward.enters == "task"]
+    almost = all(is_flat(known_scores(played, reward), reward) for reward in task)
     if not almost and not dead_groups(played.rewards_NG[played.judged_N]).all():
         return None
     if identical:
         return identical
-    ends = {_end(_known(played, reward), reward) for reward in task}
+    ends = {_end(known_scores(played, reward), reward) for reward in task}
     binary = all(reward.binary for reward in task)
     if ends == {"lowest"}:
         word = "was wrong" if binary else "got the lowest score"
         fact = f"every answer {word}, so R taught nothing"
-        return Stall("all wrong", fact, f"ask for easier queries ({keys.queries})")
+        return Stall("all wrong", fact, remedies.easier_queries)
     if ends == {"highest"}:
         word = "was right" if binary else "got the highest score"
         fact = f"every answer {word}, so R taught nothing"
-        return Stall("all right", fact, f"ask for harder queries ({keys.queries})")
+        return Stall("all right", fact, remedies.harder_queries)
     if almost:
         return _too_alike("R", task)
     return Stall(
         "R constant",
         "all answers to a query had the same R, so R taught the Solver nothing",
-        f"raise data.group_size, or ask for queries of medium difficulty ({keys.queries})",
+        remedies.medium_queries,
     )
 
 
 def _constant_Q(played: SelfPlayRound, rewards: Sequence[Reward]) -> Iterator[Stall]:
     """A cause for each quality reward that scores all answers of the round almost the same."""
-    for reward in _weighted(rewards):
-        if reward.enters == "quality" and _flat(_known(played, reward), reward):
+    for reward in weighted(rewards):
+        if reward.enters == "quality" and is_flat(known_scores(played, reward), reward):
             yield _too_alike("Q", [reward])
 
 
@@ -235,36 +221,46 @@ def _too_alike(sum_: str, rewards: Sequence[Reward]) -> Stall:
         fact = f"the function of {names} returned nearly the same number for all answers"
         remedy = "let it tell answers apart (model.rewards), or set its weight to 0"
         return Stall(cause, f"{fact}, so {sum_} taught nothing", remedy)
+    out = "leave it out, or " if sum_ == "Q" else ""  # there must be an R
     return Stall(
         cause,
         f"the scores of {names} hardly differed, so {sum_} taught nothing but noise",
-        "in model.rewards give it another prompt or a stronger judge, or set its weight to 0",
+        f"in model.rewards {out}give it another prompt or a stronger judge",
     )
 
 
-def _identical_answers(playout: Playout, keys: _Keys) -> Stall | None:
+def _identical_answers(playout: Playout, remedies: Remedies) -> Stall | None:
     if any(len(set(group)) > 1 for group in playout.spoken_groups()):
         return None
-    temperature = f" (now {keys.solver.temperature:g})" if keys.solver else ""
     return Stall(
         "answers identical",
         "all answers to a query were the same text, so nothing set them apart",
-        f"raise data.solver.temperature{temperature}, or ask for harder queries ({keys.queries})",
+        remedies.varied_answers,
     )
 
 
-def _weighted(rewards: Iterable[Reward]) -> list[Reward]:
+def malformed(played: SelfPlayRound, rewards: Sequence[Reward]) -> dict[str, tuple[bool, ...]]:
+    """Whether each query has no right answer, by each verifier with a weight other than 0.
+
+    -> N values by ``REWARD_NAME/malformed``; empty if no verifier tells.
+    """
+    names = [f"{reward.name}/malformed" for reward in weighted(rewards)]
+    found = {name: played.query_info.get(name, ()) for name in names}
+    return {name: tuple(map(bool, values)) for name, values in found.items() if values}
+
+
+def weighted(rewards: Iterable[Reward]) -> list[Reward]:
     """The rewards of answers with a weight other than 0."""
     return [r for r in rewards if r.weight != 0 and r.enters != "challenger"]
 
 
-def _known(played: SelfPlayRound, reward: Reward) -> Tensor:
+def known_scores(played: SelfPlayRound, reward: Reward) -> Tensor:
     """The scores that a reward gave, without those of unjudged answers. -> (judged,)"""
     scores = played.components[reward.name]
     return scores[~scores.isnan()]
 
 
-def _flat(known: Tensor, reward: Reward) -> bool:
+def is_flat(known: Tensor, reward: Reward) -> bool:
     """Whether the scores of a round are almost the same, see :data:`LEAST_SPREAD`."""
     if known.numel() < 2:
         return False

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lsp_lightning.callbacks import (
     Examples,
+    FirstRound,
     RoundCheckpoint,
     RoundProgress,
     RunCurves,
@@ -23,7 +23,6 @@ from lsp_lightning.callbacks import (
     RunTable,
     Transcripts,
 )
-from lsp_lightning.callbacks.closing import without_nan
 from lsp_lightning.cli.checks import (
     check_checkpoint,
     check_limit,
@@ -38,6 +37,7 @@ from lsp_lightning.cli.messages import hidden_config_error, storage_line
 from lsp_lightning.cli.output import INTERRUPTED, complain, show_traceback
 from lsp_lightning.cli.parser import Parser
 from lsp_lightning.cli.quiet import one_line_warnings, silence_known
+from lsp_lightning.cli.results import print_scores, write_predictions
 from lsp_lightning.cli.run_config import SaveRunConfig
 from lsp_lightning.cli.settings import OPTIMIZER
 from lsp_lightning.cli.threads import default_threads
@@ -76,6 +76,9 @@ def _seed(seed_everything: bool | int) -> int:
 class SelfPlayCLI(LightningCLI):
     """Lightning's commands and those of :mod:`lsp_lightning.cli.commands`."""
 
+    #: The exit status of the command, if it does not fail.
+    status = 0
+
     def __init__(self, args: Sequence[str], permissions: Permissions | None = None) -> None:
         self._typed = args[0]
         self._permissions = permissions
@@ -98,7 +101,7 @@ class SelfPlayCLI(LightningCLI):
 
         Only this one, because building the parsers of all commands takes half of the startup time.
         """
-        more = {name: {"model", "datamodule"} for name in ("plan", "export", "chat")}
+        more = {name: {"model", "datamodule"} for name in ("pilot", "plan", "export", "chat")}
         return {self._typed: {**LightningCLI.subcommands(), **more}[self._typed]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -177,6 +180,8 @@ class SelfPlayCLI(LightningCLI):
             kwargs["val_check_interval"] = rounds
         # every command that loads a checkpoint needs the callbacks whose state is in it
         callbacks = [*_as_list(asked.callbacks or []), RunSummary(needs_trust(whole))]
+        if self.subcommand == "fit":
+            callbacks.append(FirstRound())
         if config.enable_progress_bar is not False:
             callbacks.append(RoundProgress())
         return super().instantiate_trainer(**kwargs, callbacks=callbacks)
@@ -200,6 +205,13 @@ class SelfPlayCLI(LightningCLI):
         check_model(self.model, self.datamodule)
         check_optimizer(self.model.optimizer)
 
+    def before_pilot(self) -> None:
+        """Check what ``fit`` checks, and that no run is given: a pilot comes before one."""
+        if self.config.pilot.get("ckpt_path"):
+            problem = "is set, but a pilot plays the first round of a new run"
+            raise ConfigError("ckpt_path", problem, "give the config alone, by --config FILE")
+        self.before_fit()
+
     def before_validate(self) -> None:
         """Check that there are tasks before a model is loaded."""
         if not self.datamodule.heldout:
@@ -216,33 +228,21 @@ class SelfPlayCLI(LightningCLI):
 
     def after_test(self) -> None:
         """Print the scores of the tasks for reporting."""
-        self._print_scores()
+        print_scores(self.model, self.trainer)
 
     def after_validate(self) -> None:
         """Print the scores of the tasks for choosing settings."""
-        self._print_scores()
+        print_scores(self.model, self.trainer)
+
+    def pilot(self, **kwargs: Any) -> None:
+        """Judge one round, and keep the verdict as the exit status."""
+        assert isinstance(self.trainer, SelfPlayTrainer)
+        self.status = 0 if self.trainer.pilot(**kwargs) else 1
 
     def predict(self, model: SelfPlayModule, **kwargs: Any) -> None:
         """Answer the queries and write queries and answers as JSON lines."""
         answered = self.trainer.predict(model, **kwargs) or []
-        path = RunFolder(self.trainer.default_root_dir).predictions_path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as file:
-            for row in (row for batch in answered for row in batch):
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        print(f"answers written to {path}")
-
-    def _print_scores(self) -> None:
-        scores = {k: float(v) for k, v in self.trainer.callback_metrics.items() if "heldout" in k}
-        if not scores:
-            print(
-                "nothing to score: set data.heldout or data.test, and use a reward that can score "
-                "a single answer"
-            )
-            return
-        kind = {"kind": self.model.heldout.kind}
-        tasks = int(scores.pop("heldout/tasks"))
-        print(json.dumps({"tasks": tasks, **kind, **without_nan(scores)}))
+        write_predictions(RunFolder(self.trainer.default_root_dir), answered)
 
 
 def run_command(args: Sequence[str], permissions: Permissions | None = None) -> int:
@@ -262,7 +262,7 @@ def run_command(args: Sequence[str], permissions: Permissions | None = None) -> 
     try:
         allowed = permissions.imports() if permissions else contextlib.nullcontext()
         with one_line_warnings(), allowed:
-            SelfPlayCLI(args, permissions)
+            return SelfPlayCLI(args, permissions).status
     except SIGTERMException:  # a SystemExit with status 0, as if the run had succeeded
         return _TERMINATED
     except SystemExit as error:
@@ -292,7 +292,6 @@ def run_command(args: Sequence[str], permissions: Permissions | None = None) -> 
             complain(full)
             return 1
         raise (hidden or error) from None
-    return 0
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
+from lsp_lightning.callbacks import Pilot
 from lsp_lightning.datamodule import SelfPlayDataModule
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.models.policy import Policy
@@ -18,7 +19,26 @@ from lsp_lightning.training import resume
 
 
 class SelfPlayTrainer(Trainer):
-    """Lightning's Trainer with commands that use a run without training it further."""
+    """Lightning's Trainer with commands before and after a run."""
+
+    def pilot(self, model: LightningModule, datamodule: LightningDataModule) -> bool:
+        """Play one round and say whether a run has anything to learn.
+
+        It is the first round that ``fit`` plays, with its update, so that time and memory are
+        those of a run. Nothing is written, and the trained weights are not used.
+
+        Args:
+            model: the module, with nothing loaded.
+            datamodule: its data.
+
+        Returns:
+            Whether the game can start.
+        """
+        self.num_sanity_val_steps = self.limit_val_batches = 0
+        pilot = Pilot()
+        self.callbacks = [pilot]  # all others write, or show a whole run
+        self.fit(model, datamodule=datamodule)
+        return pilot.verdict is not None and pilot.verdict.can_start
 
     def plan(
         self,

@@ -25,6 +25,7 @@ from lsp_lightning.runs.folder import LAST
 
 COMMANDS = {
     "fit": "play rounds and train on them; writes a run's folder",
+    "pilot": "play one round and say whether a run has anything to learn; writes nothing",
     "validate": "score the held-out tasks that are for choosing settings",
     "test": "score the held-out tasks that are for reporting",
     "predict": "answer the held-out queries and write the answers to a file",
@@ -51,6 +52,7 @@ commands:
                                         let the config beside a checkpoint run code
 
 examples:
+  lsp-lightning pilot --config configs/tiny_lsp.yaml
   lsp-lightning fit --config configs/tiny_lsp.yaml
   lsp-lightning fit --config configs/tiny_lsp.yaml --data.group_size 16 --trainer.max_steps 200
   lsp-lightning fit --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt --trainer.max_steps 300
@@ -65,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0, or 1 if the run failed, or 2 for a mistake in the command or its config; 130 after
-        Ctrl-C, and 141 if the reader of the output has gone.
+        0, or 1 if the run failed or the pilot says that it cannot start, or 2 for a mistake in the
+        command or its config; 130 after Ctrl-C, and 141 if the reader of the output has gone.
     """
     ready_streams()
     escape_messages()

@@ -14,6 +14,7 @@ from lsp_lightning.rewards.scoring import (
     judge_playout,
     require_unit_range,
     score_all,
+    span_of_R,
 )
 from lsp_lightning.rewards.self_reward import SelfReward
 from lsp_lightning.rewards.verifiable import (
@@ -49,4 +50,5 @@ __all__ = [
     "judge_playout",
     "require_unit_range",
     "score_all",
+    "span_of_R",
 ]

@@ -229,14 +229,20 @@ def is_binary(rewards: Sequence[Reward]) -> bool:
 
 def in_unit_range(rewards: Sequence[Reward]) -> bool:
     """Whether R, the weighted sum of the task rewards, always lies in [0, 1]."""
+    span = span_of_R(rewards)
+    return span is not None and span[0] >= -_ROUNDING and span[1] <= 1 + _ROUNDING
+
+
+def span_of_R(rewards: Sequence[Reward]) -> tuple[float, float] | None:
+    """The lowest and the highest possible R; None if a task reward has no limits."""
     low = high = 0.0
     for reward in _task(rewards):
         span = (0.0, 1.0) if reward.binary else reward.span
         if span is None or reward.scale is not None:
-            return False
+            return None
         ends = [reward.weight * end for end in span]
         low, high = low + min(ends), high + max(ends)
-    return low >= -_ROUNDING and high <= 1 + _ROUNDING
+    return low, high
 
 
 def _task(rewards: Sequence[Reward]) -> list[Reward]:

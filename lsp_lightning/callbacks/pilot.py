@@ -1,0 +1,111 @@
+"""The first round of a run, judged: before a run by the command ``pilot``, and in its beginning."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lsp_lightning.callbacks.examples import example_lines
+from lsp_lightning.callbacks.progress import StatusLine, say
+from lsp_lightning.callbacks.verdict import PilotVerdict, pilot_verdict
+from lsp_lightning.game.player import Player
+from lsp_lightning.generation import Engine
+from lsp_lightning.generation.base import Finished, Seed
+from lsp_lightning.text.terminal import width_of
+from lsp_lightning.types import Completions, Sampling
+
+#: Queries that are printed.
+_SHOWN = 3
+
+
+class FirstRound(Callback):
+    """Says what the first round of a run promises, before its update. A resumed run says nothing.
+
+    It is one line if all is well, else the lines that are wrong.
+    """
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Judge the round if it is the first of the run."""
+        if batch.index == 0:
+            module: Any = pl_module
+            say("\n".join(pilot_verdict(batch, module.rewards, module.data).short()))
+
+
+class Pilot(Callback):
+    """Plays the first round with its update, prints three queries and the verdict, and stops."""
+
+    def __init__(self) -> None:
+        self.verdict: PilotVerdict | None = None
+        self._player: Player | None = None
+        self._line: StatusLine | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what is played, and count completions on a terminal."""
+        module: Any = pl_module
+        data = module.data
+        n, g = data.num_queries, data.group_size
+        print(f"playing one round of {n} queries x {g} answers; nothing is written", flush=True)
+        if sys.stderr.isatty():
+            self._player = module.player
+            self._line = StatusLine("completions", n * g + n * data.queries.selfplay)
+            module._player = replace(
+                self._player, engine=_Counted(module.player.engine, self._line)
+            )
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop counting: what follows is the update."""
+        self._end(pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Print queries and the verdict, and end the run."""
+        module: Any = pl_module
+        seconds = {**batch.seconds, "update": float(module.logged["seconds/update"])}
+        rounds = trainer.max_steps
+        self.verdict = pilot_verdict(batch, module.rewards, module.data, seconds, rounds)
+        shown = example_lines(batch, width_of(sys.stdout) - 1, _SHOWN)
+        can = "can" if self.verdict.can_start else "cannot"
+        print("\n".join([*shown, "", *self.verdict.lines(), f"the game {can} start"]))
+        trainer.should_stop = True
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Remove the line, so that an error starts on a line of its own."""
+        self._end(pl_module)
+
+    def _end(self, pl_module: LightningModule) -> None:
+        if self._line is not None:
+            module: Any = pl_module
+            module._player, self._line = self._player, self._line.close()
+
+
+class _Counted:
+    """An engine that counts finished completions in a line."""
+
+    def __init__(self, engine: Engine, line: StatusLine) -> None:
+        self._engine, self._line = engine, line
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        draws: int,
+        sampling: Sampling,
+        seed: Seed,
+        finished: Finished | None = None,
+    ) -> Completions:
+        """See :meth:`lsp_lightning.generation.base.Engine.generate`."""
+
+        def count(row: int, tokens: list[int]) -> None:
+            self._line.show(self._line.n + 1)
+            if finished is not None:
+                finished(row, tokens)
+
+        return self._engine.generate(prompts, draws, sampling, seed, count)

@@ -1,0 +1,99 @@
+"""What to change in a config when a round teaches nothing: the setting by its key, in words."""
+
+from typing import Any
+
+from lsp_lightning.game.challenger import Challenger
+from lsp_lightning.game.queries import PromptFile
+from lsp_lightning.types import Sampling
+
+_CHALLENGER = "data.queries.init_args"
+
+
+class Remedies:
+    """The remedy for each symptom of a round.
+
+    Args:
+        data: the run's DataModule, for the keys and values that a remedy names; None if unknown.
+    """
+
+    def __init__(self, data: Any) -> None:
+        source = getattr(data, "queries", None)
+        self._queries, self._written = "data.queries", None
+        if isinstance(source, Challenger):
+            self._queries, self._written = f"{_CHALLENGER}.prompt", source.sampling
+        elif isinstance(source, PromptFile):
+            self._queries = f"{_CHALLENGER}.path"
+        self._solver: Sampling | None = getattr(data, "solver", None)
+
+    @property
+    def at_query_limit(self) -> str:
+        """ " at 28 tokens", where a query is cut off; "" if unknown."""
+        return _limit(self._written)
+
+    @property
+    def at_answer_limit(self) -> str:
+        """ " at 28 tokens", where an answer is cut off; "" if unknown."""
+        return _limit(self._solver)
+
+    @property
+    def longer_queries(self) -> str:
+        """For queries that are cut off."""
+        if self._written is None:
+            return "raise max_new_tokens of the queries (data.queries)"
+        return (
+            f"raise {_CHALLENGER}.sampling.max_new_tokens, or end queries at a text "
+            f"({_CHALLENGER}.sampling.stop)"
+        )
+
+    @property
+    def other_queries(self) -> str:
+        """For queries that are empty."""
+        return f"change {self._queries}"
+
+    @property
+    def queries_alone(self) -> str:
+        """For queries that break the form rules."""
+        return f"{self.other_queries} so that the Challenger replies with the query alone"
+
+    @property
+    def queries_in_form(self) -> str:
+        """For queries without a right answer by the verifier."""
+        if self._written is None:
+            return (
+                f"{self.other_queries}, so that the queries have the form that the verifier reads"
+            )
+        return (
+            f"for the form that the verifier reads, give examples ({_CHALLENGER}.examples), an "
+            f"opening ({_CHALLENGER}.opening), another prompt ({self._queries}) or a lower "
+            f"temperature ({_CHALLENGER}.sampling.temperature, now {self._written.temperature:g})"
+        )
+
+    @property
+    def easier_queries(self) -> str:
+        """For answers that are all wrong."""
+        return f"ask for easier queries ({self._queries})"
+
+    @property
+    def harder_queries(self) -> str:
+        """For answers that are all right."""
+        return f"ask for harder queries ({self._queries})"
+
+    @property
+    def medium_queries(self) -> str:
+        """For answers to a query that are all right or all wrong."""
+        return f"raise data.group_size, or ask for queries of medium difficulty ({self._queries})"
+
+    @property
+    def varied_answers(self) -> str:
+        """For answers that are all the same text."""
+        now = f" (now {self._solver.temperature:g})" if self._solver else ""
+        return f"raise data.solver.temperature{now}, or {self.harder_queries}"
+
+    @property
+    def longer_answers(self) -> str:
+        """For answers that are cut off."""
+        return "raise data.solver.max_new_tokens"
+
+
+def _limit(sampling: Sampling | None) -> str:
+    return f" at {sampling.max_new_tokens} tokens" if sampling else ""

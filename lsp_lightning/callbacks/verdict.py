@@ -1,0 +1,271 @@
+"""Judges the first round of a run: is there anything to learn?"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsp_lightning.callbacks.remedies import Remedies
+from lsp_lightning.callbacks.stalls import (
+    LEAST_SPREAD,
+    Stall,
+    is_flat,
+    known_scores,
+    malformed,
+    stalls,
+    weighted,
+)
+from lsp_lightning.functional import dead_groups, group_std
+from lsp_lightning.rewards import Reward, fill_unjudged, span_of_R
+from lsp_lightning.types import SelfPlayRound
+
+#: A game can start if one in so many of its queries is well-formed, and R differs in one in so many
+#: of its groups: see :func:`pilot_verdict`.
+ONE_IN = 10
+#: With smaller shares of well-formed queries and of groups a game is slow at first.
+_WELL_FORMED, _GROUPS = 0.5, 0.25
+#: Largest share of completions that may be cut off.
+_CUT = 0.25
+_LONG_HOURS = 24
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a verdict."""
+
+    subject: str
+    """What was looked at: queries, R, Q, length or time."""
+    word: str
+    """ok, or what is wrong; "-" if there is nothing to look at."""
+    figure: str
+    """What was seen."""
+    remedy: str = ""
+    """What to change, with its config key; empty if nothing is wrong."""
+
+    @property
+    def text(self) -> str:
+        """The figure and the remedy."""
+        return f"{self.figure}; {self.remedy}" if self.remedy else self.figure
+
+
+@dataclass(frozen=True)
+class PilotVerdict:
+    """What the first round of a run tells about the run."""
+
+    findings: tuple[Finding, ...]
+    """Its lines."""
+    can_start: bool
+    """Whether there is enough to learn from, see :func:`pilot_verdict`."""
+
+    def lines(self) -> list[str]:
+        """All findings, as a table."""
+        return [f"{f.subject:<7}  {f.word:<7}  {f.text}" for f in self.findings]
+
+    def short(self) -> list[str]:
+        """One line if all is well, else the lines that are wrong."""
+        wrong = [f"pilot: {f.subject} {f.word}: {f.text}" for f in self.findings if f.remedy]
+        if not self.can_start:
+            wrong.append("pilot: the game cannot start like this; the run goes on")
+        seen = (f"{f.subject}: {f.figure}" for f in self.findings if f.word != "-")
+        return wrong or [f"pilot: {'; '.join(seen)}"]
+
+
+def pilot_verdict(
+    played: SelfPlayRound,
+    rewards: Sequence[Reward],
+    data: Any,
+    seconds: Mapping[str, float] | None = None,
+    rounds: int = 0,
+) -> PilotVerdict:
+    """Judge a round that was played before any training.
+
+    The game can start if one in ten of the queries is well-formed and R differs in one in ten of
+    the groups (rounded down, but at least one of each). In a group whose answers have the same R
+    the Solver learns nothing from R, and `Learnability` pays the Challenger nothing, so a round
+    without such a group cannot get better. One is enough to begin with: games of a 135M model that
+    began with 1 and with 2 well-formed queries of 12 learned, though it took them 20 to 30 rounds
+    until most queries were well-formed. Of fewer than one in ten a round of 8 to 16 queries would
+    see none, so more rounds would be needed to judge it.
+
+    Args:
+        played: the scored round.
+        rewards: the rewards of the run.
+        data: the run's DataModule, for the settings that a line names.
+        seconds: wall time of the round by phase; None leaves out the line about time.
+        rounds: rounds of the whole run, for its time.
+    """
+    remedies = Remedies(data)
+    found = list(stalls(played, rewards, data))
+    queries, enough_queries = _queries(played, rewards, remedies, found)
+    of_R, enough_groups = _of_R(played, rewards, remedies, found, enough_queries)
+    findings = [queries, of_R, _of_Q(played, rewards, found), _length(played, remedies)]
+    if seconds is not None:
+        findings.append(_time(seconds, rounds))
+    return PilotVerdict(tuple(findings), enough_queries and enough_groups)
+
+
+def _queries(
+    played: SelfPlayRound, rewards: Sequence[Reward], remedies: Remedies, found: Sequence[Stall]
+) -> tuple[Finding, bool]:
+    """How many queries are well-formed, of all that were written; and whether these are enough."""
+    told = malformed(played, rewards)
+    written = played.playout.written
+    if written is None and not told:
+        return Finding("queries", "-", "known before the run, and no verifier reads them"), True
+    n = len(played.playout.query_texts)
+    malformed_N = torch.tensor([any(verdicts) for verdicts in zip(*told.values(), strict=True)])
+    malformed_N = malformed_N if told else torch.zeros(n, dtype=torch.bool)
+    if written is None:
+        invalid_C, malformed_C = torch.zeros(n, dtype=torch.bool), malformed_N
+    else:
+        invalid_C = ~written.valid_C | (written.answered_C < 0)  # its source sorted the latter out
+        malformed_C = ~invalid_C & malformed_N[written.answered_C]
+    total, invalid, wrong = len(invalid_C), int(invalid_C.sum()), int(malformed_C.sum())
+    good = total - invalid - wrong
+    figure = f"{good} of {total} well-formed{_counts({'invalid': invalid, 'malformed': wrong})}"
+    word = _word(good, total, _WELL_FORMED)
+    if word == "ok":
+        return Finding("queries", word, figure), True
+    stall = next((s for s in found if s.cause.startswith(("queries", "malformed"))), None)
+    if stall is not None:
+        return Finding("queries", word, f"{figure}: {stall.fact}", stall.remedy), False
+    cut = written is not None and 2 * int(written.rollouts.truncated.sum()) > invalid
+    for_invalid = remedies.longer_queries if cut else remedies.queries_alone
+    remedy = for_invalid if invalid > wrong else remedies.queries_in_form
+    return Finding("queries", word, figure, remedy), _enough(good, total)
+
+
+def _of_R(
+    played: SelfPlayRound,
+    rewards: Sequence[Reward],
+    remedies: Remedies,
+    found: Sequence[Stall],
+    enough_queries: bool,
+) -> tuple[Finding, bool]:
+    """In how many groups R differs between answers; and whether these are enough."""
+    differs_N, binary = differing_groups(played, rewards), _is_binary(rewards)
+    alike = _alike_groups(played, rewards, ~differs_N)
+    total, count = len(differs_N), int(differs_N.sum())
+    figure = f"differs in {count} of {total} groups{_counts(alike)}"
+    if not binary:
+        std = group_std(played.rewards_NG, played.judged_NG).nanmean()
+        figure += f", standard deviation {std:.2f} in a group"
+    word = _word(count, total, _GROUPS)
+    if word == "ok":
+        return Finding("R", word, figure), True
+    enough = _enough(count, total)
+    if not enough_queries:
+        return Finding("R", word, figure, "this follows from the queries"), enough
+    if played.playout.group_size < 2:
+        return Finding("R", word, figure, "raise data.group_size: answers are compared"), enough
+    stall = next((s for s in found if not s.cause.startswith("Q constant")), None)
+    if stall is not None:
+        return Finding("R", word, f"{figure}: {stall.fact}", stall.remedy), enough
+    other_reward = "change the reward (model.rewards) or the queries (data.queries)"
+    of_kind = (remedies.easier_queries, remedies.harder_queries, other_reward)
+    remedy_of = dict(zip(alike, (*of_kind, remedies.medium_queries), strict=True))
+    return Finding("R", word, figure, remedy_of[max(alike, key=alike.__getitem__)]), enough
+
+
+def differing_groups(played: SelfPlayRound, rewards: Sequence[Reward]) -> Tensor:
+    """Whether R tells the judged answers of a group apart. -> (N,) bool.
+
+    If R has a lowest and a highest value, the answers' R must differ by more than the scores of a
+    judge that tells nothing apart: see :data:`lsp_lightning.callbacks.stalls.LEAST_SPREAD`.
+    """
+    known_NG = torch.where(played.judged_NG, played.rewards_NG, torch.nan)
+    differs_N = ~dead_groups(fill_unjudged(known_NG))
+    span = span_of_R(rewards)
+    if span is not None:
+        spread_N = group_std(played.rewards_NG, played.judged_NG)  # NaN for a single answer
+        differs_N &= spread_N >= LEAST_SPREAD * (span[1] - span[0])
+    return differs_N
+
+
+def _alike_groups(
+    played: SelfPlayRound, rewards: Sequence[Reward], alike_N: Tensor
+) -> dict[str, int]:
+    """The number of groups without a spread: wrong, right, not judged, and others."""
+    lowest, highest = span_of_R(rewards) or (math.nan, math.nan)
+    judged_N, judged_NG, R_NG = played.judged_N, played.judged_NG, played.rewards_NG
+
+    def all_at(end: float) -> int:
+        at_NG = torch.isclose(R_NG, torch.tensor(end)) | ~judged_NG
+        return int((at_NG.all(dim=1) & judged_N & alike_N).sum())
+
+    names = ("all wrong", "all right") if _is_binary(rewards) else ("all lowest", "all highest")
+    counts = dict(zip(names, (all_at(lowest), all_at(highest)), strict=True))
+    counts["not judged"] = int((~judged_N).sum())
+    return {**counts, "all alike": int(alike_N.sum()) - sum(counts.values())}
+
+
+def _is_binary(rewards: Sequence[Reward]) -> bool:
+    return all(reward.binary for reward in weighted(rewards) if reward.enters == "task")
+
+
+def _of_Q(played: SelfPlayRound, rewards: Sequence[Reward], found: Sequence[Stall]) -> Finding:
+    """The range of each quality reward's scores, and whether they tell anything apart."""
+    quality = [reward for reward in weighted(rewards) if reward.enters == "quality"]
+    if not quality:
+        return Finding("Q", "-", "no quality reward")
+    figure = "; ".join(_range(played, reward) for reward in quality)
+    stall = next((s for s in found if s.cause.startswith("Q constant")), None)
+    if stall is not None:
+        return Finding("Q", "flat", f"{figure}: {stall.fact}", stall.remedy)
+    flat = any(is_flat(known_scores(played, reward), reward) for reward in quality)
+    if flat:
+        return Finding("Q", "-", f"{figure}, but there was nothing to judge")
+    return Finding("Q", "ok", figure)
+
+
+def _range(played: SelfPlayRound, reward: Reward) -> str:
+    known = known_scores(played, reward)
+    if not known.numel():
+        return f"{reward.name!r} judged nothing"
+    return f"{reward.name!r} {float(known.min()):z.2f} to {float(known.max()):z.2f}"
+
+
+def _length(played: SelfPlayRound, remedies: Remedies) -> Finding:
+    """How many completions were cut off."""
+    written, answers = played.playout.written, played.playout.answers.truncated
+    parts = {"answers": (answers, remedies.longer_answers)}
+    if written is not None:
+        parts = {"queries": (written.rollouts.truncated, remedies.longer_queries), **parts}
+    figure = ", ".join(f"{int(cut.sum())} of {len(cut)} {name}" for name, (cut, _) in parts.items())
+    high = [remedy for cut, remedy in parts.values() if cut.float().mean() > _CUT]
+    return Finding("length", "cut off" if high else "ok", f"{figure} cut off", "; ".join(high))
+
+
+def _time(seconds: Mapping[str, float], rounds: int) -> Finding:
+    """Seconds of a round by phase, and the time of the whole run."""
+    total = sum(seconds.values())
+    hours = total * rounds / 3600
+    whole = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
+    phases = ", ".join(f"{phase} {s:.1f}" for phase, s in seconds.items())
+    figure = f"{total:.1f} s a round ({phases}); {rounds} rounds take about {whole}"
+    if hours <= _LONG_HOURS:
+        return Finding("time", "ok", figure)
+    remedy = "lower data.num_queries, data.group_size, max_new_tokens or trainer.max_steps"
+    return Finding("time", "long", figure, remedy)
+
+
+def _enough(count: int, total: int) -> bool:
+    """Whether a game can start with so many, see :func:`pilot_verdict`."""
+    return count >= max(1, total // ONE_IN)
+
+
+def _word(count: int, total: int, ok: float) -> str:
+    if not count:
+        return "none"
+    if not _enough(count, total):
+        return "too few"
+    return "ok" if count >= ok * total else "low"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    """(3 invalid, 2 malformed), without those of 0; nothing if all are."""
+    shown = [f"{count} {name}" for name, count in counts.items() if count]
+    return f" ({', '.join(shown)})" if shown else ""
