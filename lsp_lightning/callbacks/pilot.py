@@ -70,9 +70,9 @@ class Pilot(Callback):
         seconds = {**batch.seconds, "update": float(module.logged["seconds/update"])}
         rounds = trainer.max_steps
         self.verdict = pilot_verdict(batch, module.rewards, module.data, seconds, rounds)
-        shown = example_lines(batch, width_of(sys.stdout) - 1, _SHOWN)
-        can = "can" if self.verdict.can_start else "cannot"
-        print("\n".join([*shown, "", *self.verdict.lines(), f"the game {can} start"]))
+        width = width_of(sys.stdout) - 1
+        shown = example_lines(batch, width, _SHOWN)
+        print("\n".join([*shown, "", *self.verdict.lines(width)]))
         trainer.should_stop = True
 
     def on_exception(

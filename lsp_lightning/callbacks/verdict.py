@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import TextWrapper
 from typing import Any
 
 import torch
@@ -60,9 +61,16 @@ class PilotVerdict:
     can_start: bool
     """Whether there is enough to learn from, see :func:`pilot_verdict`."""
 
-    def lines(self) -> list[str]:
-        """All findings, as a table."""
-        return [f"{f.subject:<7}  {f.word:<7}  {f.text}" for f in self.findings]
+    def lines(self, width: int) -> list[str]:
+        """All findings as a table of ``width`` columns, and whether the game can start."""
+        wrapper = TextWrapper(
+            width, subsequent_indent=" " * 18, break_long_words=False, break_on_hyphens=False
+        )
+        rows = [f"{f.subject:<7}  {f.word:<7}  {f.text}" for f in self.findings]
+        return [
+            *(line for row in rows for line in wrapper.wrap(row)),
+            f"the game {'can' if self.can_start else 'cannot'} start",
+        ]
 
     def short(self) -> list[str]:
         """One line if all is well, else the lines that are wrong."""
@@ -236,7 +244,7 @@ def _length(played: SelfPlayRound, remedies: Remedies) -> Finding:
         parts = {"queries": (written.rollouts.truncated, remedies.longer_queries), **parts}
     figure = ", ".join(f"{int(cut.sum())} of {len(cut)} {name}" for name, (cut, _) in parts.items())
     high = [remedy for cut, remedy in parts.values() if cut.float().mean() > _CUT]
-    return Finding("length", "cut off" if high else "ok", f"{figure} cut off", "; ".join(high))
+    return Finding("length", "cut off" if high else "ok", f"{figure} cut off", " and ".join(high))
 
 
 def _time(seconds: Mapping[str, float], rounds: int) -> Finding:

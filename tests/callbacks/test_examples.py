@@ -28,6 +28,15 @@ def test_it_is_the_query_whose_answers_differ_most():
     ]
 
 
+def test_more_queries_are_spread_from_the_largest_difference_to_the_least():
+    played = scored_round([[0.0, 0.2], [0.0, 0.9], [0.5, 0.5], [0.0, 0.4], [0.0, 0.1]])
+    played = replace(played, query_info={"r/malformed": (False, False, True, False, False)})
+    shown = [line.strip() for line in example_lines(played, 79, 3) if "query" in line]
+    # by difference: 1 (.9), 3 (.4), 0 (.2), 4 (.1), 2 (none)
+    assert shown == ["query  query 1", "query  query 0", "query (malformed)  query 2"]
+    assert sum("query  " in line for line in example_lines(scored_round([[1.0, 0.0]]), 79, 3)) == 1
+
+
 def test_without_a_quality_score_or_without_a_difference():
     lines = list(example_lines(scored_round([[1.0, 1.0]]), 79))
     assert lines[1:] == ["  best   R 1.00  answer 0 0", "  worst  R 1.00  answer 0 1"]

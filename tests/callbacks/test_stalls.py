@@ -275,7 +275,7 @@ def test_a_healthy_round_of_the_tiny_world_has_no_stall(world):
 def test_more_tokens_help_queries_that_are_cut_off(world):
     [(cause, remedy)] = in_world(world, written=1).items()
     assert cause == "queries cut off"
-    assert remedy == "raise data.queries.init_args.sampling.max_new_tokens"
+    assert remedy.startswith("raise data.queries.init_args.sampling.max_new_tokens, or end")
 
 
 def test_another_prompt_helps_malformed_queries(world, tmp_path):
@@ -283,7 +283,7 @@ def test_another_prompt_helps_malformed_queries(world, tmp_path):
     prompt.write_text("Say anything.")
     [(cause, remedy)] = in_world(world, prompt=str(prompt)).items()
     assert cause == "malformed"
-    assert remedy.startswith("change data.queries.init_args.prompt")
+    assert "another prompt (data.queries.init_args.prompt)" in remedy
 
 
 def test_more_tokens_help_answers_that_are_cut_off(world):

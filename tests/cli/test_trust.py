@@ -23,7 +23,7 @@ from lsp_lightning.runs.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "configs" / "tiny_lsp.yaml"
-COMMANDS = ("fit", "validate", "test", "predict", "plan", "export", "chat")
+COMMANDS = ("fit", "pilot", "validate", "test", "predict", "plan", "export", "chat")
 
 pytestmark = pytest.mark.usefixtures("untouched_process")
 
