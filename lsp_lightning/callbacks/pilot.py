@@ -60,12 +60,16 @@ class Pilot(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Stop counting: what follows is the update."""
-        self._end(pl_module)
+        self._restore(pl_module)
+        if self._line is not None:
+            self._line.note = "update"
+            self._line.refresh()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Print queries and the verdict, and end the run."""
+        self._end()
         module: Any = pl_module
         seconds = {**batch.seconds, "update": float(module.logged["seconds/update"])}
         rounds = trainer.max_steps
@@ -79,16 +83,23 @@ class Pilot(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Remove the line, so that an error starts on a line of its own."""
-        self._end(pl_module)
+        self._restore(pl_module)
+        self._end()
 
-    def _end(self, pl_module: LightningModule) -> None:
-        if self._line is not None:
+    def _restore(self, pl_module: LightningModule) -> None:
+        """Give the module back its player, whose engine is closed when the run ends."""
+        if self._player is not None:
             module: Any = pl_module
-            module._player, self._line = self._player, self._line.close()
+            module._player = self._player
+
+    def _end(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
 
 
 class _Counted:
-    """An engine that counts finished completions in a line."""
+    """An engine that counts finished completions in a line. After the last come the rewards."""
 
     def __init__(self, engine: Engine, line: StatusLine) -> None:
         self._engine, self._line = engine, line
@@ -104,7 +115,9 @@ class _Counted:
         """See :meth:`lsp_lightning.generation.base.Engine.generate`."""
 
         def count(row: int, tokens: list[int]) -> None:
-            self._line.show(self._line.n + 1)
+            done = self._line.n + 1
+            self._line.note = "" if done < self._line.total else "rewards"
+            self._line.show(done)
             if finished is not None:
                 finished(row, tokens)
 

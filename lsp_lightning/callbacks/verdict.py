@@ -67,10 +67,8 @@ class PilotVerdict:
             width, subsequent_indent=" " * 18, break_long_words=False, break_on_hyphens=False
         )
         rows = [f"{f.subject:<7}  {f.word:<7}  {f.text}" for f in self.findings]
-        return [
-            *(line for row in rows for line in wrapper.wrap(row)),
-            f"the game {'can' if self.can_start else 'cannot'} start",
-        ]
+        can = "can" if self.can_start else "cannot"
+        return [line for row in [*rows, f"the game {can} start"] for line in wrapper.wrap(row)]
 
     def short(self) -> list[str]:
         """One line if all is well, else the lines that are wrong."""
@@ -91,12 +89,12 @@ def pilot_verdict(
     """Judge a round that was played before any training.
 
     The game can start if one in ten of the queries is well-formed and R differs in one in ten of
-    the groups (rounded down, but at least one of each). In a group whose answers have the same R
-    the Solver learns nothing from R, and `Learnability` pays the Challenger nothing, so a round
-    without such a group cannot get better. One is enough to begin with: games of a 135M model that
-    began with 1 and with 2 well-formed queries of 12 learned, though it took them 20 to 30 rounds
-    until most queries were well-formed. Of fewer than one in ten a round of 8 to 16 queries would
-    see none, so more rounds would be needed to judge it.
+    the groups (rounded down, but at least one of each). Where all answers have the same R, the
+    Solver learns nothing from R and ``Learnability`` pays the Challenger nothing, so without a
+    group in which R differs there is nothing to improve on. Few are enough to begin with: games of
+    a 135M model that began with 1 and with 2 well-formed queries of 12 learned, though it took 20
+    to 30 rounds until most queries were well-formed. A share below one in ten cannot be told from
+    none in a round of 8 to 16 queries.
 
     Args:
         played: the scored round.
@@ -251,7 +249,7 @@ def _time(seconds: Mapping[str, float], rounds: int) -> Finding:
     """Seconds of a round by phase, and the time of the whole run."""
     total = sum(seconds.values())
     hours = total * rounds / 3600
-    whole = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
+    whole = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
     phases = ", ".join(f"{phase} {s:.1f}" for phase, s in seconds.items())
     figure = f"{total:.1f} s a round ({phases}); {rounds} rounds take about {whole}"
     if hours <= _LONG_HOURS:

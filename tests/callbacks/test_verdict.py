@@ -63,13 +63,13 @@ def test_a_good_round_is_ok_in_every_line_and_is_one_line_in_fit():
         "Q        ok       'judge' 0.20 to 0.90",
         "length   ok       0 of 4 queries, 0 of 16 answers cut off",
         "time     ok       36.0 s a round (queries 10.0, answers 20.0, rewards 2.0, update 4.0); "
-        "200 rounds take about 2.0 hours",
+        "200 rounds take about 2.0 h",
         "the game can start",
     ]
     assert verdict.lines(60)[4:7] == [
         "time     ok       36.0 s a round (queries 10.0, answers",
         "                  20.0, rewards 2.0, update 4.0); 200 rounds",
-        "                  take about 2.0 hours",
+        "                  take about 2.0 h",
     ]
     assert pilot_verdict(played, [RIGHT, JUDGE], CHALLENGER).short() == [
         "pilot: queries: 4 of 4 well-formed; R: differs in 3 of 4 groups (1 all wrong); "
@@ -275,7 +275,7 @@ def test_more_than_a_quarter_of_cut_off_answers_is_named(cut, word):
 
 @pytest.mark.parametrize(
     ("seconds", "word", "whole"),
-    [(30.0, "ok", "30 minutes"), (90.0, "ok", "1.5 hours"), (1500.0, "long", "25.0 hours")],
+    [(30.0, "ok", "30 min"), (90.0, "ok", "1.5 h"), (1500.0, "long", "25.0 h")],
 )
 def test_the_time_of_the_run_is_that_of_its_rounds(seconds, word, whole):
     found, can_start = findings(game([MIXED] * 2), seconds={"answers": seconds}, rounds=60)

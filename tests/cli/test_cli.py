@@ -310,11 +310,12 @@ def test_the_base_can_be_scored_without_a_checkpoint(tasks, capfd):
 
 
 def test_a_run_is_quiet(process):
-    """On the error stream are held-out scores, two rounds, an example and nothing else."""
+    """On the error stream are held-out scores, the verdict on the first round, two rounds, an
+    example and nothing else."""
     _, _, shown = process
     names = [line.split("  ")[0] for line in shown.splitlines() if line[:2].strip()]
     assert [name.partition(": ")[0] for name in names] == [
-        "held-out, before round 1", "round 1/2", "round 2/2", "held-out, after round 2",
+        "held-out, before round 1", "pilot", "round 1/2", "round 2/2", "held-out, after round 2",
     ]  # fmt: skip
     example = [line.split()[0] for line in shown.splitlines() if not line[:2].strip()]
     assert example == ["query", "best", "worst"]

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -119,9 +120,12 @@ def test_a_command_computes_with_as_many_threads(monkeypatch, said, expected):
         monkeypatch.setenv("OMP_NUM_THREADS", said)
     torch.set_num_threads(5)
     during = []
-    monkeypatch.setattr(
-        cli, "SelfPlayCLI", lambda args, policy: during.append(torch.get_num_threads())
-    )
+
+    def command(args, policy):
+        during.append(torch.get_num_threads())
+        return SimpleNamespace(status=0)
+
+    monkeypatch.setattr(cli, "SelfPlayCLI", command)
     assert main(["fit"]) == 0
     assert during == [expected]
 
