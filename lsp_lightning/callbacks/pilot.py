@@ -36,7 +36,7 @@ class FirstRound(Callback):
 
 
 class Pilot(Callback):
-    """Plays the first round with its update, prints three queries and the verdict, and stops."""
+    """Plays the first round with its update, prints three queries and the verdict."""
 
     def __init__(self) -> None:
         self.verdict: PilotVerdict | None = None
@@ -68,16 +68,14 @@ class Pilot(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Print queries and the verdict, and end the run."""
+        """Print queries and the verdict."""
         self._end()
         module: Any = pl_module
         seconds = {**batch.seconds, "update": float(module.logged["seconds/update"])}
-        rounds = trainer.max_steps
-        self.verdict = pilot_verdict(batch, module.rewards, module.data, seconds, rounds)
+        self.verdict = pilot_verdict(batch, module.rewards, module.data, seconds, trainer.max_steps)
         width = width_of(sys.stdout) - 1
         shown = example_lines(batch, width, _SHOWN)
         print("\n".join([*shown, "", *self.verdict.lines(width)]))
-        trainer.should_stop = True
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -71,11 +71,11 @@ class PilotVerdict:
         return [line for row in [*rows, f"the game {can} start"] for line in wrapper.wrap(row)]
 
     def short(self) -> list[str]:
-        """One line if all is well, else the lines that are wrong."""
+        """One line about queries and R if all is well, else the lines that are wrong."""
         wrong = [f"pilot: {f.subject} {f.word}: {f.text}" for f in self.findings if f.remedy]
         if not self.can_start:
             wrong.append("pilot: the game cannot start like this; the run goes on")
-        seen = (f"{f.subject}: {f.figure}" for f in self.findings if f.word != "-")
+        seen = (f"{f.subject} {f.figure}" for f in self.findings[:2] if f.word != "-")
         return wrong or [f"pilot: {'; '.join(seen)}"]
 
 

@@ -34,6 +34,7 @@ class SelfPlayTrainer(Trainer):
         Returns:
             Whether the game can start.
         """
+        self.limit_train_batches, self.val_check_interval = 1, 1.0
         self.num_sanity_val_steps = self.limit_val_batches = 0
         pilot = Pilot()
         self.callbacks = [pilot]  # all others write, or show a whole run

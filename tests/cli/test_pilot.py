@@ -44,10 +44,11 @@ def test_the_tiny_world_can_start(here, capfd):
 
 def test_a_game_without_a_well_formed_query_cannot_start(here, capfd):
     (here / "prompt.txt").write_text("Say anything.")
-    args = ["pilot", "--config", TINY, "--data.queries.init_args.prompt", "prompt.txt"]
-    assert main([*args, "--data.num_queries", "4", "--data.group_size", "2"]) == 1
+    prompt = ["--data.queries.init_args.prompt", "prompt.txt"]
+    size = ["--data.num_queries", "4", "--data.group_size", "2", "--trainer.min_steps", "3"]
+    assert main(["pilot", "--config", TINY, *prompt, *size]) == 1
     shown = capfd.readouterr().out
-    assert shown.count("query (malformed)") == 3
+    assert shown.count("query (malformed)") == 3  # of one round
     assert words(shown)["queries"] == "none"
     assert "data.queries.init_args.examples" in shown
     assert shown.endswith("\nthe game cannot start\n")
@@ -98,7 +99,8 @@ def test_only_the_first_round_is_judged_in_fit(capfd):
     played = scored_round([[0.0, 1.0]])
     for index in (1, 0, 2):
         FirstRound().on_train_batch_start(None, module, replace(played, index=index), 0)
-    assert capfd.readouterr().err.startswith("pilot: queries: 1 of 1 well-formed; R: differs in 1 ")
+    said = capfd.readouterr().err
+    assert said == "pilot: queries 1 of 1 well-formed; R differs in 1 of 1 groups\n"
 
 
 class Silent:
