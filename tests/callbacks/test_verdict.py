@@ -1,12 +1,15 @@
 """What the first round of a run promises: every symptom is counted, named, and given its key."""
 
-from dataclasses import replace
+import inspect
+import re
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from handmade import FixedReward, playout, rollouts, scored_round
 
 from lsp_lightning import Challenger, PromptFile, Sampling, SelfPlayDataModule
+from lsp_lightning.callbacks.remedies import Remedies
 from lsp_lightning.callbacks.verdict import differing_groups, pilot_verdict
 from lsp_lightning.types import Written
 
@@ -92,6 +95,21 @@ def test_a_model_that_writes_nothing_well_formed_is_told_what_to_change():
     ):
         assert words in found["queries"].remedy
     assert found["R"].remedy == "this follows from the queries"
+
+
+def test_every_setting_that_a_remedy_names_exists():
+    texts = " ".join(
+        getattr(Remedies(CHALLENGER), name)
+        for name, value in vars(Remedies).items()
+        if isinstance(value, property)
+    )
+    named = set(re.findall(r"data\.queries\.init_args\.([\w.]+\w)", texts))
+    settings = set(inspect.signature(Challenger).parameters)
+    settings |= {f"sampling.{field.name}" for field in fields(Sampling)}
+    assert {"examples", "opening", "sampling.stop", "sampling.temperature"} <= named
+    assert named <= settings
+    of_data = set(re.findall(r"data\.(?!queries|solver)(\w+)", texts))
+    assert of_data <= set(inspect.signature(SelfPlayDataModule).parameters)
 
 
 @pytest.mark.parametrize(
