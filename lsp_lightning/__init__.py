@@ -49,6 +49,7 @@ _HOME = {
     "VerifiableReward": "rewards",
     "Verifier": "rewards",
     "Written": "types",
+    "gguf_folder": "models.gguf_folder",
     "play_round": "game.round",
 }
 
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from lsp_lightning.generation import LocalEngine as LocalEngine
     from lsp_lightning.generation import LocalRollouts as LocalRollouts
     from lsp_lightning.generation import ServedRollouts as ServedRollouts
+    from lsp_lightning.models.gguf_folder import gguf_folder as gguf_folder
     from lsp_lightning.models.policy import Policy as Policy
     from lsp_lightning.models.settings import Lora as Lora
     from lsp_lightning.module import SelfPlayModule as SelfPlayModule

@@ -39,8 +39,8 @@ class SelfPlayModule(ScoresHeldOut):
     """Language Self-Play as a LightningModule: one batch is one round, one round is one step.
 
     Args:
-        base: folder or hub id of any causal LM with safetensors weights; ``pkg:`` for a path inside
-            a Python package.
+        base: folder or hub id of any causal LM with safetensors weights, or a GGUF file; ``pkg:``
+            for a path inside a Python package.
         rewards: the rewards that judge a round; at least one must have enters: task.
         lora: low-rank adapters, or null to fine-tune all weights.
         init_adapter: folder of an adapter to start from; its rank and alpha override those of lora.
@@ -48,7 +48,8 @@ class SelfPlayModule(ScoresHeldOut):
             the model as it was when this training began (start), or the model without any adapter
             (base).
         dtype: compute type. auto is bfloat16 on GPUs that have it, float16 with a scaled loss on
-            older GPUs, and float32 on CPUs.
+            older GPUs, and float32 on CPUs. On a CPU with AVX512-BF16 or AMX it is bfloat16 for
+            models of 100M parameters or more.
         quantization: nf4 keeps the base in 4 bits; null leaves it in the compute type.
         chat_template_kwargs: fixed arguments of the chat template, such as enable_thinking: false.
         activation_checkpointing: recompute activations in the backward pass to save memory.

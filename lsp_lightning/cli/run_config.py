@@ -4,6 +4,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from lsp_lightning.cli.loggers import keep_id
+from lsp_lightning.module import SelfPlayModule
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.runs.writing import replacing
 
@@ -18,10 +19,16 @@ class SaveRunConfig(SaveConfigCallback):
         """Write nothing yet."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the config without ``ckpt_path``, so that it can start a new run."""
+        """Save the config without ``ckpt_path``, so that it can start a new run.
+
+        The compute type is the one that ``auto`` chose: a run keeps it on any machine.
+        """
         if trainer.is_global_zero:
             config = self.config.clone()
             config["ckpt_path"] = None
+            if isinstance(pl_module, SelfPlayModule):
+                dtype = pl_module.loaded_policy.dtype
+                config["model"]["dtype"] = str(dtype).removeprefix("torch.")
             path = RunFolder(trainer.default_root_dir).config_path
             with replacing(path) as partial:  # a resumed run reads it
                 self.parser.save(config, partial, skip_none=False, overwrite=True, multifile=False)

@@ -16,7 +16,7 @@ def model_card(source: str, record: Mapping[str, Any]) -> str:
     """The card as Markdown with YAML front matter.
 
     Args:
-        source: where the base can be loaded from: a hub id or an absolute folder.
+        source: where the base can be loaded from: a hub id or an absolute path.
         record: the run's settings and scores by name, as plain values.
     """
     adapter = record["form"] == "adapter"
@@ -88,9 +88,10 @@ def _rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("the Challenger's objective", code(record["objective"]["class"])),
             ("weight of the Challenger's loss", code(record["alpha_ch"])),
         ]
-    lora = record["lora"]
+    lora, gguf = record["lora"], record.get("gguf_sha256")
     rows += [
         ("form and weight (beta) of the KL penalty", _pair(record, "kl", "beta")),
+        *([("SHA-256 of the base's file", code(gguf))] if gguf else []),
         ("quantization of the base during training", code(record["quantization"] or "none")),
         ("start adapter", code(record["init_adapter"] or "none")),
         (
@@ -140,7 +141,11 @@ def _loading(source: str, adapter: bool, record: Mapping[str, Any]) -> list[str]
         model.append("BitsAndBytesConfig")
         options += ", quantization_config=four_bits"
     load = f"AutoModelForCausalLM.from_pretrained({{}}, {options})"
+    base = _literal(source)
     lines = ["from peft import PeftModel"] if adapter else []
+    if adapter and record.get("gguf_sha256"):
+        lines.insert(0, "from lsp_lightning import gguf_folder  # converts the file, once")
+        base = f'gguf_folder({base}, "{record["compute_type"]}")'
     lines += [f"from transformers import {', '.join(model)}", ""]
     if "four_bits" in options:
         lines += [
@@ -153,7 +158,7 @@ def _loading(source: str, adapter: bool, record: Mapping[str, Any]) -> list[str]
     if adapter:
         lines += [
             f"folder = {folder}",
-            f"base = {load.format(_literal(source))}",
+            f"base = {load.format(base)}",
             "model = PeftModel.from_pretrained(base, folder)",
         ]
     else:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.export.card import model_card
+from lsp_lightning.models.gguf import content_hash, is_gguf
 from lsp_lightning.models.loading import load_model
 from lsp_lightning.models.policy import Policy
 from lsp_lightning.models.quantization import full_weight
@@ -77,12 +78,12 @@ def export_run(policy: Policy, base: str, form: Form, out: Path, record: Mapping
         tokenizer.chat_template = PLAIN_TEMPLATE
     with writing(out), _put_in_place(out) as folder:
         if model is None:
-            _save_adapter(policy, base, folder)
+            policy.save(folder)
         else:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-        facts = {**record, "base": base, "form": form, **_computing(policy)}
-        (folder / "README.md").write_text(model_card(source_name(base), facts), encoding="utf-8")
+        facts = {**record, "base": base, "form": form, **_computing(policy, base)}
+        (folder / "README.md").write_text(model_card(policy.base, facts), encoding="utf-8")
         names = sorted({path.name for path in folder.iterdir()} | {MANIFEST})
         text = json.dumps({**facts, "files": names}, indent=2, default=str) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
@@ -91,16 +92,11 @@ def export_run(policy: Policy, base: str, form: Form, out: Path, record: Mapping
     return form
 
 
-def source_name(base: str) -> str:
-    """Where the base can be loaded from: a hub id unchanged, a folder as an absolute path."""
-    folder = resolve(base)
-    return str(folder.resolve()) if folder.is_dir() else base
-
-
-def _computing(policy: Policy) -> dict[str, Any]:
-    """The settings that another program needs to compute what the policy computes."""
-    template = policy.codec.tokenizer.chat_template
+def _computing(policy: Policy, base: str) -> dict[str, Any]:
+    """What another program needs to compute what the policy computes."""
+    template, path = policy.codec.tokenizer.chat_template, resolve(base)
     return {
+        "gguf_sha256": content_hash(path) if is_gguf(path) else None,
         "compute_type": str(policy.dtype).removeprefix("torch."),
         "stop_ids": sorted(policy.codec.stop_ids),
         "date": str(FIXED_DATE.date()) if "strftime_now" in template else None,
@@ -144,12 +140,6 @@ def _tidy(out: Path, folder: Path, old: Path) -> None:
         old.rename(out)
     for left in (folder, old):
         shutil.rmtree(left, ignore_errors=True)
-
-
-def _save_adapter(policy: Policy, base: str, folder: Path) -> None:
-    model: Any = policy.model
-    model.peft_config[_ADAPTER].base_model_name_or_path = source_name(base)
-    policy.save(folder)
 
 
 def _whole_model(policy: Policy, base: str) -> Any:

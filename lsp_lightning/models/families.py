@@ -1,4 +1,4 @@
-"""Check by its config alone whether a model is a causal LM."""
+"""Check by its config alone whether a model is a causal LM that can be built."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +21,10 @@ _HEADS = {
     ),
 }
 
+#: Names of the number of layers in configs; more than the weights have tensors is a mistake.
+_LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_layers")
+_MOST_LAYERS = 1000
+
 
 def check_family(config: Mapping[str, Any], base: str, key: str) -> None:
     """Raise ConfigError unless a config is that of a causal LM that transformers knows.
@@ -38,6 +42,15 @@ def check_family(config: Mapping[str, Any], base: str, key: str) -> None:
     what = _other_head(config.get("architectures")) or _other_family(family, config)
     if what is not None:
         raise ConfigError(key, f"{base!r} (model type {family}) is {what[0]}", what[1])
+
+
+def check_layers(config: Mapping[str, Any], tensors: int, base: str, key: str) -> None:
+    """Raise ConfigError if a config has so many layers that only to build them would take hours."""
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    for name, layers in (pair for part in parts for pair in part.items()):
+        if name in _LAYERS and isinstance(layers, int) and layers > max(tensors, _MOST_LAYERS):
+            problem = f"the config.json of {base!r} has {name} {layers:,}, its weights {tensors:,} "
+            raise ConfigError(key, f"{problem}tensors", "restore it from the model's source")
 
 
 def _other_head(architectures: Any) -> tuple[str, str] | None:

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.models.sources import ADAPTER_CONFIG, check_no_adapter, read_json
+from lsp_lightning.models.gguf import is_gguf
+from lsp_lightning.models.gguf_folder import converted, described
+from lsp_lightning.models.sources import ADAPTER_CONFIG, KEY, check_no_adapter, read_json
 from lsp_lightning.models.support import first_line
 from lsp_lightning.paths import resolve
 from lsp_lightning.runtime.memory import is_out_of_memory
@@ -37,17 +41,30 @@ def offline() -> bool:
     return os.environ.get(_OFFLINE, "0").lower() in ("1", "true", "yes", "on")
 
 
-def is_folder(base: str) -> bool:
-    """Whether a model is a folder on this machine, and not a Hub id."""
-    return resolve(base).is_dir()
+def is_local(base: str) -> bool:
+    """Whether a model is a folder or file on this machine, and not a Hub id."""
+    return resolve(base).exists()
 
 
-def source(base: str) -> tuple[str, dict[str, Any]]:
+def location(base: str) -> str:
+    """Where a model can be loaded from elsewhere: a Hub id unchanged, a path as an absolute one."""
+    path = resolve(base)
+    return str(path.resolve()) if path.exists() else base
+
+
+def source(base: str, dtype: torch.dtype | None = None) -> tuple[str, dict[str, Any]]:
     """Where transformers loads a model from: its folder or Hub id, and options.
 
-    If the Hub does not answer, only files that are cached are looked for.
+    A GGUF file becomes a folder here. If the Hub does not answer, only files that are cached are
+    looked for.
+
+    Args:
+        base: folder, GGUF file or Hub id.
+        dtype: the type of the weights; None if only config and tokenizer are loaded.
     """
     folder = resolve(base)
+    if is_gguf(folder):
+        folder = described(base, KEY) if dtype is None else converted(base, dtype, KEY)
     if folder.is_dir():
         return str(folder), {"local_files_only": True}
     return base, {"local_files_only": not reachable()}
@@ -76,7 +93,7 @@ def one_line(base: str, key: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ConfigError) or is_out_of_memory(error):
             raise
-        if not is_folder(base):
+        if not is_local(base):
             check_no_adapter(base, _cached_adapter(base), key)
         if "ignore_mismatched_sizes" in str(error):  # it points to a report that is not shown
             problem = f"the weights of {base!r} have other sizes than its config says"
@@ -88,8 +105,8 @@ def one_line(base: str, key: str) -> Iterator[None]:
 def _remedy(base: str, said: str) -> str:
     """What to do about an error with this text."""
     page = f"https://huggingface.co/{base}"
-    if is_folder(base):
-        return "check the files of this folder"
+    if is_local(base):
+        return "check its files"
     if "gated" in said:
         return f"accept its licence at {page}, then log in: hf auth login"
     if "not a valid model identifier" in said:

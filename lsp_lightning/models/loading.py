@@ -148,7 +148,7 @@ def _load(
 def _weights(kind: Any, base: str, key: str, options: Mapping[str, Any]) -> Any:
     """The model with its weights. Raise ConfigError if the folder does not have all of them."""
     with one_line(base, key), quiet():
-        place, access = source(base)
+        place, access = source(base, options["dtype"])
         model, found = kind.from_pretrained(place, output_loading_info=True, **access, **options)
     missing = sorted(found["missing_keys"])
     if missing:  # transformers would leave them random

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.functional.logprobs import LOGITS_AT_ONCE
 from lsp_lightning.models.capabilities import enable_prefix_sharing
+from lsp_lightning.models.hub import location
 from lsp_lightning.models.loading import check_policy, load_codec, load_config, load_model, rows_of
 from lsp_lightning.models.logits import check_head, completion_logprobs, next_token_logprobs
 from lsp_lightning.models.modes import inference_state
+from lsp_lightning.models.precision import compute_type
 from lsp_lightning.models.quantization import Quantization
 from lsp_lightning.models.quantization_cost import tell_cost
 from lsp_lightning.models.settings import Dtype, Lora, PolicySettings, ReferenceChoice
-from lsp_lightning.models.start_adapter import attach
+from lsp_lightning.models.start_adapter import attach, name_base
 from lsp_lightning.models.support import supported
 from lsp_lightning.models.trial import check_update
 from lsp_lightning.prefix.sharing import shares_prefixes
@@ -40,13 +42,14 @@ class Policy(nn.Module):
     LoRA) a frozen copy of all weights.
 
     Args:
-        base: folder or Hub id of any causal LM with safetensors weights; ``pkg:PACKAGE/FOLDER``
-            for a folder inside a Python package.
+        base: folder or Hub id of any causal LM with safetensors weights, or a GGUF file;
+            ``pkg:PACKAGE/PATH`` for a path inside a Python package.
         lora: the adapter, or None to fine-tune all weights.
         init_adapter: folder of an adapter to start from; its settings replace ``lora``.
         reference: "start" is the model at the start of training, "base" the model without any
             adapter.
-        dtype: the compute type, see :func:`compute_type`. Adapters are always float32.
+        dtype: the compute type, see :func:`lsp_lightning.models.precision.compute_type`. Adapters
+            are always float32.
         quantization: "nf4" keeps the base in 4 bits; needs LoRA.
         chat_template_kwargs: fixed arguments of the chat template.
         activation_checkpointing: recompute activations in the backward pass to save memory.
@@ -70,8 +73,8 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         check_policy(base, lora is not None, init_adapter, quantization)
-        device, family = torch.device(device), load_config(base).model_type
-        self.dtype = compute_type(dtype, device, lora is not None, family)
+        device = torch.device(device)
+        self.dtype = compute_type(dtype, device, lora is not None, load_config(base))
         model = load_model(base, self.dtype, quantization, device)
         check_head(model)
         sharing = enable_prefix_sharing(model)
@@ -96,6 +99,8 @@ class Policy(nn.Module):
             with supported(model):
                 self.model = with_adapter(model, lora or Lora(), init_adapter, reference)
             self._copies = []
+        #: What a saved adapter names as its base.
+        self.base = location(base)
         self.model.train()
         self.to(device)
         if self.has_adapter:
@@ -199,6 +204,7 @@ class Policy(nn.Module):
             model.save_pretrained(folder)
         else:
             model.save_pretrained(folder, selected_adapters=[_TRAINED])
+            name_base(folder, self.base)
         self.codec.tokenizer.save_pretrained(folder)
 
 
@@ -252,46 +258,6 @@ def _not_adapted(model: Any) -> list[str]:
             or name.endswith(".correction_coefs")
         )
     ]
-
-
-def compute_type(dtype: Dtype, device: torch.device, with_lora: bool, family: str) -> torch.dtype:
-    """The compute type of the model.
-
-    "auto" is bfloat16 on GPUs that support it, and float16 with a scaled loss on older ones (T4,
-    20xx). It is float32 on a CPU, without LoRA (16 bits lose small updates), and for models whose
-    activations overflow float16 on a GPU without bfloat16.
-
-    Args:
-        dtype: the setting.
-        device: where the model computes.
-        with_lora: whether adapters are trained instead of all weights.
-        family: ``model_type`` in the model's config.
-
-    Raises:
-        ConfigError: the model cannot be trained in this type.
-    """
-    if not with_lora and dtype not in ("auto", "float32"):
-        raise ConfigError(
-            "model.dtype",
-            f"is {dtype}, but without LoRA small updates are lost in 16 bits",
-            "set it to auto, or set model.lora",
-        )
-    overflows = "gemma" in family
-    if overflows and dtype == "float16":
-        raise ConfigError(
-            "model.dtype", f"is float16, in which {family} overflows", "set bfloat16 or float32"
-        )
-    if dtype != "auto":
-        return {
-            "float32": torch.float32,
-            "bfloat16": torch.bfloat16,
-            "float16": torch.float16,
-        }[dtype]
-    if device.type != "cuda" or not with_lora:
-        return torch.float32
-    if torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    return torch.float32 if overflows else torch.float16
 
 
 def causal_lm(model: Any) -> Any:

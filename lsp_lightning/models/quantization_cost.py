@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lsp_lightning.errors import warn
@@ -98,9 +99,9 @@ def quantization_cost(model: Any, base: str, tokenizer: Any) -> float:
 
 
 @contextmanager
-def unquantized(model: nn.Module, base: str) -> Iterator[None]:
+def unquantized(model: Any, base: str) -> Iterator[None]:
     """Let every 4-bit layer compute with its weight from the base's files, one at a time."""
-    files, packed = _tensors(base), set(linear_layers(model))
+    files, packed = _tensors(base, model.dtype), set(linear_layers(model))
     changed = []
     try:
         for name, module in model.named_modules():
@@ -143,12 +144,12 @@ def _ending(end: str, names: Sequence[str]) -> list[str]:
     return [name for name in names if name == end or name.endswith(f".{end}")]
 
 
-def _tensors(base: str) -> dict[str, Path]:
+def _tensors(base: str, dtype: torch.dtype) -> dict[str, Path]:
     """The file of each tensor of a base, by the tensor's name."""
     from safetensors import safe_open
     from transformers.utils import cached_file
 
-    place, options = source(base)
+    place, options = source(base, dtype)
     folder = Path(str(cached_file(place, "config.json", **options))).parent
     found = {}
     for path in folder.glob("*.safetensors"):

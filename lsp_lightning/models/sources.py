@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.models.families import check_family
+from lsp_lightning.models.families import check_family, check_layers
+from lsp_lightning.models.gguf import is_gguf
+from lsp_lightning.models.gguf_folder import described
 from lsp_lightning.paths import resolve
 
 KEY = "model.base"
@@ -14,10 +16,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 #: Files, one of which every tokenizer of transformers has.
 _TOKENIZERS = ("tokenizer*.json", "vocab.*", "*.model", "*.tiktoken")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
-#: Names of the number of layers in configs; more than the weights have tensors is a mistake.
-_LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_layers")
-_MOST_LAYERS = 1000
 _CAUSAL_LM = "give the folder of a causal LM"
+_AS_FOLDER = "give a Hugging Face folder with safetensors weights"
 #: Bytes before the header of a safetensors file, which hold the header's length.
 _LENGTH_BYTES = 8
 _POINTER = b"version "  # how a Git LFS pointer begins
@@ -49,7 +49,14 @@ def check_base(base: str, key: str = KEY, kind: str = "causal LM") -> None:
         raise ConfigError(
             key, f"the package in {base!r} is not installed", "check the name after 'pkg:'"
         ) from error
-    if folder.is_file() or folder.suffix == ".gguf":
+    if is_gguf(folder):
+        if kind != "causal LM":
+            raise ConfigError(
+                key, f"{base!r} is GGUF, which is read as model.base only", _AS_FOLDER
+            )
+        described(base, key)
+        return
+    if folder.is_file():
         raise _is_a_file(base, folder, key)
     if not folder.is_dir():
         if is_hub_id(base):
@@ -64,7 +71,7 @@ def check_base(base: str, key: str = KEY, kind: str = "causal LM") -> None:
     check_unquantized(config, base, key)
     if kind == "causal LM":
         check_family(config, base, key)
-    _check_layers(config, _check_weights(base, folder, key), base, key)
+    check_layers(config, _check_weights(base, folder, key), base, key)
 
 
 def check_tokenizer(base: str, key: str = KEY) -> None:
@@ -128,22 +135,11 @@ def read_json(path: Path, key: str) -> dict[str, Any] | None:
 
 
 def _is_a_file(base: str, path: Path, key: str) -> ConfigError:
-    """The error for a file given as a model, or for a GGUF that does not exist."""
-    if path.suffix == ".gguf":
-        return _gguf(base, key)
+    """The error for a file given as a model."""
     remedy = _CAUSAL_LM
     if path.suffix in _WEIGHTS:
         remedy = f"give its folder, {str(path.parent)!r}, with config.json and tokenizer"
     return ConfigError(key, f"{base!r} is a file", remedy)
-
-
-def _gguf(base: str, key: str) -> ConfigError:
-    return ConfigError(
-        key,
-        f"{base!r} is GGUF, which is not read yet",
-        "convert it to safetensors with transformers: AutoModelForCausalLM.from_pretrained(FOLDER, "
-        "gguf_file=NAME).save_pretrained(OUT), and the same with AutoTokenizer",
-    )
 
 
 def _without_config(base: str, folder: Path, key: str) -> ConfigError:
@@ -152,20 +148,13 @@ def _without_config(base: str, folder: Path, key: str) -> ConfigError:
         return ConfigError(key, f"folder {base!r} is empty, without config.json", _CAUSAL_LM)
     if (folder / "model_index.json").is_file():
         return ConfigError(key, f"{base!r} is a diffusion pipeline", _CAUSAL_LM)
-    if any(folder.glob("*.gguf")):
-        return _gguf(base, key)
+    files = sorted(folder.glob("*.gguf"))
+    if files:
+        problem = f"folder {base!r} has no config.json, but GGUF files"
+        return ConfigError(key, problem, f"give one of them, such as {str(files[0])!r}")
     return ConfigError(
         key, f"folder {base!r} has no config.json", "give a Hugging Face model folder"
     )
-
-
-def _check_layers(config: Mapping[str, Any], tensors: int, base: str, key: str) -> None:
-    """Raise ConfigError if a config has so many layers that only to build them would take hours."""
-    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
-    for name, layers in (pair for part in parts for pair in part.items()):
-        if name in _LAYERS and isinstance(layers, int) and layers > max(tensors, _MOST_LAYERS):
-            problem = f"the config.json of {base!r} has {name} {layers:,}, its weights {tensors:,} "
-            raise ConfigError(key, f"{problem}tensors", "restore it from the model's source")
 
 
 def _check_weights(base: str, folder: Path, key: str) -> int:

@@ -1,5 +1,6 @@
 """The adapter to start from: checked before anything is loaded, then attached to the base."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,19 @@ def attach(model: Any, init_adapter: str, name: str | None = None) -> Any:
     if other:
         raise _does_not_fit(init_adapter, f"only one of them has {other[0]}")
     return model
+
+
+def name_base(folder: Path, base: str) -> None:
+    """Write the base's place into a saved adapter, where peft writes a cache's folder.
+
+    Args:
+        folder: the adapter's folder.
+        base: see :func:`lsp_lightning.models.hub.location`.
+    """
+    path = folder / ADAPTER_CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _does_not_fit(init_adapter: str, reason: str) -> ConfigError:

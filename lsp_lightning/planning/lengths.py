@@ -3,13 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.evaluation.exam import HELDOUT_BATCH
 from lsp_lightning.game.queries import longest_text
 from lsp_lightning.models.loading import load_codec, load_config
-from lsp_lightning.models.policy import compute_type
+from lsp_lightning.models.precision import check_dtype
 from lsp_lightning.planning.inputs import PlannedData, PlannedModule
 from lsp_lightning.rewards import Reward, SelfReward
 from lsp_lightning.text.chat import ChatCodec
@@ -149,7 +147,7 @@ def check_model(model: PlannedModule, datamodule: PlannedData) -> None:
         ConfigError: the dtype cannot be trained, or a row is too long; the message names the key.
     """
     policy, config = model.policy_settings, load_config(model.policy_settings.base)
-    compute_type(policy.dtype, torch.device("cpu"), policy.lora is not None, config.model_type)
+    check_dtype(policy.dtype, policy.lora is not None, config.model_type)
     context, name = _context(config.get_text_config())
     codec = codec_of(model)
     if context is None or codec is None:

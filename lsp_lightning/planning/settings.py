@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lsp_lightning.models.policy import compute_type
+from lsp_lightning.models.precision import compute_type
 from lsp_lightning.planning.inputs import PlannedData, PlannedModule
 from lsp_lightning.planning.lengths import PlannedRollout, codec_of, rollouts_of, template_length
 from lsp_lightning.planning.models import CLASSIFIER, ModelSpec
@@ -131,12 +131,12 @@ def _assumptions(
 def _policy_spec(model: PlannedModule, device: str) -> ModelSpec:
     policy = model.policy_settings
     with_lora = policy.lora is not None
-    dtype, family = policy.dtype, planned_config(policy.base).model_type
+    dtype, config = policy.dtype, planned_config(policy.base)
     if dtype == "auto" and device == "cuda" and with_lora and not torch.cuda.is_available():
         dtype = "bfloat16"  # the planned GPU supports it, unless it is an old one
     return ModelSpec(
         source=policy.base,
-        dtype=compute_type(dtype, torch.device(device), with_lora, family),
+        dtype=compute_type(dtype, torch.device(device), with_lora, config),
         packed=policy.quantization is not None,
         lora=policy.lora,
         init_adapter=policy.init_adapter,

@@ -27,6 +27,8 @@ def run_settings(module: Any, data: Any) -> dict[str, Any]:
     """
     policy, lora = dict(vars(module.policy_settings)), module.policy_settings.lora
     del policy["activation_checkpointing"]  # does not change results
+    if module.policy is not None:  # what auto chose, which may differ on another machine
+        policy["dtype"] = str(module.policy.dtype).removeprefix("torch.")
     return {
         **policy,
         "lora": vars(lora) if lora else None,

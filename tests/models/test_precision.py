@@ -19,7 +19,7 @@ from lsp_lightning import (
 )
 from lsp_lightning.callbacks import RoundCheckpoint
 from lsp_lightning.game.objectives import Advantages
-from lsp_lightning.models.policy import compute_type
+from lsp_lightning.models.precision import compute_type
 from lsp_lightning.prefix.decoders import TreeDecoder
 from lsp_lightning.runtime.memory import TokenBudget
 from lsp_lightning.training.gradient import LossSettings

@@ -129,7 +129,7 @@ def build_llama(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    return _save(LlamaForCausalLM, config, tokenizer, folder, seed)
+    return save_model(LlamaForCausalLM, config, tokenizer, folder, seed)
 
 
 def build_qwen3(folder: Path, *, hidden: int = 64, layers: int = 2, seed: int = 0) -> Path:
@@ -150,10 +150,11 @@ def build_qwen3(folder: Path, *, hidden: int = 64, layers: int = 2, seed: int = 
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
     )
-    return _save(Qwen3ForCausalLM, config, tokenizer, folder, seed)
+    return save_model(Qwen3ForCausalLM, config, tokenizer, folder, seed)
 
 
-def _save(model_class, config, tokenizer, folder: Path, seed: int) -> Path:
+def save_model(model_class, config, tokenizer, folder: Path, seed: int) -> Path:
+    """Write a random model and its tokenizer into ``folder``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = model_class(config)
