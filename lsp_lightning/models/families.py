@@ -49,7 +49,7 @@ def check_layers(config: Mapping[str, Any], tensors: int, base: str, key: str) -
     parts = [config, *(part for part in config.values() if isinstance(part, dict))]
     for name, layers in (pair for part in parts for pair in part.items()):
         if name in _LAYERS and isinstance(layers, int) and layers > max(tensors, _MOST_LAYERS):
-            problem = f"the config.json of {base!r} has {name} {layers:,}, its weights {tensors:,} "
+            problem = f"the config of {base!r} has {name} {layers:,}, its weights {tensors:,} "
             raise ConfigError(key, f"{problem}tensors", "restore it from the model's source")
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lsp_lightning.errors import ConfigError, storage_failure
+from lsp_lightning.errors import ConfigError, storage_failure, warn
 from lsp_lightning.models.support import first_line
 from lsp_lightning.runtime.memory import is_out_of_memory
 
@@ -21,6 +21,13 @@ _OTHER_TYPES = {
     "vocab": ("a vocabulary without a model", _LANGUAGE_MODEL),
     "imatrix": ("an importance matrix, not a model", _LANGUAGE_MODEL),
 }
+#: Ways to split text before byte pairs that are GPT-2's, which transformers takes for all that it
+#: does not know. Those of the second line also split digits; their merges join none, so the tokens
+#: are the same.
+_AS_GPT2 = (
+    *("gpt-2", "mpt", "olmo", "jais", "trillion", "phi-2", "gigachat", "exaone4"),
+    *("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"),
+)
 
 
 def is_gguf(path: Path) -> bool:
@@ -105,6 +112,7 @@ def read_header(base: str, path: Path, key: str) -> Any:
         lacks = "tokenizer" if reader.tensors else "weights"
         raise ConfigError(key, f"{base!r} has no {lacks}", _LANGUAGE_MODEL)
     _check_types(reader, base, key)
+    _check_split(reader, base, key)
     scaling = _value(reader, f"{arch}.rope.scaling.type")
     if scaling not in (None, "none") and arch != "gpt-oss":  # transformers would leave it out
         problem = f"{base!r} scales its rotary embedding ({scaling}), which is not read from GGUF"
@@ -145,6 +153,19 @@ def _check_types(reader: Any, base: str, key: str) -> None:
         except NotImplementedError as error:
             problem = f"{base!r} has weights of type {kind.name}, which cannot be dequantised"
             raise ConfigError(key, problem, "give another form, such as Q4_K_M or Q8_0") from error
+
+
+def _check_split(reader: Any, base: str, key: str) -> None:
+    """Warn if text would be split in another way than the model was trained with."""
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    split = str(_value(reader, "tokenizer.ggml.pre"))
+    known = (*_AS_GPT2, *GGUF_PRE_TOKENIZER_SPLITS)
+    if _value(reader, "tokenizer.ggml.model") == "gpt2" and split not in known:
+        warn(
+            f"{key}: the tokenizer of {base!r} splits text in a way that transformers does not "
+            f"know ({split!r}); GPT-2's is used, so some words may become other tokens"
+        )
 
 
 def _value(reader: Any, name: str) -> Any:

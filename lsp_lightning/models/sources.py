@@ -51,9 +51,7 @@ def check_base(base: str, key: str = KEY, kind: str = "causal LM") -> None:
         ) from error
     if is_gguf(folder):
         if kind != "causal LM":
-            raise ConfigError(
-                key, f"{base!r} is GGUF, which is read as model.base only", _AS_FOLDER
-            )
+            raise ConfigError(key, f"{base!r} is GGUF, which only model.base takes", _AS_FOLDER)
         described(base, key)
         return
     if folder.is_file():

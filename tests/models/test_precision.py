@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from small_game import SHORT_PROMPT, Checksum, make_policy, stir, tiny_round, tiny_trainer
+from transformers import AutoConfig
 
 from lsp_lightning import (
     Challenger,
@@ -19,6 +20,7 @@ from lsp_lightning import (
 )
 from lsp_lightning.callbacks import RoundCheckpoint
 from lsp_lightning.game.objectives import Advantages
+from lsp_lightning.models import precision
 from lsp_lightning.models.precision import compute_type
 from lsp_lightning.prefix.decoders import TreeDecoder
 from lsp_lightning.runtime.memory import TokenBudget
@@ -31,6 +33,22 @@ FIRST_SCALE = 2.0**16
 
 
 # -- which type ------------------------------------------------------------------------------------
+
+
+def config(family="llama", **sizes):
+    """A config with a weight or two: its size decides nothing on a GPU."""
+    small = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}
+    return AutoConfig.for_model(family, **{**small, **heads, **sizes})
+
+
+#: The sizes of SmolLM2-135M and of Qwen3-0.6B; no weights are made.
+SMOL = {"vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "head_dim": 64} | {
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "tie_word_embeddings": True,
+}
 
 
 @pytest.mark.parametrize(
@@ -53,15 +71,43 @@ def test_auto_takes_the_fastest_type_that_the_device_and_the_model_can_be_traine
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16 or including_emulation
     )
-    assert compute_type("auto", device, with_lora, family) is expected
+    assert compute_type("auto", device, with_lora, config(family)) is expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "sizes", "with_lora", "expected"),
+    [
+        ({"avx512_bf16": True}, SMOL, True, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": True}, SMOL, True, torch.bfloat16),
+        ({"avx512_bf16": False, "avx2": True, "bf16": True}, SMOL, True, torch.float32),
+        ({"avx512_bf16": True}, SMOL, False, torch.float32),
+        ({"avx512_bf16": True}, {}, True, torch.float32),
+    ],
+    ids=["AVX512-BF16", "AMX", "another processor", "all weights trained", "a small model"],
+)
+def test_auto_on_a_cpu_goes_by_the_processors_flags_and_the_models_size(
+    monkeypatch, flags, sizes, with_lora, expected
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", bool, raising=False)
+    assert compute_type("auto", CPU, with_lora, config(**sizes)) is expected
+    assert compute_type("auto", torch.device("mps"), with_lora, config()) is torch.float32
+
+
+def test_an_older_torch_is_asked_as_it_can_be(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    assert precision.cpu_has_bfloat16()
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert not precision.cpu_has_bfloat16()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_type_that_is_asked_for_is_taken(dtype):
     for device in (CPU, GPU):
-        assert compute_type(dtype, device, True, "llama") is getattr(torch, dtype)
+        assert compute_type(dtype, device, True, config()) is getattr(torch, dtype)
     if dtype != "float16":
-        assert compute_type(dtype, CPU, True, "gemma2") is getattr(torch, dtype)
+        assert compute_type(dtype, CPU, True, config("gemma2")) is getattr(torch, dtype)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +121,7 @@ def test_a_type_that_is_asked_for_is_taken(dtype):
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(dtype, with_lora, family):
     with pytest.raises(ConfigError, match=rf"^model\.dtype: is {dtype}, ") as error:
-        compute_type(dtype, GPU, with_lora, family)
+        compute_type(dtype, GPU, with_lora, config(family))
     assert "\n" not in str(error.value)
 
 

@@ -81,15 +81,6 @@ FOLDERS = {
         "model.safetensors' is a file; give its folder, ",
     ),
     "pickled weights": (lambda f: renamed(f, "pytorch_model.bin"), "is a file; give its folder, "),
-    "a GGUF file": (
-        lambda f: renamed(f, "tiny.Q4_K_M.gguf"),
-        "is GGUF, which is not read yet; con",
-    ),
-    "a folder of GGUF": (
-        lambda f: without(renamed(f, "a.gguf").parent, "*.json"),
-        "is GGUF, which is not read yet; convert it to safetensors",
-    ),
-    "a GGUF that does not exist": (lambda f: f / "none.gguf", "is GGUF, which is not read yet; "),
     "an empty folder": (lambda f: without(f, "*"), "is empty, without config.json; give the folde"),
     "no tokenizer": (lambda f: without(f, "tokenizer*"), "has no tokenizer; copy tokenizer.json"),
     "no weights": (lambda f: without(f, "*.safetensors"), "has no safetensors weights"),

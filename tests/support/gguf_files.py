@@ -12,26 +12,27 @@ from transformers import LlamaConfig, LlamaForCausalLM
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
 
 
-def build_byte_llama(folder: Path, *, layers: int = 2, **config) -> Path:
+def build_byte_llama(folder: Path, **config) -> Path:
     """A random Llama with a byte-level tokenizer in ``folder``: one that GGUF can hold."""
     tokenizer = qwen_tokenizer(unk_token="<|endoftext|>")
-    settings = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        initializer_range=0.15,
-        rope_parameters={"rope_type": "default", "rope_theta": 50_000.0},
-        rms_norm_eps=2.0**-17,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        **config,
+    settings = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "initializer_range": 0.15,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 50_000.0},
+        "rms_norm_eps": 2.0**-17,  # not a default
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    return save_model(
+        LlamaForCausalLM, LlamaConfig(**{**settings, **config}), tokenizer, folder, seed=0
     )
-    return save_model(LlamaForCausalLM, settings, tokenizer, folder, seed=0)
 
 
 def write_gguf(folder: Path, file: Path, kind: str = "F32", change=None, tensors=None) -> Path:
