@@ -59,7 +59,7 @@ def test_a_high_cost_is_warned_of(nats, warned, monkeypatch):
 
 
 def test_weights_under_an_unknown_name_are_not_measured(tiny_llama_folder, monkeypatch, capsys):
-    monkeypatch.setattr(cost, "_tensors", lambda base: {})
+    monkeypatch.setattr(cost, "_tensors", lambda base, dtype: {})
     make_policy(tiny_llama_folder, quantization="nf4")
     assert "4 bits: the cost is not measured (no file has the weight of model.layers.0" in (
         capsys.readouterr().out
