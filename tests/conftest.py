@@ -98,14 +98,14 @@ def no_model(monkeypatch):
 
 @pytest.fixture
 def published(monkeypatch):
-    """Real models' configs come from their published sizes, folders' from their folders.
+    """Real models' configs come from their published sizes, others from their folders or files.
 
     There are no tokenizers of real models.
     """
     load_config, load_codec = pretrained.load_config, pretrained.load_codec
 
     def local(base: str) -> bool:
-        return resolve(base).is_dir()
+        return resolve(base).exists()
 
     def config(base, key="model.base"):
         return load_config(base, key) if local(base) else published_config(base, key)

@@ -42,7 +42,7 @@ def hub_ids():
         for reward in model.get("rewards") or []:
             if "PreferenceReward" in reward["class_path"]:
                 found.add(reward["init_args"]["model"])
-    return {base for base in found if base and not base.startswith("pkg:")}
+    return {b for b in found if b and not b.startswith("pkg:") and not b.endswith(".gguf")}
 
 
 def test_the_sizes_of_every_presets_models_are_in_the_package():
