@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from lsp_lightning.cli.compare import side_by_side
 from lsp_lightning.errors import ConfigError, in_one_line
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.text.terminal import escaped, width_of, wrap
@@ -24,7 +25,7 @@ Row = Mapping[str, Any]
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError."""
-        raise ConfigError("show", in_one_line(message), f"{_USAGE} [--limit N]")
+        raise ConfigError("show", in_one_line(message), f"{_USAGE} [--limit N] [--compare N]")
 
 
 def show(args: Sequence[str]) -> int:
@@ -45,10 +46,19 @@ def show(args: Sequence[str]) -> int:
     parser.add_argument(
         "--limit", type=int, default=_LIMIT, help=f"most answers; 0 is all, the default {_LIMIT}"
     )
+    parser.add_argument(
+        "--compare", type=int, help="so many queries of the first and the last round side by side"
+    )
     typed = parser.parse_args(args)
     if typed.limit < 0:
         raise ConfigError("show --limit", f"is {typed.limit}", "set 0 (all) or more")
+    if typed.compare is not None and typed.compare < 1:
+        raise ConfigError("show --compare", f"is {typed.compare}", "set 1 or more")
     rows = RunFolder(typed.run).transcripts(lambda line: print(in_one_line(line), file=sys.stderr))
+    if typed.compare and rows:
+        for line in side_by_side(rows, typed.compare, width_of(sys.stdout) - 1):
+            print(line)
+        return 0
     if typed.round is not None:
         rows = _of_round(rows, typed.round)
     column = _SORTS[typed.sort]

@@ -219,3 +219,43 @@ def test_scores_of_any_type_and_megabytes_of_escapes_are_shown(tmp_path, monkeyp
     assert time.perf_counter() - start < 1
     assert lines[2].startswith("            -       -  unjudged   \\x1b\\x1b")
     assert lines[-1].endswith("...")
+
+
+def test_two_rounds_stand_side_by_side(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "48")
+    (tmp_path / "config.yaml").touch()
+    first = [row(0, "Write.\n- no commas", f"answer {j}", r) for j, r in enumerate((1.0, 0.0))]
+    first += [row(0, "Why?", "Because.", None)]
+    last = [row(7, "\u6c34 or \x1b[2J fire, which of them", "long " * 40, 1.0)]
+    write(tmp_path, "rounds-000000.parquet", [*first, row(3, "between", "x", 1.0), *last])
+    lines, _ = shown(capfd, tmp_path, "--compare", 2)
+    assert lines == [
+        "round 0                  round 7",
+        "",
+        "Write.                   \u6c34 or \\x1b[2J fire,",
+        "- no commas              which of them",
+        "  mean R 0.50, an          mean R 1.00, an",
+        "  answer:                  answer:",
+        "  answer 0                 long long long long",
+        *["                           long long long long"] * 4,
+        "                           long long long lo...",
+        "",
+        "Why?",
+        "  mean R -, an answer:",
+        "  Because.",
+    ]
+    lines, _ = shown(capfd, tmp_path, "--compare", 1)
+    assert not any("Why?" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [1, 20, 47, 200])
+def test_what_stands_side_by_side_fits_the_terminal(run, capfd, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    write(run, "rounds-000000.parquet", [row(0, "\u6c34" * 90, "\u0301" * 9 + "a" * 900, 1.0)])
+    lines, _ = shown(capfd, run, "--compare", 3)
+    assert max(map(columns, lines)) <= max(width - 1, 19)  # two columns of 8 and a gap
+
+
+def test_a_comparison_of_no_queries_is_refused(run, capfd):
+    assert main(["show", str(run), "--compare", "0"]) == 2
+    assert capfd.readouterr().err == "error: show --compare: is 0; set 1 or more\n"

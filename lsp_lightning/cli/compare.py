@@ -1,0 +1,69 @@
+"""``lsp-lightning show RUN --compare N``: queries of the first and the last round side by side."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby, zip_longest
+from typing import Any
+
+from lsp_lightning.text.terminal import columns, escaped, wrap
+
+#: Lines of one query or answer.
+_LINES = 6
+_GAP = "   "
+#: Characters of a text that are looked at; an answer may have megabytes.
+_MOST_CHARACTERS = 4000
+
+Row = Mapping[str, Any]
+
+
+def side_by_side(rows: Sequence[Row], count: int, width: int) -> Iterator[str]:
+    """The lines that compare the first queries of the first and of the last round.
+
+    Each query has its mean R and its first answer below. Text of the players is escaped.
+
+    Args:
+        rows: rows of the transcripts, one for each answer, at least one.
+        count: how many queries of each round.
+        width: columns of the terminal.
+    """
+    numbers = sorted({row["round"] for row in rows})
+    room = max((width - len(_GAP)) // 2, 8)
+    sides = [_games(rows, number)[:count] for number in (numbers[0], numbers[-1])]
+    yield from _beside([f"round {numbers[0]}"], [f"round {numbers[-1]}"], room)
+    for before, after in zip_longest(*sides, fillvalue=()):
+        yield ""
+        yield from _beside(_told(before, room), _told(after, room), room)
+
+
+def _games(rows: Sequence[Row], number: int) -> list[list[Row]]:
+    """The answers of each query of a round, in the order of the round."""
+    found = [row for row in rows if row["round"] == number]
+    return [list(game) for _, game in groupby(found, key=lambda row: row["query"])]
+
+
+def _told(game: Sequence[Row], room: int) -> list[str]:
+    """The lines of a query, its mean R and its first answer."""
+    if not game:
+        return []
+    scores = [row.get("R") for row in game]
+    known = [float(s) for s in scores if isinstance(s, bool | int | float) and not math.isnan(s)]
+    mean = f"{sum(known) / len(known):.2f}" if known else "-"
+    label = f"mean R {mean}, an answer:"
+    below = [*wrap(label, room - 2, _LINES), *_lines(str(game[0]["answer"]), room - 2)]
+    return [*_lines(str(game[0]["query"]), room), *(f"  {line}" for line in below)]
+
+
+def _lines(text: str, room: int) -> list[str]:
+    """A text with its line breaks, each line wrapped; at most ``_LINES`` lines."""
+    lines = [
+        piece
+        for line in text.strip()[:_MOST_CHARACTERS].splitlines()
+        if line.strip()
+        for piece in wrap(escaped(line), room, _LINES)
+    ]
+    return lines if len(lines) <= _LINES else [*lines[: _LINES - 1], "..."]
+
+
+def _beside(left: Sequence[str], right: Sequence[str], room: int) -> Iterator[str]:
+    for a, b in zip_longest(left, right, fillvalue=""):
+        yield f"{a}{' ' * max(0, room - columns(a))}{_GAP}{b}".rstrip()
