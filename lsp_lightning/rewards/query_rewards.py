@@ -1,18 +1,16 @@
-"""Rewards for the Challenger alone: novelty, length and form of its queries."""
+"""Rewards for the Challenger alone: novelty and form of its queries."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import regex
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError, require_at_least, require_one_of
+from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.rewards.base import Judgement, Reward
 from lsp_lightning.text.prompts import fold
 from lsp_lightning.types import Playout, SelfPlayRound
-
-Unit = Literal["characters", "words", "tokens"]
 
 _PATTERN_SECONDS = 0.05
 #: Only the beginning of a query is compared, so that long queries stay cheap.
@@ -78,57 +76,6 @@ class NoveltyReward(Reward):
         """Restore the remembered queries."""
         super().load_state_dict(state_dict)
         self._memory = list(state_dict.get("memory", []))
-
-
-class LengthReward(Reward):
-    """Queries of a wanted length: 1 from ``low`` to ``high``, less outside.
-
-    The score falls linearly to 0 at length 0 and at twice ``high``.
-
-    Args:
-        low: shortest length with score 1.
-        high: longest length with score 1.
-        unit: what is counted; tokens include the token that ends the query.
-        weight: factor in the sum of the rewards for the Challenger.
-        name: the name in metrics and transcripts.
-    """
-
-    span = (0.0, 1.0)
-
-    def __init__(
-        self,
-        low: int,
-        high: int,
-        unit: Unit = "words",
-        weight: float = 1.0,
-        name: str = "length",
-    ) -> None:
-        super().__init__(weight, name, enters="challenger")
-        key = "model.rewards.LengthReward"
-        require_at_least(high, max(low, 1), f"{key}.high", f"low is {low}")
-        require_one_of(unit, get_args(Unit), f"{key}.unit")
-        self._low, self._high = low, high
-        self._unit = unit
-
-    def score(self, playout: Playout) -> Tensor | Judgement:
-        """``length / low`` below the range, 1 inside, ``2 - length / high`` above, never < 0. (N,).
-
-        If tokens are counted, a query that was not written in this round gets NaN.
-        """
-        if self._unit == "tokens":
-            if playout.written is None:
-                raise RuntimeError("only queries of a Challenger have tokens; set unit: words")
-            lengths_C = playout.written.rollouts.completion_mask.sum(1).float()
-            n = len(playout.query_texts)
-            lengths_N = playout.written.to_queries(lengths_C, n, float("nan"))
-        else:
-            words = self._unit == "words"
-            counts = [len(text.split() if words else text) for text in playout.query_texts]
-            lengths_N = torch.tensor(counts, dtype=torch.float32)
-        below_N = lengths_N / max(self._low, 1e-9)
-        above_N = 2 - lengths_N / self._high
-        scores_N = torch.minimum(below_N, above_N).clamp(0, 1)
-        return Judgement(scores_N, undecided=True) if scores_N.isnan().all() else scores_N
 
 
 class FormReward(Reward):

@@ -259,6 +259,23 @@ def test_tokens_of_queries_from_a_file_are_not_known():
     assert words.score(asked("a", "b", from_file=True)).tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("enters", ["quality", "task"])
+def test_the_length_of_answers_is_a_reward_for_both_players(enters):
+    played = playout(["q", "p"], [["one two three", "one"], ["", "a b c d e f"]])
+    reward = LengthReward(2, 4, enters=enters)
+    scores = reward.score(played)
+    # 3 is within; 1 of at least 2; 0; and 2 - 6 / 4
+    assert scores.tolist() == [[1, 0.5], [0, 0.5]]
+    tokens = LengthReward(4, 4, unit="tokens", enters=enters).score(played)
+    lengths = played.answers.completion_mask.sum(1).tolist()
+    assert tokens.flatten().tolist() == [max(0, min(n / 4, 2 - n / 4)) for n in lengths]
+    scored = score_all([FixedReward([[0.0, 1.0], [1.0, 0.0]]), reward], played)
+    if enters == "quality":
+        assert torch.equal(scored.quality_NG, scores)
+    else:
+        assert torch.equal(scored.rewards_NG, scores + torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+
+
 @pytest.mark.parametrize(
     ("settings", "key"),
     [({"low": 3, "high": 2}, "high"), ({"low": 0, "high": 0}, "high")],
