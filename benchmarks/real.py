@@ -6,9 +6,8 @@ python -m benchmarks.real [--key value ...]: further arguments are those of ``ls
 import sys
 from pathlib import Path
 
-from lsp_lightning.models.precision import cpu_has_bfloat16
-
 from lsp_lightning.cli.main import main as lsp_lightning
+from lsp_lightning.models.precision import cpu_has_bfloat16
 
 PRESET, SMALLER = "configs/laptop_smollm2_135m.yaml", "configs/laptop_slower_cpu.yaml"
 RUNS = "laptop_smollm2_135m*/summary.json"
