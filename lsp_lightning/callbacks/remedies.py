@@ -27,12 +27,12 @@ class Remedies:
 
     @property
     def at_query_limit(self) -> str:
-        """ " at 28 tokens", where a query is cut off; "" if unknown."""
+        """Where a query is cut off, as in " at 28 tokens"; empty if unknown."""
         return _limit(self._written)
 
     @property
     def at_answer_limit(self) -> str:
-        """ " at 28 tokens", where an answer is cut off; "" if unknown."""
+        """Where an answer is cut off, as in " at 28 tokens"; empty if unknown."""
         return _limit(self._solver)
 
     @property
