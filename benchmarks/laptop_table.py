@@ -1,0 +1,122 @@
+"""Markdown tables of the rows that :mod:`benchmarks.laptop` writes."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.laptop_score import DRAWS, WAYS, Row, figure
+
+#: The cell of an arm, from its rows, the base's rows, and which tasks have unseen kinds (tasks,).
+Column = Callable[[Sequence[Row], Sequence[Row], Tensor], str]
+
+
+def tables(rows: Iterable[Row], arms: Iterable[str], unseen: Tensor) -> list[str]:
+    """Four Markdown tables: scores, kinds of constraints, answers, and the game.
+
+    A cell is the mean over seeds, with the standard deviation if there are several. A difference to
+    the base is paired by task, with its 95 % interval over the tasks.
+
+    Args:
+        rows: the rows of all arms and seeds.
+        arms: the arms in the order of the tables; those without a row are left out.
+        unseen: (tasks,) bool, whether a task has a kind of constraint that no example has.
+    """
+    by_arm: dict[str, list[Row]] = {arm: [] for arm in arms}
+    for row in rows:
+        by_arm[row["arm"]].append(row)
+    found = {arm: rows for arm, rows in by_arm.items() if rows}
+    return [_markdown(columns, found, unseen) for columns in _TABLES]
+
+
+def _markdown(
+    columns: Mapping[str, Column], by_arm: Mapping[str, Sequence[Row]], unseen: Tensor
+) -> str:
+    lines = [f"| arm | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    for arm, rows in by_arm.items():
+        cells = [column(rows, by_arm.get("base", []), unseen) for column in columns.values()]
+        if set(cells) != {"-"}:
+            lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _value(*keys: str, digits: int = 3) -> Column:
+    """A column of figures of the rows, found by these keys."""
+
+    def cell(rows: Sequence[Row], base: Sequence[Row], unseen: Tensor) -> str:
+        values = []
+        for row in rows:
+            value: Any = row
+            for key in keys:
+                value = value.get(key) if value else None
+            if value is not None:
+                values.append(value[0] if isinstance(value, list) else value)
+        if not values:
+            return "-"
+        spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+        return f"{mean(values):.{digits}f}{spread}"
+
+    return cell
+
+
+def _gain(way: str, unseen_only: bool = False) -> Column:
+    """A column of differences to the base, paired by task."""
+
+    def cell(rows: Sequence[Row], base: Sequence[Row], unseen: Tensor) -> str:
+        if rows is base or not base:
+            return "-"
+        gains = _shares(rows, way) - _shares(base, way)
+        gain, half = figure(gains[unseen] if unseen_only else gains)
+        return f"{gain:+.3f} [{gain - half:+.3f}, {gain + half:+.3f}]"
+
+    return cell
+
+
+def _shares(rows: Sequence[Row], way: str) -> Tensor:
+    """The share of right answers to each task, over all seeds. (tasks,)."""
+    draws = DRAWS if WAYS[way] else 1
+    right = [[int(digit) / draws for digit in row[way]["right"]] for row in rows]
+    return torch.tensor(right).mean(0)
+
+
+_TABLES: tuple[dict[str, Column], ...] = (
+    {
+        "seeds": lambda rows, base, unseen: str(len(rows)),
+        "T 1": _value("T 1", "solved"),
+        "T 1 - base": _gain("T 1"),
+        "T .7": _value("T .7", "solved"),
+        "greedy": _value("greedy", "solved"),
+        "greedy - base": _gain("greedy"),
+        "pass@8": _value("T 1", "pass@8"),
+    },
+    {
+        "seen kinds, T 1": _value("T 1", "solved, seen kinds"),
+        "unseen kinds, T 1": _value("T 1", "solved, unseen kinds"),
+        "unseen - base": _gain("T 1", unseen_only=True),
+        "unseen, greedy": _value("greedy", "solved, unseen kinds"),
+        "greedy, unseen - base": _gain("greedy", unseen_only=True),
+    },
+    {
+        "words": _value("T 1", "words", digits=1),
+        "tokens": _value("T 1", "tokens", digits=1),
+        "cut off": _value("T 1", "truncated"),
+        "nats a token, T 1": _value("T 1", "nats a token"),
+        "greedy": _value("greedy", "nats a token"),
+        "IFEval, T 1": _value("T 1", "ifeval", "theirs"),
+        "ours on these": _value("T 1", "ifeval", "ours"),
+        "agree on a constraint": _value("T 1", "ifeval", "agree"),
+    },
+    {
+        "malformed, first 5": _value("run", "malformed, first"),
+        "last 10": _value("run", "malformed, last"),
+        "distinct queries": _value("run", "distinct queries"),
+        "topics": _value("run", "topics", digits=0),
+        "R": _value("run", "R"),
+        "spread of R": _value("run", "R, spread"),
+        "KL, Solver": _value("run", "KL, Solver", digits=2),
+        "KL, Challenger": _value("run", "KL, Challenger", digits=2),
+        "minutes": _value("run", "minutes", digits=0),
+    },
+)
