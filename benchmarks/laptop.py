@@ -54,30 +54,29 @@ TASKS = "pkg:lsp_lightning/data/instruction_tasks.jsonl"
 #: File in the folder of the runs, for the arm with fixed examples.
 FOUR = "four_examples.jsonl"
 
-#: R alone.
-_RULE = {
-    "class_path": "lsp_lightning.VerifiableReward",
-    "init_args": {"verifier": "lsp_lightning.InstructionVerifier"},
-}
 _PAPER = "lsp_lightning.Paper"
-#: Rewards that only a Challenger receives.
-_FOR_QUERIES = {f"lsp_lightning.{name}Reward" for name in ("Novelty", "Length", "Form")}
 
 
 def arms() -> dict[str, dict[str, Any]]:
     """What each arm changes in the preset."""
-    paid = yaml.safe_load(PRESET.read_text())["model"]["rewards"]
+    paid = preset()["model"]["rewards"]
+    right = [reward for reward in paid if reward["class_path"] == "lsp_lightning.VerifiableReward"]
+    for_answers = [reward for reward in paid if not _only_for_queries(reward)]
     examples = {"class_path": "lsp_lightning.PromptFile", "init_args": {"path": EXAMPLES}}
     return {
-        "grpo": {
-            "model": {"rewards": [r for r in paid if r["class_path"] not in _FOR_QUERIES]},
-            "data": {"queries": examples},
-        },
-        "zero": {"model": {"objective": _PAPER, "rewards": [_RULE]}},
-        "paper": {"model": {"objective": _PAPER}},
+        "grpo": {"model": {"rewards": for_answers}, "data": {"queries": examples}},
+        "zero": {"model": {"objective": _PAPER, "rewards": right}},  # R alone
+        "paper": {"model": {"objective": _PAPER, "rewards": for_answers}},  # R and Q
         "recommended": {},
         "fixed": {"data": {"queries": {"init_args": {"examples": FOUR}}}},
     }
+
+
+def _only_for_queries(reward: dict[str, Any]) -> bool:
+    """Whether only the Challenger receives a reward, which sources without one refuse."""
+    if reward["class_path"] == "lsp_lightning.LengthReward":
+        return bool(reward["init_args"].get("enters", "challenger") == "challenger")
+    return reward["class_path"] in ("lsp_lightning.NoveltyReward", "lsp_lightning.FormReward")
 
 
 def main() -> None:

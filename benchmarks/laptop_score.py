@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks import ifeval
 from benchmarks.runs import window
-from lsp_lightning import Player, Policy, Query
+from lsp_lightning import InstructionVerifier, Player, Policy, Query
 from lsp_lightning.checks.constraint_kinds import words
 from lsp_lightning.checks.constraints import parse_constraints
 from lsp_lightning.evaluation.exam import Exam
@@ -195,8 +195,11 @@ def run_figures(path: Path) -> Row:
         "KL, Solver": window(path, "kl/solver", *last),
         "KL, Challenger": window(path, "kl/challenger", *last),
     }
-    group = run.config()["data"]["group_size"]
-    queries = [row["query"] for row in run.transcripts()[::group] if row["round"] >= rounds - _LAST]
+    played = [row for row in run.transcripts() if row["round"] >= rounds - _LAST]
+    check = InstructionVerifier().check
+    right = [check(row["query"], [row["answer"]], None)[0] for row in played]
+    found["solved, last"] = sum(right) / len(right)
+    queries = [row["query"] for row in played[:: run.config()["data"]["group_size"]]]
     topics = [match[1].casefold().split() for q in queries if (match := _TOPIC.match(q))]
     found["queries"] = len(queries)
     found["distinct queries"] = len({*queries}) / len(queries)

@@ -113,6 +113,7 @@ _TABLES: tuple[dict[str, Column], ...] = (
         "last 10": _value("run", "malformed, last"),
         "distinct queries": _value("run", "distinct queries"),
         "topics": _value("run", "topics", digits=0),
+        "solved": _value("run", "solved, last"),
         "R": _value("run", "R"),
         "spread of R": _value("run", "R, spread"),
         "KL, Solver": _value("run", "KL, Solver", digits=2),

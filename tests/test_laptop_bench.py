@@ -12,7 +12,7 @@ from small_game import make_policy, stir
 
 from benchmarks import ifeval, laptop, laptop_score
 from benchmarks.laptop_table import tables
-from lsp_lightning import InstructionVerifier, Query, Sampling, VerifiableReward
+from lsp_lightning import InstructionVerifier, Paper, Query, Sampling, VerifiableReward
 from lsp_lightning.checks.constraints import parse_constraints
 from lsp_lightning.cli.main import main
 from lsp_lightning.evaluation.exam import Exam
@@ -58,8 +58,9 @@ def test_each_arm_is_the_preset_with_its_changes(
     assert not data.heldout
     names = [reward.name for reward in module.rewards]
     assert data.queries.selfplay == (arm != "grpo")
-    assert ("novelty" in names) == (arm not in ("grpo", "zero"))
-    assert type(module.objective).__name__ == "Paper" or arm not in ("zero", "paper")
+    assert ("novelty" in names) == (arm in ("recommended", "fixed"))
+    assert any(reward.enters == "quality" for reward in module.rewards) == (arm != "zero")
+    assert isinstance(module.objective, Paper) == (arm in ("zero", "paper"))
     config = yaml.safe_load((tmp_path / f"{arm}-3.yaml").read_text())
     assert config["seed_everything"] == 3
     if arm == "fixed":
@@ -167,9 +168,13 @@ def test_the_game_is_described_by_its_first_and_last_rounds(tmp_path):
     (tmp_path / "transcripts").mkdir()
     topics = ["tea", "Tea", "the old  sea", "rain"]
     rows = [
-        {"round": i, "query": f"Write about {topics[i % 4] if i > 1 else i}.\n{i}", "answer": ""}
+        {
+            "round": i,
+            "query": f"Write about {topics[i % 4] if i > 1 else i}.\nConstraints:\n- {i + 1} words",
+            "answer": answer,
+        }
         for i in range(12)
-        for _ in range(2)
+        for answer in ("one two three", "four five six seven")
     ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "transcripts/open.jsonl").write_text(text)
@@ -180,6 +185,7 @@ def test_the_game_is_described_by_its_first_and_last_rounds(tmp_path):
         "malformed, first": 1.0,
         "malformed, last": 0.3,  # rounds 2, 3 and 4 of 2 to 11
         "R": round(sum(range(2, 12)) / 10 / 12, 4),
+        "solved, last": 0.1,  # in rounds 2 and 3, of 20 answers
         "queries": 10,
         "distinct queries": 1.0,
         "topics": 3,
