@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import transformers
 import yaml
-from gguf_files import build_byte_llama, write_gguf
+from gguf_files import build_byte_model, write_gguf
 from lightning.pytorch import Trainer
 
 from lsp_lightning.checks.constraints import CONSTRAINT_TEMPLATE
@@ -60,7 +60,7 @@ def test_a_config_makes_a_module_and_its_data(path, tmp_path, monkeypatch):
     for file in re.findall(r"^  base: (\S+\.gguf)$", path.read_text(), re.MULTILINE):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         (tmp_path / file).parent.mkdir()
-        write_gguf(build_byte_llama(tmp_path / "model"), tmp_path / file)
+        write_gguf(build_byte_model(tmp_path / "model"), tmp_path / file)
     arguments = ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path)]
     assert main(["fit", *layers(path), *arguments]) == 0
     [(trainer, module, data)] = made

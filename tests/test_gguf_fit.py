@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gguf_files import build_byte_llama, write_gguf
+from gguf_files import build_byte_model, write_gguf
 from small_game import SHORT_PROMPT
 from transformers import AutoModelForCausalLM
 
@@ -34,7 +34,7 @@ GAME = {
 @pytest.fixture(scope="module")
 def file(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("gguf")
-    return write_gguf(build_byte_llama(folder / "model"), folder / "tiny.Q8_0.gguf", "Q8_0")
+    return write_gguf(build_byte_model(folder / "model"), folder / "tiny.Q8_0.gguf", "Q8_0")
 
 
 @pytest.fixture(autouse=True)

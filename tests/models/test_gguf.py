@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from few import few
-from gguf_files import build_byte_llama, dequantised, write_gguf
+from gguf_files import FAMILIES, build_byte_model, dequantised, write_gguf
 from small_game import make_policy
-from transformers import AutoTokenizer, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from lsp_lightning import ConfigError, gguf_folder
 from lsp_lightning.errors import _warned
@@ -28,7 +28,7 @@ TEXT = "the user <think>asks</think> for <|im_start|>user\n\u00fcn\u00ef \u4f60 
 def made(tmp_path_factory) -> Path:
     """A folder with a model, ``model``, and the same as ``tiny.F32.gguf``. Read only."""
     folder = tmp_path_factory.mktemp("gguf")
-    write_gguf(build_byte_llama(folder / "model"), folder / "tiny.F32.gguf")
+    write_gguf(build_byte_model(folder / "model"), folder / "tiny.F32.gguf")
     return folder
 
 
@@ -58,6 +58,15 @@ def test_a_file_has_the_logits_of_the_weights_that_it_can_hold(made, tmp_path, k
     assert same == (kind == "F32")
     assert loaded.config.rms_norm_eps == 2.0**-17
     assert not hasattr(loaded.config, "quantization_config")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"llama"}))
+def test_a_file_of_another_family_has_the_logits_of_the_original(family, tmp_path):
+    folder = build_byte_model(tmp_path / "model", family)
+    loaded = load_model(str(write_gguf(folder, tmp_path / f"{family}.gguf")), torch.float32)
+    assert loaded.config.model_type == family.replace("mistral", "llama")  # llama.cpp's name
+    assert torch.equal(logits(loaded), logits(AutoModelForCausalLM.from_pretrained(folder)))
 
 
 def test_weights_are_rounded_to_the_compute_type(made):
@@ -110,7 +119,7 @@ def test_the_rotary_embedding_of_llama_3_is_read_from_its_frequencies(tmp_path):
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192,
     }
-    folder = build_byte_llama(tmp_path / "model", rope_parameters=rope, head_dim=64)
+    folder = build_byte_model(tmp_path / "model", rope_parameters=rope, head_dim=64)
     model = LlamaForCausalLM.from_pretrained(folder)
     plain = 500_000.0 ** -(np.arange(0, 64, 2, dtype=np.float32) / 64)
     factors = plain / model.model.rotary_emb.inv_freq.numpy()

@@ -6,14 +6,26 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
+import transformers
 from tiny_models import qwen_tokenizer, save_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
+#: What GGUF calls a family, and settings without which a small model would not be one of it.
+FAMILIES = {
+    "llama": (gguf.MODEL_ARCH.LLAMA, {}),
+    "mistral": (gguf.MODEL_ARCH.LLAMA, {}),
+    "qwen2": (gguf.MODEL_ARCH.QWEN2, {}),
+    "qwen3": (gguf.MODEL_ARCH.QWEN3, {"head_dim": 128}),  # its width is not in the file
+    "gemma2": (gguf.MODEL_ARCH.GEMMA2, {"head_dim": 32, "sliding_window": 8}),
+    "gemma3_text": (gguf.MODEL_ARCH.GEMMA3, {"head_dim": 32, "sliding_window": 8}),
+    "phi3": (gguf.MODEL_ARCH.PHI3, {}),
+    "stablelm": (gguf.MODEL_ARCH.STABLELM, {}),
+}
 
 
-def build_byte_llama(folder: Path, **config) -> Path:
-    """A random Llama with a byte-level tokenizer in ``folder``: one that GGUF can hold."""
+def build_byte_model(folder: Path, family: str = "llama", **config) -> Path:
+    """A random model with a byte-level tokenizer in ``folder``: one that GGUF can hold."""
     tokenizer = qwen_tokenizer(unk_token="<|endoftext|>")
     settings = {
         "vocab_size": len(tokenizer),
@@ -24,37 +36,48 @@ def build_byte_llama(folder: Path, **config) -> Path:
         "num_key_value_heads": 2,
         "max_position_embeddings": 4096,
         "initializer_range": 0.15,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 50_000.0},
-        "rms_norm_eps": 2.0**-17,  # not a default
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
     }
-    return save_model(
-        LlamaForCausalLM, LlamaConfig(**{**settings, **config}), tokenizer, folder, seed=0
-    )
+    if family == "llama":  # not the defaults
+        settings |= {"rope_parameters": {"rope_type": "default", "rope_theta": 50_000.0}}
+        settings |= {"rms_norm_eps": 2.0**-17}
+    made = AutoConfig.for_model(family, **{**settings, **FAMILIES[family][1], **config})
+    return save_model(_with_norms, made, tokenizer, folder, seed=0)
+
+
+def _with_norms(config):
+    """A random model whose norms and biases are random too."""
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 1:
+                weight.add_(0.1 * torch.randn_like(weight))
+    return model
 
 
 def write_gguf(folder: Path, file: Path, kind: str = "F32", change=None, tensors=None) -> Path:
-    """The Llama of a folder as a GGUF file.
+    """The model of a folder as a GGUF file.
 
     Args:
-        folder: made by :func:`build_byte_llama`.
+        folder: made by :func:`build_byte_model`.
         file: the file to write.
         kind: F32, F16, BF16 or Q8_0: the type of the matrices.
         change: called with the writer before it writes, to add keys.
         tensors: called with the tensors by GGUF name, to change them; all are written as F32 or
             ``kind``.
     """
-    from transformers import AutoTokenizer
-
-    model = LlamaForCausalLM.from_pretrained(folder)
-    writer = gguf.GGUFWriter(file, "llama")
+    # by its class: tests forbid the auto classes to load
+    kind_of_model = AutoConfig.from_pretrained(folder).architectures[0]
+    model = getattr(transformers, kind_of_model).from_pretrained(folder)
+    arch = FAMILIES[model.config.model_type][0]
+    writer = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[arch])
     _write_config(writer, model.config)
     _write_tokenizer(writer, AutoTokenizer.from_pretrained(folder))
     if change is not None:
         change(writer)
-    found = gguf_tensors(model)
+    found = gguf_tensors(model, arch)
     if tensors is not None:
         tensors(found)
     quantized = gguf.GGMLQuantizationType[kind]
@@ -70,26 +93,26 @@ def write_gguf(folder: Path, file: Path, kind: str = "F32", change=None, tensors
     return file
 
 
-def gguf_tensors(model) -> dict[str, np.ndarray]:
-    """The weights of a Llama by their names in GGUF, queries and keys in llama.cpp's order."""
+def gguf_tensors(model, arch) -> dict[str, np.ndarray]:
+    """The weights of a model by their names in GGUF, changed as llama.cpp changes them."""
     config = model.config
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     found = {}
     for name, weight in model.named_parameters():
-        array = weight.detach().float().numpy()
-        for part, heads in (
-            ("q_proj", config.num_attention_heads),
-            ("k_proj", config.num_key_value_heads),
-        ):
-            if part in name:  # halves of a head are interleaved
-                split = array.reshape(heads, 2, -1, array.shape[1])
-                array = np.ascontiguousarray(split.swapaxes(1, 2).reshape(array.shape))
-        found[names.get_name(name.removesuffix(".weight")) + ".weight"] = array
+        array, (module, ending) = weight.detach().float().numpy(), name.rsplit(".", 1)
+        part = module.rpartition(".")[2]
+        if arch == gguf.MODEL_ARCH.LLAMA and part in heads:  # halves of a head are interleaved
+            split = array.reshape(heads[part], 2, -1, array.shape[1])
+            array = np.ascontiguousarray(split.swapaxes(1, 2).reshape(array.shape))
+        if "gemma" in config.model_type and "norm" in part:
+            array = array + 1
+        found[f"{names.get_name(module)}.{ending}"] = array
     return found
 
 
 def dequantised(folder: Path, kind: str) -> LlamaForCausalLM:
-    """The model of a folder with the weights that a type of GGUF can hold: what must come back."""
+    """The Llama of a folder with the weights that a type of GGUF can hold: what must come back."""
     model, quantized = LlamaForCausalLM.from_pretrained(folder), gguf.GGMLQuantizationType[kind]
     with torch.no_grad():
         for weight in model.parameters():
@@ -99,17 +122,23 @@ def dequantised(folder: Path, kind: str) -> LlamaForCausalLM:
     return model.eval()
 
 
-def _write_config(writer: gguf.GGUFWriter, config: LlamaConfig) -> None:
+def _write_config(writer: gguf.GGUFWriter, config) -> None:
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    rope = config.rope_parameters.get("full_attention", config.rope_parameters)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_key_length(head_dim)
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    writer.add_layer_norm_rms_eps(getattr(config, "rms_norm_eps", 0.0))
+    writer.add_layer_norm_eps(getattr(config, "layer_norm_eps", 0.0))
     writer.add_vocab_size(config.vocab_size)
+    if getattr(config, "sliding_window", None):
+        writer.add_sliding_window(config.sliding_window)
 
 
 def _write_tokenizer(writer: gguf.GGUFWriter, tokenizer) -> None:
