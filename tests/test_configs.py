@@ -59,7 +59,7 @@ def test_a_config_makes_a_module_and_its_data(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for file in re.findall(r"^  base: (\S+\.gguf)$", path.read_text(), re.MULTILINE):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).parent.mkdir(parents=True)
         write_gguf(build_byte_model(tmp_path / "model"), tmp_path / file)
     arguments = ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path)]
     assert main(["fit", *layers(path), *arguments]) == 0
