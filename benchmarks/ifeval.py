@@ -9,11 +9,11 @@ import functools
 import importlib
 import importlib.util
 import logging
+import math
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from math import inf
 from types import ModuleType
 from typing import Any
 
@@ -94,15 +94,15 @@ def check_of(constraint: Constraint) -> Callable[[str], bool] | None:
         return _check(*_FORMS[kind](texts))
     if kind in _AT_LEAST:
         enough = _check(*_AT_LEAST[kind](low, texts)) if low > 0 else None
-        more = _check(*_AT_LEAST[kind](int(high) + 1, texts)) if high < inf else None
+        more = _check(*_AT_LEAST[kind](int(high) + 1, texts)) if high < math.inf else None
         return lambda answer: (
             (enough is None or enough(answer)) and (more is None or not more(answer))
         )
     if kind in _EXACTLY:
-        inside = range(low, int(high) + 1) if high < inf else range(low)
+        inside = range(low, int(high) + 1) if high < math.inf else range(low)
         checks = [_check(*_EXACTLY[kind](n)) for n in inside]
-        return lambda answer: any(check(answer) for check in checks) == (high < inf)
-    if kind in ("word", "phrase") and (low, high) == (1, inf):
+        return lambda answer: any(check(answer) for check in checks) == (high < math.inf)
+    if kind in ("word", "phrase") and (low, high) == (1, math.inf):
         return _check("KeywordChecker", {"keywords": list(texts)})
     if kind in ("word", "phrase") and high == 0:
         return _check("ForbiddenWords", {"forbidden_words": list(texts)})
@@ -198,4 +198,5 @@ def _add(found: Comparison, query: str, answer: str) -> None:
 def _share(counts: Counter[tuple[bool, bool]], counted: Callable[[bool, bool], bool]) -> float:
     """The share of pairs of verdicts that are counted; NaN without any pair."""
     total = counts.total()
-    return sum(n for pair, n in counts.items() if counted(*pair)) / total if total else float("nan")
+    share = sum(n for pair, n in counts.items() if counted(*pair)) / total if total else math.nan
+    return round(share, 4)

@@ -29,6 +29,7 @@ from benchmarks.laptop_score import (
     Row,
     exam_of,
     figures,
+    model_name,
     read_answers,
     run_figures,
     take,
@@ -196,11 +197,12 @@ def score(args: argparse.Namespace, flags: Sequence[str]) -> None:
     }
     if run:
         row["run"] = run_figures(path)
-    small = f"-{len(tasks)}" if args.tasks else ""
+    answering = model_name(args.base, adapter)
+    kind = f"tried-{len(tasks)}" if args.tasks else "answers"
     for way, temperature in WAYS.items():
         asked = exam_of(exam, temperature)
-        name = f"answers{small}-{way.replace(' ', '')}.jsonl"
-        row[way] = figures(take(policy, asked, adapter, path / name), asked.draws, unseen)
+        name = f"{kind}-{way.replace(' ', '')}.jsonl"
+        row[way] = figures(take(policy, asked, answering, path / name), asked.draws, unseen)
     if ifeval.instructions() is None:
         print(f"IFEval is not installed, so its verdicts are left out: {ifeval.INSTALL}")
     if args.tasks:

@@ -31,8 +31,8 @@ from lsp_lightning.types import Playout, SelfPlayRound
 DRAWS = 8
 #: The temperature of each way to answer.
 WAYS = {"T 1": 1.0, "T .7": 0.7, "greedy": 0.0}
-#: Tasks that are answered together and then written. It does not change the answers.
-_TASKS_AT_ONCE = 25
+#: Answers that are sampled together and then written. It does not change what is sampled.
+_ROWS_AT_ONCE = 200
 #: Answers to each task that the base reads: a pass over one costs as much as sampling it.
 _READ = 2
 #: Most tokens in a pass of the base over the answers.
@@ -52,17 +52,17 @@ def exam_of(exam: Exam, temperature: float) -> Exam:
     return replace(exam, sampling=replace(exam.sampling, temperature=temperature))
 
 
-def take(policy: Policy, exam: Exam, adapter: Path | None, path: Path) -> list[Row]:
+def take(policy: Policy, exam: Exam, model: Row, path: Path) -> list[Row]:
     """Let the policy answer the tasks; continue from the answers in ``path``, and write it.
 
     Args:
         policy: the policy.
         exam: the tasks.
-        adapter: folder of its adapter, None for the base; answers of another one are dropped.
+        model: see :func:`model_name`; answers of another model are dropped.
         path: JSON lines: what was answered by whom, then a row for each answer, task by task.
     """
     head = {
-        "adapter": adapter and _digest((adapter / "adapter_model.safetensors").read_bytes()),
+        **model,
         "tasks": tasks_digest(exam.tasks),
         "sampling": asdict(exam.sampling),
         "draws": exam.draws,
@@ -71,14 +71,21 @@ def take(policy: Policy, exam: Exam, adapter: Path | None, path: Path) -> list[R
     }
     kept = read_answers(path) if path.is_file() else (head, [])
     rows = kept[1] if kept[0] == head else []
-    for start in range(len(rows) // exam.draws, len(exam.tasks), _TASKS_AT_ONCE):
-        part = slice(start, start + _TASKS_AT_ONCE)
+    at_once = max(1, _ROWS_AT_ONCE // exam.draws)
+    for start in range(len(rows) // exam.draws, len(exam.tasks), at_once):
+        part = slice(start, start + at_once)
         rows += _answered(policy, replace(exam, tasks=exam.tasks[part], prompts=exam.prompts[part]))
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = (json.dumps(line, ensure_ascii=False) for line in (head, *rows))
         write_text(path, "".join(f"{line}\n" for line in lines))
         print(f"{path}: {len(rows) // exam.draws} of {len(exam.tasks)} tasks", flush=True)
     return rows
+
+
+def model_name(base: str, adapter: Path | None) -> Row:
+    """What tells a base with an adapter, or without one, from others."""
+    weights = (adapter / "adapter_model.safetensors").read_bytes() if adapter else b""
+    return {"base": base, "adapter": _digest(weights) if adapter else None}
 
 
 def read_answers(path: Path) -> tuple[Row, list[Row]]:

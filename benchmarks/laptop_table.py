@@ -9,15 +9,17 @@ from torch import Tensor
 
 from benchmarks.laptop_score import DRAWS, WAYS, Row, figure
 
-#: The cell of an arm, from its rows, the base's rows, and which tasks have unseen kinds (tasks,).
-Column = Callable[[Sequence[Row], Sequence[Row], Tensor], str]
+#: The rows of each arm.
+Rows = Mapping[str, Sequence[Row]]
+#: The cell of an arm, from its name, the rows, and which tasks have unseen kinds (tasks,).
+Column = Callable[[str, Rows, Tensor], str]
 
 
 def tables(rows: Iterable[Row], arms: Iterable[str], unseen: Tensor) -> list[str]:
     """Four Markdown tables: scores, kinds of constraints, answers, and the game.
 
-    A cell is the mean over seeds, with the standard deviation if there are several. A difference to
-    the base is paired by task, with its 95 % interval over the tasks.
+    A cell is the mean over seeds, with the standard deviation if there are several. A difference
+    is paired by task, with its 95 % interval over the tasks.
 
     Args:
         rows: the rows of all arms and seeds.
@@ -31,12 +33,10 @@ def tables(rows: Iterable[Row], arms: Iterable[str], unseen: Tensor) -> list[str
     return [_markdown(columns, found, unseen) for columns in _TABLES]
 
 
-def _markdown(
-    columns: Mapping[str, Column], by_arm: Mapping[str, Sequence[Row]], unseen: Tensor
-) -> str:
+def _markdown(columns: Mapping[str, Column], by_arm: Rows, unseen: Tensor) -> str:
     lines = [f"| arm | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
-    for arm, rows in by_arm.items():
-        cells = [column(rows, by_arm.get("base", []), unseen) for column in columns.values()]
+    for arm in by_arm:
+        cells = [column(arm, by_arm, unseen) for column in columns.values()]
         if set(cells) != {"-"}:
             lines.append(f"| {arm} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -45,9 +45,9 @@ def _markdown(
 def _value(*keys: str, digits: int = 3) -> Column:
     """A column of figures of the rows, found by these keys."""
 
-    def cell(rows: Sequence[Row], base: Sequence[Row], unseen: Tensor) -> str:
+    def cell(arm: str, by_arm: Rows, unseen: Tensor) -> str:
         values = []
-        for row in rows:
+        for row in by_arm[arm]:
             value: Any = row
             for key in keys:
                 value = value.get(key) if value else None
@@ -61,13 +61,13 @@ def _value(*keys: str, digits: int = 3) -> Column:
     return cell
 
 
-def _gain(way: str, unseen_only: bool = False) -> Column:
-    """A column of differences to the base, paired by task."""
+def _gain(way: str, other: str = "base", unseen_only: bool = False) -> Column:
+    """A column of differences to another arm, paired by task."""
 
-    def cell(rows: Sequence[Row], base: Sequence[Row], unseen: Tensor) -> str:
-        if rows is base or not base:
+    def cell(arm: str, by_arm: Rows, unseen: Tensor) -> str:
+        if arm in ("base", other) or other not in by_arm:
             return "-"
-        gains = _shares(rows, way) - _shares(base, way)
+        gains = _shares(by_arm[arm], way) - _shares(by_arm[other], way)
         gain, half = figure(gains[unseen] if unseen_only else gains)
         return f"{gain:+.3f} [{gain - half:+.3f}, {gain + half:+.3f}]"
 
@@ -83,9 +83,10 @@ def _shares(rows: Sequence[Row], way: str) -> Tensor:
 
 _TABLES: tuple[dict[str, Column], ...] = (
     {
-        "seeds": lambda rows, base, unseen: str(len(rows)),
+        "seeds": lambda arm, by_arm, unseen: str(len(by_arm[arm])),
         "T 1": _value("T 1", "solved"),
         "T 1 - base": _gain("T 1"),
+        "T 1 - GRPO": _gain("T 1", "grpo"),
         "T .7": _value("T .7", "solved"),
         "greedy": _value("greedy", "solved"),
         "greedy - base": _gain("greedy"),
