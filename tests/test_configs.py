@@ -30,7 +30,9 @@ def no_model(untouched_process, published, monkeypatch):
 
 def layers(path):
     """The arguments for a config; an overlay comes after a preset."""
-    preset = [] if path.parent.name == "configs" else [str(ROOT / "configs/llama32_3b_paper.yaml")]
+    below = re.search(r"^# An overlay for ([\w.]+\.yaml)", path.read_text())
+    other = [] if path.parent.name == "configs" else [str(ROOT / "configs/llama32_3b_paper.yaml")]
+    preset = [str(ROOT / "configs" / below[1])] if below else other
     return [word for name in (*preset, str(path)) for word in ("--config", name)]
 
 
@@ -57,7 +59,8 @@ def test_a_config_makes_a_module_and_its_data(path, tmp_path, monkeypatch):
         '{"query": "q", "solution": {"tests": ["assert f() == 1"]}}'
     )
     monkeypatch.chdir(tmp_path)
-    for file in re.findall(r"^  base: (\S+\.gguf)$", path.read_text(), re.MULTILINE):
+    texts = "".join(Path(name).read_text() for name in layers(path)[1::2])
+    for file in re.findall(r"^  base: (\S+\.gguf)$", texts, re.MULTILINE):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         (tmp_path / file).parent.mkdir(parents=True)
         write_gguf(build_byte_model(tmp_path / "model"), tmp_path / file)
