@@ -55,8 +55,8 @@ _FORMS: dict[str, Callable[[Arguments], Asked]] = {
 DIFFERENCES = {
     "words": 'IFEval counts "don\'t" as two words',
     "bullet points": "IFEval counts a - or * without a space after it, but no + and no bullet sign",
-    "parts": "IFEval refuses an empty part between two separators, and splits **** otherwise",
-    "word": 'IFEval finds a word inside of others ("light" in "lightly") when it must be there',
+    "parts": "IFEval refuses an empty part between two separators",
+    "word": "IFEval finds a required word inside of others, and a forbidden one before 's",
     "phrase": "IFEval finds a forbidden phrase at word boundaries only",
     "end": "IFEval ignores double quotes around the answer",
     "lower case": "IFEval also asks langdetect whether the answer is English",
