@@ -3,32 +3,42 @@
 python -m benchmarks.real [--key value ...]: further arguments are those of ``lsp-lightning fit``.
 """
 
+import argparse
+import os
 import sys
 from pathlib import Path
 
 from lsp_lightning.cli.main import main as lsp_lightning
-from lsp_lightning.models.precision import cpu_has_bfloat16
 
-PRESET, SMALLER = "configs/laptop_smollm2_135m.yaml", "configs/laptop_slower_cpu.yaml"
-RUNS = "laptop_smollm2_135m*/summary.json"
+PRESET, SLOWER = "configs/laptop_smollm2_135m.yaml", "configs/sizes/slower_cpu.yaml"
+FOLDER = Path("runs/laptop_smollm2_135m")
 #: Queries of the first and the last round that are shown at the end.
 COMPARED = 3
 
 
 def main(arguments: list[str]) -> int:
-    """Play, then compare the first with the last round. -> the exit status."""
+    """Play, then compare the first round with the last one. -> the exit status."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--trainer.default_root_dir", dest="folder", type=Path, default=FOLDER)
+    folder: Path = parser.parse_known_args(arguments)[0].folder
+    # here a second thread pays: most of the time goes into products of large matrices
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+    from lsp_lightning.models.precision import cpu_has_bfloat16
+
     configs = ["--config", PRESET]
     if cpu_has_bfloat16():
-        print("this CPU computes in bfloat16: playing the full size")
+        print("this CPU has AVX512-BF16 or AMX: playing the full size", flush=True)
     else:
-        configs += ["--config", SMALLER]
-        print(f"this CPU has neither AVX512-BF16 nor AMX: playing the smaller size of {SMALLER}")
+        configs += ["--config", SLOWER]
+        print(f"this CPU has neither AVX512-BF16 nor AMX: a smaller size, {SLOWER}", flush=True)
     status = lsp_lightning(["fit", *configs, *arguments])
-    finished = max(Path("runs").glob(RUNS), key=lambda path: path.stat().st_mtime, default=None)
-    if status or finished is None:
+    # a folder that is not empty is not written to, but one beside it
+    runs = folder.parent.glob(f"{folder.name}*/summary.json")
+    newest = max(runs, key=lambda path: path.stat().st_mtime, default=None)
+    if status or newest is None:
         return status
-    print()
-    return lsp_lightning(["show", str(finished.parent), "--compare", str(COMPARED)])
+    print(f"\nthe first {COMPARED} queries of the first and of the last round:\n")
+    return lsp_lightning(["show", str(newest.parent), "--compare", str(COMPARED)])
 
 
 if __name__ == "__main__":
