@@ -259,7 +259,7 @@ HARMLESS = {
             },
             {"class_path": "lsp_lightning.rewards.NoveltyReward"},
         ],
-        "data__queries": {"class_path": "lsp_lightning.game.queries.Challenger"},
+        "data__queries": {"class_path": "lsp_lightning.game.challenger.Challenger"},
         "model__rollouts": {"class_path": "lsp_lightning.generation.settings.LocalRollouts"},
     },
 }
