@@ -107,7 +107,8 @@ class RoundProgress(ProgressBar):
         """The round's main metrics with two decimals, by label."""
         metrics = trainer.callback_metrics
         malformed = [found for found in map(_MALFORMED.fullmatch, sorted(metrics)) if found]
-        several = len(malformed) > 1
+        # one verifier may be used twice, such as for partial credit
+        several = len({float(metrics[found[0]]) for found in malformed}) > 1
         labels: dict[str, str] = {}
         for name, label in _SHOWN.items():
             if name != "MALFORMED":

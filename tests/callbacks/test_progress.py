@@ -43,6 +43,8 @@ def test_the_share_of_malformed_queries_is_shown_whatever_the_rewards_name():
 def test_two_rewards_that_tell_malformed_queries_are_told_apart():
     found = shown(queries__a__malformed=0.25, queries__b__malformed=0.75)
     assert found == {"malformed (a)": "0.25", "malformed (b)": "0.75"}
+    found = shown(queries__a__malformed=0.25, queries__b__malformed=0.25)
+    assert found == {"malformed": "0.25"}
 
 
 def test_zero_has_no_sign_and_what_was_not_judged_is_nan():
