@@ -1,10 +1,9 @@
 """The prompts of the players and the judges, and the parsers of judges' replies."""
 
 import re
-import time
-from contextlib import contextmanager
 
 import pytest
+from fast import assert_fast
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.text.chat import fill
@@ -179,22 +178,14 @@ def test_fencing_twice_equals_fencing_once(text):
     assert len(fence(text)) == len(text)
 
 
-@contextmanager
-def within(seconds):
-    """Fail if the code takes longer than this, in CPU time."""
-    start = time.process_time()
-    yield
-    assert time.process_time() - start < seconds
-
-
 @pytest.mark.parametrize(
     "text",
     ["<" * 300_000, "<" + " " * 300_000, "< " * 150_000, "<score " * 50_000, "</" * 150_000],
     ids=lambda text: text[:7],
 )
 def test_fence_is_fast_for_every_text(text):
-    with within(1):
-        assert len(fence(text)) == len(text)
+    assert_fast(lambda: fence(text), 1)
+    assert len(fence(text)) == len(text)
 
 
 # -- the judge's reply ----------------------------------------------------------------------------
@@ -305,17 +296,16 @@ MEGABYTE = 1_000_000
 @pytest.mark.parametrize("frame", ["{}", "<Calculation>{}", "<Calculation>1{}</Calculation>"])
 def test_parsing_is_fast_for_every_reply(piece, frame):
     text = frame.format(piece * (MEGABYTE // len(piece)))
-    with within(1):
-        assert parse_grade(text) is None
-        assert parse_grade(text + "<Score>7</Score>") is None
+    for whole in (text, text + "<Score>7</Score>"):
+        assert_fast(lambda whole=whole: parse_grade(whole), 1)
+        assert parse_grade(whole) is None
 
 
 def test_a_long_justification_and_a_long_sum_are_read():
     zeros = "+0" * (MEGABYTE // 2)
-    with within(1):
-        assert parse_grade(reply(f"7{zeros}", 7, before="Good. " * (MEGABYTE // 6))) == Grade(
-            7, None
-        )
+    text = reply(f"7{zeros}", 7, before="Good. " * (MEGABYTE // 6))
+    assert_fast(lambda: parse_grade(text), 1)
+    assert parse_grade(text) == Grade(7, None)
 
 
 # -- thinking -------------------------------------------------------------------------------------
@@ -357,9 +347,9 @@ def test_removing_thinking_twice_equals_removing_it_once():
 
 
 def test_long_thinking_is_removed_fast():
-    with within(1):
-        assert without_thinking("<think>" * 200_000) == ""
-        assert without_thinking("</think>" * 200_000 + "x") == "x"
+    for text, left in (("<think>" * 200_000, ""), ("</think>" * 200_000 + "x", "x")):
+        assert_fast(lambda text=text: without_thinking(text), 1)
+        assert without_thinking(text) == left
 
 
 # -- templates from files -------------------------------------------------------------------------
