@@ -1,6 +1,6 @@
 """Speed: compared with TRL, with growing work, shared prompts, early judging, and by phase.
 
-python -m benchmarks.speed [--only peer scaling sharing bound overlap preset gpu]
+python -m benchmarks.speed [--only peer smollm2 scaling sharing bound overlap preset gpu]
                            [--rounds 5] [--cpu-time] [--config configs/...yaml] [--quick]
 
 One thread. benchmarks/latest.json holds the latest figures of each section, with their settings and
@@ -37,6 +37,7 @@ LIBRARIES = ("torch", "lightning", "transformers", "peft", "trl")
 #: For each section: its function, its arguments for ``--quick``, and its constant settings.
 SECTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
     "peer": (speed_peer.peer, speed_peer.QUICK, speed_peer.FIXED),
+    "smollm2": (speed_peer.smollm2, speed_peer.QUICK, speed_peer.FIXED),
     "scaling": (speed_scaling.scaling, speed_scaling.QUICK, speed_scaling.FIXED),
     "sharing": (speed_sharing.sharing, speed_sharing.QUICK, speed_sharing.FIXED),
     "bound": (speed_bound.bound, speed_bound.QUICK, speed_bound.FIXED),
@@ -63,6 +64,7 @@ def main() -> None:
     clock: Clock = "cpu" if args.cpu_time else "wall"
     asked: dict[str, dict[str, Any]] = {
         "peer": {"rounds": args.rounds, "clock": clock},
+        "smollm2": {"rounds": args.rounds, "clock": clock},
         "scaling": {"clock": clock},
         "sharing": {"clock": clock},
         "preset": {"rounds": args.rounds, "config": args.config},
@@ -85,7 +87,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
     parser.add_argument(
-        "--rounds", type=int, help="measured rounds of the sections peer and preset"
+        "--rounds", type=int, help="measured rounds of the sections peer, smollm2 and preset"
     )
     parser.add_argument(
         "--cpu-time",

@@ -48,7 +48,7 @@ def run(work: Work, watch: Stopwatch) -> None:
         work.folder,
         [FunctionReward(alternating)],
         lora=Lora(rank=RANK, alpha=ALPHA),
-        dtype="float32",
+        dtype=work.dtype,
         beta=BETA,
         kl="k3_loss",
         objective=Learnability(advantage_scale="std"),

@@ -45,6 +45,8 @@ class Work:
     """Training steps, including the warm-up."""
     clock: Clock = "wall"
     """Wall time or CPU time."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """The type that this package computes in; TRL's side is float32."""
 
 
 @dataclass(frozen=True)
