@@ -1,6 +1,6 @@
 """Speed: compared with TRL, with growing work, shared prompts, early judging, and by phase.
 
-python -m benchmarks.speed [--only peer smollm2 scaling sharing bound overlap preset gpu]
+python -m benchmarks.speed [--only peer smollm2 profile scaling sharing bound overlap preset gpu]
                            [--rounds 5] [--cpu-time] [--config configs/...yaml] [--quick]
 
 One thread. benchmarks/latest.json holds the latest figures of each section, with their settings and
@@ -27,6 +27,7 @@ from benchmarks import (
     speed_overlap,
     speed_peer,
     speed_preset,
+    speed_profile,
     speed_scaling,
     speed_sharing,
 )
@@ -38,6 +39,7 @@ LIBRARIES = ("torch", "lightning", "transformers", "peft", "trl")
 SECTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
     "peer": (speed_peer.peer, speed_peer.QUICK, speed_peer.FIXED),
     "smollm2": (speed_peer.smollm2, speed_peer.QUICK, speed_peer.FIXED),
+    "profile": (speed_profile.breakdown, speed_profile.QUICK, speed_profile.FIXED),
     "scaling": (speed_scaling.scaling, speed_scaling.QUICK, speed_scaling.FIXED),
     "sharing": (speed_sharing.sharing, speed_sharing.QUICK, speed_sharing.FIXED),
     "bound": (speed_bound.bound, speed_bound.QUICK, speed_bound.FIXED),

@@ -22,12 +22,13 @@ from benchmarks import (
     speed_gpu,
     speed_overlap,
     speed_peer,
+    speed_profile,
     speed_scaling,
     speed_sharing,
 )
 from benchmarks.random_model import Shape, make_random_model
 from benchmarks.speed_game import Game, Size
-from benchmarks.speed_peer import check_equal, summary
+from benchmarks.speed_peer import check_equal, summary, table, tokens
 from benchmarks.speed_scaling import straight_line
 from benchmarks.speed_work import Side, Step, Stopwatch, Work, make_queries
 from lsp_lightning import Policy
@@ -93,6 +94,27 @@ def test_a_ratio_is_of_medians():
     assert found["ratio"]["policy"] == 3.0
     assert found["ratio"]["step"] == 8 / 6
     assert found["steps"]["trl"] == [14.0, 8.0, 7.0]
+
+
+def test_the_tokens_of_each_side_are_counted():
+    work = Work("", ("x", "y"), group_size=3, new_tokens=4, steps=1)
+    # TRL: 6 rows of 10 + 4 tokens; ours: 2 prompts of 10 and 6 answers without their last token
+    assert tokens(work, prompt=10) == {
+        "trl": {"generation": 78, "reference": 84, "policy": 84, "step": 246},
+        "ours": {"generation": 38, "reference": 38, "policy": 38, "step": 114},
+    }
+
+
+def test_the_table_shows_bfloat16_if_it_was_measured():
+    both = {"trl": [step(9.0)], "ours": [step(3.0)]}
+    work = Work("", ("x", "y"), group_size=3, new_tokens=4, steps=1)
+    case = {"parameters": 135e6, "prompt": 10, "tokens": tokens(work, 10)}
+    of_two = table({**case, **summary(both)}).splitlines()
+    assert of_two[-1].startswith("| step | 14.000 (14.000-14.000) | 8.000 (8.000-8.000)")
+    assert of_two[-1].endswith("| 1.75 | 246 | 114 | 2.16 |")
+    of_three = table({**case, **summary({**both, "ours_bfloat16": [step(1.5)]})}).splitlines()
+    assert of_three[2].startswith("| phase | TRL, s | ours, s | ours in bfloat16, s | ratio |")
+    assert len({line.count("|") for line in of_three[2:]}) == 1
 
 
 def test_a_straight_line_is_found_and_a_bent_one_shows():
@@ -173,6 +195,24 @@ def test_the_bound_counts_the_operations_of_products(capsys):
     assert "M, update |" in capsys.readouterr().out
 
 
+def test_the_profile_counts_the_operations_of_each_pass(capsys):
+    [case] = speed_profile.breakdown(**speed_profile.QUICK, repeats=1)
+    flops = case["flops"]
+    # q, k, v and o are 64 x 64, three more matrices 64 x 168; 2 operations a parameter
+    token = 2 * (4 * 64 * 64 + 3 * 64 * 168)
+    # 2 prompts of 16 tokens; then 6 answers, whose first token comes from the prompts
+    assert flops["prompts"]["frozen weights"] == 2 * 16 * token
+    assert flops["decoding"]["frozen weights"] == 6 * 3 * token
+    assert flops["decoding"]["head"] == 6 * 3 * 2 * 64 * 130
+    assert flops["policy"]["LoRA"] > 0 == flops["reference"]["LoRA"]
+    for kinds in case["seconds"].values():
+        assert min(kinds[name] for name in ("frozen weights", "head", "attention")) > 0
+    [plain] = case["rounds"]
+    total = sum(sum(kinds.values()) for kinds in case["seconds"].values())
+    assert total == pytest.approx(sum(plain.values()))
+    assert "| frozen weights |" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_judging_during_sampling_is_compared_with_judging_after_it(monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.speed_overlap.shutil.which", lambda name: None)
@@ -194,12 +234,16 @@ def test_sharing_measures_time_and_memory_of_both_ways(capsys):
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="needs TRL, the bench extra")
-def test_both_sides_do_equal_work():
-    [case] = speed_peer.peer(**speed_peer.QUICK, rounds=1)
+@pytest.mark.parametrize("has_units", [True, False])
+def test_both_sides_do_equal_work(has_units, monkeypatch, capsys):
+    monkeypatch.setattr(speed_peer, "cpu_has_bfloat16", lambda: has_units)
+    [case] = speed_peer.smollm2(**speed_peer.QUICK | {"rounds": 1})
     assert case["prompt"] == 16
-    for phase in ("generation", "reference", "policy"):
-        assert case["trl"][phase] > 0
-        assert case["ours"][phase] > 0
+    assert ("bfloat16 is not measured" in capsys.readouterr().out) is not has_units
+    sides = ("trl", "ours", "ours_bfloat16") if has_units else ("trl", "ours")
+    assert set(case["steps"]) == set(sides)
+    for name in sides:
+        assert min(case[name][phase] for phase in ("generation", "reference", "policy")) > 0
 
 
 @pytest.fixture
