@@ -7,7 +7,7 @@ torch's dispatcher. All times are CPU time, so other programs on the machine har
 import statistics
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -112,21 +112,21 @@ def scopes(scope: list[str]) -> Iterator[None]:
         yield
 
 
-class Timer(TorchDispatchMode):
+class Timer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up CPU seconds and floating-point operations by pass and kind while it is active."""
 
     def __init__(self, shape: Shape) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._vocabulary = shape.vocabulary
         self.scope = ["decoding"]
-        self.seconds: Counter[tuple[str, str]] = Counter()
-        self.flops: Counter[tuple[str, str]] = Counter()
+        self.seconds: dict[tuple[str, str], float] = defaultdict(float)
+        self.flops: dict[tuple[str, str], int] = defaultdict(int)
         self._cost = 0.0  # that timing adds to an operation: the seconds of one that does nothing
         nothing, calls = torch.zeros(1), 1000
         with self:
             for _ in range(calls):
                 nothing.view(1)
-        self._cost = self.seconds.total() / calls
+        self._cost = sum(self.seconds.values()) / calls
         self.seconds.clear()
 
     def __torch_dispatch__(
