@@ -51,7 +51,7 @@ lint: $(READY) ## check style
 type: $(READY) ## check types, strict
 	$(BIN)/mypy
 
-bench: $(READY) ## measure speed: against TRL, as the work grows, phase by phase (ten minutes)
+bench: $(READY) ## measure speed: against TRL, as the work grows, phase by phase (half an hour)
 	@$(BIN)/python -c 'import trl, datasets' 2>/dev/null || \
 	  $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.speed

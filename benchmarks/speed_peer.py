@@ -42,7 +42,7 @@ def peer(
     runs in bfloat16, if the processor has units for it.
     """
     if not all(map(importlib.util.find_spec, ("trl", "datasets"))):
-        print("TRL is not installed, so section peer is skipped; pip install '.[bench]'")
+        print("TRL is not installed, so there is no comparison with it; pip install '.[bench]'")
         return None
     if bfloat16 and not cpu_has_bfloat16():
         print("bfloat16 is not measured: this processor has no units for it")

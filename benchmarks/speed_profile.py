@@ -50,27 +50,40 @@ def breakdown(
     size: Size = Size(4, 4),  # noqa: B008 - frozen
     repeats: int = 2,
 ) -> list[dict[str, Any]]:
-    """For each prompt length the speed of a large product, and :func:`profiled`."""
+    """For each prompt length the speed of plain products, and :func:`profiled`."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         make_random_model(Path(folder), shape)
         game = Game(Path(folder), "cpu", MICRO_BATCH)
         for prompt in prompts:
             case = profiled(game, shape, replace(size, prompt=prompt), repeats)
-            found.append({"prompt": prompt, "product": product_a_second(), **case})
+            answers = size.queries * size.answers
+            products = {
+                "large": product_a_second(2048, weights=4),
+                "decoding": product_a_second(answers, weights=120),
+            }
+            found.append({"prompt": prompt, "answers": answers, "products": products, **case})
             print(table(found[-1]), flush=True)
     return found
 
 
-def product_a_second(repeats: int = 20) -> float:
-    """Floating-point operations a second in a float32 product of 2048 x 576 x 1536."""
-    rows, weight = torch.randn(2048, 576), torch.randn(1536, 576)
+def product_a_second(rows: int, weights: int, repeats: int = 10) -> float:
+    """Floating-point operations a second in float32 products with matrices of 576 x 1536.
+
+    Args:
+        rows: rows of the left side.
+        weights: number of matrices, taken in turn. Many do not fit in the cache, as in a model.
+        repeats: how often all are multiplied; the median counts.
+    """
+    left = torch.randn(rows, 576)
+    right = [torch.randn(1536, 576) for _ in range(weights)]
     seconds = []
     for _ in range(repeats):
         start = time.thread_time()
-        torch.nn.functional.linear(rows, weight)
+        for weight in right:
+            torch.nn.functional.linear(left, weight)
         seconds.append(time.thread_time() - start)
-    return 2 * rows.numel() * len(weight) / statistics.median(seconds)
+    return 2 * rows * sum(weight.numel() for weight in right) / statistics.median(seconds)
 
 
 def profiled(game: Game, shape: Shape, size: Size, repeats: int) -> dict[str, Any]:
@@ -163,8 +176,9 @@ def table(case: dict[str, Any]) -> str:
     """A Markdown table: seconds by kind and pass, share of the round, and speed in each pass."""
     total = sum(sum(kinds.values()) for kinds in case["seconds"].values())
     lines = [
-        f"\nprompts of {case['prompt']} tokens: {total:.1f} s; "
-        f"a product of 2048 x 576 x 1536: {case['product'] / 1e9:.0f} GF/s",
+        f"\nprompts of {case['prompt']} tokens: {total:.1f} s; plain products with 576 x 1536: "
+        f"2048 rows {case['products']['large'] / 1e9:.0f} GF/s, "
+        f"{case['answers']} rows {case['products']['decoding'] / 1e9:.0f} GF/s",
         f"| kind | {' | '.join(f'{name}, s' for name in PASSES)} | share | GF/s |",
         f"|---|{'---:|' * (len(PASSES) + 2)}",
     ]

@@ -210,7 +210,9 @@ def test_the_profile_counts_the_operations_of_each_pass(capsys):
     [plain] = case["rounds"]
     total = sum(sum(kinds.values()) for kinds in case["seconds"].values())
     assert total == pytest.approx(sum(plain.values()))
-    assert "| frozen weights |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"6 rows {case['products']['decoding'] / 1e9:.0f} GF/s" in printed
+    assert "| frozen weights |" in printed
 
 
 @pytest.mark.slow
