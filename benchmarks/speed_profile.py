@@ -135,11 +135,13 @@ class Timer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.seconds: dict[tuple[str, str], float] = defaultdict(float)
         self.flops: dict[tuple[str, str], int] = defaultdict(int)
         self._cost = 0.0  # that timing adds to an operation: the seconds of one that does nothing
-        nothing, calls = torch.zeros(1), 1000
+        nothing, seconds = torch.zeros(1), []
         with self:
-            for _ in range(calls):
+            for _ in range(1000):
+                self.seconds.clear()
                 nothing.view(1)
-        self._cost = sum(self.seconds.values()) / calls
+                seconds.append(sum(self.seconds.values()))
+        self._cost = statistics.median(seconds)  # a mean would count pauses of the process
         self.seconds.clear()
 
     def __torch_dispatch__(

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -206,13 +207,25 @@ def test_the_profile_counts_the_operations_of_each_pass(capsys):
     assert flops["decoding"]["head"] == 6 * 3 * 2 * 64 * 130
     assert flops["policy"]["LoRA"] > 0 == flops["reference"]["LoRA"]
     for kinds in case["seconds"].values():
-        assert min(kinds[name] for name in ("frozen weights", "head", "attention")) > 0
+        # some seconds were added; less the cost of timing, they can be below 0 at this size
+        assert 0 not in [kinds[name] for name in ("frozen weights", "head", "attention")]
     [plain] = case["rounds"]
     total = sum(sum(kinds.values()) for kinds in case["seconds"].values())
     assert total == pytest.approx(sum(plain.values()))
     printed = capsys.readouterr().out
     assert f"6 rows {case['products']['decoding'] / 1e9:.0f} GF/s" in printed
     assert "| frozen weights |" in printed
+
+
+def test_the_profile_times_an_operation():
+    timer, matrix = speed_profile.Timer(Shape(64, 1, 130)), torch.randn(640, 640)
+    with timer:
+        start = time.thread_time()
+        matrix @ matrix
+        took = time.thread_time() - start
+    product = "decoding", "frozen weights"
+    assert timer.flops[product] == sum(timer.flops.values()) == 2 * 640**3
+    assert timer.seconds[product] == pytest.approx(took, rel=0.2)
 
 
 @pytest.mark.slow
