@@ -55,7 +55,7 @@ TASKS = "pkg:lsp_lightning/data/instruction_tasks.jsonl"
 #: File in the folder of the runs, for the arm with fixed examples.
 FOUR = "four_examples.jsonl"
 
-_PAPER = "lsp_lightning.Paper"
+_PAPER = {"class_path": "lsp_lightning.Paper", "init_args": {"invalid_query": "lowest"}}
 
 
 def arms() -> dict[str, dict[str, Any]]:

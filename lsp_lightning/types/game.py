@@ -135,6 +135,13 @@ class SelfPlayRound:
         return query_values(self.rewards_NG)
 
     @property
+    def malformed_N(self) -> Tensor:
+        """(N,) bool: a verifier found that the query has no right answer."""
+        found = [v for name, v in self.query_info.items() if name.endswith("/malformed")]
+        told_N = [any(verdicts) for verdicts in zip(*found, strict=True)]
+        return torch.tensor(told_N or [False] * len(self.playout.query_texts), dtype=torch.bool)
+
+    @property
     def judged_N(self) -> Tensor:
         """(N,) bool: at least one answer of the group could be judged."""
         return self.judged_NG.any(dim=1)

@@ -211,6 +211,23 @@ def test_an_invalid_query_may_be_paid_as_scored():
     torch.testing.assert_close(advantages_C, torch.tensor([-0.5, 0.0, 0.5]))
 
 
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    # learnability 0, 1, 0 of R in {0, 1}; novelty 3, 0, 0: 3, 1, 0, but the malformed first one
+    # may get the lowest, 0
+    [("lowest", [5 / 3, -1 / 3, -4 / 3]), ("malformed_lowest", [-1 / 3, 2 / 3, -1 / 3])],
+)
+def test_a_malformed_query_may_be_paid_the_rounds_lowest_reward(choice, expected):
+    played = replace(
+        scored_round([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]),
+        binary=True,
+        challenger_N=torch.tensor([3.0, 0.0, 0.0]),
+        query_info={"a/malformed": (False,) * 3, "b/malformed": (True, False, False)},
+    )
+    advantages_C = paid(Learnability(invalid_query=choice), played)
+    torch.testing.assert_close(advantages_C, torch.tensor(expected))
+
+
 def test_answers_to_an_invalid_query_are_learned_from_all_the_same():
     played = scored_round([[1.0, 0.0], [1.0, 1.0]], valid=[False, True])
     assert Paper().advantages(played).solver_NG[0].tolist() == [0.5, -0.5]

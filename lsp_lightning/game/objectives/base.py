@@ -18,7 +18,7 @@ from lsp_lightning.functional import (
 from lsp_lightning.rewards import Reward
 from lsp_lightning.types import SelfPlayRound, Written
 
-InvalidQuery = Literal["lowest", "as_scored"]
+InvalidQuery = Literal["lowest", "malformed_lowest", "as_scored"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Objective(ABC):
         advantage_scale: none as in the paper; std also divides by the standard deviation, as GRPO
             does (over G and N, not G - 1 and N - 1).
         invalid_query: the reward of a query that breaks the form rules: lowest is the lowest reward
-            of the round; as_scored treats it like any other query.
+            of the round; malformed_lowest is the same, also for a query that a verifier found
+            malformed; as_scored treats it like any other query.
     """
 
     # defaults for a subclass that does not call this __init__
@@ -109,8 +110,10 @@ class Objective(ABC):
             return advantages_C
         rewards_C = rewards_N[written.answered_C]
         lowest = ~answered_C
-        if self.invalid_query == "lowest":
+        if self.invalid_query != "as_scored":
             lowest = lowest | ~written.valid_C
+        if self.invalid_query == "malformed_lowest":
+            lowest = lowest | played.malformed_N[written.answered_C]
         rewards_C = torch.where(lowest, rewards_C[judged_C].min(), rewards_C)
         counted_C = judged_C | ~answered_C
         for baseline in set(written.baseline_C[counted_C].tolist()):
