@@ -20,11 +20,10 @@ _WITHIN = {
 }
 #: An answer has at least as many of these as a text that it must contain.
 _ADDS_UP = {"words", "characters", "word", "phrase", "letter", "questions"}
-_ADDS_UP |= {"exclamation marks", "commas", "digits", "capital letters", "quotation marks"}
-_ADDS_UP |= {"punctuation marks"}
+_ADDS_UP |= {"exclamation marks", "commas", "digits", "quotation marks", "punctuation marks"}
 #: Punctuation marks that each of these has at least.
-_MARKS = {"questions": 1, "exclamation marks": 1, "commas": 1, "bullet points": 1}
-_MARKS |= {"numbered items": 1, "quotation marks": 1, "highlights": 2, "placeholders": 2, "bold": 4}
+_MARKS = {"questions": 1, "exclamation marks": 1, "commas": 1, "quotation marks": 1}
+_MARKS |= {"numbered items": 1, "highlights": 2, "placeholders": 2, "bold": 4}
 
 
 def repeat(a: Constraint, b: Constraint) -> bool:
@@ -61,21 +60,29 @@ def clash(a: Constraint, b: Constraint) -> bool:
 
 def _brings(a: Constraint) -> dict[str, int]:
     """The smallest count of each kind in any answer that satisfies the constraint."""
-    size = len("".join(a.arguments))
+    letters, keys = "".join(a.arguments), len(a.arguments)
+    size, brackets = len(letters), 2
     brought = {
         "no repeated lines": {"lines": 2},
         "sorted lines": {"lines": 2},
         "no repeated words": {"words": 2},
         "acrostic": {"lines": size, "words": size},
-        "JSON list": {"commas": a.low - 1},
-        "JSON object": {"commas": len(a.arguments) - 1},
+        "JSON": {"punctuation marks": brackets},
+        "JSON list": {"commas": a.low - 1, "punctuation marks": brackets + a.low - 1},
+        "JSON object": {
+            "commas": keys - 1,
+            "quotation marks": 2 * keys,
+            "punctuation marks": brackets + 4 * keys - 1,  # also a colon for each key
+            "capital letters": sum(map(str.isupper, letters)),
+        },
         "numbered items": {"digits": a.low},
         "capitals": {"capital letters": 1},
-        "capitalized words": {"capital letters": 2 * a.low},
+        "capitalized words": {"capital letters": a.low},  # A1 is one
         "quoted": {"quotation marks": 2, "punctuation marks": 2},
+        "bold": {"characters": 5 * a.low},
     }
     marks = {"punctuation marks": _MARKS.get(a.kind, 0) * a.low}
-    return brought.get(a.kind, marks)
+    return marks | brought.get(a.kind, {})
 
 
 def _edges_clash(a: Constraint, b: Constraint) -> bool:

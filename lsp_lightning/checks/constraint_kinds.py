@@ -29,7 +29,11 @@ _SENTENCE_END = re.compile(
 _BULLET = re.compile(r"[-*+\u2022]\s+\S")
 _NUMBERED = re.compile(r"[0-9]{1,4}[.)]\s+\S")
 _HIGHLIGHT = re.compile(r"\*[^*\s](?:[^*\n]*[^*\s])?\*")
-_BOLD = re.compile(r"\*\*[^*\s](?:[^*\n]*[^*\s])?\*\*|__[^_\s](?:[^_\n]*[^_\s])?__")
+_BOLD = re.compile(
+    r"\*\*[^*\s](?:[^*\n]*[^*\s])?\*\*"
+    r"|(?<!\w)__[^_\s](?:[^_\n]*[^_\s])?__(?!\w)"
+)
+_QUOTES = '"\u201c\u201d\u201e\u00ab\u00bb\u300c\u300d\u300e\u300f'
 _PLACEHOLDER = re.compile(r"\[[^\[\]\n]+\]")
 _TITLE = re.compile(r"<<([^<>\n]+)>>")
 
@@ -200,7 +204,7 @@ COUNTS: dict[str, Count] = {
     ),
     "quotation marks": Count(
         ("RANGE quotation marks", "RANGE double quotes"),
-        _number(lambda text: sum(map(text.count, '"\u201c\u201d'))),
+        _number(lambda text: sum(map(text.count, _QUOTES))),
     ),
     "punctuation marks": Count(
         ("RANGE punctuation marks", "no punctuation"),

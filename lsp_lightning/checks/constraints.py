@@ -24,7 +24,11 @@ _MOST_CONSTRAINTS = 10
 _LARGEST_NUMBER = 10_000
 _LONGEST_LINE = 400
 
-_NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_NUMBER_WORDS = (
+    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+    "nineteen", "twenty",
+)  # fmt: skip
 _NUMBER = f"(?:[0-9]{{1,6}}|{'|'.join(_NUMBER_WORDS)})"
 _N = f"({_NUMBER})"
 #: Phrases for a range, with the bounds that follow from their numbers.
@@ -34,6 +38,7 @@ _RANGES: tuple[tuple[str, Callable[[int, int], tuple[int, float]]], ...] = (
     (f"more than {_N}", lambda n, m: (n + 1, inf)),
     (f"(?:fewer|less) than {_N}", lambda n, m: (0, n - 1)),
     (f"between {_N} and {_N}", lambda n, m: (n, m)),
+    (f"{_N} to {_N}", lambda n, m: (n, m)),
     (f"(?:exactly )?{_N}", lambda n, m: (n, n)),
     ("no", lambda n, m: (0, 0)),
 )
@@ -41,7 +46,7 @@ _QUOTED = '["\u201c][^"\u201c\u201d]+["\u201d]'
 #: The pattern for a slot or word of a phrasing: what fills the slot, or synonyms of the word.
 _SLOTS = {
     "RANGE": f"(?P<range>{'|'.join(way for way, _ in _RANGES).replace(_N, _NUMBER)})",
-    "WORD": f'["\u201c]?(?P<texts>{WORD})["\u201d]?',
+    "WORD": f"[\"\u201c\u2018']?(?P<texts>{WORD})[\"\u201d']?",
     "LETTER": '["\u201c]?(?P<texts>[^\\W\\d_])["\u201d]?',
     "TEXTS": f"(?P<texts>{_QUOTED}(?:(?:,? and |, ?){_QUOTED})*)",
     "TEXT": f"(?P<texts>{_QUOTED})",
@@ -55,6 +60,19 @@ _SLOTS = {
 _SLOT = re.compile(rf"\b(?:{'|'.join(_SLOTS)})\b")
 _VERB = "(?:(?:use|write|include|contain|have|give|be|answer with|reply with) )?"
 _HEADER = re.compile(r"(?:\*\*)?constraints:(?:\*\*)?", re.IGNORECASE)
+
+
+#: Other wordings, with the grammar's; only for lines without a quoted text.
+_SYNONYMS = (
+    (r"(?:do not|don't|never) (?:use|write|include|contain|have|add) any", "no"),
+    (r"(?:without|avoid|zero)(?: any)?", "no"),
+    (r"(?:all )?(?:in )?(?:all capitals|all uppercase|all upper case)", "all capitals"),
+    (r"(?:all )?(?:in )?lowercase", "all lower case"),
+    (r"(.*)\b(?:uppercase|upper case) letters", r"\1capital letters"),
+    (r"(.*)\bexclamation points?", r"\1exclamation marks"),
+    (r"(.*)\b(?<!double )quotes", r"\1quotation marks"),
+    (r"(.*\b(?:words|sentences|lines|paragraphs|characters)) long", r"\1"),
+)
 
 
 def _pattern(phrasing: str) -> re.Pattern[str]:
@@ -103,7 +121,7 @@ def _read(line: str) -> Constraint | None:
     if len(line) > _LONGEST_LINE or line[:2] not in ("- ", "* ", "\u2022 "):
         return None
     text = line[2:].strip()
-    plain = " ".join(text.replace("\u2019", "'").removesuffix(".").split())
+    plain = _canonical(" ".join(text.replace("\u2019", "'").removesuffix(".").split()))
     for kind, pattern, bounds in _GRAMMAR:
         match = pattern.fullmatch(plain)
         if match is None:
@@ -116,6 +134,21 @@ def _read(line: str) -> Constraint | None:
         )
         return Constraint(kind, arguments, low, high, text) if sound else None
     return None
+
+
+def _canonical(line: str) -> str:
+    """A line in the grammar's words, as far as :data:`_SYNONYMS` know others."""
+    line = re.sub(
+        r"^avoid the (word|phrase) ", r"do not include the \1 ", line, flags=re.IGNORECASE
+    )
+    if '"' in line or "\u201c" in line:
+        return line
+    for other, ours in _SYNONYMS[:2]:  # these begin a line
+        line = re.sub(rf"^{other} ", f"{ours} ", line, flags=re.IGNORECASE)
+    for other, ours in _SYNONYMS[2:]:  # these are the whole line
+        match = re.fullmatch(other, line, re.IGNORECASE)
+        line = match.expand(ours) if match else line
+    return line
 
 
 def _arguments(texts: str | None) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Constraints: every kind, invalid blocks, and hostile answers and queries."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -81,11 +82,16 @@ CASES = [
     ("digits", "at least 2 digits", ["a1b2"], ["a1", "one"]),
     ("capital letters", "no capital letters", ["a 1", "\u4e2d"], ["a B", "\u00c9"]),
     ("capital letters", "at least 2 capital letters", ["A b C"], ["Ab", "A 1"]),
-    ("quotation marks", "no quotation marks", ["it's"], ['a "b"', "\u201ca\u201d"]),
+    ("quotation marks", "no quotation marks", ["it's"], ['a "b"', "\u201ca\u201d", "\u201ea"]),
     ("quotation marks", "exactly 2 double quotes", ['a "b"'], ['"a', '"a" "b"']),
     ("punctuation marks", "no punctuation marks", ["a b", "a = b"], ["a.", "it's", "a\u3002"]),
     ("punctuation marks", "no punctuation", ["a b"], ["a, b"]),
-    ("bold", "no bold text", ["*a*", "** a **", "2 ** 3"], ["**a**", "a __b c__"]),
+    (
+        "bold",
+        "no bold text",
+        ["a__b__c", "__init__x", "*a*", "** a **", "2 ** 3"],
+        ["**a**", "a __b c__"],
+    ),
     ("bold", "at least two bold texts", ["**a** and **b c**"], ["**a**", "**a\nb**", "****"]),
     ("bold", "no bold formatting", ["a"], ["**a**"]),
     (
@@ -191,6 +197,37 @@ def test_other_wordings_give_the_same_constraint(line):
     assert (constraint.kind, constraint.low, constraint.high) == ("words", 3, float("inf"))
 
 
+@pytest.mark.parametrize(
+    ("line", "same"),
+    [
+        ("in all capitals", "all capitals"),
+        ("all uppercase", "all capitals"),
+        ("all lowercase", "all lower case"),
+        ("no uppercase letters", "no capital letters"),
+        ("use no quotes", "no quotation marks"),
+        ("2 to 4 sentences", "between 2 and 4 sentences"),
+        ("between three and five sentences", "between 3 and 5 sentences"),
+        ("at least twelve words", "at least 12 words"),
+        ("at least 20 words long", "at least 20 words"),
+        ("zero commas", "no commas"),
+        ("Do not use any commas.", "no commas"),
+        ("without any commas", "no commas"),
+        ("avoid commas", "no commas"),
+        ("at most 2 exclamation points", "at most 2 exclamation marks"),
+        ('avoid the word "x"', 'do not include the word "x"'),
+        ("include the word 'x'", 'include the word "x"'),
+    ],
+)
+def test_usual_wordings_are_understood(line, same):
+    one, other = read(line), read(same)
+    assert replace(one, text="") == replace(other, text="")
+
+
+def test_a_quoted_text_is_taken_as_it_stands():
+    assert read('include the phrase "no quotes"').arguments == ("no quotes",)
+    assert read('start with "Without any uppercase letters"').arguments[0].startswith("Without")
+
+
 def test_a_block_may_be_formatted_in_many_ways():
     query = (
         "Constraints: none\r\nGo.\r\n\r\n**CONSTRAINTS:**\r\n* no commas\r\n\r\n\u2022 3 words\r\n"
@@ -239,7 +276,7 @@ def test_queries_without_a_valid_block(query):
         "at least 1000000 words",
         "at least 3.5 words",
         "at least -3 words",
-        "at least eleven words",
+        "at least thirty words",
         "at least \u0663 words",
         'include the word "two words"',
         'include the word ""',
@@ -295,10 +332,13 @@ def test_lines_that_are_unknown_or_restrict_nothing(line):
         ("no digits", "at least 1 numbered item"),
         ("no capital letters", "all capitals"),
         ("no capital letters", "at least 1 word in all capitals"),
-        ("no capital letters", 'end with "The end"'),
         ("all lower case", "at least 1 capital letter"),
         ("no punctuation", "at least 1 question mark"),
-        ("no punctuation marks", "exactly 2 bullet points"),
+        ("no punctuation", "valid JSON"),
+        ("no punctuation marks", "a JSON list of 2 items"),
+        ("no quotation marks", 'a JSON object with the keys "name"'),
+        ("no capital letters", 'a JSON object with the keys "Name"'),
+        ("3 bold texts", "at most 14 characters"),
         ("no punctuation", "wrapped in double quotes"),
         ("no double quotes", "wrapped in double quotes"),
         ("no quotation marks", "at least 2 double quotes"),
@@ -332,6 +372,9 @@ def test_visible_contradictions_and_repetitions_are_refused(lines):
         (('include the letter "z" 2 times', 'do not include the letter "E"'), "zz"),
         (("at least one capital letter", "no commas", "no bold text"), "One two"),
         (("no punctuation", "at least one word in all capitals"), "SO it is"),
+        (("no punctuation", "at least 2 bullet points"), "+ one\n+ two"),
+        (("no capital letters", 'start with "The"', 'include the word "Paris"'), "the paris"),
+        (("at least 2 words in all capitals", "at most 2 capital letters"), "A1 B2 go"),
         (("no double quotes", "no punctuation marks"), "so"),
         (('a JSON object with the keys "a"', 'a JSON object with the keys "A"'), '{"a":1,"A":2}'),
     ],
