@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.models.gguf import is_gguf
+from lsp_lightning.models.gguf import content_hash, is_gguf
 from lsp_lightning.models.gguf_folder import converted, described
 from lsp_lightning.models.sources import ADAPTER_CONFIG, KEY, check_no_adapter, read_json
 from lsp_lightning.models.support import first_line
@@ -44,6 +44,14 @@ def offline() -> bool:
 def is_local(base: str) -> bool:
     """Whether a model is a folder or file on this machine, and not a Hub id."""
     return resolve(base).exists()
+
+
+def identity(base: str) -> str:
+    """What tells a base from others: a GGUF file's content wherever it lies, else its place."""
+    path = resolve(base)
+    if path.is_file() and is_gguf(path):
+        return f"GGUF file with SHA-256 {content_hash(path)}"
+    return base
 
 
 def location(base: str) -> str:

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from lsp_lightning.errors import ConfigError, in_one_line, warn
+from lsp_lightning.models.hub import identity
 
 #: Policy settings that give a checkpoint's tensors their meaning; a resumed run must keep them.
 FIXED_SETTINGS = ("base", "lora", "init_adapter", "reference", "quantization")
@@ -27,6 +28,7 @@ def run_settings(module: Any, data: Any) -> dict[str, Any]:
     """
     policy, lora = dict(vars(module.policy_settings)), module.policy_settings.lora
     del policy["activation_checkpointing"]  # does not change results
+    policy["base"] = identity(policy["base"])
     if module.policy is not None:  # what auto chose, which may differ on another machine
         policy["dtype"] = str(module.policy.dtype).removeprefix("torch.")
     return {
