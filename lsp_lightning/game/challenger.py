@@ -1,6 +1,6 @@
 """The Challenger: the policy writes the queries of a round."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.game.known_queries import read_queries
@@ -15,7 +15,8 @@ from lsp_lightning.text.prompts import (
     is_valid_query,
     read_template,
 )
-from lsp_lightning.types import Sampling, Written
+from lsp_lightning.text.rendering import ChatTemplateError
+from lsp_lightning.types import Rollouts, Sampling, Written
 
 _KEY = "data.queries.init_args"
 
@@ -33,7 +34,7 @@ class Challenger(QuerySource):
         prompt: file with another prompt; its slots {task} and {template} are optional.
         opening: how each query begins. It is given: part of the query, but never trained.
         examples: file of example queries, in any format of a PromptFile; null shows none.
-        num_examples: how many of them a round's prompt shows.
+        num_examples: how many examples the prompt of a round shows.
         sampling: how queries are sampled; sampling.stop is a text at which a query ends.
     """
 
@@ -55,12 +56,12 @@ class Challenger(QuerySource):
         self._prompt = fill(text, challenger_slots(task, template))
         self._opening = opening
         self._examples = read_examples(examples, num_examples)
-        self._shown = num_examples
+        self._num_examples = num_examples
         self.sampling: Sampling = sampling
 
     def longest_prompt(self, codec: ChatCodec | None) -> int | None:
         """Tokens of the longest prompt, its opening included; None without a tokenizer."""
-        longest = sorted(self._examples, key=len)[-self._shown :]
+        longest = sorted(self._examples, key=len)[-self._num_examples :]
         return None if codec is None else len(self._encode(codec, longest))
 
     def longest_query(self, codec: ChatCodec | None) -> int | None:
@@ -71,13 +72,13 @@ class Challenger(QuerySource):
         """Its sampling settings, and a hash of everything that it is shown."""
         shown = [self._prompt]
         if self._opening or self._examples:
-            shown += [self._opening, f"{self._shown} of", *self._examples]
+            shown += [self._opening, f"{self._num_examples} of", *self._examples]
         return f"Challenger with {self.sampling}, prompt {derive_seed(0, *shown):x}"
 
     def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
         """N queries, sampled from the round's prompt."""
         order = permutation(len(self._examples), derive_seed(seed, index, "examples"))
-        examples = [self._examples[place] for place in order[: self._shown]]
+        examples = [self._examples[place] for place in order[: self._num_examples]]
         rollouts = player.respond(
             [self._encode(player.codec, examples)],
             num_queries,
@@ -89,18 +90,50 @@ class Challenger(QuerySource):
             for text, truncated in zip(rollouts.spoken, rollouts.truncated.tolist(), strict=True)
         ]
         return QueryBatch(
-            texts=tuple((self._opening + text).strip() for text in rollouts.spoken),
+            texts=tuple(self._joined(player.codec, rollouts)),
             written=Written.all_answered(rollouts, valid),
         )
 
+    def _joined(self, codec: ChatCodec, rollouts: Rollouts) -> Iterator[str]:
+        """The opening with what was written after it."""
+        if not self._opening:
+            yield from (text.strip() for text in rollouts.spoken)
+            return
+        rows = zip(rollouts.prompt_ids, rollouts.completion_ids, rollouts.spoken, strict=True)
+        for prompt, completion, text in rows:
+            first = completion[:1].tolist()
+            joined = codec.decode_after(prompt[-1:].tolist(), first)
+            lost = joined.removesuffix(codec.decode(first))  # a space, with some tokenizers
+            yield f"{self._opening}{lost}{text}".strip()
+
     def _encode(self, codec: ChatCodec, examples: Sequence[str]) -> list[int]:
-        """A prompt's tokens: a conversation whose earlier replies are examples, and the opening."""
+        """A prompt's tokens: a conversation whose earlier replies are examples, and the opening.
+
+        Raises:
+            ConfigError: the chat template does not show earlier replies.
+        """
         if not examples:
             return codec.encode(self._prompt, {}, self._opening)
         turns = [("user", self._prompt)]
         for example in examples:
             turns += [("assistant", example), ("user", ANOTHER)]
-        return codec.encode_chat(turns, self._opening)
+        try:
+            ids = codec.encode_chat(turns, self._opening)
+            shown = _squashed(codec.tokenizer.decode(ids))
+        except ChatTemplateError:
+            shown = ""
+        if not all(_squashed(example) in shown for example in examples):
+            raise ConfigError(
+                f"{_KEY}.examples",
+                "are shown as earlier replies, but the model's chat template shows none",
+                "set examples to null, and put them into a prompt file",
+            )
+        return ids
+
+
+def _squashed(text: str) -> str:
+    """The text without white space, which tokenizers may change."""
+    return "".join(text.split())
 
 
 def read_examples(path: str | None, shown: int) -> tuple[str, ...]:
@@ -110,7 +143,7 @@ def read_examples(path: str | None, shown: int) -> tuple[str, ...]:
         ConfigError: the file cannot be read, or has fewer queries than a prompt shows.
     """
     key = f"{_KEY}.num_examples"
-    require_at_least(shown, 1, key, "to show none, examples is set to null")
+    require_at_least(shown, 1, key, "that shows none: set examples to null for this")
     if path is None:
         return ()
     texts = tuple(query.text for query in read_queries(path, f"{_KEY}.examples"))

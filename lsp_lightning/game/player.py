@@ -11,7 +11,7 @@ from torch import Tensor
 from lsp_lightning.generation import Engine
 from lsp_lightning.generation.base import Seed
 from lsp_lightning.generation.settings import local_engine
-from lsp_lightning.generation.stopping import cut_at_stop
+from lsp_lightning.generation.stopping import StopTexts
 from lsp_lightning.models.policy import PASS_TOKENS, Policy
 from lsp_lightning.runtime.memory import TokenBudget
 from lsp_lightning.text.chat import ChatCodec
@@ -60,20 +60,23 @@ class Player:
         """
         readings = [reading for p in prompts for reading in [self.codec.reading(p)] * draws]
 
+        stops = StopTexts(self.codec)
+
+        def text_of(tokens: list[int], row: int) -> str:
+            found = stops.text(tokens, sampling.stop, readings[row]) if sampling.stop else None
+            return self.codec.decode(tokens) if found is None else found
+
         def told(row: int, tokens: list[int]) -> None:
             assert finished is not None
-            finished(row, readings[row].said(text_of(tokens)))
-
-        def text_of(tokens: list[int]) -> str:
-            text = self.codec.decode(tokens)
-            return text.partition(sampling.stop)[0] if sampling.stop else text
+            finished(row, readings[row].said(text_of(tokens, row)))
 
         drawn = self.engine.generate(prompts, draws, sampling, seed, told if finished else None)
         if sampling.stop:
-            drawn = cut_at_stop(drawn, sampling.stop, self.codec.decode, self.pad_id)
+            drawn = stops.cut(drawn, sampling.stop, readings, self.pad_id)
         ids, mask = drawn.ids.cpu(), drawn.mask.cpu()
         prompt_ids, prompt_mask = pad_left(prompts, self.pad_id)
-        texts = [text_of(row[keep].tolist()) for row, keep in zip(ids, mask, strict=True)]
+        tokens = [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
+        texts = [text_of(row, i) for i, row in enumerate(tokens)]
         return Rollouts(
             prompt_ids=prompt_ids.repeat_interleave(draws, dim=0),
             prompt_mask=prompt_mask.repeat_interleave(draws, dim=0),

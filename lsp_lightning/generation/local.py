@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lsp_lightning.generation.base import Finished, Seed
 from lsp_lightning.generation.sampling import sample
-from lsp_lightning.generation.stopping import Decode, window
+from lsp_lightning.generation.splitting import split_rows
+from lsp_lightning.generation.stopping import StopTexts
 from lsp_lightning.models.lora_speed import merged_lora
 from lsp_lightning.models.modes import inference_state
 from lsp_lightning.prefix.cuda_graph import GraphRecorder
@@ -44,7 +45,7 @@ class LocalEngine:
             completions of one prompt do not fit, they are split and the prompt is computed for each
             part. None is no limit.
         never: ids that are never sampled, see :attr:`lsp_lightning.Policy.undecodable_ids`.
-        decode: turns tokens into text, so that sampling ends at a stop text; None samples on.
+        stops: finds the stop text of completions; without it they are sampled on.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class LocalEngine:
         max_rows: int = MAX_ROWS,
         budget: TokenBudget | None = None,
         never: Sequence[int] = (),
-        decode: Decode | None = None,
+        stops: StopTexts | None = None,
     ) -> None:
         self._model = model
         self._never = torch.tensor(never, dtype=torch.long) if never else None
@@ -63,7 +64,7 @@ class LocalEngine:
         self._pad_id = pad_id
         self._max_rows = max_rows
         self._budget = budget
-        self._decode_text = decode
+        self._stops = stops
         self._record = GraphRecorder()
 
     def generate(
@@ -120,8 +121,11 @@ class LocalEngine:
             tokens, logprobs = sample(logits, call.sampling, uniforms[:, step], never)
             sampled.write(step, rows, tokens, logprobs)
             ends = active & torch.isin(tokens, stop_ids)
-            if call.sampling.stop and self._decode_text:
-                ends |= active & sampled.at_stop(step, rows, call.sampling.stop, self._decode_text)
+            if call.sampling.stop and self._stops:
+                prompts = [call.prompt(part.start + row) for row in rows.tolist()]
+                ends |= active & self._stops.reached(
+                    rows, sampled.ids[: step + 1], prompts, call.sampling.stop
+                )
             if ends.any():  # the only synchronisation with the device per token
                 sampled.end(step, rows[ends])
                 call.report(part.start, rows[ends], sampled.ids[: step + 1])
@@ -168,6 +172,10 @@ class _Call:
     def longest_row(self) -> int:
         """Most tokens of a prompt with its completion."""
         return self.longest_prompt + self.sampling.max_new_tokens
+
+    def prompt(self, row: int) -> Sequence[int]:
+        """The prompt of a completion."""
+        return self.prompts[row // self.draws]
 
     def uniforms(self, part: range) -> Tensor:
         """A random number for each token of some rows, (n, tokens).
@@ -221,11 +229,6 @@ class _Sampled:
         """Mark the rows that ended in this step."""
         self._lengths[rows], self.truncated[rows] = step + 1, False
 
-    def at_stop(self, step: int, rows: Tensor, stop: str, decode: Decode) -> Tensor:
-        """Whether the last tokens of these rows contain a stop text. (len(rows),) bool."""
-        tails = self.ids[max(0, step + 1 - window(stop)) : step + 1, rows].T.tolist()
-        return torch.tensor([stop in decode(tail) for tail in tails], device=rows.device)
-
     def completions(self) -> Completions:
         """The rows, cut to the longest; tokens after a row's end are masked out."""
         width = int(self._lengths.max())
@@ -236,50 +239,6 @@ class _Sampled:
             logprobs=self._logprobs[:width].T.masked_fill(~mask, 0.0),
             truncated=self.truncated,
         )
-
-
-def split_rows(
-    *,
-    prompts: int,
-    draws: int,
-    prompt_tokens: int,
-    new_tokens: int,
-    max_rows: int,
-    max_tokens: int | None,
-    shared: bool,
-) -> list[range]:
-    """Split the rows of a call, prompt-major, into parts that are decoded together.
-
-    A part has all completions of as many prompts as fit. If the completions of one prompt have too
-    many tokens, a part has as many of them as fit, at least one.
-
-    Args:
-        prompts: number of prompts.
-        draws: completions of each prompt.
-        prompt_tokens: tokens of the longest prompt.
-        new_tokens: most tokens of a completion.
-        max_rows: most rows of a part, unless one prompt has more completions.
-        max_tokens: most tokens of a part, padding included; None is no limit.
-        shared: whether a prompt counts once for all of its completions.
-    """
-    row_tokens = prompt_tokens + new_tokens
-    rows_of_one, together = draws, max(1, max_rows // draws)
-    if max_tokens is not None:
-        group_tokens = prompt_tokens + draws * new_tokens if shared else draws * row_tokens
-        together = min(together, max_tokens // group_tokens)
-        if together == 0:
-            fitting = (
-                (max_tokens - prompt_tokens) // new_tokens if shared else max_tokens // row_tokens
-            )
-            rows_of_one, together = min(draws, max(1, fitting)), 1
-    rows = range(prompts * draws)
-    if rows_of_one == draws:
-        return [rows[i : i + together * draws] for i in rows[:: together * draws]]
-    return [
-        rows[i + done : i + min(done + rows_of_one, draws)]
-        for i in rows[::draws]
-        for done in range(0, draws, rows_of_one)
-    ]
 
 
 def _concatenate(parts: Sequence[Completions], pad_id: int) -> Completions:

@@ -13,6 +13,7 @@ from lsp_lightning.generation.served.adapters import AdapterPublisher, TrainedPo
 from lsp_lightning.generation.served.client import ServerClient
 from lsp_lightning.generation.served.engine import ServedEngine
 from lsp_lightning.generation.served.errors import EngineError
+from lsp_lightning.generation.stopping import StopTexts
 from lsp_lightning.runtime.http import Client, check_reachable
 from lsp_lightning.runtime.memory import TokenBudget
 
@@ -192,7 +193,7 @@ def local_engine(policy: TrainedPolicy, model: Any, budget: TokenBudget | None) 
         policy.pad_id,
         budget=budget,
         never=policy.undecodable_ids,
-        decode=policy.codec.decode,
+        stops=StopTexts(policy.codec),
     )
 
 

@@ -1,47 +1,84 @@
 """End completions at a stop text: engines stop sampling there, and players cut there."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
+from lsp_lightning.text.chat import ChatCodec
+from lsp_lightning.text.thinking import Reading
 from lsp_lightning.types import Completions
 
-Decode = Callable[[Sequence[int]], str]
 
+class StopTexts:
+    """Finds the stop text of completions.
 
-def window(stop: str) -> int:
-    """How many last tokens of a row to decode to find a stop text that has just been completed.
+    A stop text counts only where something has been said: not inside of a thought, and not at the
+    start of an answer, where chat templates put blank lines.
 
-    A token has at least one byte; two more tokens keep what decoders drop at the start of a text
-    out of the stop text.
+    Args:
+        codec: turns tokens into text, and knows what is a thought.
     """
-    return len(stop.encode()) + 2
 
+    def __init__(self, codec: ChatCodec) -> None:
+        self._codec = codec
 
-def cut_at_stop(drawn: Completions, stop: str, decode: Decode, pad_id: int) -> Completions:
-    """Completions that end with the token that completes the stop text; others stay unchanged."""
-    device, rows = drawn.mask.device, _rows(drawn)
-    found = torch.tensor([stop in decode(row) for row in rows], dtype=torch.bool, device=device)
-    ends = [_end(row, stop, decode) for row in rows]
-    lengths = torch.tensor(ends, device=device)
-    width = int(lengths.max())
-    mask = torch.arange(width, device=device) < lengths.unsqueeze(1)
-    return replace(
-        drawn,
-        ids=drawn.ids[:, :width].masked_fill(~mask, pad_id),
-        mask=mask,
-        logprobs=drawn.logprobs[:, :width].masked_fill(~mask, 0.0),
-        truncated=drawn.truncated & ~found,
-    )
+    def text(self, ids: Sequence[int], stop: str, reading: Reading) -> str | None:
+        """The text of a completion before its stop text; None if it has not come to that."""
+        text = self._codec.decode(ids)
+        place = text.find(stop)
+        while place >= 0 and not reading.said(text[:place]).strip():
+            place = text.find(stop, place + 1)
+        return None if place < 0 else text[:place]
 
+    def reached(
+        self, rows: Tensor, ids_tn: Tensor, prompts: Sequence[Sequence[int]], stop: str
+    ) -> Tensor:
+        """Whether completions have come to their stop text. (len(rows),) bool.
 
-def _end(row: Sequence[int], stop: str, decode: Decode) -> int:
-    """The fewest tokens of a row that contain the stop text; all of them if none do."""
-    lengths = range(1, len(row))
-    return 1 + bisect_left(lengths, True, key=lambda length: stop in decode(row[:length]))
+        Args:
+            rows: the completions to look at.
+            ids_tn: the tokens of all completions so far.
+            prompts: the prompt of each of ``rows``.
+            stop: the stop text.
+        """
+        # A token has at least one byte. Some decoders drop a space at the start of a text, which
+        # two more tokens keep out of the stop text.
+        tails = ids_tn[-len(stop.encode()) - 2 :, rows].T.tolist()
+        found = [stop in self._codec.decode(tail) for tail in tails]
+        for i in (i for i, near in enumerate(found) if near):
+            ids = ids_tn[:, rows[i]].tolist()
+            found[i] = self.text(ids, stop, self._codec.reading(prompts[i])) is not None
+        return torch.tensor(found, device=rows.device)
 
+    def cut(
+        self, drawn: Completions, stop: str, readings: Sequence[Reading], pad_id: int
+    ) -> Completions:
+        """End each completion with the token that completes its stop text, on the CPU."""
+        ids, mask, logprobs = drawn.ids.cpu(), drawn.mask.cpu(), drawn.logprobs.cpu()
+        rows = [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
+        found = [
+            self.text(row, stop, reading) is not None
+            for row, reading in zip(rows, readings, strict=True)
+        ]
+        ends = [
+            self._end(row, stop, reading) if stops else len(row)
+            for row, reading, stops in zip(rows, readings, found, strict=True)
+        ]
+        width = max(ends)
+        mask = torch.arange(width) < torch.tensor(ends).unsqueeze(1)
+        return replace(
+            drawn,
+            ids=ids[:, :width].masked_fill(~mask, pad_id),
+            mask=mask,
+            logprobs=logprobs[:, :width].masked_fill(~mask, 0.0),
+            truncated=drawn.truncated.cpu() & ~torch.tensor(found),
+        )
 
-def _rows(drawn: Completions) -> list[list[int]]:
-    return [ids[mask].tolist() for ids, mask in zip(drawn.ids, drawn.mask, strict=True)]
+    def _end(self, row: Sequence[int], stop: str, reading: Reading) -> int:
+        """The fewest tokens of a row that contain its stop text."""
+        return 1 + bisect_left(
+            range(1, len(row)), True, key=lambda n: self.text(row[:n], stop, reading) is not None
+        )

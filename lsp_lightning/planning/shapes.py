@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lsp_lightning.generation.local import MAX_ROWS, split_rows
+from lsp_lightning.generation.local import MAX_ROWS
+from lsp_lightning.generation.splitting import split_rows
 from lsp_lightning.planning.lengths import PlannedRollout
 from lsp_lightning.training.batches import pack
 from lsp_lightning.types import Playout, Rollouts, SelfPlayRound, TrainBatch

@@ -227,6 +227,14 @@ class ChatCodec:
         ids = list(ids)
         return self._spelled(ids[:-1] if ids and ids[-1] in self.stop_ids else ids)
 
+    def decode_after(self, before: Sequence[int], ids: Sequence[int]) -> str:
+        """Decode what a completion adds to tokens before it.
+
+        Some decoders drop a space at the start of a text: alone, the completion would lose it.
+        """
+        start, whole = self._spelled(before), self.decode([*before, *ids])
+        return whole[len(start) :] if whole.startswith(start) else self.decode(ids)
+
     def reading(self, prompt: Sequence[int]) -> Reading:
         """How to read a completion of this prompt: what in it is thinking."""
         return self._thinking.reading(self._spelled(prompt[-_REPLY_START_TOKENS:]))

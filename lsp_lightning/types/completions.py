@@ -28,7 +28,8 @@ class Sampling:
         top_p: nucleus sampling; a value below 1 biases training, because log-probs are those of
             the full distribution.
         top_k: keep the k most likely tokens; 0 keeps all.
-        stop: a completion ends where this text begins, and does not include it; null is no text.
+        stop: a completion ends where this text begins, and does not include it; null is no text. It
+            counts only where something has been said, outside of thoughts.
     """
 
     temperature: float = 1.0

@@ -97,7 +97,7 @@ def test_a_control_token_in_an_example_is_plain_text(player, examples):
     ("number", "line"),
     [
         (6, r"num_examples: is 6, but '.*' has 5 queries; lower it"),
-        (0, r"num_examples: is 0, but to show none, examples is set to null; set 1 or more"),
+        (0, r"num_examples: is 0, but that shows none: set examples to null for this; set 1 or more"),
     ],
 )
 def test_a_number_of_examples_that_cannot_be_shown_is_refused(examples, number, line):

@@ -9,8 +9,8 @@ from small_game import make_policy, stir
 
 from lsp_lightning.errors import OutOfMemory
 from lsp_lightning.generation import LocalEngine
-from lsp_lightning.generation.local import split_rows
 from lsp_lightning.generation.sampling import sample, truncate
+from lsp_lightning.generation.splitting import split_rows
 from lsp_lightning.prefix import cuda_graph as recording
 from lsp_lightning.prefix.cuda_graph import GraphRecorder
 from lsp_lightning.prefix.sharing import set_sharing, shares_prefixes
