@@ -5,10 +5,12 @@ python -m benchmarks.real [--key value ...]: further arguments are those of ``ls
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
 from lsp_lightning.cli.main import main as lsp_lightning
+from lsp_lightning.cli.threads import usable_cpus
 
 PRESET, SLOWER = "configs/laptop_smollm2_135m.yaml", "configs/sizes/slower_cpu.yaml"
 FOLDER = Path("runs/laptop_smollm2_135m")
@@ -22,7 +24,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--trainer.default_root_dir", dest="folder", type=Path, default=FOLDER)
     folder: Path = parser.parse_known_args(arguments)[0].folder
     # here a second thread pays: most of the time goes into products of large matrices
-    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, round(usable_cpus()))))
     from lsp_lightning.models.precision import cpu_has_bfloat16
 
     configs = ["--config", PRESET]
@@ -31,14 +33,20 @@ def main(arguments: list[str]) -> int:
     else:
         configs += ["--config", SLOWER]
         print(f"this CPU has neither AVX512-BF16 nor AMX: a smaller size, {SLOWER}", flush=True)
+    before = set(runs_at(folder))
     status = lsp_lightning(["fit", *configs, *arguments])
-    # a folder that is not empty is not written to, but one beside it
-    runs = folder.parent.glob(f"{folder.name}*/summary.json")
-    newest = max(runs, key=lambda path: path.stat().st_mtime, default=None)
-    if status or newest is None:
+    played = [run for run in runs_at(folder) if run not in before]
+    if status or not played:
         return status
     print(f"\nthe first {COMPARED} queries of the first and of the last round:\n")
-    return lsp_lightning(["show", str(newest.parent), "--compare", str(COMPARED)])
+    return lsp_lightning(["show", str(played[0]), "--compare", str(COMPARED)])
+
+
+def runs_at(folder: Path) -> list[Path]:
+    """Finished runs in a folder and beside it: fit adds a number to the name of a folder in use."""
+    names = re.compile(rf"{re.escape(folder.name)}(-\d+)?")
+    runs = (path.parent for path in folder.parent.glob("*/summary.json"))
+    return [run for run in runs if names.fullmatch(run.name)]
 
 
 if __name__ == "__main__":

@@ -249,9 +249,12 @@ def _time(seconds: Mapping[str, float], rounds: int) -> Finding:
     """Seconds of a round by phase, and the time of the whole run."""
     total = sum(seconds.values())
     hours = total * rounds / 3600
-    whole = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+    if hours >= 1:
+        whole = f"about {hours:.1f} h"
+    else:
+        whole = f"about {60 * hours:.0f} min" if hours >= 1 / 60 else "less than a minute"
     phases = ", ".join(f"{phase} {s:.1f}" for phase, s in seconds.items())
-    figure = f"{total:.1f} s a round ({phases}); {rounds} rounds take about {whole}"
+    figure = f"{total:.1f} s a round ({phases}); {rounds} rounds take {whole}"
     if hours <= _LONG_HOURS:
         return Finding("time", "ok", figure)
     remedy = "lower data.num_queries, data.group_size, max_new_tokens or trainer.max_steps"

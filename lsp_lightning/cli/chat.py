@@ -8,16 +8,19 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
-from transformers import GenerationConfig, TextStreamer
+from torch import Tensor
+from transformers import GenerationConfig, StoppingCriteria, TextStreamer
 
 from lsp_lightning.datamodule import SelfPlayDataModule
 from lsp_lightning.errors import ConfigError, OutOfMemory
 from lsp_lightning.game.player import Player
+from lsp_lightning.generation.stopping import StopTexts, before_stop
 from lsp_lightning.models.modes import inference_state
 from lsp_lightning.models.policy import Policy
 from lsp_lightning.runtime.memory import is_out_of_memory
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.chat import ChatCodec
+from lsp_lightning.text.thinking import Reading
 from lsp_lightning.types import Sampling
 
 Role = Literal["solver", "challenger"]
@@ -87,6 +90,7 @@ class Conversation:
         new_tokens = min(sampling.max_new_tokens, max(1, context // 2))
         self._room = context - new_tokens
         self._turns: list[tuple[str, str]] = []
+        self._stop = sampling.stop
         # replaces the model's defaults, so that only the run's sampling settings apply
         self._model.generation_config = GenerationConfig(
             do_sample=sampling.temperature > 0,
@@ -120,18 +124,22 @@ class Conversation:
             print(f"(too long: a question can have {self._room} tokens, chat template included)")
             return
         ids = torch.tensor([prompt], device=self._policy.device)
+        reading = self._codec.reading(prompt)
         try:
             with inference_state(self._model, ids.device.type):
                 answer = self._model.generate(
                     input_ids=ids,
                     attention_mask=torch.ones_like(ids),
-                    streamer=TerminalStreamer(self._codec),
+                    streamer=TerminalStreamer(self._codec, self._stop, reading),
+                    stopping_criteria=[StopsAt(self._codec, self._stop, prompt)],
                 )
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemory("data.solver.max_new_tokens", len(prompt)) from error
         text = self._codec.decode(answer[0, len(prompt) :].tolist())
+        if self._stop:
+            text = before_stop(text, self._stop, reading) or text
         self._turns += [("user", question), ("assistant", text)]
 
     def _fitting(self, turns: list[tuple[str, str]]) -> list[int] | None:
@@ -151,10 +159,28 @@ class Conversation:
         return ids
 
 
-class TerminalStreamer(TextStreamer):  # type: ignore[misc]
-    """Prints an answer word by word as :meth:`ChatCodec.decode` spells it, safe for a terminal."""
+class StopsAt(StoppingCriteria):  # type: ignore[misc]
+    """Ends an answer at its stop text."""
 
-    def __init__(self, codec: ChatCodec) -> None:
+    def __init__(self, codec: ChatCodec, stop: str | None, prompt: list[int]) -> None:
+        self._stops, self._stop, self._prompt = StopTexts(codec), stop, prompt
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        """Whether the answer has come to the stop text. (1,) bool."""
+        if not self._stop:
+            return torch.zeros(1, dtype=torch.bool, device=input_ids.device)
+        row = torch.zeros(1, dtype=torch.long, device=input_ids.device)
+        answer_t1 = input_ids[:, len(self._prompt) :].T
+        return self._stops.reached(row, answer_t1, [self._prompt], self._stop)
+
+
+class TerminalStreamer(TextStreamer):  # type: ignore[misc]
+    """Prints an answer word by word as :meth:`ChatCodec.decode` spells it, safe for a terminal.
+
+    What may be the beginning of the stop text waits until that is known.
+    """
+
+    def __init__(self, codec: ChatCodec, stop: str | None, reading: Reading) -> None:
         super().__init__(
             codec.tokenizer,
             skip_prompt=True,
@@ -162,6 +188,8 @@ class TerminalStreamer(TextStreamer):  # type: ignore[misc]
             clean_up_tokenization_spaces=False,
         )
         self._stop_ids = frozenset(codec.stop_ids)
+        self._stop, self._reading = stop, reading
+        self._text, self._printed = "", 0
 
     def put(self, value: Any) -> None:
         """Receive the prompt, which is not printed, or the next token."""
@@ -171,6 +199,14 @@ class TerminalStreamer(TextStreamer):  # type: ignore[misc]
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         """Print text that further tokens cannot change."""
+        self._text += text
+        until = len(self._text)
+        if self._stop:
+            before = before_stop(self._text, self._stop, self._reading)
+            waits = 0 if stream_end else len(self._stop) - 1
+            until = until - waits if before is None else len(before)
+        text = self._text[self._printed : until]
+        self._printed = max(self._printed, until)
         super().on_finalized_text(for_terminal(text), stream_end)
 
 

@@ -28,29 +28,31 @@ def side_by_side(rows: Sequence[Row], count: int, width: int) -> Iterator[str]:
     """
     numbers = sorted({row["round"] for row in rows})
     room = max((width - len(_GAP)) // 2, 8)
-    sides = [_games(rows, number)[:count] for number in (numbers[0], numbers[-1])]
+    sides = [_groups(rows, number)[:count] for number in (numbers[0], numbers[-1])]
     yield from _beside([f"round {numbers[0]}"], [f"round {numbers[-1]}"], room)
     for before, after in zip_longest(*sides, fillvalue=()):
         yield ""
         yield from _beside(_told(before, room), _told(after, room), room)
 
 
-def _games(rows: Sequence[Row], number: int) -> list[list[Row]]:
+def _groups(rows: Sequence[Row], number: int) -> list[list[Row]]:
     """The answers of each query of a round, in the order of the round."""
     found = [row for row in rows if row["round"] == number]
-    return [list(game) for _, game in groupby(found, key=lambda row: row["query"])]
+    runs = [len(list(run)) for _, run in groupby(found, key=lambda row: row["query"])]
+    size = math.gcd(*runs)  # a query that was written twice in a row has a run of two groups
+    return [found[i : i + size] for i in range(0, len(found), size)]
 
 
-def _told(game: Sequence[Row], room: int) -> list[str]:
+def _told(group: Sequence[Row], room: int) -> list[str]:
     """The lines of a query, its mean R and its first answer."""
-    if not game:
+    if not group:
         return []
-    scores = [row.get("R") for row in game]
+    scores = [row.get("R") for row in group]
     known = [float(s) for s in scores if isinstance(s, bool | int | float) and not math.isnan(s)]
     mean = f"{sum(known) / len(known):.2f}" if known else "-"
     label = f"mean R {mean}, an answer:"
-    below = [*wrap(label, room - 2, _LINES), *_lines(str(game[0]["answer"]), room - 2)]
-    return [*_lines(str(game[0]["query"]), room), *(f"  {line}" for line in below)]
+    below = [*wrap(label, room - 2, _LINES), *_lines(str(group[0]["answer"]), room - 2)]
+    return [*_lines(str(group[0]["query"]), room), *(f"  {line}" for line in below)]
 
 
 def _lines(text: str, room: int) -> list[str]:

@@ -47,13 +47,17 @@ def show(args: Sequence[str]) -> int:
         "--limit", type=int, default=_LIMIT, help=f"most answers; 0 is all, the default {_LIMIT}"
     )
     parser.add_argument(
-        "--compare", type=int, help="so many queries of the first and the last round side by side"
+        "--compare", type=int, help="show N queries of the first and last rounds side by side"
     )
     typed = parser.parse_args(args)
     if typed.limit < 0:
         raise ConfigError("show --limit", f"is {typed.limit}", "set 0 (all) or more")
     if typed.compare is not None and typed.compare < 1:
         raise ConfigError("show --compare", f"is {typed.compare}", "set 1 or more")
+    narrowed = (typed.round, typed.sort, typed.limit) != (None, "round", _LIMIT)
+    if typed.compare and narrowed:
+        problem = "shows queries of the first and the last round, which --round, --sort and --limit"
+        raise ConfigError("show --compare", f"{problem} do not choose", "leave them out")
     rows = RunFolder(typed.run).transcripts(lambda line: print(in_one_line(line), file=sys.stderr))
     if typed.compare and rows:
         for line in side_by_side(rows, typed.compare, width_of(sys.stdout) - 1):

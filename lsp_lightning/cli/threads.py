@@ -40,9 +40,14 @@ def default_threads(current: int) -> int:
     """
     if any(name in os.environ for name in _USER_SETTINGS):
         return current
-    limit = cgroup_cpus()
-    cpus = float(usable_cores()) if limit is None else min(usable_cores(), limit)
+    cpus = usable_cpus()
     return 1 if cpus <= _TOO_FEW else min(current, round(cpus))
+
+
+def usable_cpus() -> float:
+    """CPUs that this process may use: its cores, or the limit of its control group if less."""
+    limit = cgroup_cpus()
+    return float(usable_cores()) if limit is None else min(usable_cores(), limit)
 
 
 def usable_cores() -> int:

@@ -12,6 +12,14 @@ from lsp_lightning.text.thinking import Reading
 from lsp_lightning.types import Completions
 
 
+def before_stop(text: str, stop: str, reading: Reading) -> str | None:
+    """What stands before the stop text; None if the text has not come to that."""
+    place = text.find(stop)
+    while place >= 0 and not reading.said(text[:place]).strip():
+        place = text.find(stop, place + 1)
+    return None if place < 0 else text[:place]
+
+
 class StopTexts:
     """Finds the stop text of completions.
 
@@ -27,11 +35,7 @@ class StopTexts:
 
     def text(self, ids: Sequence[int], stop: str, reading: Reading) -> str | None:
         """The text of a completion before its stop text; None if it has not come to that."""
-        text = self._codec.decode(ids)
-        place = text.find(stop)
-        while place >= 0 and not reading.said(text[:place]).strip():
-            place = text.find(stop, place + 1)
-        return None if place < 0 else text[:place]
+        return before_stop(self._codec.decode(ids), stop, reading)
 
     def reached(
         self, rows: Tensor, ids_tn: Tensor, prompts: Sequence[Sequence[int]], stop: str

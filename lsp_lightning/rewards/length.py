@@ -54,7 +54,7 @@ class LengthReward(Reward):
         this round gets NaN.
         """
         lengths = self._queries(playout) if self.enters == "challenger" else self._answers(playout)
-        below = lengths / max(self._low, 1e-9)
+        below = lengths / self._low if self._low else torch.ones_like(lengths)
         above = 2 - lengths / self._high
         scores = torch.minimum(below, above).clamp(0, 1)
         return Judgement(scores, undecided=True) if scores.isnan().all() else scores

@@ -224,8 +224,7 @@ class ChatCodec:
 
         The text contains the model's thinking; :meth:`reading` tells how to remove it.
         """
-        ids = list(ids)
-        return self._spelled(ids[:-1] if ids and ids[-1] in self.stop_ids else ids)
+        return self._spelled(ids[:-1] if len(ids) and ids[-1] in self.stop_ids else ids)
 
     def decode_after(self, before: Sequence[int], ids: Sequence[int]) -> str:
         """Decode what a completion adds to tokens before it.

@@ -292,12 +292,17 @@ def test_more_than_a_quarter_of_cut_off_answers_is_named(cut, word):
 
 @pytest.mark.parametrize(
     ("seconds", "word", "whole"),
-    [(30.0, "ok", "30 min"), (90.0, "ok", "1.5 h"), (1500.0, "long", "25.0 h")],
+    [
+        (0.9, "ok", "less than a minute"),
+        (30.0, "ok", "about 30 min"),
+        (90.0, "ok", "about 1.5 h"),
+        (1500.0, "long", "about 25.0 h"),
+    ],
 )
 def test_the_time_of_the_run_is_that_of_its_rounds(seconds, word, whole):
     found, can_start = findings(game([MIXED] * 2), seconds={"answers": seconds}, rounds=60)
     assert found["time"].word == word
-    assert found["time"].figure.endswith(f"60 rounds take about {whole}")
+    assert found["time"].figure.endswith(f"60 rounds take {whole}")
     assert can_start
 
 

@@ -23,6 +23,7 @@ from lsp_lightning.cli.main import main
 from lsp_lightning.rewards import Reward
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.chat import ChatCodec
+from lsp_lightning.text.thinking import Reading
 
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "configs" / "tiny_lsp.yaml")
@@ -93,7 +94,7 @@ def test_what_is_streamed_is_the_decoded_answer_made_safe(tmp_path, capsys):
     for _ in range(20):
         ids = torch.randint(3, vocabulary, (40,), generator=generator)
         ids[-1] = codec.stop_ids[0]
-        streamer = TerminalStreamer(codec)
+        streamer = TerminalStreamer(codec, None, Reading())
         streamer.put(torch.tensor([[5, 6, 7]]))
         for i in ids:
             streamer.put(i.view(1))
@@ -102,6 +103,31 @@ def test_what_is_streamed_is_the_decoded_answer_made_safe(tmp_path, capsys):
         written += text
         assert capsys.readouterr().out == for_terminal(text) + "\n"
     assert "\x1b" in written
+
+
+def test_an_answer_ends_at_the_stop_text(policy, monkeypatch, capsys, asked):
+    def answers(stop):
+        torch.manual_seed(1)
+        type_in(monkeypatch, "one", "two")
+        chat(policy, make_data(solver=Sampling(max_new_tokens=12, stop=stop)), "solver")
+        return capsys.readouterr().out, asked[-1][1][1]
+
+    _, whole = answers(None)
+    stop = whole.strip()[3:6]
+    shown, remembered = answers(stop)
+    assert remembered == whole[: whole.index(stop, 1)]
+    assert shown.startswith(for_terminal(remembered) + "\n")
+
+
+def test_what_may_become_the_stop_text_is_not_printed(tmp_path, capsys):
+    codec = make_policy(build_llama(tmp_path / "base", characters=CHARACTERS)).codec
+    for text, shown in (("one STALL of STOP two", "one STALL of "), ("one ST", "one ST")):
+        streamer = TerminalStreamer(codec, "STOP", Reading())
+        streamer.put(torch.tensor([[5, 6, 7]]))
+        for i in codec.encode_plain(text):
+            streamer.put(torch.tensor([i]))
+        streamer.end()
+        assert capsys.readouterr().out == shown + "\n"
 
 
 # -- turns -----------------------------------------------------------------------------------------

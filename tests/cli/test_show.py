@@ -225,7 +225,7 @@ def test_two_rounds_stand_side_by_side(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "48")
     (tmp_path / "config.yaml").touch()
     first = [row(0, "Write.\n- no commas", f"answer {j}", r) for j, r in enumerate((1.0, 0.0))]
-    first += [row(0, "Why?", "Because.", None)]
+    first += [row(0, "Why?", "Because.", None)] * 2
     last = [row(7, "\u6c34 or \x1b[2J fire, which of them", "long " * 40, 1.0)]
     write(tmp_path, "rounds-000000.parquet", [*first, row(3, "between", "x", 1.0), *last])
     lines, _ = shown(capfd, tmp_path, "--compare", 2)
@@ -246,6 +246,22 @@ def test_two_rounds_stand_side_by_side(tmp_path, capfd, monkeypatch):
     ]
     lines, _ = shown(capfd, tmp_path, "--compare", 1)
     assert not any("Why?" in line for line in lines)
+
+
+def test_a_query_that_was_written_twice_in_a_row_stands_twice(tmp_path, capfd):
+    same = [row(0, "Why?", "Because.", R) for R in (0.0, 1.0, 1.0, 1.0)]
+    other = [row(0, "How?", "So.", 0.0)] * 2
+    write(tmp_path, "rounds-000000.parquet", [*same, *other])
+    lines, _ = shown(capfd, tmp_path, "--compare", 3)
+    means = [line.split()[2] for line in lines if "mean R" in line]
+    assert means == ["0.50,", "1.00,", "0.00,"]
+
+
+@pytest.mark.parametrize("flags", [("--round", "0"), ("--sort", "reward"), ("--limit", "3")])
+def test_a_comparison_takes_no_choice_of_rounds_or_answers(run, capfd, flags):
+    assert main(["show", str(run), "--compare", "3", *flags]) == 2
+    told = capfd.readouterr().err
+    assert told.startswith("error: show --compare: shows queries of the first and the last round, ")
 
 
 @pytest.mark.parametrize("width", [1, 20, 47, 200])

@@ -230,6 +230,10 @@ def test_a_length_within_is_paid_in_full_and_less_so_outside(words, score):
     assert scored == pytest.approx(score)
 
 
+def test_without_a_shortest_length_no_text_is_too_short():
+    assert LengthReward(0, 20).score(asked("", "a", " word" * 30)).tolist() == [1, 1, 0.5]
+
+
 def test_characters_and_tokens_can_be_counted():
     queries = ("ab", "a b c d")
     characters = LengthReward(4, 7, unit="characters").score(asked(*queries))
