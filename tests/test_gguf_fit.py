@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,9 +65,9 @@ def test_a_run_names_the_file_from_its_config_to_its_export(file, tmp_path, caps
     assert "converting" not in shown
     assert "changed: " not in shown
     settings = read_checkpoint(str(run.checkpoint_path))["lsp_lightning"]
-    for told in (run.config()["model"], settings):
-        assert told["base"] == str(file)
-        assert told["dtype"] == "float32"  # what auto chose
+    assert run.config()["model"]["base"] == str(file)
+    assert settings["base"] == f"GGUF file with SHA-256 {content_hash(file)}"
+    assert run.config()["model"]["dtype"] == settings["dtype"] == "float32"  # what auto chose
 
     assert main(["export", "--ckpt_path", str(run.checkpoint_path)]) == 0
     config = json.loads((run.export_path / "adapter_config.json").read_text())
@@ -80,6 +81,21 @@ def test_a_run_names_the_file_from_its_config_to_its_export(file, tmp_path, caps
     exec(lines.replace("max_new_tokens=256", "max_new_tokens=2"), scope)
     trained = Policy(str(file), init_adapter=str(run.path / "adapter"))
     assert torch.allclose(logits(scope["model"]), logits(trained.causal_lm), atol=1e-5)
+
+
+def test_a_run_goes_on_with_a_moved_file_but_not_with_another_one(file, tmp_path, capsys):
+    run, moved = RunFolder(tmp_path / "run"), tmp_path / "moved.gguf"
+    assert fit(file, run.path, trainer__max_steps=1) == 0
+    again = ["fit", "--ckpt_path", str(run.checkpoint_path), "--trainer.max_steps=2"]
+    again.append(f"--model.base={moved}")
+    write_gguf(build_byte_model(tmp_path / "other", hidden_size=32), moved)
+    capsys.readouterr()
+    assert main(again) == 2
+    told = capsys.readouterr()
+    assert f"SHA-256 {content_hash(file)}" in told.out + told.err
+    shutil.copy(file, moved)
+    assert main(again) == 0
+    assert "changed: " not in capsys.readouterr().out
 
 
 @pytest.mark.slow

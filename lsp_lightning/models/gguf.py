@@ -128,7 +128,10 @@ def readable(base: str, key: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ConfigError) or is_out_of_memory(error) or storage_failure(error):
             raise
-        problem = f"cannot read {base!r} ({first_line(error)})"
+        reason = first_line(error)
+        if "above report" in reason:  # transformers logs it, but not here
+            reason = "its tensors do not have the shapes that its header tells"
+        problem = f"cannot read {base!r} ({reason})"
         raise ConfigError(key, problem, _AS_FOLDER) from error
 
 

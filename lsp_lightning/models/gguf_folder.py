@@ -25,7 +25,6 @@ from lsp_lightning.paths import resolve
 
 #: Raise it when files are converted in another way, so that older folders are not used.
 _FORMAT = 1
-_LONGEST_NAME = 60
 
 
 def gguf_folder(file: str, dtype: str) -> Path:
@@ -59,7 +58,7 @@ def described(base: str, key: str) -> Path:
         print(f"reading config and tokenizer of {base}, to be kept in {folder}", flush=True)
         _describe(base, path, key, partial)
 
-    return _written_once(folder, write, base, key)
+    return _written_once(folder, "config.json", write, base, key)
 
 
 def converted(base: str, dtype: torch.dtype, key: str) -> Path:
@@ -82,32 +81,35 @@ def converted(base: str, dtype: torch.dtype, key: str) -> Path:
         shutil.copytree(description, partial, dirs_exist_ok=True)
         _convert(path, dtype, base, key, partial)
 
-    return _written_once(folder, write, base, key)
+    return _written_once(folder, "*.safetensors", write, base, key)
 
 
 def _cached(path: Path, what: str) -> Path:
     """The folder in the cache for one content of a file."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    name = f"{path.stem[:_LONGEST_NAME]}-{content_hash(path)[:16]}-{what}"
-    return root / "lsp-lightning" / f"gguf-{_FORMAT}" / name
+    return root / "lsp-lightning" / f"gguf-{_FORMAT}" / f"{content_hash(path)[:32]}-{what}"
 
 
-def _written_once(folder: Path, write: Callable[[Path], None], base: str, key: str) -> Path:
-    """The folder, filled by ``write`` if it does not exist: it is there as a whole or not at all.
+def _written_once(
+    folder: Path, needs: str, write: Callable[[Path], None], base: str, key: str
+) -> Path:
+    """The folder, filled by ``write`` unless a file ``needs`` is in it.
 
-    If several processes ask at once, one of them writes and the others wait.
+    It is written as a whole or not at all. If several processes ask at once, one of them writes and
+    the others wait.
     """
     from filelock import FileLock
 
-    if folder.is_dir():
+    if any(folder.glob(needs)):
         return folder
     partial = folder.with_name(f"{folder.name}.partial")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):  # the system frees it if this process dies
-            if folder.is_dir():
+            if any(folder.glob(needs)):
                 return folder
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+            shutil.rmtree(folder, ignore_errors=True)  # someone deleted the large files
             partial.mkdir()
             try:
                 with readable(base, key):

@@ -1,6 +1,7 @@
 """The Challenger's opening, examples and stop text."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from lsp_lightning import Challenger, ConfigError, Player, Sampling
 from lsp_lightning.generation import LocalEngine
+from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.text.prompts import ANOTHER, is_valid_query
 from lsp_lightning.types import Completions
 
@@ -93,11 +95,19 @@ def test_a_control_token_in_an_example_is_plain_text(player, examples):
     assert (ids == control).sum() == 1 + 5
 
 
+def test_examples_that_the_chat_template_hides_are_refused(tiny_policy, examples):
+    tokenizer = deepcopy(tiny_policy.codec.tokenizer)
+    tokenizer.chat_template = "<|user|>{{ messages[-1]['content'] }}<|assistant|>"
+    line = r"^data\.queries\.init_args\.examples: .* the model's chat template shows none; set"
+    with pytest.raises(ConfigError, match=line):
+        Challenger(examples=examples).longest_prompt(ChatCodec(tokenizer, {}, (2,)))
+
+
 @pytest.mark.parametrize(
     ("number", "line"),
     [
         (6, r"num_examples: is 6, but '.*' has 5 queries; lower it"),
-        (0, r"num_examples: is 0, but that shows none: set examples to null for this; set 1 or more"),
+        (0, r"num_examples: is 0, but that shows none: set examples to null for this; .*"),
     ],
 )
 def test_a_number_of_examples_that_cannot_be_shown_is_refused(examples, number, line):
@@ -205,6 +215,34 @@ def test_a_query_that_ends_at_a_stop_text_is_valid(player, free):
     rows = zip(rollouts.spoken, rollouts.truncated.tolist(), strict=True)
     assert drawn.written.valid_C.tolist() == [is_valid_query(*row) for row in rows]
     assert not any(stop in text for text in drawn.texts)
+
+
+class Says:
+    """An engine whose completions all have one text and end by themselves."""
+
+    def __init__(self, policy, text: str) -> None:
+        self._ids = [*policy.codec.encode_plain(text), policy.codec.stop_ids[0]]
+
+    def generate(self, prompts, draws, sampling, seed, finished=None):
+        ids = torch.tensor(self._ids).repeat(len(prompts) * draws, 1)
+        rows = torch.zeros(len(ids), dtype=torch.bool)
+        return Completions(ids, ids >= 0, torch.zeros(ids.shape), rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("One.\n\nTwo.", "One."),
+        ("\n\nOne.\n\nTwo.", "One."),  # nothing is said before the first
+        ("<think>so\n\nso</think>\n\nOne.\n\nTwo.", "One."),
+        ("<think>so\n\nso", ""),  # it never says anything
+    ],
+)
+def test_a_stop_text_counts_where_something_has_been_said(player, tiny_policy, text, said):
+    stopping = replace(player, engine=Says(tiny_policy, text))
+    prompts = [player.codec.encode("{q}", {"q": "Go."})]
+    rollouts = stopping.respond(prompts, 2, replace(LONG, stop="\n\n"), 3)
+    assert [spoken.strip() for spoken in rollouts.spoken] == [said] * 2
 
 
 def test_an_empty_stop_text_is_refused():

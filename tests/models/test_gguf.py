@@ -156,6 +156,14 @@ def test_a_file_is_converted_once_and_known_by_its_content(made, tmp_path, cache
     assert (load_model(str(changed), torch.float16).model.norm.weight == 2).all()
 
 
+def test_a_folder_without_its_weights_is_written_again(made, tmp_path):
+    file = Path(shutil.copy(made / "tiny.F32.gguf", tmp_path / "freed.gguf"))
+    folder = gguf_folder(str(file), "bfloat16")
+    (folder / "model.safetensors").unlink()  # by someone who needs the space
+    assert gguf_folder(str(file), "bfloat16") == folder
+    assert logits(load_model(str(file), torch.bfloat16)).isfinite().all()
+
+
 def test_a_file_without_an_ending_is_known_by_its_first_bytes(made, tmp_path):
     blob = Path(shutil.copy(made / "tiny.F32.gguf", tmp_path / "sha256-of-ollama"))
     loaded = load_model(str(blob), torch.float32)
@@ -179,7 +187,7 @@ def test_two_at_once_write_one_folder(tmp_path):
 
     def ask():
         started.wait()
-        folders._written_once(tmp_path / "folder", write, "x.gguf", "model.base")
+        folders._written_once(tmp_path / "folder", "a", write, "x.gguf", "model.base")
 
     threads = [threading.Thread(target=ask) for _ in range(2)]
     for thread in threads:
@@ -208,7 +216,7 @@ def test_a_conversion_that_fails_leaves_no_folder(tmp_path, error, said):
         raise error
 
     with pytest.raises((ConfigError, KeyboardInterrupt)) as raised:
-        folders._written_once(tmp_path / "folder", write, "x.gguf", "model.base")
+        folders._written_once(tmp_path / "folder", "a", write, "x.gguf", "model.base")
     assert said in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["folder.lock"]
 
@@ -328,6 +336,15 @@ def test_tensors_that_would_be_left_out_are_named(made, tmp_path, no_model):
     bias = {"blk.0.attn_q.bias": np.ones(64, np.float32)}
     file = write_gguf(made / "model", tmp_path / "bias.gguf", tensors=lambda t: t.update(bias))
     assert "1 tensors that transformers does not read (blk.0.attn_q.bias); " in refusal(file)
+
+
+def test_weights_of_other_shapes_are_one_line(made, tmp_path):
+    name = "blk.0.ffn_up.weight"
+    narrow = write_gguf(
+        made / "model", tmp_path / "narrow.gguf", tensors=lambda t: t.update({name: t[name][:8]})
+    )
+    with pytest.raises(ConfigError, match=r"do not have the shapes that its header tells\); give"):
+        load_model(str(narrow), torch.float32)
 
 
 def test_missing_weights_are_named(made, tmp_path):
