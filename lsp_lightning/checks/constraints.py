@@ -200,7 +200,6 @@ _LEGEND = (
 #: The template that the Challenger fills in: a query with constraints, and all allowed lines.
 CONSTRAINT_TEMPLATE = f"""\
 [what to write: a clear task of your choice for a short text]
-
 Constraints:
 - [a line of this list with its capitals filled in: {"; ".join(_phrasings())}. {_LEGEND}]
 - [another line of the list that can be kept together with the first]

@@ -31,9 +31,6 @@ PARAMETERS = {
     "Skywork/Skywork-Reward-V2-Llama-3.2-1B": 1_235_814_400 + 2048,
 }
 
-#: The default optimizer's arguments.
-ADAMW = {"lr": 1e-5, "betas": [0.9, 0.95], "weight_decay": 0.0}
-
 pytestmark = pytest.mark.usefixtures("untouched_process", "published")
 
 
@@ -107,9 +104,11 @@ def test_presets_agree_on_all_that_does_not_depend_on_the_model_or_the_gpu():
         config = yaml.safe_load(path.read_text())
         model, trainer = config["model"], dict(config["trainer"])
         del trainer["default_root_dir"]
-        optimizer = model.get("optimizer", {}).get("init_args", ADAMW)
+        optimizer = model["optimizer"]["init_args"]
         rewards = [reward["class_path"] for reward in model["rewards"]]
+        sampling = config["data"]["queries"]["init_args"]["sampling"]
         rest = (model["objective"], rewards, model["rewards"][1], config["data"]["heldout"])
+        rest = (*rest, sampling["temperature"])
         shared.append((optimizer, trainer, model["activation_checkpointing"], *rest))
     assert all(settings == shared[0] for settings in shared)
 
