@@ -34,7 +34,8 @@ class Challenger(QuerySource):
         prompt: file with another prompt; its slots {task} and {template} are optional.
         opening: how each query begins. It is given: part of the query, but never trained.
         examples: file of example queries, in any format of a PromptFile; null shows none.
-        num_examples: how many examples the prompt of a round shows.
+        num_examples: how many examples a prompt shows: other ones in each round, and the last one
+            is also another one for each query of a round.
         sampling: how queries are sampled; sampling.stop is a text at which a query ends.
     """
 
@@ -76,12 +77,14 @@ class Challenger(QuerySource):
         return f"Challenger with {self.sampling}, prompt {derive_seed(0, *shown):x}"
 
     def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
-        """N queries, sampled from the round's prompt."""
-        order = permutation(len(self._examples), derive_seed(seed, index, "examples"))
-        examples = [self._examples[place] for place in order[: self._num_examples]]
+        """N queries, sampled from the round's prompts."""
+        prompts = [
+            self._encode(player.codec, examples)
+            for examples in self._shown(num_queries, index, seed)
+        ]
         rollouts = player.respond(
-            [self._encode(player.codec, examples)],
-            num_queries,
+            prompts,
+            num_queries // len(prompts),
             self.sampling,
             derive_seed(seed, index, "queries"),
         )
@@ -93,6 +96,17 @@ class Challenger(QuerySource):
             texts=tuple(self._joined(player.codec, rollouts)),
             written=Written.all_answered(rollouts, valid),
         )
+
+    def _shown(self, num_queries: int, index: int, seed: int) -> list[list[str]]:
+        """The examples of each prompt of a round: one prompt for each query, or one for all.
+
+        Queries follow the last example most closely, so that one differs between the queries of a
+        round. What stands before it is the same and computed once.
+        """
+        order = permutation(len(self._examples), derive_seed(seed, index, "examples"))
+        shared, last = order[: self._num_examples - 1], order[self._num_examples - 1 :]
+        rows = [[*shared, last[i % len(last)]] for i in range(num_queries)] if last else [[]]
+        return [[self._examples[place] for place in row] for row in rows]
 
     def _joined(self, codec: ChatCodec, rollouts: Rollouts) -> Iterator[str]:
         """The opening with what was written after it."""

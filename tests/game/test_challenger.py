@@ -63,18 +63,33 @@ def test_a_query_that_is_only_its_opening_is_invalid(player):
 # -- examples ------------------------------------------------------------------------------
 
 
+def shown_in(prompt) -> list[str]:
+    """The examples in a prompt, in their order."""
+    return sorted((text for text in EXAMPLES if text in prompt), key=prompt.index)
+
+
 def test_examples_are_earlier_replies_and_other_ones_in_each_round(player, examples):
     challenger = Challenger(examples=examples, num_examples=2, opening="So", sampling=SHORT)
     seen = set()
     for index in range(8):
-        (prompt,) = set(prompts_of(challenger.draw(player, 3, index, 0), player))
-        shown = [text for text in EXAMPLES if text in prompt]
-        assert len(shown) == 2
-        assert prompt.count(ANOTHER) == 2
-        assert prompt.endswith("So")
-        seen.add(frozenset(shown))
+        prompts = prompts_of(challenger.draw(player, 3, index, 0), player)
+        assert all(prompt.count(ANOTHER) == 2 for prompt in prompts)
+        assert all(prompt.endswith("So") for prompt in prompts)
+        shown = [shown_in(prompt) for prompt in prompts]
+        assert all(len(each) == 2 for each in shown)
+        # the last example alone differs from query to query
+        assert len({each[0] for each in shown}) == 1
+        assert len({each[1] for each in shown}) == 3
+        seen.add(frozenset(map(tuple, shown)))
     assert len(seen) > 3
-    assert set().union(*seen) == set(EXAMPLES)
+    assert {text for round_ in seen for each in round_ for text in each} == set(EXAMPLES)
+
+
+def test_as_many_examples_as_the_file_has_are_the_same_for_each_query(player, examples):
+    challenger = Challenger(examples=examples, num_examples=5, sampling=LONG)
+    drawn = challenger.draw(player, 3, 0, 0)
+    assert len(set(prompts_of(drawn, player))) == 1
+    assert len(set(drawn.texts)) == 3
 
 
 def test_examples_follow_from_seed_and_round(player, examples):
