@@ -196,6 +196,7 @@ def test_the_bound_counts_the_operations_of_products(capsys):
     assert "M, update |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_profile_counts_the_operations_of_each_pass(capsys):
     [case] = speed_profile.breakdown(**speed_profile.QUICK, repeats=1)
     flops = case["flops"]
