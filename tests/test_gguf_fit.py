@@ -65,8 +65,8 @@ def test_a_run_names_the_file_from_its_config_to_its_export(file, tmp_path, caps
     assert "converting" not in shown
     assert "changed: " not in shown
     settings = read_checkpoint(str(run.checkpoint_path))["lsp_lightning"]
-    assert run.config()["model"]["base"] == str(file)
-    assert settings["base"] == f"GGUF file with SHA-256 {content_hash(file)}"
+    assert run.config()["model"]["base"] == settings["base"] == str(file)
+    assert settings["base_sha256"] == content_hash(file)
     assert run.config()["model"]["dtype"] == settings["dtype"] == "float32"  # what auto chose
 
     assert main(["export", "--ckpt_path", str(run.checkpoint_path)]) == 0
@@ -88,14 +88,17 @@ def test_a_run_goes_on_with_a_moved_file_but_not_with_another_one(file, tmp_path
     assert fit(file, run.path, trainer__max_steps=1) == 0
     again = ["fit", "--ckpt_path", str(run.checkpoint_path), "--trainer.max_steps=2"]
     again.append(f"--model.base={moved}")
-    write_gguf(build_byte_model(tmp_path / "other", hidden_size=32), moved)
     capsys.readouterr()
-    assert main(again) == 2
-    told = capsys.readouterr()
-    assert f"SHA-256 {content_hash(file)}" in told.out + told.err
     shutil.copy(file, moved)
     assert main(again) == 0
     assert "changed: " not in capsys.readouterr().out
+    write_gguf(build_byte_model(tmp_path / "other"), moved)
+    assert main(again) == 2
+    told = capsys.readouterr().err
+    assert "moved.gguf' has another content than in the checkpoint; give the file with" in told
+    assert told.rstrip().endswith(content_hash(file))
+    assert main([*again[:-1], f"--model.base={ROOT / 'lsp_lightning' / 'tinyworld' / 'base'}"]) == 2
+    assert "error: model.base: is '" in capsys.readouterr().err
 
 
 @pytest.mark.slow

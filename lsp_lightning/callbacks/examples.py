@@ -69,7 +69,8 @@ def _kind(played: SelfPlayRound, i: int) -> str:
     """The label of a query."""
     if not played.playout.valid_N[i]:
         return "query (invalid)"
-    return "query (malformed)" if played.malformed_N[i] else "query"
+    told = (v[i] for name, v in played.query_info.items() if name.endswith("/malformed"))
+    return "query (malformed)" if any(told) else "query"
 
 
 def _scores(name: str, played: SelfPlayRound, i: int, j: int) -> str:

@@ -88,6 +88,7 @@ def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
         for j, answer in enumerate(answers):
             yield {
                 "round": played.index,
+                "number": i,
                 "query": query,
                 "valid": bool(playout.valid_N[i]),
                 **info,

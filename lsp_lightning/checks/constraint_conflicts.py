@@ -1,5 +1,7 @@
 """Constraints that visibly contradict or repeat each other."""
 
+import re
+
 from lsp_lightning.checks.constraint import Constraint
 from lsp_lightning.checks.constraint_kinds import COUNTS
 
@@ -52,16 +54,25 @@ def clash(a: Constraint, b: Constraint) -> bool:
     if _brings(a).get(b.kind, 0) > b.high:
         return True
     if a.kind in ("start", "end", "word", "phrase"):
-        text = a.arguments[0]
+        text = _whole_words(a) if b.kind == "word" else a.arguments[0]
         if b.kind in _ADDS_UP and any(n > b.high for n in b.counts(text)):
             return True
     return _edges_clash(a, b)
 
 
+def _whole_words(a: Constraint) -> str:
+    """The part of a text that an answer must contain whose words cannot become longer in it."""
+    text = a.arguments[0]
+    if a.kind in ("end", "phrase"):
+        text = re.sub(r"^\w\S*", "", text)
+    if a.kind in ("start", "phrase"):
+        text = re.sub(r"\S*\w$", "", text)
+    return text
+
+
 def _brings(a: Constraint) -> dict[str, int]:
     """The smallest count of each kind in any answer that satisfies the constraint."""
-    letters, keys = "".join(a.arguments), len(a.arguments)
-    size, brackets = len(letters), 2
+    size, keys, brackets = len("".join(a.arguments)), len(a.arguments), 2
     brought = {
         "no repeated lines": {"lines": 2},
         "sorted lines": {"lines": 2},
@@ -73,7 +84,6 @@ def _brings(a: Constraint) -> dict[str, int]:
             "commas": keys - 1,
             "quotation marks": 2 * keys,
             "punctuation marks": brackets + 4 * keys - 1,  # also a colon for each key
-            "capital letters": sum(map(str.isupper, letters)),
         },
         "numbered items": {"digits": a.low},
         "capitals": {"capital letters": 1},

@@ -31,9 +31,10 @@ _NUMBERED = re.compile(r"[0-9]{1,4}[.)]\s+\S")
 _HIGHLIGHT = re.compile(r"\*[^*\s](?:[^*\n]*[^*\s])?\*")
 _BOLD = re.compile(
     r"\*\*[^*\s](?:[^*\n]*[^*\s])?\*\*"
-    r"|(?<!\w)__[^_\s](?:[^_\n]*[^_\s])?__(?!\w)"
+    r"|(?<![^\W_])__[^_\s](?:[^_\n]*[^_\s])?__(?![^\W_])"
 )
-_QUOTES = '"\u201c\u201d\u201e\u00ab\u00bb\u300c\u300d\u300e\u300f'
+#: Double quotation marks of any script, without those of code and of single quotations.
+_QUOTES = '"\u201c\u201d\u201e\u201f\uff02\u00ab\u00bb\u300c\u300d\u300e\u300f\u301d\u301e\u301f'
 _PLACEHOLDER = re.compile(r"\[[^\[\]\n]+\]")
 _TITLE = re.compile(r"<<([^<>\n]+)>>")
 

@@ -12,7 +12,7 @@ contradict or repeat each other.
 
 import re
 from collections.abc import Callable, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from math import inf
 
 from lsp_lightning.checks.constraint import KINDS, Constraint
@@ -37,8 +37,8 @@ _RANGES: tuple[tuple[str, Callable[[int, int], tuple[int, float]]], ...] = (
     (f"(?:at most|no more than|up to) {_N}", lambda n, m: (0, n)),
     (f"more than {_N}", lambda n, m: (n + 1, inf)),
     (f"(?:fewer|less) than {_N}", lambda n, m: (0, n - 1)),
-    (f"between {_N} and {_N}", lambda n, m: (n, m)),
-    (f"{_N} to {_N}", lambda n, m: (n, m)),
+    (f"between {_N} (?:and|to) {_N}", lambda n, m: (n, m)),
+    (f"{_N}(?: to |-|\u2013){_N}", lambda n, m: (n, m)),
     (f"(?:exactly )?{_N}", lambda n, m: (n, n)),
     ("no", lambda n, m: (0, 0)),
 )
@@ -62,16 +62,23 @@ _VERB = "(?:(?:use|write|include|contain|have|give|be|answer with|reply with) )?
 _HEADER = re.compile(r"(?:\*\*)?constraints:(?:\*\*)?", re.IGNORECASE)
 
 
-#: Other wordings, with the grammar's; only for lines without a quoted text.
-_SYNONYMS = (
-    (r"(?:do not|don't|never) (?:use|write|include|contain|have|add) any", "no"),
-    (r"(?:without|avoid|zero)(?: any)?", "no"),
-    (r"(?:all )?(?:in )?(?:all capitals|all uppercase|all upper case)", "all capitals"),
-    (r"(?:all )?(?:in )?lowercase", "all lower case"),
-    (r"(.*)\b(?:uppercase|upper case) letters", r"\1capital letters"),
-    (r"(.*)\bexclamation points?", r"\1exclamation marks"),
-    (r"(.*)\b(?<!double )quotes", r"\1quotation marks"),
-    (r"(.*\b(?:words|sentences|lines|paragraphs|characters)) long", r"\1"),
+#: Usual other wordings, and the grammar's.
+_SYNONYMS = tuple(
+    (re.compile(other, re.IGNORECASE), ours)
+    for other, ours in (
+        (r"^avoid the (word|phrase|letter)\b", r"do not include the \1"),
+        (
+            r"^(?:do not|don't|never) (?:use|write|include|contain|have|add)(?: any)?\b(?! the\b)",
+            "no",
+        ),
+        (r"^(?:without|zero|avoid(?: using)?)(?: any)?\b(?! the\b)", "no"),
+        (r"^(?:(?:use|write) )?(?:in )?(?:all capitals|all caps|all upper ?case)$", "all capitals"),
+        (r"^(?:(?:use|write) )?(?:in )?(?:all )?lowercase$", "all lower case"),
+        (r"\bupper ?case letters$", "capital letters"),
+        (r"\bexclamation points?$", "exclamation marks"),
+        (r"(?<!double )\bquotes$", "quotation marks"),
+        (r"\b(words|sentences|lines|paragraphs|characters) long$", r"\1"),
+    )
 )
 
 
@@ -121,9 +128,9 @@ def _read(line: str) -> Constraint | None:
     if len(line) > _LONGEST_LINE or line[:2] not in ("- ", "* ", "\u2022 "):
         return None
     text = line[2:].strip()
-    plain = _canonical(" ".join(text.replace("\u2019", "'").removesuffix(".").split()))
-    for kind, pattern, bounds in _GRAMMAR:
-        match = pattern.fullmatch(plain)
+    plain = " ".join(text.replace("\u2019", "'").removesuffix(".").split())
+    for line, (kind, pattern, bounds) in product((plain, _canonical(plain)), _GRAMMAR):
+        match = pattern.fullmatch(line)
         if match is None:
             continue
         slots = match.groupdict()
@@ -137,18 +144,15 @@ def _read(line: str) -> Constraint | None:
 
 
 def _canonical(line: str) -> str:
-    """A line in the grammar's words, as far as :data:`_SYNONYMS` know others."""
-    line = re.sub(
-        r"^avoid the (word|phrase) ", r"do not include the \1 ", line, flags=re.IGNORECASE
-    )
-    if '"' in line or "\u201c" in line:
-        return line
-    for other, ours in _SYNONYMS[:2]:  # these begin a line
-        line = re.sub(rf"^{other} ", f"{ours} ", line, flags=re.IGNORECASE)
-    for other, ours in _SYNONYMS[2:]:  # these are the whole line
-        match = re.fullmatch(other, line, re.IGNORECASE)
-        line = match.expand(ours) if match else line
-    return line
+    """A line in the grammar's words, as far as :data:`_SYNONYMS` knows others.
+
+    What follows "the word", "the phrase" or "the letter" is the user's and stays as it is.
+    """
+    named = re.search(r"\bthe (?:word|phrase|letter)\b|[\"\u201c]", line, re.IGNORECASE)
+    head, tail = (line[: named.end()], line[named.end() :]) if named else (line, "")
+    for other, ours in _SYNONYMS:
+        head = other.sub(ours, head)
+    return head + tail
 
 
 def _arguments(texts: str | None) -> tuple[str, ...]:

@@ -29,7 +29,10 @@ def side_by_side(rows: Sequence[Row], count: int, width: int) -> Iterator[str]:
     numbers = sorted({row["round"] for row in rows})
     room = max((width - len(_GAP)) // 2, 8)
     sides = [_groups(rows, number)[:count] for number in (numbers[0], numbers[-1])]
-    yield from _beside([f"round {numbers[0]}"], [f"round {numbers[-1]}"], room)
+    titles = [[f"round {number}"] for number in (numbers[0], numbers[-1])]
+    if len(numbers) == 1:  # nothing to compare it with
+        sides[1], titles[1] = [], []
+    yield from _beside(titles[0], titles[1], room)
     for before, after in zip_longest(*sides, fillvalue=()):
         yield ""
         yield from _beside(_told(before, room), _told(after, room), room)
@@ -38,9 +41,9 @@ def side_by_side(rows: Sequence[Row], count: int, width: int) -> Iterator[str]:
 def _groups(rows: Sequence[Row], number: int) -> list[list[Row]]:
     """The answers of each query of a round, in the order of the round."""
     found = [row for row in rows if row["round"] == number]
-    runs = [len(list(run)) for _, run in groupby(found, key=lambda row: row["query"])]
-    size = math.gcd(*runs)  # a query that was written twice in a row has a run of two groups
-    return [found[i : i + size] for i in range(0, len(found), size)]
+    # the number tells equal queries apart; transcripts of the first versions have none
+    groups = groupby(found, key=lambda row: (row.get("number"), row["query"]))
+    return [list(group) for _, group in groups]
 
 
 def _told(group: Sequence[Row], room: int) -> list[str]:

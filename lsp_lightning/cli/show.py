@@ -56,8 +56,8 @@ def show(args: Sequence[str]) -> int:
         raise ConfigError("show --compare", f"is {typed.compare}", "set 1 or more")
     narrowed = (typed.round, typed.sort, typed.limit) != (None, "round", _LIMIT)
     if typed.compare and narrowed:
-        problem = "shows queries of the first and the last round, which --round, --sort and --limit"
-        raise ConfigError("show --compare", f"{problem} do not choose", "leave them out")
+        problem = "cannot be combined with --round, --sort or --limit"
+        raise ConfigError("show --compare", problem, "leave them out")
     rows = RunFolder(typed.run).transcripts(lambda line: print(in_one_line(line), file=sys.stderr))
     if typed.compare and rows:
         for line in side_by_side(rows, typed.compare, width_of(sys.stdout) - 1):

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.export.card import model_card
-from lsp_lightning.models.gguf import content_hash, is_gguf
+from lsp_lightning.models.hub import gguf_sha256
 from lsp_lightning.models.loading import load_model
 from lsp_lightning.models.policy import Policy
 from lsp_lightning.models.quantization import full_weight
-from lsp_lightning.paths import resolve
 from lsp_lightning.runs.writing import writing
 from lsp_lightning.text.chat import FIXED_DATE, PLAIN_TEMPLATE
 from lsp_lightning.training.divergence import is_finite
@@ -94,9 +93,9 @@ def export_run(policy: Policy, base: str, form: Form, out: Path, record: Mapping
 
 def _computing(policy: Policy, base: str) -> dict[str, Any]:
     """What another program needs to compute what the policy computes."""
-    template, path = policy.codec.tokenizer.chat_template, resolve(base)
+    template = policy.codec.tokenizer.chat_template
     return {
-        "gguf_sha256": content_hash(path) if is_gguf(path) else None,
+        "gguf_sha256": gguf_sha256(base),
         "compute_type": str(policy.dtype).removeprefix("torch."),
         "stop_ids": sorted(policy.codec.stop_ids),
         "date": str(FIXED_DATE.date()) if "strftime_now" in template else None,

@@ -26,7 +26,6 @@ def run_record(module: Any, data: Any, checkpoint: Mapping[str, Any], path: Path
     rounds = resume.rounds_of(checkpoint)
     return {
         **settings,
-        "base": module.policy_settings.base,
         "rounds": rounds,
         "selfplay": bool(data.queries.selfplay),
         **_heldout(RunFolder.of_checkpoint(path), rounds),

@@ -24,9 +24,9 @@ _KEY = "data.queries.init_args"
 class Challenger(QuerySource):
     """Self-play: the policy writes the queries.
 
-    All queries of a round answer the same prompt, so that their mean reward is a baseline for each.
-    Examples are shown as earlier replies of the conversation, other ones in each round: with fixed
-    examples the queries become near copies of them.
+    The mean reward of a round's queries is the baseline for each. They answer the same prompt, or
+    prompts that differ in the last of their examples. Examples are shown as earlier replies of the
+    conversation, other ones in each round: with fixed examples the queries become near copies.
 
     Args:
         task: what the queries should be about; null leaves it to the Challenger.
@@ -34,8 +34,8 @@ class Challenger(QuerySource):
         prompt: file with another prompt; its slots {task} and {template} are optional.
         opening: how each query begins. It is given: part of the query, but never trained.
         examples: file of example queries, in any format of a PromptFile; null shows none.
-        num_examples: how many examples a prompt shows: other ones in each round, and the last one
-            is also another one for each query of a round.
+        num_examples: how many examples a prompt shows, drawn anew in each round; the last one also
+            differs between the queries of a round.
         sampling: how queries are sampled; sampling.stop is a text at which a query ends.
     """
 
@@ -59,6 +59,10 @@ class Challenger(QuerySource):
         self._examples = read_examples(examples, num_examples)
         self._num_examples = num_examples
         self.sampling: Sampling = sampling
+
+    def num_prompts(self, num_queries: int) -> int:
+        """One for each query if examples are shown, else one for all."""
+        return num_queries if self._examples else 1
 
     def longest_prompt(self, codec: ChatCodec | None) -> int | None:
         """Tokens of the longest prompt, its opening included; None without a tokenizer."""
@@ -101,11 +105,12 @@ class Challenger(QuerySource):
         """The examples of each prompt of a round: one prompt for each query, or one for all.
 
         Queries follow the last example most closely, so that one differs between the queries of a
-        round. What stands before it is the same and computed once.
+        round. What stands before it is the same, and models that share prefixes compute it once.
         """
         order = permutation(len(self._examples), derive_seed(seed, index, "examples"))
         shared, last = order[: self._num_examples - 1], order[self._num_examples - 1 :]
-        rows = [[*shared, last[i % len(last)]] for i in range(num_queries)] if last else [[]]
+        prompts = self.num_prompts(num_queries)
+        rows = [[*shared, last[i % len(last)]] for i in range(prompts)] if last else [[]]
         return [[self._examples[place] for place in row] for row in rows]
 
     def _joined(self, codec: ChatCodec, rollouts: Rollouts) -> Iterator[str]:

@@ -62,6 +62,10 @@ class QuerySource(ABC):
         """The settings in one line; a resumed run warns if the line has changed."""
         return type(self).__name__
 
+    def num_prompts(self, num_queries: int) -> int:
+        """How many prompts the Challenger gets for N queries; each has N / prompts completions."""
+        return 1
+
     def longest_prompt(self, codec: ChatCodec | None) -> int | None:
         """Tokens of the longest prompt that the Challenger gets; None if unknown.
 

@@ -71,6 +71,7 @@ def play_round(
         components=scored.components,
         binary=is_binary(rewards),
         query_info=scored.query_info,
+        malformed_N=scored.malformed_N,
         reward_metrics=scored.metrics,
         seconds=seconds,
     )

@@ -53,8 +53,9 @@ class StopTexts:
         tails = ids_tn[-len(stop.encode()) - 2 :, rows].T.tolist()
         found = [stop in self._codec.decode(tail) for tail in tails]
         for i in (i for i, near in enumerate(found) if near):
-            ids = ids_tn[:, rows[i]].tolist()
-            found[i] = self.text(ids, stop, self._codec.reading(prompts[i])) is not None
+            text = self._codec.decode(ids_tn[:, rows[i]].tolist())
+            before = text[: text.rfind(stop)]  # earlier ones did not count when they came
+            found[i] = bool(self._codec.reading(prompts[i]).said(before).strip())
         return torch.tensor(found, device=rows.device)
 
     def cut(

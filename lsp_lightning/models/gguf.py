@@ -130,7 +130,7 @@ def readable(base: str, key: str) -> Iterator[None]:
             raise
         reason = first_line(error)
         if "above report" in reason:  # transformers logs it, but not here
-            reason = "its tensors do not have the shapes that its header tells"
+            reason = "its tensor shapes do not match its header"
         problem = f"cannot read {base!r} ({reason})"
         raise ConfigError(key, problem, _AS_FOLDER) from error
 

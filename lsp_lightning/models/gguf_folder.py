@@ -6,6 +6,7 @@ and a changed one is converted again.
 """
 
 import io
+import json
 import os
 import shutil
 import sys
@@ -25,6 +26,8 @@ from lsp_lightning.paths import resolve
 
 #: Raise it when files are converted in another way, so that older folders are not used.
 _FORMAT = 1
+#: The file with the sizes of the others in a folder.
+_SIZES = "sizes.json"
 
 
 def gguf_folder(file: str, dtype: str) -> Path:
@@ -58,7 +61,7 @@ def described(base: str, key: str) -> Path:
         print(f"reading config and tokenizer of {base}, to be kept in {folder}", flush=True)
         _describe(base, path, key, partial)
 
-    return _written_once(folder, "config.json", write, base, key)
+    return _written_once(folder, write, base, key)
 
 
 def converted(base: str, dtype: torch.dtype, key: str) -> Path:
@@ -81,7 +84,7 @@ def converted(base: str, dtype: torch.dtype, key: str) -> Path:
         shutil.copytree(description, partial, dirs_exist_ok=True)
         _convert(path, dtype, base, key, partial)
 
-    return _written_once(folder, "*.safetensors", write, base, key)
+    return _written_once(folder, write, base, key)
 
 
 def _cached(path: Path, what: str) -> Path:
@@ -90,30 +93,34 @@ def _cached(path: Path, what: str) -> Path:
     return root / "lsp-lightning" / f"gguf-{_FORMAT}" / f"{content_hash(path)[:32]}-{what}"
 
 
-def _written_once(
-    folder: Path, needs: str, write: Callable[[Path], None], base: str, key: str
-) -> Path:
-    """The folder, filled by ``write`` unless a file ``needs`` is in it.
+def _written_once(folder: Path, write: Callable[[Path], None], base: str, key: str) -> Path:
+    """The folder, filled by ``write`` unless it is whole.
 
     It is written as a whole or not at all. If several processes ask at once, one of them writes and
     the others wait.
     """
     from filelock import FileLock
 
-    if any(folder.glob(needs)):
+    if _is_whole(folder):
         return folder
     partial = folder.with_name(f"{folder.name}.partial")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):  # the system frees it if this process dies
-            if any(folder.glob(needs)):
+            if _is_whole(folder):
                 return folder
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-            shutil.rmtree(folder, ignore_errors=True)  # someone deleted the large files
+            shutil.rmtree(folder, ignore_errors=True)  # someone deleted files in it
             partial.mkdir()
             try:
                 with readable(base, key):
                     write(partial)
+                sizes = {
+                    path.name: path.stat().st_size
+                    for path in partial.iterdir()
+                    if path.name != _SIZES
+                }
+                (partial / _SIZES).write_text(json.dumps(sizes), encoding="utf-8")
                 for file in (path for path in partial.rglob("*") if path.is_file()):
                     _flush(file)
                 partial.rename(folder)
@@ -129,6 +136,15 @@ def _written_once(
             "free space there, or set XDG_CACHE_HOME to another folder",
         ) from error
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder has all files that were written, in full."""
+    try:
+        sizes = json.loads((folder / _SIZES).read_text(encoding="utf-8"))
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
 
 
 def _flush(file: Path) -> None:

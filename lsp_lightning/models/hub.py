@@ -46,12 +46,10 @@ def is_local(base: str) -> bool:
     return resolve(base).exists()
 
 
-def identity(base: str) -> str:
-    """What tells a base from others: a GGUF file's content wherever it lies, else its place."""
+def gguf_sha256(base: str) -> str | None:
+    """The SHA-256 of a base that is a GGUF file, which identifies it in any place; else None."""
     path = resolve(base)
-    if path.is_file() and is_gguf(path):
-        return f"GGUF file with SHA-256 {content_hash(path)}"
-    return base
+    return content_hash(path) if path.is_file() and is_gguf(path) else None
 
 
 def location(base: str) -> str:

@@ -105,8 +105,8 @@ def _queries(data: PlannedData, codec: ChatCodec | None) -> list[PlannedRollout]
     return [
         PlannedRollout(
             name="queries",
-            prompts=1,
-            draws=data.num_queries,
+            prompts=(prompts := source.num_prompts(data.num_queries)),
+            draws=data.num_queries // prompts,
             prompt=prompt,
             sampling=source.sampling,
             key="data.queries.init_args.sampling.max_new_tokens",

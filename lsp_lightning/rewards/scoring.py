@@ -33,6 +33,8 @@ class Scored:
     """The scores of every reward by its name, unweighted, NaN kept."""
     query_info: Mapping[str, tuple[object, ...]]
     """Findings of the rewards about the queries, N values by ``REWARD_NAME/ENTRY``."""
+    malformed_N: Tensor
+    """(N,) bool: a reward with a nonzero weight found that the query has no right answer."""
     metrics: Mapping[str, Tensor | float]
     """Other metrics that the rewards log, by ``REWARD_NAME/METRIC``."""
 
@@ -45,6 +47,7 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
     """
     n, g = len(playout.query_texts), playout.group_size
     judged_NG = torch.ones((n, g), dtype=torch.bool)
+    malformed_N = torch.zeros(n, dtype=torch.bool)
     components: dict[str, Tensor] = {}
     query_info: dict[str, tuple[object, ...]] = {}
     metrics: dict[str, Tensor | float] = {}
@@ -65,6 +68,8 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
         metrics |= {f"{reward.name}/{name}": v for name, v in judgement.metrics.items()}
         if reward.weight == 0:
             continue
+        found = judgement.query_info.get("malformed", (False,) * n)
+        malformed_N |= torch.tensor([bool(verdict) for verdict in found])
         if scores.dim() == 2:
             judged_NG &= ~scores.isnan()
         scaled, enters = reward.scaled(scores), reward.enters
@@ -80,6 +85,7 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
         unfilled={kind: x for kind, x in raw.items() if kind != "challenger"},
         components=components,
         query_info=query_info,
+        malformed_N=malformed_N,
         metrics=metrics,
     )
 

@@ -13,10 +13,10 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from lsp_lightning.errors import ConfigError, in_one_line, warn
-from lsp_lightning.models.hub import identity
+from lsp_lightning.models.hub import gguf_sha256
 
 #: Policy settings that give a checkpoint's tensors their meaning; a resumed run must keep them.
-FIXED_SETTINGS = ("base", "lora", "init_adapter", "reference", "quantization")
+FIXED_SETTINGS = ("base", "base_sha256", "lora", "init_adapter", "reference", "quantization")
 
 
 def run_settings(module: Any, data: Any) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def run_settings(module: Any, data: Any) -> dict[str, Any]:
     """
     policy, lora = dict(vars(module.policy_settings)), module.policy_settings.lora
     del policy["activation_checkpointing"]  # does not change results
-    policy["base"] = identity(policy["base"])
+    policy["base_sha256"] = gguf_sha256(policy["base"])
     if module.policy is not None:  # what auto chose, which may differ on another machine
         policy["dtype"] = str(module.policy.dtype).removeprefix("torch.")
     return {
@@ -135,8 +135,13 @@ def compare_settings(checkpoint: dict[str, Any], now: dict[str, Any]) -> None:
         ConfigError: one of :data:`FIXED_SETTINGS` or the optimiser's class differs.
     """
     before = checkpoint.get("lsp_lightning", {})
+    if before.get("base_sha256") and before["base_sha256"] == now.get("base_sha256"):
+        before = {**before, "base": now["base"]}  # the same file, moved
     for key in sorted(k for k, value in before.items() if k in now and now[k] != value):
         changes = list(_changes(key, before[key], now[key]))
+        if key == "base_sha256":
+            problem = f"{now['base']!r} has another content than in the checkpoint"
+            raise ConfigError("model.base", problem, f"give the file with SHA-256 {before[key]}")
         if key in FIXED_SETTINGS:
             name, old, new = changes[0]
             raise ConfigError(

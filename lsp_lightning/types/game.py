@@ -124,6 +124,8 @@ class SelfPlayRound:
     query_info: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     """Findings of the rewards about the queries, as ``reward/entry`` (malformed, level, family,
     ...); N values each."""
+    malformed_N: Tensor | None = None
+    """(N,) bool: a reward with a weight found that the query has no right answer; None: unknown."""
     reward_metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
     """Other metrics of the rewards, as ``reward/metric``."""
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -133,13 +135,6 @@ class SelfPlayRound:
     def values_N(self) -> Tensor:
         """(N,): the value of each query, its mean R (eq. 2)."""
         return query_values(self.rewards_NG)
-
-    @property
-    def malformed_N(self) -> Tensor:
-        """(N,) bool: a verifier found that the query has no right answer."""
-        found = [v for name, v in self.query_info.items() if name.endswith("/malformed")]
-        told_N = [any(verdicts) for verdicts in zip(*found, strict=True)]
-        return torch.tensor(told_N or [False] * len(self.playout.query_texts), dtype=torch.bool)
 
     @property
     def judged_N(self) -> Tensor:

@@ -249,10 +249,15 @@ def test_two_rounds_stand_side_by_side(tmp_path, capfd, monkeypatch):
 
 
 def test_a_query_that_was_written_twice_in_a_row_stands_twice(tmp_path, capfd):
-    same = [row(0, "Why?", "Because.", R) for R in (0.0, 1.0, 1.0, 1.0)]
-    other = [row(0, "How?", "So.", 0.0)] * 2
-    write(tmp_path, "rounds-000000.parquet", [*same, *other])
+    scores = [(0.0, 1.0), (1.0, 1.0), (0.0, 0.0)]
+    rows = [
+        {**row(0, "Why?", "So.", R), "number": number}
+        for number, pair in enumerate(scores)
+        for R in pair
+    ]
+    write(tmp_path, "rounds-000000.parquet", rows)
     lines, _ = shown(capfd, tmp_path, "--compare", 3)
+    assert lines[0] == "round 0"
     means = [line.split()[2] for line in lines if "mean R" in line]
     assert means == ["0.50,", "1.00,", "0.00,"]
 
@@ -261,7 +266,7 @@ def test_a_query_that_was_written_twice_in_a_row_stands_twice(tmp_path, capfd):
 def test_a_comparison_takes_no_choice_of_rounds_or_answers(run, capfd, flags):
     assert main(["show", str(run), "--compare", "3", *flags]) == 2
     told = capfd.readouterr().err
-    assert told.startswith("error: show --compare: shows queries of the first and the last round, ")
+    assert told.startswith("error: show --compare: cannot be combined with --round, --sort or ")
 
 
 @pytest.mark.parametrize("width", [1, 20, 47, 200])

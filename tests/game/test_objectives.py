@@ -222,7 +222,7 @@ def test_a_malformed_query_may_be_paid_the_rounds_lowest_reward(choice, expected
         scored_round([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]),
         binary=True,
         challenger_N=torch.tensor([3.0, 0.0, 0.0]),
-        query_info={"a/malformed": (False,) * 3, "b/malformed": (True, False, False)},
+        malformed_N=torch.tensor([True, False, False]),
     )
     advantages_C = paid(Learnability(invalid_query=choice), played)
     torch.testing.assert_close(advantages_C, torch.tensor(expected))

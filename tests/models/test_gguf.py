@@ -156,10 +156,14 @@ def test_a_file_is_converted_once_and_known_by_its_content(made, tmp_path, cache
     assert (load_model(str(changed), torch.float16).model.norm.weight == 2).all()
 
 
-def test_a_folder_without_its_weights_is_written_again(made, tmp_path):
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_folder_that_lacks_something_is_written_again(made, tmp_path, name):
     file = Path(shutil.copy(made / "tiny.F32.gguf", tmp_path / "freed.gguf"))
     folder = gguf_folder(str(file), "bfloat16")
-    (folder / "model.safetensors").unlink()  # by someone who needs the space
+    if name == "config.json":
+        (folder / name).write_text("{")  # cut off
+    else:
+        (folder / name).unlink()  # by someone who needs the space
     assert gguf_folder(str(file), "bfloat16") == folder
     assert logits(load_model(str(file), torch.bfloat16)).isfinite().all()
 
@@ -187,7 +191,7 @@ def test_two_at_once_write_one_folder(tmp_path):
 
     def ask():
         started.wait()
-        folders._written_once(tmp_path / "folder", "a", write, "x.gguf", "model.base")
+        folders._written_once(tmp_path / "folder", write, "x.gguf", "model.base")
 
     threads = [threading.Thread(target=ask) for _ in range(2)]
     for thread in threads:
@@ -216,7 +220,7 @@ def test_a_conversion_that_fails_leaves_no_folder(tmp_path, error, said):
         raise error
 
     with pytest.raises((ConfigError, KeyboardInterrupt)) as raised:
-        folders._written_once(tmp_path / "folder", "a", write, "x.gguf", "model.base")
+        folders._written_once(tmp_path / "folder", write, "x.gguf", "model.base")
     assert said in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["folder.lock"]
 
@@ -343,7 +347,7 @@ def test_weights_of_other_shapes_are_one_line(made, tmp_path):
     narrow = write_gguf(
         made / "model", tmp_path / "narrow.gguf", tensors=lambda t: t.update({name: t[name][:8]})
     )
-    with pytest.raises(ConfigError, match=r"do not have the shapes that its header tells\); give"):
+    with pytest.raises(ConfigError, match=r"tensor shapes do not match its header\); give"):
         load_model(str(narrow), torch.float32)
 
 

@@ -227,6 +227,13 @@ def test_two_verifiers_log_under_their_own_names():
     assert info == {f"{r.name}/{name}": values for r in rewards for name, values in known.items()}
 
 
+@pytest.mark.parametrize(("weight", "expected"), [(0.5, [False, True]), (0.0, [False, False])])
+def test_a_verifier_that_only_logs_makes_no_query_malformed(weight, expected):
+    rewards = [task(), VerifiableReward(Exact(), weight=weight)]
+    scored = score_all(rewards, playout(["abc", "?"], [["a", "b"], ["b", "c"]]))
+    assert scored.malformed_N.tolist() == expected
+
+
 def test_what_rewards_return_is_logged_for_the_round():
     played = play_scored([task(), Telling(ROUND, name="told", weight=0.0)])
     assert played["told/doubt"] == 0.25

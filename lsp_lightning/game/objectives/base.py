@@ -112,7 +112,7 @@ class Objective(ABC):
         lowest = ~answered_C
         if self.invalid_query != "as_scored":
             lowest = lowest | ~written.valid_C
-        if self.invalid_query == "malformed_lowest":
+        if self.invalid_query == "malformed_lowest" and played.malformed_N is not None:
             lowest = lowest | played.malformed_N[written.answered_C]
         rewards_C = torch.where(lowest, rewards_C[judged_C].min(), rewards_C)
         counted_C = judged_C | ~answered_C
