@@ -76,6 +76,8 @@ _SYNONYMS = tuple(
         (r"^(?:(?:use|write) )?(?:in )?(?:all )?lowercase$", "all lower case"),
         (r"\bupper ?case letters$", "capital letters"),
         (r"\bexclamation points?$", "exclamation marks"),
+        (r"\bquestions marks?$", "question marks"),
+        (r"^(include|start|begin|end|finish)e?s\b", r"\1"),
         (r"(?<!double )\bquotes$", "quotation marks"),
         (r"\b(words|sentences|lines|paragraphs|characters) long$", r"\1"),
     )
