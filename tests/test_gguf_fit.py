@@ -96,7 +96,7 @@ def test_a_run_goes_on_with_a_moved_file_but_not_with_another_one(file, tmp_path
     assert main(again) == 2
     told = capsys.readouterr().err
     assert "moved.gguf' has another content than in the checkpoint; give the file with" in told
-    assert told.rstrip().endswith(content_hash(file))
+    assert told.rstrip().endswith(f"SHA-256 '{content_hash(file)}'")
     assert main([*again[:-1], f"--model.base={ROOT / 'lsp_lightning' / 'tinyworld' / 'base'}"]) == 2
     assert "error: model.base: is '" in capsys.readouterr().err
 

@@ -141,7 +141,8 @@ def compare_settings(checkpoint: dict[str, Any], now: dict[str, Any]) -> None:
         changes = list(_changes(key, before[key], now[key]))
         if key == "base_sha256":
             problem = f"{now['base']!r} has another content than in the checkpoint"
-            raise ConfigError("model.base", problem, f"give the file with SHA-256 {before[key]}")
+            remedy = f"give the file with SHA-256 {_plain(before[key])}"
+            raise ConfigError("model.base", problem, remedy)
         if key in FIXED_SETTINGS:
             name, old, new = changes[0]
             raise ConfigError(
