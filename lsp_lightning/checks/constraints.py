@@ -62,10 +62,10 @@ _VERB = "(?:(?:use|write|include|contain|have|give|be|answer with|reply with) )?
 _HEADER = re.compile(r"(?:\*\*)?constraints:(?:\*\*)?", re.IGNORECASE)
 
 
-#: Usual other wordings, and the grammar's.
+#: Common synonyms, each with the grammar's wording.
 _SYNONYMS = tuple(
-    (re.compile(other, re.IGNORECASE), ours)
-    for other, ours in (
+    (re.compile(synonym, re.IGNORECASE), replacement)
+    for synonym, replacement in (
         (r"^avoid the (word|phrase|letter)\b", r"do not include the \1"),
         (
             r"^(?:do not|don't|never) (?:use|write|include|contain|have|add)(?: any)?\b(?! the\b)",
@@ -146,14 +146,14 @@ def _read(line: str) -> Constraint | None:
 
 
 def _canonical(line: str) -> str:
-    """A line in the grammar's words, as far as :data:`_SYNONYMS` knows others.
+    """A line with every synonym of :data:`_SYNONYMS` replaced by the grammar's wording.
 
     What follows "the word", "the phrase" or "the letter" is the user's and stays as it is.
     """
     named = re.search(r"\bthe (?:word|phrase|letter)\b|[\"\u201c]", line, re.IGNORECASE)
     head, tail = (line[: named.end()], line[named.end() :]) if named else (line, "")
-    for other, ours in _SYNONYMS:
-        head = other.sub(ours, head)
+    for synonym, replacement in _SYNONYMS:
+        head = synonym.sub(replacement, head)
     return head + tail
 
 
