@@ -55,6 +55,7 @@ TASKS = "pkg:lsp_lightning/data/instruction_tasks.jsonl"
 #: File in the folder of the runs, for the arm with fixed examples.
 FOUR = "four_examples.jsonl"
 
+_FOR_QUERIES = {f"lsp_lightning.{kind}Reward" for kind in ("Form", "Novelty", "Rarity")}
 _PAPER = {"class_path": "lsp_lightning.Paper", "init_args": {"invalid_query": "lowest"}}
 
 
@@ -77,7 +78,7 @@ def _only_for_queries(reward: dict[str, Any]) -> bool:
     """Whether only the Challenger receives a reward, which sources without one refuse."""
     if reward["class_path"] == "lsp_lightning.LengthReward":
         return bool(reward["init_args"].get("enters", "challenger") == "challenger")
-    return reward["class_path"] in ("lsp_lightning.NoveltyReward", "lsp_lightning.FormReward")
+    return reward["class_path"] in _FOR_QUERIES
 
 
 def main() -> None:

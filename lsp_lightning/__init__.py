@@ -40,6 +40,7 @@ _HOME = {
     "Query": "game.known_queries",
     "QueryBatch": "game.queries",
     "QuerySource": "game.queries",
+    "RarityReward": "rewards",
     "Reward": "rewards",
     "Sampling": "types",
     "SelfPlayDataModule": "datamodule",
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
     from lsp_lightning.rewards import LengthReward as LengthReward
     from lsp_lightning.rewards import NoveltyReward as NoveltyReward
     from lsp_lightning.rewards import PreferenceReward as PreferenceReward
+    from lsp_lightning.rewards import RarityReward as RarityReward
     from lsp_lightning.rewards import Reward as Reward
     from lsp_lightning.rewards import SelfReward as SelfReward
     from lsp_lightning.rewards import VerifiableReward as VerifiableReward

@@ -42,6 +42,11 @@ class Constraint:
         return COUNTS[self.kind].of(text, self.arguments)
 
     @property
+    def label(self) -> str:
+        """The kind; "limit on KIND" if it only sets an upper limit."""
+        return self.kind if self.demands else f"limit on {self.kind}"
+
+    @property
     def demands(self) -> bool:
         """Whether the constraint requires something, rather than only setting an upper limit."""
         return self.kind in FORMS or self.low > 0

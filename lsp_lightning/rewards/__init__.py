@@ -6,6 +6,7 @@ from lsp_lightning.rewards.judge.reward import JudgeReward
 from lsp_lightning.rewards.length import LengthReward
 from lsp_lightning.rewards.preference import PreferenceReward
 from lsp_lightning.rewards.query_rewards import FormReward, NoveltyReward
+from lsp_lightning.rewards.rarity import RarityReward
 from lsp_lightning.rewards.scoring import (
     Scored,
     check_rewards,
@@ -36,6 +37,7 @@ __all__ = [
     "LoadedModel",
     "NoveltyReward",
     "PreferenceReward",
+    "RarityReward",
     "Reward",
     "RewardError",
     "RoundVerifier",

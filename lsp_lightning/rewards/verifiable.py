@@ -20,7 +20,8 @@ from lsp_lightning.rewards.base import (
 )
 from lsp_lightning.types import Playout
 
-Info = Mapping[str, str | float]
+#: What a verifier knows about a query: numbers, kinds, or several kinds of one sort.
+Info = Mapping[str, str | float | Sequence[str]]
 _NO_INFO: Info = {}
 
 
@@ -111,7 +112,7 @@ class Verifier(ABC):
         """
 
     def describe(self, query: str) -> Info | None:
-        """What to log about a query (its level, its family), or None if it is malformed."""
+        """What to log about a query (its level, its kind), or None if it is malformed."""
         return _NO_INFO
 
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:

@@ -64,12 +64,16 @@ def round_metrics(
 
 
 def info_metrics(name: str, values: Sequence[object]) -> dict[str, float]:
-    """The mean of numbers and booleans, or the entropy of texts in nats; None is left out."""
-    known = [value for value in values if value is not None]
+    """The mean of numbers and booleans, or the entropy of texts in nats; None is left out.
+
+    A query may have several values, as a tuple or a list.
+    """
+    several = (value if isinstance(value, tuple | list) else (value,) for value in values)
+    known = [value for parts in several for value in parts if value is not None]
     if not known:
         return {}
     if all(isinstance(value, bool | int | float) for value in known):
-        return {f"queries/{name}": sum(map(float, known)) / len(known)}  # type: ignore[arg-type]
+        return {f"queries/{name}": sum(map(float, known)) / len(known)}
     shares = torch.tensor(list(Counter(map(str, known)).values()), dtype=torch.float32) / len(known)
     return {f"queries/{name}_entropy": float(torch.special.entr(shares).sum())}
 

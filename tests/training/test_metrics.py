@@ -180,6 +180,13 @@ def test_facts_of_numbers_are_means_and_facts_of_texts_are_entropies():
     )
 
 
+def test_a_query_may_have_several_kinds():
+    # a twice, b and c once, of 4
+    found = info_metrics("kinds", (("a", "b"), None, ("a",), ["c"], ()))
+    assert found == pytest.approx({"queries/kinds_entropy": 1.5 * math.log(2)})
+    assert info_metrics("kinds", ((), ())) == {}
+
+
 def test_facts_of_one_family_have_entropy_zero():
     assert info_metrics("family", ("add",) * 3) == {"queries/family_entropy": 0.0}
 

@@ -1,9 +1,9 @@
 """Instructions: does the answer satisfy the constraints that the query states?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from lsp_lightning.checks.constraints import parse_constraints
-from lsp_lightning.rewards.verifiable import Verifier
+from lsp_lightning.rewards.verifiable import Info, Verifier
 
 
 class InstructionVerifier(Verifier):
@@ -32,9 +32,9 @@ class InstructionVerifier(Verifier):
         ]
         return shares if self._partial else [float(share == 1) for share in shares]
 
-    def describe(self, query: str) -> Mapping[str, str | float] | None:
-        """The number of constraints and the kind of the first one; None if malformed."""
+    def describe(self, query: str) -> Info | None:
+        """The number of constraints, and their kinds; None if malformed."""
         constraints = parse_constraints(query)
         if constraints is None:
             return None
-        return {"constraints": len(constraints), "constraint": constraints[0].kind}
+        return {"constraints": len(constraints), "constraint": tuple(c.label for c in constraints)}
