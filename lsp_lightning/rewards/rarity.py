@@ -7,10 +7,13 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from lsp_lightning.errors import ConfigError, require_at_least
+from lsp_lightning.errors import ConfigError
 from lsp_lightning.rewards.base import Judgement, Reward, RewardError, each
 from lsp_lightning.rewards.verifiable import Verifier
 from lsp_lightning.types import Playout, SelfPlayRound
+
+#: Past queries that count as lately: eight rounds of eight.
+_REMEMBERED = 64
 
 
 class RarityReward(Reward):
@@ -22,29 +25,18 @@ class RarityReward(Reward):
     and a query the mean of its kinds. A malformed query scores 0.
 
     Args:
-        verifier: its ``describe`` names the kinds of a query. It checks no answers here.
-        label: the entry of ``describe`` that holds the kind, or several kinds, such as
-            ``constraint`` of InstructionVerifier.
+        verifier: the texts that its ``describe`` returns are the kinds of a query, numbers are
+            not. It checks no answers here.
         weight: factor in the sum of the rewards for the Challenger.
         name: the name in metrics and transcripts.
-        capacity: how many past queries are remembered; the newest stay.
     """
 
     span = (0.0, 1.0)
 
-    def __init__(
-        self,
-        verifier: Verifier,
-        label: str,
-        weight: float = 1.0,
-        name: str = "rarity",
-        capacity: int = 64,
-    ) -> None:
+    def __init__(self, verifier: Verifier, weight: float = 1.0, name: str = "rarity") -> None:
         super().__init__(weight, name, enters="challenger")
-        require_at_least(capacity, 1, "model.rewards.RarityReward.capacity", "it counts queries")
         self._verifier = verifier
-        self._label = label
-        self._memory: deque[tuple[str, ...]] = deque(maxlen=capacity)
+        self._memory: deque[tuple[str, ...]] = deque(maxlen=_REMEMBERED)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Raise ConfigError if the verifier describes no queries, before any model is loaded."""
@@ -63,7 +55,7 @@ class RarityReward(Reward):
         count k.
 
         Raises:
-            RewardError: the verifier names no such label, or failed for every query.
+            RewardError: the verifier describes a query without a text, or failed for all.
         """
         counts = Counter(kind for kinds in self._memory for kind in kinds)
         total = counts.total()
@@ -89,13 +81,14 @@ class RarityReward(Reward):
         info = self._verifier.describe(text)
         if info is None:
             return ()
-        if self._label not in info:
-            raise RewardError(
-                f"{type(self._verifier).__name__}.describe has no {self._label!r}; set label to "
-                f"one of: {', '.join(info)}"
-            )
-        kinds = info[self._label]
-        return tuple(map(str, kinds)) if isinstance(kinds, tuple | list) else (str(kinds),)
+        several = (
+            value if isinstance(value, tuple | list) else (value,) for value in info.values()
+        )
+        kinds = tuple(text for texts in several for text in texts if isinstance(text, str))
+        if not kinds:
+            name = type(self._verifier).__name__
+            raise RewardError(f"{name}.describe names no kind; return a text, or a list of texts")
+        return kinds
 
     def state_dict(self) -> dict[str, Any]:
         """The remembered kinds, query by query."""

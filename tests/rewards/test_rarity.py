@@ -31,7 +31,7 @@ def asked(*queries):
 
 def after(*rounds, **settings) -> RarityReward:
     """The reward after rounds of these queries."""
-    reward = RarityReward(**{"verifier": Kinds(), "label": "words", **settings})
+    reward = RarityReward(**{"verifier": Kinds(), **settings})
     for queries in rounds:
         reward.observe(replace(scored_round([[1.0]] * len(queries)), playout=asked(*queries)))
     return reward
@@ -69,14 +69,12 @@ def test_the_only_kind_of_a_long_memory_pays_almost_nothing():
 
 
 def test_the_newest_queries_are_remembered():
-    reward = after(["a", "a", "a"], ["b", "c"], capacity=2)
-    assert rarity(reward, "a", "b") == pytest.approx([1, 1 - log(2) / log(4)])
+    reward = after(["a"] * 64, ["b"] * 62)
+    assert rarity(reward, "a", "b") == pytest.approx([1 - log(3) / log(66), 1 - log(63) / log(66)])
 
 
-def test_numbers_are_kinds_too():
-    # lengths 1, 1 and 2
-    reward = after(["a", "b", "cc"], label="length")
-    assert rarity(reward, "d", "dd") == pytest.approx([1 - log(3) / log(5), 1 - log(2) / log(5)])
+def test_numbers_are_no_kinds():
+    assert rarity(after(["a", "a"]), "b") == [1]  # of the same length
 
 
 def test_the_effective_number_of_kinds_is_logged():
@@ -97,29 +95,25 @@ def test_a_query_that_cannot_be_described_costs_only_its_own_score():
 
 
 def test_a_checkpoint_restores_the_memory():
-    reward, fresh = after(["a b", "17"], ["c"]), after(capacity=2)
-    fresh.load_state_dict(reward.state_dict())
-    assert fresh.state_dict()["memory"] == [[], ["c"]]  # two of three, because of its capacity
-    fresh = after()
+    reward, fresh = after(["a b", "17"], ["c"]), after(["d"])
     fresh.load_state_dict(reward.state_dict())
     queries = ("a", "c", "d e", "1")
     assert rarity(fresh, *queries) == rarity(reward, *queries)
 
 
 @pytest.mark.parametrize(
-    ("verifier", "label", "often", "rare"),
+    ("verifier", "often", "rare"),
     [
-        (TinyWorldVerifier(), "family", "sort 21", "count a in ab"),
+        (TinyWorldVerifier(), "sort 21", "count a in ab"),
         (
             InstructionVerifier(),
-            "constraint",
             "Write.\nConstraints:\n- no commas",
             "Write.\nConstraints:\n- at least 2 commas",
         ),
     ],
 )
-def test_our_verifiers_tell_kinds(verifier, label, often, rare):
-    reward = after([often] * 3, verifier=verifier, label=label)
+def test_our_verifiers_tell_kinds(verifier, often, rare):
+    reward = after([often] * 3, verifier=verifier)
     assert rarity(reward, often, rare) == pytest.approx([1 - log(4) / log(5), 1])
 
 
@@ -131,10 +125,10 @@ def test_all_constraints_of_an_instruction_are_kinds():
 
 
 def test_mistakes_are_told_in_one_line():
-    with pytest.raises(RewardError, match=r"^Kinds\.describe has no 'family'; set label to one of"):
-        rarity(after(label="family"), "a")
-    with pytest.raises(ConfigError, match=r"^model\.rewards\.RarityReward\.capacity: [^\n]+$"):
-        after(capacity=0)
+    with pytest.raises(
+        RewardError, match=r"^Kinds\.describe names no kind; return a text, [^\n]+$"
+    ):
+        rarity(after(), " ")
 
     class Silent(Verifier):
         def check(self, query, answers, solution):
