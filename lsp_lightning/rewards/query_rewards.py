@@ -7,7 +7,7 @@ import regex
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError, require_at_least
+from lsp_lightning.errors import ConfigError
 from lsp_lightning.rewards.base import Judgement, Reward
 from lsp_lightning.text.prompts import fold
 from lsp_lightning.types import Playout, SelfPlayRound
@@ -15,6 +15,8 @@ from lsp_lightning.types import Playout, SelfPlayRound
 _PATTERN_SECONDS = 0.05
 #: Only the beginning of a query is compared, so that long queries stay cheap.
 _COMPARED_CHARACTERS = 500
+#: How many past queries are remembered; the newest stay.
+_REMEMBERED = 4096
 
 
 class NoveltyReward(Reward):
@@ -30,7 +32,6 @@ class NoveltyReward(Reward):
         name: the name in metrics and transcripts.
         near: up to this similarity a query scores 1; above, it counts as a near-duplicate and its
             score falls linearly to 0 for a repetition.
-        capacity: how many past queries are remembered; the newest stay.
     """
 
     span = (0.0, 1.0)
@@ -40,15 +41,12 @@ class NoveltyReward(Reward):
         weight: float = 1.0,
         name: str = "novelty",
         near: float = 0.8,
-        capacity: int = 4096,
     ) -> None:
         super().__init__(weight, name, enters="challenger")
         key = "model.rewards.NoveltyReward"
         if not 0 <= near < 1:
             raise ConfigError(f"{key}.near", f"is {near}", "set at least 0 and below 1")
-        require_at_least(capacity, 0, f"{key}.capacity", "it counts queries")
         self._near = near
-        self._capacity = capacity
         self._memory: list[str] = []
 
     def score(self, playout: Playout) -> Judgement:
@@ -66,7 +64,7 @@ class NoveltyReward(Reward):
         super().observe(played)
         texts = (_normal(text) for text in played.playout.query_texts)
         kept = list(dict.fromkeys(reversed([*self._memory, *texts])))[::-1]
-        self._memory = kept[max(0, len(kept) - self._capacity) :]
+        self._memory = kept[-_REMEMBERED:]
 
     def state_dict(self) -> dict[str, Any]:
         """The remembered queries."""

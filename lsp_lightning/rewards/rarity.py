@@ -12,21 +12,22 @@ from lsp_lightning.rewards.base import Judgement, Reward, RewardError, each
 from lsp_lightning.rewards.verifiable import Verifier
 from lsp_lightning.types import Playout, SelfPlayRound
 
-#: Past queries that count as lately: eight rounds of eight.
+#: How many past queries are remembered: in the presets for small machines, eight rounds.
 _REMEMBERED = 64
 
 
 class RarityReward(Reward):
-    """How rare the kinds of a query were in past rounds: 1 is new, 0 the only kind there was.
+    """How rare the kinds of a query were in the last 64 queries: 1 for new ones.
 
-    An objective such as Learnability pays for the kinds that suit the Solver now. The Challenger
-    then asks for few kinds, and the Solver meets the others no more. This reward pays for them: a
-    kind with ``count`` of ``total`` remembered ones scores ``1 - log(1 + count) / log(2 + total)``,
-    and a query the mean of its kinds. A malformed query scores 0.
+    Objectives such as Learnability pay for the kinds that suit the Solver now. The Challenger then
+    writes few kinds, and the Solver forgets the others. This reward keeps them in the game. A kind
+    that came ``count`` times among ``total`` remembered kinds scores
+    ``1 - log(1 + count) / log(2 + total)``. A query scores the mean over its kinds, and 0 if it is
+    malformed.
 
     Args:
-        verifier: the texts that its ``describe`` returns are the kinds of a query, numbers are
-            not. It checks no answers here.
+        verifier: names the kinds of a query: the texts that its ``describe`` returns. It checks no
+            answers here.
         weight: factor in the sum of the rewards for the Challenger.
         name: the name in metrics and transcripts.
     """
@@ -49,21 +50,21 @@ class RarityReward(Reward):
             )
 
     def score(self, playout: Playout) -> Judgement:
-        """The rarity of each query, (N,), and ``kinds``, the effective number of those remembered.
+        """The rarity of each query, (N,), and the metric ``kinds``.
 
-        The effective number is the exponential of the entropy: k kinds that are equally frequent
-        count k.
+        ``kinds`` is the effective number of remembered kinds, the exponential of their entropy: k
+        equally frequent kinds count as k.
 
         Raises:
-            RewardError: the verifier describes a query without a text, or failed for all.
+            RewardError: for all queries, ``describe`` raised or returned no text.
         """
         counts = Counter(kind for kinds in self._memory for kind in kinds)
         total = counts.total()
 
         def rarity(text: str) -> float:
             kinds = self._kinds(text)
-            shares = [1 - log(1 + counts[kind]) / log(2 + total) for kind in kinds]
-            return sum(shares) / len(shares) if shares else 0.0
+            scores = [1 - log(1 + counts[kind]) / log(2 + total) for kind in kinds]
+            return sum(scores) / len(scores) if scores else 0.0
 
         texts = playout.query_texts
         scores_N = torch.tensor(each(texts, rarity, lambda text: 0.0, lambda text: text))

@@ -9,7 +9,7 @@ import torch
 from handmade import FixedReward, playout, rollouts, scored_round
 
 from lsp_lightning import ConfigError, FormReward, LengthReward, NoveltyReward
-from lsp_lightning.rewards import RewardError, score_all
+from lsp_lightning.rewards import RewardError, query_rewards, score_all
 from lsp_lightning.types import Written
 
 
@@ -130,27 +130,23 @@ def test_of_long_queries_the_beginning_is_compared():
     assert remembered.state_dict()["memory"] == [start]
 
 
-def test_the_memory_keeps_the_newest_queries():
-    reward = remembering(["alpha", "bravo"], ["charlie"], ["delta"], capacity=3)
+def test_the_memory_keeps_the_newest_queries(monkeypatch):
+    monkeypatch.setattr(query_rewards, "_REMEMBERED", 3)
+    reward = remembering(["alpha", "bravo"], ["charlie"], ["delta"])
     assert reward.state_dict()["memory"] == ["bravo", "charlie", "delta"]
     assert novelty(reward, "alpha", "bravo", "charlie", "delta") == [1, 0, 0, 0]
 
 
-def test_a_repeated_query_counts_as_the_newest_in_the_memory():
+def test_a_repeated_query_counts_as_the_newest_in_the_memory(monkeypatch):
     # otherwise the Challenger could soon repeat the query that it repeats all the time
-    reward = remembering(["alpha", "bravo"], ["alpha", "charlie"], capacity=2)
+    monkeypatch.setattr(query_rewards, "_REMEMBERED", 2)
+    reward = remembering(["alpha", "bravo"], ["alpha", "charlie"])
     assert reward.state_dict()["memory"] == ["alpha", "charlie"]
 
 
 def test_each_text_is_remembered_once():
     reward = remembering(["alpha", "Alpha", "alpha "], ["alpha"])
     assert reward.state_dict()["memory"] == ["alpha"]
-
-
-def test_without_capacity_only_the_round_itself_counts():
-    reward = remembering(["alpha"], ["bravo"], capacity=0)
-    assert reward.state_dict()["memory"] == []
-    assert novelty(reward, "alpha", "alpha") == [1, 0]
 
 
 def test_at_near_0_every_similarity_counts():
@@ -197,7 +193,6 @@ def test_a_long_memory_is_searched_quickly():
         ("near", 1.0),
         ("near", -0.1),
         ("near", float("nan")),
-        ("capacity", -1),
     ],
 )
 def test_settings_of_novelty_are_checked(setting, value):

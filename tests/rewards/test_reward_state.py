@@ -23,8 +23,17 @@ from lsp_lightning import (
 )
 from lsp_lightning.callbacks import RoundCheckpoint
 from lsp_lightning.models.policy import Policy
+from lsp_lightning.rewards import query_rewards
 
 ROUNDS = 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_memory():
+    """NoveltyReward remembers seven queries, fewer than a run writes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(query_rewards, "_REMEMBERED", 7)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +51,7 @@ def rewards():
     return [
         FunctionReward(letters, standardize=True),
         FunctionReward(letters, name="second", weight=-0.5, enters="quality", standardize=True),
-        NoveltyReward(near=0.0, capacity=7),
+        NoveltyReward(near=0.0),
     ]
 
 
@@ -173,7 +182,7 @@ def test_rewards_were_standardised_over_the_rounds_so_far(whole):
 
 def test_novelty_was_measured_against_the_rounds_before(whole):
     _, rounds = whole
-    reward = NoveltyReward(near=0.0, capacity=7)
+    reward = NoveltyReward(near=0.0)
     for index in range(ROUNDS):
         played = rounds[index]
         torch.testing.assert_close(
@@ -185,7 +194,7 @@ def test_novelty_was_measured_against_the_rounds_before(whole):
 def test_a_round_is_scored_before_it_is_remembered(whole):
     _, rounds = whole
     first = rounds[0]
-    fresh = NoveltyReward(near=0.0, capacity=7)
+    fresh = NoveltyReward(near=0.0)
     torch.testing.assert_close(first.components["novelty"], fresh.score(first.playout).scores)
     assert first.components["novelty"].max() == 1
 
