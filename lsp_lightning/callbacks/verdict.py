@@ -117,15 +117,12 @@ def _queries(
     played: SelfPlayRound, rewards: Sequence[Reward], remedies: Remedies, found: Sequence[Stall]
 ) -> tuple[Finding, bool]:
     """How many queries are well-formed, of all that were written; and whether these are enough."""
-    told = malformed(played, rewards)
     written = played.playout.written
-    if written is None and not told:
+    if written is None and not malformed(played, rewards):
         return Finding("queries", "-", "known before the run, and no verifier reads them"), True
-    n = len(played.playout.query_texts)
-    malformed_N = torch.tensor([any(verdicts) for verdicts in zip(*told.values(), strict=True)])
-    malformed_N = malformed_N if told else torch.zeros(n, dtype=torch.bool)
+    malformed_N = _malformed(played, rewards)
     if written is None:
-        invalid_C, malformed_C = torch.zeros(n, dtype=torch.bool), malformed_N
+        invalid_C, malformed_C = torch.zeros_like(malformed_N), malformed_N
     else:
         invalid_C = ~written.valid_C | (written.answered_C < 0)  # its source sorted the latter out
         malformed_C = ~invalid_C & malformed_N[written.answered_C]
@@ -142,6 +139,14 @@ def _queries(
     for_invalid = remedies.longer_queries if cut else remedies.queries_alone
     remedy = for_invalid if invalid > wrong else remedies.queries_in_form
     return Finding("queries", word, figure, remedy), _enough(good, total)
+
+
+def _malformed(played: SelfPlayRound, rewards: Sequence[Reward]) -> Tensor:
+    """Whether a verifier found that a query has no right answer. -> (N,) bool."""
+    told = malformed(played, rewards)
+    if not told:
+        return torch.zeros(len(played.playout.query_texts), dtype=torch.bool)
+    return torch.tensor([any(verdicts) for verdicts in zip(*told.values(), strict=True)])
 
 
 def _of_R(
@@ -171,8 +176,19 @@ def _of_R(
     if stall is not None:
         return Finding("R", word, f"{figure}: {stall.fact}", stall.remedy), enough
     other_reward = "change the reward (model.rewards) or the queries (data.queries)"
-    of_kind = (remedies.easier_queries, remedies.harder_queries, other_reward)
-    remedy_of = dict(zip(alike, (*of_kind, remedies.medium_queries), strict=True))
+    remedy_of = dict(
+        zip(
+            alike,
+            (
+                "this follows from the queries",
+                remedies.easier_queries,
+                remedies.harder_queries,
+                other_reward,
+                remedies.medium_queries,
+            ),
+            strict=True,
+        )
+    )
     return Finding("R", word, figure, remedy_of[max(alike, key=alike.__getitem__)]), enough
 
 
@@ -194,17 +210,24 @@ def differing_groups(played: SelfPlayRound, rewards: Sequence[Reward]) -> Tensor
 def _alike_groups(
     played: SelfPlayRound, rewards: Sequence[Reward], alike_N: Tensor
 ) -> dict[str, int]:
-    """The number of groups without a spread: wrong, right, not judged, and others."""
+    """The number of groups without a spread: not well-formed, wrong, right, not judged, others."""
     lowest, highest = span_of_R(rewards) or (math.nan, math.nan)
     judged_N, judged_NG, R_NG = played.judged_N, played.judged_NG, played.rewards_NG
+    bad_N, written = _malformed(played, rewards), played.playout.written
+    if written is not None:
+        bad_N[written.answered_C[~written.valid_C & (written.answered_C >= 0)]] = True
+    good_N = alike_N & ~bad_N  # the answers to other queries say nothing about their difficulty
 
     def all_at(end: float) -> int:
         at_NG = torch.isclose(R_NG, torch.tensor(end)) | ~judged_NG
-        return int((at_NG.all(dim=1) & judged_N & alike_N).sum())
+        return int((at_NG.all(dim=1) & judged_N & good_N).sum())
 
     names = ("all wrong", "all right") if _is_binary(rewards) else ("all lowest", "all highest")
-    counts = dict(zip(names, (all_at(lowest), all_at(highest)), strict=True))
-    counts["not judged"] = int((~judged_N).sum())
+    counts = {
+        "not well-formed": int((alike_N & bad_N).sum()),
+        **dict(zip(names, (all_at(lowest), all_at(highest)), strict=True)),
+        "not judged": int((good_N & ~judged_N).sum()),
+    }
     return {**counts, "all alike": int(alike_N.sum()) - sum(counts.values())}
 
 

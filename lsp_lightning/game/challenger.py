@@ -32,7 +32,8 @@ class Challenger(QuerySource):
         task: what the queries should be about; null leaves it to the Challenger.
         template: a form for the queries, with placeholders that the Challenger fills.
         prompt: file with another prompt; its slots {task} and {template} are optional.
-        opening: how each query begins. It is given: part of the query, but never trained.
+        opening: how each query begins. It is given: part of the query, but never trained. Null
+            gives none.
         examples: file of example queries, in any format of a PromptFile; null shows none.
         num_examples: how many examples a prompt shows, drawn anew in each round; the last one also
             differs between the queries of a round.
@@ -46,7 +47,7 @@ class Challenger(QuerySource):
         task: str | None = None,
         template: str | None = None,
         prompt: str | None = None,
-        opening: str = "",
+        opening: str | None = None,
         examples: str | None = None,
         num_examples: int = 4,
         sampling: Sampling = Sampling(max_new_tokens=256),  # noqa: B008 - frozen
@@ -55,7 +56,7 @@ class Challenger(QuerySource):
         text = read_template(prompt, CHALLENGER, f"{_KEY}.prompt", ())
         # task and template come from the config: trusted, and so part of the prompt's template
         self._prompt = fill(text, challenger_slots(task, template))
-        self._opening = opening
+        self._opening = opening or ""
         self._examples = read_examples(examples, num_examples)
         self._num_examples = num_examples
         self.sampling: Sampling = sampling

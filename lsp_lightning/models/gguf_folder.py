@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from lsp_lightning.errors import ConfigError, system_error
+from lsp_lightning.errors import ConfigError, require_one_of, system_error
 from lsp_lightning.models.families import check_family, check_layers
 from lsp_lightning.models.gguf import check_file, content_hash, read_header, readable
 from lsp_lightning.models.gguf_tensors import complete_config
@@ -38,8 +38,9 @@ def gguf_folder(file: str, dtype: str) -> Path:
         dtype: float32, bfloat16 or float16.
 
     Raises:
-        ConfigError: it cannot be read as a causal LM, or not be written.
+        ConfigError: it cannot be read as a causal LM, or not be written, or there is no such type.
     """
+    require_one_of(dtype, ("float32", "bfloat16", "float16"), "dtype")
     return converted(file, getattr(torch, dtype), "file")
 
 

@@ -42,7 +42,7 @@ def report(settings: Settings, gpu_gib: float | None) -> str:
     """
     plan = plan_or_error(settings)
     dtype = str(settings.policy.dtype).removeprefix("torch.")
-    base = f"{settings.policy.source}, {'nf4, ' if settings.policy.packed else ''}{dtype}"
+    base = f"{settings.policy.source}, {'nf4, ' if settings.policy.packed else ''}{dtype} on a GPU"
     lines = [base, "", *_rows("permanent", plan.parts)]
     lines += ["", *_rows("peak by phase", {p.name: p.peak for p in plan.phases})]
     lines += [f"  largest KV cache: {plan.cache / GIB:.2f} GiB"]

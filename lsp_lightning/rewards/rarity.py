@@ -67,6 +67,7 @@ class RarityReward(Reward):
             return sum(scores) / len(scores) if scores else 0.0
 
         texts = playout.query_texts
+        # 0 and not NaN for what describe cannot read: a mean would pay for it
         scores_N = torch.tensor(each(texts, rarity, lambda text: 0.0, lambda text: text))
         entropy = torch.special.entr(torch.tensor([n / total for n in counts.values()])).sum()
         return Judgement(scores_N, metrics={"kinds": entropy.exp()} if total else {})

@@ -214,6 +214,33 @@ def test_groups_are_counted_by_what_makes_them_alike(groups, figure, word, remed
     assert can_start == (word in ("ok", "low"))
 
 
+@pytest.mark.parametrize(
+    ("groups", "malformed", "counts", "remedy"),
+    [
+        ([MIXED] + [WRONG] * 3 + [SAME] * 5, 3, "3 not well-formed, 5 all right", "harder"),
+        ([MIXED] + [WRONG] * 5, 2, "2 not well-formed, 3 all wrong", "easier"),
+        ([MIXED] + [WRONG] * 5, 4, "4 not well-formed, 1 all wrong", "follows from the queries"),
+    ],
+)
+def test_answers_to_queries_without_form_say_nothing_about_difficulty(
+    groups, malformed, counts, remedy
+):
+    """The malformed queries are the first after the group that differs; R is 0 for all of them."""
+    verdicts = [0 < i <= malformed for i in range(len(groups))]
+    found, _ = findings(game(groups, malformed=verdicts))
+    assert found["R"].figure == f"differs in 1 of {len(groups)} groups ({counts})"
+    assert found["R"].word == "low"
+    assert remedy in found["R"].remedy
+
+
+def test_answers_to_invalid_queries_are_counted_as_such():
+    played = game([MIXED] + [WRONG] * 2 + [SAME] * 5, valid=[True, False, False] + [True] * 5)
+    found, _ = findings(played)
+    counts = "differs in 1 of 8 groups (2 not well-formed, 5 all right)"
+    assert found["R"].figure == counts
+    assert "harder" in found["R"].remedy
+
+
 def test_an_answer_that_was_not_judged_makes_no_spread():
     groups = [[NAN, 1.0, NAN, 1.0], [NAN, NAN, NAN, 1.0], [NAN, 0.0, NAN, 1.0]]
     assert differing_groups(game(groups), [RIGHT]).tolist() == [False, False, True]

@@ -147,6 +147,7 @@ def test_the_longest_prompt_has_the_longest_examples_and_the_opening(player, exa
 def test_what_the_challenger_is_shown_stands_in_its_description(examples):
     lines = {
         Challenger(sampling=SHORT).describe(),
+        Challenger(opening=None, sampling=SHORT).describe(),  # the same as without one
         Challenger(opening="So", sampling=SHORT).describe(),
         Challenger(examples=examples, sampling=SHORT).describe(),
         Challenger(examples=examples, num_examples=2, sampling=SHORT).describe(),

@@ -156,6 +156,12 @@ def test_a_file_is_converted_once_and_known_by_its_content(made, tmp_path, cache
     assert (load_model(str(changed), torch.float16).model.norm.weight == 2).all()
 
 
+@pytest.mark.parametrize("dtype", ["fp16", "int8", "float64"])
+def test_weights_are_written_in_a_compute_type(made, dtype):
+    with pytest.raises(ConfigError, match=f"dtype: is '{dtype}'; set one of float32, "):
+        gguf_folder(str(made / "tiny.F32.gguf"), dtype)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_a_folder_that_lacks_something_is_written_again(made, tmp_path, name):
     file = Path(shutil.copy(made / "tiny.F32.gguf", tmp_path / "freed.gguf"))
