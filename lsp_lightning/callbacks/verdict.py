@@ -175,20 +175,14 @@ def _of_R(
     stall = next((s for s in found if not s.cause.startswith("Q constant")), None)
     if stall is not None:
         return Finding("R", word, f"{figure}: {stall.fact}", stall.remedy), enough
-    other_reward = "change the reward (model.rewards) or the queries (data.queries)"
-    remedy_of = dict(
-        zip(
-            alike,
-            (
-                "this follows from the queries",
-                remedies.easier_queries,
-                remedies.harder_queries,
-                other_reward,
-                remedies.medium_queries,
-            ),
-            strict=True,
-        )
+    of_kind = (
+        "this follows from the queries",
+        remedies.easier_queries,
+        remedies.harder_queries,
+        "change the reward (model.rewards) or the queries (data.queries)",
+        remedies.medium_queries,
     )
+    remedy_of = dict(zip(alike, of_kind, strict=True))
     return Finding("R", word, figure, remedy_of[max(alike, key=alike.__getitem__)]), enough
 
 
