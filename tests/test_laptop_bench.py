@@ -218,6 +218,14 @@ def test_differences_to_the_base_are_paired_by_task():
     assert "grpo" not in scores
 
 
+def test_the_tables_of_the_results_are_printed_from_the_rows(command, capsys):
+    command("table")
+    printed = capsys.readouterr().out.strip().split("\n\n")
+    page = (laptop.ROOT / "docs/results.md").read_text("utf-8")
+    assert len(printed) == 4
+    assert [table for table in printed if table not in page] == []
+
+
 def test_without_ifeval_the_command_says_how_to_get_it(command, tmp_path, monkeypatch):
     monkeypatch.setattr(ifeval, "instructions", lambda: None)
     with pytest.raises(SystemExit, match="error: IFEval is not installed: pip install"):
