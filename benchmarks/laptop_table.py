@@ -105,9 +105,9 @@ _TABLES: tuple[dict[str, Column], ...] = (
         "cut off": _value("T 1", "truncated"),
         "nats a token, T 1": _value("T 1", "nats a token"),
         "greedy": _value("greedy", "nats a token"),
-        "IFEval, T 1": _value("T 1", "ifeval", "theirs"),
-        "ours on these": _value("T 1", "ifeval", "ours"),
-        "agree on a constraint": _value("T 1", "ifeval", "agree"),
+        "IFEval accepts, T 1": _value("T 1", "ifeval", "theirs"),
+        "InstructionVerifier accepts": _value("T 1", "ifeval", "ours"),
+        "same verdict": _value("T 1", "ifeval", "agree"),
     },
     {
         "malformed, first 5": _value("run", "malformed, first"),
