@@ -22,31 +22,37 @@ def main(arguments: list[str]) -> int:
     """Play, then compare the first round with the last one. -> the exit status."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--trainer.default_root_dir", dest="folder", type=Path, default=FOLDER)
-    folder: Path = parser.parse_known_args(arguments)[0].folder
+    parser.add_argument("--ckpt_path", type=Path)
+    given = parser.parse_known_args(arguments)[0]
+    folder: Path = given.ckpt_path.parent.parent if given.ckpt_path else given.folder
     # here a second thread pays: most of the time goes into products of large matrices
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, round(usable_cpus()))))
-    from lsp_lightning.models.precision import cpu_has_bfloat16
-
-    configs = ["--config", PRESET]
-    if cpu_has_bfloat16():
-        print("this CPU has AVX512-BF16 or AMX: playing the full size", flush=True)
-    else:
-        configs += ["--config", SLOWER]
-        print(f"this CPU has neither AVX512-BF16 nor AMX: a smaller size, {SLOWER}", flush=True)
-    before = set(runs_at(folder))
+    configs = [] if given.ckpt_path else size_for_this_cpu()  # a resumed run keeps its size
+    before = finished(folder)
     status = lsp_lightning(["fit", *configs, *arguments])
-    played = [run for run in runs_at(folder) if run not in before]
+    played = sorted(finished(folder) - before)
     if status or not played:
         return status
     print(f"\nthe first {COMPARED} queries of the first and of the last round:\n")
-    return lsp_lightning(["show", str(played[0]), "--compare", str(COMPARED)])
+    return lsp_lightning(["show", str(played[0][0]), "--compare", str(COMPARED)])
 
 
-def runs_at(folder: Path) -> list[Path]:
-    """Finished runs in a folder and beside it: fit adds a number to the name of a folder in use."""
+def size_for_this_cpu() -> list[str]:
+    """The flags of the size that this CPU manages within an hour; print which it is."""
+    from lsp_lightning.models.precision import cpu_has_bfloat16
+
+    if cpu_has_bfloat16():
+        print("this CPU has AVX512-BF16 or AMX: playing the full size", flush=True)
+        return ["--config", PRESET]
+    print(f"this CPU has neither AVX512-BF16 nor AMX: a smaller size, {SLOWER}", flush=True)
+    return ["--config", PRESET, "--config", SLOWER]
+
+
+def finished(folder: Path) -> set[tuple[Path, int]]:
+    """Finished runs in a folder and beside it, and when: fit adds a number to a folder in use."""
     names = re.compile(rf"{re.escape(folder.name)}(-\d+)?")
-    runs = (path.parent for path in folder.parent.glob("*/summary.json"))
-    return [run for run in runs if names.fullmatch(run.name)]
+    summaries = [s for s in folder.parent.glob("*/summary.json") if names.fullmatch(s.parent.name)]
+    return {(summary.parent, summary.stat().st_mtime_ns) for summary in summaries}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """`make real`: the size that it chooses, and what it shows at its end."""
 
 import json
+import os
 
 import pytest
 
@@ -19,7 +20,7 @@ def commands(monkeypatch, tmp_path):
         def run(self, words):
             self.append(words)
             if words[0] == "fit" and not self.status:
-                self.folder.mkdir(parents=True)
+                self.folder.mkdir(parents=True, exist_ok=True)
                 (self.folder / "summary.json").write_text(json.dumps({}))
             return self.status
 
@@ -55,3 +56,14 @@ def test_a_run_that_failed_is_not_shown(commands):
     commands.status = 2
     assert real.main(["--trainer.default_root_dir", str(commands.folder)]) == 2
     assert [words[0] for words in commands] == ["fit"]
+
+
+def test_a_resumed_run_keeps_its_size_and_is_shown(commands, capsys):
+    commands.folder.mkdir()
+    summary = commands.folder / "summary.json"
+    summary.write_text("{}")
+    os.utime(summary, (0, 0))
+    resume = ["--ckpt_path", str(commands.folder / "checkpoints" / "last.ckpt")]
+    assert real.main(resume) == 0
+    assert commands == [["fit", *resume], ["show", str(commands.folder), "--compare", "3"]]
+    assert not capsys.readouterr().out.startswith("this CPU has ")
