@@ -26,7 +26,7 @@ class Challenger(QuerySource):
 
     The mean reward of a round's queries is the baseline for each. They answer the same prompt, or
     prompts that differ in the last of their examples. Examples are shown as earlier replies of the
-    conversation, other ones in each round: with fixed examples a small model learns a third as much.
+    conversation, other ones in each round: with fixed ones a small model learns a third as much.
 
     Args:
         task: what the queries should be about; null leaves it to the Challenger.
