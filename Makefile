@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR: # a model file that was only partly written
 .PHONY: help setup fit real test test-all lint type bench clean
 
 help: ## show this list

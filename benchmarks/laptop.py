@@ -7,7 +7,8 @@ python -m benchmarks.laptop table
 
 `train` plays an arm in DIR/ARM-SEED; start it again after an interruption, and it resumes. `score`
 answers the tasks (also as the arm `base`, which needs no run), and writes a row of laptop.json;
-with `--tasks` it only prints it. `agree` compares our verdicts on all answers with IFEval's.
+with `--tasks` it only prints it. With `--room 128` answers may have 128 tokens, sampled at
+temperature 1 only; this is a row of its own. `agree` compares our verdicts with IFEval's.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +72,18 @@ def arms() -> dict[str, dict[str, Any]]:
         "zero": {"model": {"objective": _PAPER, "rewards": right}},  # R alone
         "paper": {"model": {"objective": _PAPER, "rewards": for_answers}},  # R and Q
         "recommended": {},
+        "no-length": {"model": {"rewards": [r for r in paid if not _is_length(r)]}},
         "fixed": {"data": {"queries": {"init_args": {"examples": FOUR}}}},
     }
 
 
+def _is_length(reward: dict[str, Any]) -> bool:
+    return bool(reward["class_path"] == "lsp_lightning.LengthReward")
+
+
 def _only_for_queries(reward: dict[str, Any]) -> bool:
     """Whether only the Challenger receives a reward, which sources without one refuse."""
-    if reward["class_path"] == "lsp_lightning.LengthReward":
+    if _is_length(reward):
         return bool(reward["init_args"].get("enters", "challenger") == "challenger")
     return reward["class_path"] in _FOR_QUERIES
 
@@ -109,6 +116,7 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
         command.add_argument("--threads", type=int, default=1)
         command.set_defaults(run=run)
     command.add_argument("--tasks", type=int, help="score only so many tasks; writes no row")
+    command.add_argument("--room", type=int, help="most tokens of an answer; default: the preset's")
     command = commands.add_parser("agree")
     command.add_argument("folders", type=Path, nargs="+")
     command.add_argument("--examples", type=int, default=3, help="of disagreements of a kind")
@@ -171,7 +179,11 @@ def score(args: argparse.Namespace, flags: Sequence[str]) -> None:
     adapter = run.weights_path(has_adapter=True) if run else None
     every = read_queries(TASKS, "tasks")
     tasks = every[:: max(1, len(every) // args.tasks)][: args.tasks] if args.tasks else every
-    model, data = preset()["model"], preset()["data"]
+    model, solver = preset()["model"], Sampling(**preset()["data"]["solver"])
+    ways, arm = WAYS, args.arm
+    if args.room:
+        solver, ways = replace(solver, max_new_tokens=args.room), {"T 1": 1.0}
+        arm = f"{args.arm}, {args.room} tokens"
     policy = Policy(
         args.base,
         Lora(**model.get("lora", {})),
@@ -183,14 +195,14 @@ def score(args: argparse.Namespace, flags: Sequence[str]) -> None:
         policy.codec,
         tasks,
         VerifiableReward(InstructionVerifier()),
-        Sampling(**data["solver"]),
+        solver,
         "{query}",
         DRAWS,
         args.seed,
     ).drawn_from("heldout")
     unseen = unseen_kinds(tasks, read_queries(EXAMPLES, "examples"))
     row: Row = {
-        "arm": args.arm,
+        "arm": arm,
         "seed": args.seed,
         "tasks": tasks_digest(tasks),
         "dtype": str(policy.dtype).removeprefix("torch."),
@@ -199,20 +211,20 @@ def score(args: argparse.Namespace, flags: Sequence[str]) -> None:
     if run:
         row["run"] = run_figures(path)
     answering = model_name(args.base, adapter)
-    kind = f"tried-{len(tasks)}" if args.tasks else "answers"
-    for way, temperature in WAYS.items():
+    kind = f"tried-{len(tasks)}" if args.tasks else f"answers{args.room or ''}"
+    for way, temperature in ways.items():
         asked = exam_of(exam, temperature)
         name = f"{kind}-{way.replace(' ', '')}.jsonl"
         row[way] = figures(take(policy, asked, answering, path / name), asked.draws, unseen)
     if ifeval.instructions() is None:
         print(f"IFEval is not installed, so its verdicts are left out: {ifeval.INSTALL}")
     if args.tasks:
-        print(_written({f"{args.arm}-{args.seed}": row}))
+        print(_written({f"{arm}-{args.seed}": row}))
         return
     rows = _rows()
-    rows[f"{args.arm}-{args.seed}"] = row
+    rows[f"{arm}-{args.seed}"] = row
     write_text(RESULT, _written(rows))
-    print(f"written to {RESULT}: {args.arm}-{args.seed}")
+    print(f"written to {RESULT}: {arm}-{args.seed}")
 
 
 def agree(args: argparse.Namespace, flags: Sequence[str]) -> None:
@@ -235,6 +247,8 @@ def table(args: argparse.Namespace, flags: Sequence[str]) -> None:
     others = [name for name, row in rows.items() if row["tasks"] != tasks_digest(tasks)]
     if others:
         sys.exit(f"error: scored on other tasks than {TASKS}: {', '.join(others)}; score again")
+    if len(dtypes := {row["dtype"] for row in rows.values()}) > 1:
+        sys.exit(f"error: rows in {' and '.join(sorted(dtypes))} cannot stand in one table")
     unseen = unseen_kinds(tasks, read_queries(EXAMPLES, "examples"))
     print("\n\n".join(tables(rows.values(), ["base", *arms()], unseen)))
 

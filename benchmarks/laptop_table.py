@@ -23,12 +23,12 @@ def tables(rows: Iterable[Row], arms: Iterable[str], unseen: Tensor) -> list[str
 
     Args:
         rows: the rows of all arms and seeds.
-        arms: the arms in the order of the tables; those without a row are left out.
+        arms: the arms in the order of the tables, before others; those without a row are left out.
         unseen: (tasks,) bool, whether a task has a kind of constraint that no example has.
     """
     by_arm: dict[str, list[Row]] = {arm: [] for arm in arms}
     for row in rows:
-        by_arm[row["arm"]].append(row)
+        by_arm.setdefault(row["arm"], []).append(row)
     found = {arm: rows for arm, rows in by_arm.items() if rows}
     return [_markdown(columns, found, unseen) for columns in _TABLES]
 
@@ -65,7 +65,7 @@ def _gain(way: str, other: str = "base", unseen_only: bool = False) -> Column:
     """A column of differences to another arm, paired by task."""
 
     def cell(arm: str, by_arm: Rows, unseen: Tensor) -> str:
-        if arm in ("base", other) or other not in by_arm:
+        if arm in ("base", other) or other not in by_arm or way not in by_arm[arm][0]:
             return "-"
         gains = _shares(by_arm[arm], way) - _shares(by_arm[other], way)
         gain, half = figure(gains[unseen] if unseen_only else gains)
@@ -88,6 +88,7 @@ _TABLES: tuple[dict[str, Column], ...] = (
         "T 1 - base": _gain("T 1"),
         "T 1 - GRPO": _gain("T 1", "grpo"),
         "T .7": _value("T .7", "solved"),
+        "T .7 - base": _gain("T .7"),
         "greedy": _value("greedy", "solved"),
         "greedy - base": _gain("greedy"),
         "pass@8": _value("T 1", "pass@8"),

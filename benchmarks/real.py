@@ -6,16 +6,21 @@ python -m benchmarks.real [--key value ...]: further arguments are those of ``ls
 import argparse
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
 from lsp_lightning.cli.main import main as lsp_lightning
-from lsp_lightning.cli.threads import usable_cpus
+from lsp_lightning.cli.main import underscored
+from lsp_lightning.cli.threads import usable_cpus, wait_asleep
 
 PRESET, SLOWER = "configs/laptop_smollm2_135m.yaml", "configs/sizes/slower_cpu.yaml"
 FOLDER = Path("runs/laptop_smollm2_135m")
 #: Queries of the first and the last round that are shown at the end.
 COMPARED = 3
+#: More threads than these were not measured.
+MOST_THREADS = 4
+SUMMARY, CHECKPOINT = "summary.json", "checkpoints/last.ckpt"
 
 
 def main(arguments: list[str]) -> int:
@@ -23,18 +28,26 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--trainer.default_root_dir", dest="folder", type=Path, default=FOLDER)
     parser.add_argument("--ckpt_path", type=Path)
-    given = parser.parse_known_args(arguments)[0]
+    given = parser.parse_known_args([underscored(word) for word in arguments])[0]
     folder: Path = given.ckpt_path.parent.parent if given.ckpt_path else given.folder
     # here a second thread pays: most of the time goes into products of large matrices
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, round(usable_cpus()))))
+    threads = max(1, min(MOST_THREADS, round(usable_cpus())))
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    wait_asleep()
     configs = [] if given.ckpt_path else size_for_this_cpu()  # a resumed run keeps its size
-    before = finished(folder)
+    before = {name: runs_with(name, folder) for name in (SUMMARY, CHECKPOINT)}
     status = lsp_lightning(["fit", *configs, *arguments])
-    played = sorted(finished(folder) - before)
-    if status or not played:
-        return status
-    print(f"\nthe first {COMPARED} queries of the first and of the last round:\n")
-    return lsp_lightning(["show", str(played[0][0]), "--compare", str(COMPARED)])
+    played = sorted(runs_with(SUMMARY, folder) - before[SUMMARY])
+    saved = sorted(runs_with(CHECKPOINT, folder) - before[CHECKPOINT])
+    if status == 0 and played:
+        print(f"\nthe first {COMPARED} queries of the first and of the last round:\n")
+        return lsp_lightning(["show", str(played[0][0]), "--compare", str(COMPARED)])
+    if saved:
+        checkpoint = shlex.quote(f"--ckpt_path {saved[0][0] / CHECKPOINT}")
+        print(
+            f"or, with as many threads and a comparison at its end:\n  make real ARGS={checkpoint}"
+        )
+    return status
 
 
 def size_for_this_cpu() -> list[str]:
@@ -48,11 +61,14 @@ def size_for_this_cpu() -> list[str]:
     return ["--config", PRESET, "--config", SLOWER]
 
 
-def finished(folder: Path) -> set[tuple[Path, int]]:
-    """Finished runs in a folder and beside it, and when: fit adds a number to a folder in use."""
-    names = re.compile(rf"{re.escape(folder.name)}(-\d+)?")
-    summaries = [s for s in folder.parent.glob("*/summary.json") if names.fullmatch(s.parent.name)]
-    return {(summary.parent, summary.stat().st_mtime_ns) for summary in summaries}
+def runs_with(name: str, folder: Path) -> set[tuple[Path, int]]:
+    """Runs in a folder and beside it that have a file, and when it was written.
+
+    Beside it, because fit adds a number to a folder in use.
+    """
+    numbered = re.compile(rf"{re.escape(folder.name)}(-\d+)?")
+    runs = [run for run in folder.parent.glob("*") if numbered.fullmatch(run.name)]
+    return {(run, (run / name).stat().st_mtime_ns) for run in runs if (run / name).is_file()}
 
 
 if __name__ == "__main__":

@@ -58,8 +58,9 @@ def test_each_arm_is_the_preset_with_its_changes(
     assert not data.heldout
     names = [reward.name for reward in module.rewards]
     assert data.queries.selfplay == (arm != "grpo")
-    assert ("novelty" in names) == (arm in ("recommended", "fixed"))
-    assert any(reward.enters == "quality" for reward in module.rewards) == (arm != "zero")
+    assert ("novelty" in names) == (arm in ("recommended", "no-length", "fixed"))
+    quality = any(reward.enters == "quality" for reward in module.rewards)
+    assert quality == (arm not in ("zero", "no-length"))
     assert isinstance(module.objective, Paper) == (arm in ("zero", "paper"))
     config = yaml.safe_load((tmp_path / f"{arm}-3.yaml").read_text())
     assert config["seed_everything"] == 3
@@ -224,6 +225,15 @@ def test_the_tables_of_the_results_are_printed_from_the_rows(command, capsys):
     page = (laptop.ROOT / "docs/results.md").read_text("utf-8")
     assert len(printed) == 4
     assert [table for table in printed if table not in page] == []
+
+
+def test_rows_in_two_compute_types_are_not_averaged(command, tmp_path, monkeypatch):
+    rows = json.loads(laptop.RESULT.read_text())
+    rows["grpo-0"]["dtype"] = "bfloat16"
+    monkeypatch.setattr(laptop, "RESULT", tmp_path / "laptop.json")
+    laptop.RESULT.write_text(json.dumps(rows))
+    with pytest.raises(SystemExit, match="rows in bfloat16 and float32 cannot stand in one table"):
+        command("table")
 
 
 def test_without_ifeval_the_command_says_how_to_get_it(command, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -26,7 +28,8 @@ def commands(monkeypatch, tmp_path):
 
     made = Commands()
     monkeypatch.setattr(real, "lsp_lightning", made.run)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # restored afterwards, as the next one
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     return made
 
 
@@ -52,10 +55,45 @@ def test_the_run_that_was_played_is_shown_and_not_an_earlier_one(commands):
     assert commands[-1] == ["show", str(commands.folder), "--compare", "3"]
 
 
-def test_a_run_that_failed_is_not_shown(commands):
+def test_a_run_that_failed_is_not_shown(commands, capsys):
     commands.status = 2
     assert real.main(["--trainer.default_root_dir", str(commands.folder)]) == 2
     assert [words[0] for words in commands] == ["fit"]
+    assert "make real" not in capsys.readouterr().out
+
+
+def test_a_run_that_was_stopped_says_how_to_go_on(commands, monkeypatch, capsys):
+    def stopped(words):
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.touch()
+        return 130
+
+    checkpoint = commands.folder / "checkpoints" / "last.ckpt"
+    monkeypatch.setattr(real, "lsp_lightning", stopped)
+    assert real.main(["--trainer.default-root-dir", str(commands.folder)]) == 130
+    assert f"make real ARGS='--ckpt_path {checkpoint}'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(1.0, "1"), (2.0, "2"), (2.4, "2"), (64.0, "4")])
+def test_it_takes_each_cpu_up_to_four(cpus, threads, commands, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setattr(real, "usable_cpus", lambda: cpus)
+    assert real.main(["--trainer.default_root_dir", str(commands.folder)]) == 0
+    assert os.environ["OMP_NUM_THREADS"] == threads
+
+
+def test_threads_that_wait_sleep():
+    """OpenMP reads this when torch is imported, which choosing a size does."""
+    code = (
+        "import os; from benchmarks import real; real.lsp_lightning = lambda words: "
+        "print(os.environ['OMP_WAIT_POLICY']) or 2; real.main([])"
+    )
+    environment = {name: v for name, v in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.splitlines()[-1] == "PASSIVE"
 
 
 def test_a_resumed_run_keeps_its_size_and_is_shown(commands, capsys):

@@ -18,9 +18,10 @@ class Remedies:
 
     def __init__(self, data: Any) -> None:
         source = getattr(data, "queries", None)
-        self._queries, self._written = "data.queries", None
-        if isinstance(source, Challenger):
-            self._queries, self._written = f"{_CHALLENGER}.prompt", source.sampling
+        self._challenger = source if isinstance(source, Challenger) else None
+        self._queries = "data.queries"
+        if self._challenger:
+            self._queries = f"{_CHALLENGER}.prompt"
         elif isinstance(source, PromptFile):
             self._queries = f"{_CHALLENGER}.path"
         self._solver: Sampling | None = getattr(data, "solver", None)
@@ -28,7 +29,7 @@ class Remedies:
     @property
     def at_query_limit(self) -> str:
         """Where a query is cut off, as in " at 28 tokens"; empty if unknown."""
-        return _limit(self._written)
+        return _limit(self._challenger.sampling) if self._challenger else ""
 
     @property
     def at_answer_limit(self) -> str:
@@ -38,7 +39,7 @@ class Remedies:
     @property
     def longer_queries(self) -> str:
         """For queries that are cut off."""
-        if self._written is None:
+        if self._challenger is None:
             return "raise max_new_tokens of the queries (data.queries)"
         return (
             f"raise {_CHALLENGER}.sampling.max_new_tokens, or end queries at a text "
@@ -58,14 +59,19 @@ class Remedies:
     @property
     def queries_in_form(self) -> str:
         """For queries without a right answer by the verifier."""
-        if self._written is None:
+        if self._challenger is None:
             return (
                 f"{self.other_queries}, so that the queries have the form that the verifier reads"
             )
+        source = self._challenger
+        examples = f"examples ({_CHALLENGER}.examples)"
+        if source.examples:
+            examples = f"more examples ({_CHALLENGER}.num_examples)"
+        opening = "" if source.opening else f"an opening ({_CHALLENGER}.opening), "
         return (
-            f"for the form that the verifier reads, give examples ({_CHALLENGER}.examples), an "
-            f"opening ({_CHALLENGER}.opening), another prompt ({self._queries}) or a lower "
-            f"temperature ({_CHALLENGER}.sampling.temperature, now {self._written.temperature:g})"
+            f"for the form that the verifier reads, give {examples}, "
+            f"{opening}another prompt ({self._queries}) or a lower "
+            f"temperature ({_CHALLENGER}.sampling.temperature, now {source.sampling.temperature:g})"
         )
 
     @property

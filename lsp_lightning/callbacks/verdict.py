@@ -1,6 +1,5 @@
 """Judges the first round of a run: is there anything to learn?"""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import TextWrapper
@@ -9,18 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsp_lightning.callbacks.remedies import Remedies
-from lsp_lightning.callbacks.stalls import (
-    LEAST_SPREAD,
-    Stall,
-    is_flat,
-    known_scores,
-    malformed,
-    stalls,
-    weighted,
+from lsp_lightning.callbacks.groups import (
+    alike_groups,
+    differing_groups,
+    is_binary,
+    malformed_queries,
 )
-from lsp_lightning.functional import dead_groups, group_std
-from lsp_lightning.rewards import Reward, fill_unjudged, span_of_R
+from lsp_lightning.callbacks.remedies import Remedies
+from lsp_lightning.callbacks.stalls import Stall, is_flat, known_scores, malformed, stalls, weighted
+from lsp_lightning.functional import group_std
+from lsp_lightning.rewards import LengthReward, Reward
 from lsp_lightning.types import SelfPlayRound
 
 #: A game can start if one in so many of its queries is well-formed, and R differs in one in so many
@@ -106,8 +103,8 @@ def pilot_verdict(
     remedies = Remedies(data)
     found = list(stalls(played, rewards, data))
     queries, enough_queries = _queries(played, rewards, remedies, found)
-    of_R, enough_groups = _of_R(played, rewards, remedies, found, enough_queries)
-    findings = [queries, of_R, _of_Q(played, rewards, found), _length(played, remedies)]
+    of_R, enough_groups = _of_R(played, rewards, remedies, found, queries, enough_queries)
+    findings = [queries, of_R, _of_Q(played, rewards, found), _length(played, rewards, remedies)]
     if seconds is not None:
         findings.append(_time(seconds, rounds))
     return PilotVerdict(tuple(findings), enough_queries and enough_groups)
@@ -120,7 +117,7 @@ def _queries(
     written = played.playout.written
     if written is None and not malformed(played, rewards):
         return Finding("queries", "-", "known before the run, and no verifier reads them"), True
-    malformed_N = _malformed(played, rewards)
+    malformed_N = malformed_queries(played, rewards)
     if written is None:
         invalid_C, malformed_C = torch.zeros_like(malformed_N), malformed_N
     else:
@@ -141,29 +138,23 @@ def _queries(
     return Finding("queries", word, figure, remedy), _enough(good, total)
 
 
-def _malformed(played: SelfPlayRound, rewards: Sequence[Reward]) -> Tensor:
-    """Whether a verifier found that a query has no right answer. -> (N,) bool."""
-    told = malformed(played, rewards)
-    if not told:
-        return torch.zeros(len(played.playout.query_texts), dtype=torch.bool)
-    return torch.tensor([any(verdicts) for verdicts in zip(*told.values(), strict=True)])
-
-
 def _of_R(
     played: SelfPlayRound,
     rewards: Sequence[Reward],
     remedies: Remedies,
     found: Sequence[Stall],
+    queries: Finding,
     enough_queries: bool,
 ) -> tuple[Finding, bool]:
     """In how many groups R differs between answers; and whether these are enough."""
-    differs_N, binary = differing_groups(played, rewards), _is_binary(rewards)
-    alike = _alike_groups(played, rewards, ~differs_N)
+    differs_N = differing_groups(played, rewards)
+    alike = alike_groups(played, rewards, ~differs_N)
     total, count = len(differs_N), int(differs_N.sum())
     figure = f"differs in {count} of {total} groups{_counts(alike)}"
-    if not binary:
-        std = group_std(played.rewards_NG, played.judged_NG).nanmean()
-        figure += f", standard deviation {std:.2f} in a group"
+    if played.judged_NG.any():
+        figure += f", mean {played.rewards_NG[played.judged_NG].mean():z.2f}"
+    if not is_binary(rewards):
+        figure += _spread(played.rewards_NG, played.judged_NG)
     word = _word(count, total, _GROUPS)
     if word == "ok":
         return Finding("R", word, figure), True
@@ -182,51 +173,10 @@ def _of_R(
         "change the reward (model.rewards) or the queries (data.queries)",
         remedies.medium_queries,
     )
-    remedy_of = dict(zip(alike, of_kind, strict=True))
-    return Finding("R", word, figure, remedy_of[max(alike, key=alike.__getitem__)]), enough
-
-
-def differing_groups(played: SelfPlayRound, rewards: Sequence[Reward]) -> Tensor:
-    """Whether R tells the judged answers of a group apart. -> (N,) bool.
-
-    If R has a lowest and a highest value, the answers' R must differ by more than the scores of a
-    judge that tells nothing apart: see :data:`lsp_lightning.callbacks.stalls.LEAST_SPREAD`.
-    """
-    known_NG = torch.where(played.judged_NG, played.rewards_NG, torch.nan)
-    differs_N = ~dead_groups(fill_unjudged(known_NG))
-    span = span_of_R(rewards)
-    if span is not None:
-        spread_N = group_std(played.rewards_NG, played.judged_NG)  # NaN for a single answer
-        differs_N &= spread_N >= LEAST_SPREAD * (span[1] - span[0])
-    return differs_N
-
-
-def _alike_groups(
-    played: SelfPlayRound, rewards: Sequence[Reward], alike_N: Tensor
-) -> dict[str, int]:
-    """The number of groups without a spread: not well-formed, wrong, right, not judged, others."""
-    lowest, highest = span_of_R(rewards) or (math.nan, math.nan)
-    judged_N, judged_NG, R_NG = played.judged_N, played.judged_NG, played.rewards_NG
-    bad_N, written = _malformed(played, rewards), played.playout.written
-    if written is not None:
-        bad_N[written.answered_C[~written.valid_C & (written.answered_C >= 0)]] = True
-    good_N = alike_N & ~bad_N  # the answers to other queries say nothing about their difficulty
-
-    def all_at(end: float) -> int:
-        at_NG = torch.isclose(R_NG, torch.tensor(end)) | ~judged_NG
-        return int((at_NG.all(dim=1) & judged_N & good_N).sum())
-
-    names = ("all wrong", "all right") if _is_binary(rewards) else ("all lowest", "all highest")
-    counts = {
-        "not well-formed": int((alike_N & bad_N).sum()),
-        **dict(zip(names, (all_at(lowest), all_at(highest)), strict=True)),
-        "not judged": int((good_N & ~judged_N).sum()),
-    }
-    return {**counts, "all alike": int(alike_N.sum()) - sum(counts.values())}
-
-
-def _is_binary(rewards: Sequence[Reward]) -> bool:
-    return all(reward.binary for reward in weighted(rewards) if reward.enters == "task")
+    remedy_of, (first, *rest) = dict(zip(alike, of_kind, strict=True)), alike
+    # where the queries are well enough, the other groups tell what to change
+    kinds = rest if queries.word == "ok" and any(alike[kind] for kind in rest) else [first, *rest]
+    return Finding("R", word, figure, remedy_of[max(kinds, key=alike.__getitem__)]), enough
 
 
 def _of_Q(played: SelfPlayRound, rewards: Sequence[Reward], found: Sequence[Stall]) -> Finding:
@@ -248,18 +198,32 @@ def _range(played: SelfPlayRound, reward: Reward) -> str:
     known = known_scores(played, reward)
     if not known.numel():
         return f"{reward.name!r} judged nothing"
-    return f"{reward.name!r} {float(known.min()):z.2f} to {float(known.max()):z.2f}"
+    scores_NG = played.components[reward.name]
+    range_ = f"{reward.name!r} {float(known.min()):z.2f} to {float(known.max()):z.2f}"
+    return range_ + _spread(scores_NG.nan_to_num(), ~scores_NG.isnan())
 
 
-def _length(played: SelfPlayRound, remedies: Remedies) -> Finding:
+def _spread(scores_NG: Tensor, judged_NG: Tensor) -> str:
+    std = group_std(scores_NG, judged_NG).nanmean()
+    return "" if std.isnan() else f", standard deviation {std:.2f} in a group"
+
+
+def _length(played: SelfPlayRound, rewards: Sequence[Reward], remedies: Remedies) -> Finding:
     """How many completions were cut off."""
     written, answers = played.playout.written, played.playout.answers.truncated
     parts = {"answers": (answers, remedies.longer_answers)}
     if written is not None:
         parts = {"queries": (written.rollouts.truncated, remedies.longer_queries), **parts}
     figure = ", ".join(f"{int(cut.sum())} of {len(cut)} {name}" for name, (cut, _) in parts.items())
+    figure += " cut off"
+    longest = int(played.playout.answers.completion_mask.sum(1).max())
+    lengths = [r for r in weighted(rewards) if isinstance(r, LengthReward)]
+    paid = [r.name for r in lengths if r.weight > 0 and r.shortens(longest)]
+    if paid:
+        figure += f", and {paid[0]!r} pays for shorter answers"
+        del parts["answers"]
     high = [remedy for cut, remedy in parts.values() if cut.float().mean() > _CUT]
-    return Finding("length", "cut off" if high else "ok", f"{figure} cut off", " and ".join(high))
+    return Finding("length", "cut off" if high else "ok", figure, " and ".join(high))
 
 
 def _time(seconds: Mapping[str, float], rounds: int) -> Finding:

@@ -56,29 +56,31 @@ class Challenger(QuerySource):
         text = read_template(prompt, CHALLENGER, f"{_KEY}.prompt", ())
         # task and template come from the config: trusted, and so part of the prompt's template
         self._prompt = fill(text, challenger_slots(task, template))
-        self._opening = opening or ""
-        self._examples = read_examples(examples, num_examples)
+        self.opening = opening or ""
+        self.examples = read_examples(examples, num_examples)
         self._num_examples = num_examples
         self.sampling: Sampling = sampling
 
     def num_prompts(self, num_queries: int) -> int:
-        """One for each query if examples are shown, else one for all."""
-        return num_queries if self._examples else 1
+        """One for each query if other examples can be shown, else one for all."""
+        return num_queries if len(self.examples) > self._num_examples else 1
 
     def longest_prompt(self, codec: ChatCodec | None) -> int | None:
         """Tokens of the longest prompt, its opening included; None without a tokenizer."""
-        longest = sorted(self._examples, key=len)[-self._num_examples :]
-        return None if codec is None else len(self._encode(codec, longest))
+        if codec is None:
+            return None
+        by_tokens = sorted(self.examples, key=lambda text: len(codec.encode_plain(text)))
+        return len(self._encode(codec, by_tokens[-self._num_examples :]))
 
     def longest_query(self, codec: ChatCodec | None) -> int | None:
         """Tokens of the longest query, its opening included."""
-        return self.sampling.max_new_tokens + (longest_text([self._opening], codec) or 0)
+        return self.sampling.max_new_tokens + (longest_text([self.opening], codec) or 0)
 
     def describe(self) -> str:
         """Its sampling settings, and a hash of everything that it is shown."""
         shown = [self._prompt]
-        if self._opening or self._examples:
-            shown += [self._opening, f"{self._num_examples} of", *self._examples]
+        if self.opening or self.examples:
+            shown += [self.opening, f"{self._num_examples} of", *self.examples]
         return f"Challenger with {self.sampling}, prompt {derive_seed(0, *shown):x}"
 
     def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
@@ -108,15 +110,15 @@ class Challenger(QuerySource):
         Queries follow the last example most closely, so that one differs between the queries of a
         round. What stands before it is the same, and models that share prefixes compute it once.
         """
-        order = permutation(len(self._examples), derive_seed(seed, index, "examples"))
+        order = permutation(len(self.examples), derive_seed(seed, index, "examples"))
         shared, last = order[: self._num_examples - 1], order[self._num_examples - 1 :]
         prompts = self.num_prompts(num_queries)
         rows = [[*shared, last[i % len(last)]] for i in range(prompts)] if last else [[]]
-        return [[self._examples[place] for place in row] for row in rows]
+        return [[self.examples[place] for place in row] for row in rows]
 
     def _joined(self, codec: ChatCodec, rollouts: Rollouts) -> Iterator[str]:
         """The opening with what was written after it."""
-        if not self._opening:
+        if not self.opening:
             yield from (text.strip() for text in rollouts.spoken)
             return
         rows = zip(rollouts.prompt_ids, rollouts.completion_ids, rollouts.spoken, strict=True)
@@ -124,7 +126,7 @@ class Challenger(QuerySource):
             first = completion[:1].tolist()
             joined = codec.decode_after(prompt[-1:].tolist(), first)
             lost = joined.removesuffix(codec.decode(first))  # a space, with some tokenizers
-            yield f"{self._opening}{lost}{text}".strip()
+            yield f"{self.opening}{lost}{text}".strip()
 
     def _encode(self, codec: ChatCodec, examples: Sequence[str]) -> list[int]:
         """A prompt's tokens: a conversation whose earlier replies are examples, and the opening.
@@ -133,16 +135,16 @@ class Challenger(QuerySource):
             ConfigError: the chat template does not show earlier replies.
         """
         if not examples:
-            return codec.encode(self._prompt, {}, self._opening)
+            return codec.encode(self._prompt, {}, self.opening)
         turns = [("user", self._prompt)]
         for example in examples:
             turns += [("assistant", example), ("user", ANOTHER)]
         try:
-            ids = codec.encode_chat(turns, self._opening)
-            shown = _squashed(codec.tokenizer.decode(ids))
+            ids = codec.encode_chat(turns, self.opening)
+            shown = _decoded(codec, ids)
         except ChatTemplateError:
             shown = ""
-        if not all(_squashed(example) in shown for example in examples):
+        if not all(_decoded(codec, codec.encode_plain(example)) in shown for example in examples):
             raise ConfigError(
                 f"{_KEY}.examples",
                 "are shown as earlier replies, but the model's chat template shows none",
@@ -151,9 +153,9 @@ class Challenger(QuerySource):
         return ids
 
 
-def _squashed(text: str) -> str:
-    """The text without white space, which tokenizers may change."""
-    return "".join(text.split())
+def _decoded(codec: ChatCodec, ids: Sequence[int]) -> str:
+    """The text as the tokenizer knows it, without white space, which depends on what is beside."""
+    return "".join(codec.tokenizer.decode(ids).split())
 
 
 def read_examples(path: str | None, shown: int) -> tuple[str, ...]:

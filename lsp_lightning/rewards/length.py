@@ -59,6 +59,10 @@ class LengthReward(Reward):
         scores = torch.minimum(below, above).clamp(0, 1)
         return Judgement(scores, undecided=True) if scores.isnan().all() else scores
 
+    def shortens(self, tokens: int) -> bool:
+        """Whether it pays for answers that are shorter than so many tokens."""
+        return self.enters != "challenger" and self._unit == "tokens" and self._high < tokens
+
     def _queries(self, playout: Playout) -> Tensor:
         if self._unit != "tokens":
             return torch.tensor([self._count(text) for text in playout.query_texts])

@@ -8,9 +8,10 @@ import pytest
 import torch
 from handmade import FixedReward, playout, rollouts, scored_round
 
-from lsp_lightning import Challenger, PromptFile, Sampling, SelfPlayDataModule
+from lsp_lightning import Challenger, LengthReward, PromptFile, Sampling, SelfPlayDataModule
+from lsp_lightning.callbacks.groups import differing_groups
 from lsp_lightning.callbacks.remedies import Remedies
-from lsp_lightning.callbacks.verdict import differing_groups, pilot_verdict
+from lsp_lightning.callbacks.verdict import pilot_verdict
 from lsp_lightning.types import Written
 
 NAN = float("nan")
@@ -62,20 +63,21 @@ def test_a_good_round_is_ok_in_every_line_and_is_one_line_in_fit():
     # 36 s times 200 rounds are two hours
     assert verdict.lines(200) == [
         "queries  ok       4 of 4 well-formed",
-        "R        ok       differs in 3 of 4 groups (1 all wrong)",
-        "Q        ok       'judge' 0.20 to 0.90",
+        "R        ok       differs in 3 of 4 groups (1 all wrong), mean 0.38",  # 6 of 16 are right
+        # .3, .4, 0 and .1 from the mean: the root of .26 / 4
+        "Q        ok       'judge' 0.20 to 0.90, standard deviation 0.25 in a group",
         "length   ok       0 of 4 queries, 0 of 16 answers cut off",
         "time     ok       36.0 s a round (queries 10.0, answers 20.0, rewards 2.0, update 4.0); "
         "200 rounds take about 2.0 h",
         "the game can start",
     ]
-    assert verdict.lines(60)[4:7] == [
+    assert verdict.lines(60)[6:9] == [
         "time     ok       36.0 s a round (queries 10.0, answers",
         "                  20.0, rewards 2.0, update 4.0); 200 rounds",
         "                  take about 2.0 h",
     ]
     assert pilot_verdict(played, [RIGHT, JUDGE], CHALLENGER).short() == [
-        "pilot: queries 4 of 4 well-formed; R differs in 3 of 4 groups (1 all wrong)"
+        "pilot: queries 4 of 4 well-formed; R differs in 3 of 4 groups (1 all wrong), mean 0.38"
     ]
 
 
@@ -95,6 +97,14 @@ def test_a_model_that_writes_nothing_well_formed_is_told_what_to_change():
     ):
         assert words in found["queries"].remedy
     assert found["R"].remedy == "this follows from the queries"
+
+
+def test_examples_and_an_opening_that_are_given_are_not_asked_for(tmp_path):
+    (tmp_path / "examples.txt").write_text("a\nb\nc\n")
+    source = Challenger(examples=str(tmp_path / "examples.txt"), num_examples=2, opening="Write")
+    remedy = Remedies(SelfPlayDataModule(source)).queries_in_form
+    assert "give more examples (data.queries.init_args.num_examples), another prompt" in remedy
+    assert "opening" not in remedy
 
 
 def test_every_setting_that_a_remedy_names_exists():
@@ -220,6 +230,8 @@ def test_groups_are_counted_by_what_makes_them_alike(groups, figure, word, remed
         ([MIXED] + [WRONG] * 3 + [SAME] * 5, 3, "3 not well-formed, 5 all right", "harder"),
         ([MIXED] + [WRONG] * 5, 2, "2 not well-formed, 3 all wrong", "easier"),
         ([MIXED] + [WRONG] * 5, 4, "4 not well-formed, 1 all wrong", "follows from the queries"),
+        # half are well-formed, which is enough: the others tell what to change
+        ([MIXED] + [WRONG] * 4 + [SAME] * 3, 4, "4 not well-formed, 3 all right", "harder"),
     ],
 )
 def test_answers_to_queries_without_form_say_nothing_about_difficulty(
@@ -228,7 +240,7 @@ def test_answers_to_queries_without_form_say_nothing_about_difficulty(
     """The malformed queries are the first after the group that differs; R is 0 for all of them."""
     verdicts = [0 < i <= malformed for i in range(len(groups))]
     found, _ = findings(game(groups, malformed=verdicts))
-    assert found["R"].figure == f"differs in 1 of {len(groups)} groups ({counts})"
+    assert found["R"].figure.startswith(f"differs in 1 of {len(groups)} groups ({counts}), mean ")
     assert found["R"].word == "low"
     assert remedy in found["R"].remedy
 
@@ -237,7 +249,7 @@ def test_answers_to_invalid_queries_are_counted_as_such():
     played = game([MIXED] + [WRONG] * 2 + [SAME] * 5, valid=[True, False, False] + [True] * 5)
     found, _ = findings(played)
     counts = "differs in 1 of 8 groups (2 not well-formed, 5 all right)"
-    assert found["R"].figure == counts
+    assert found["R"].figure == f"{counts}, mean 0.69"  # 22 of 32
     assert "harder" in found["R"].remedy
 
 
@@ -245,7 +257,7 @@ def test_an_answer_that_was_not_judged_makes_no_spread():
     groups = [[NAN, 1.0, NAN, 1.0], [NAN, NAN, NAN, 1.0], [NAN, 0.0, NAN, 1.0]]
     assert differing_groups(game(groups), [RIGHT]).tolist() == [False, False, True]
     found, _ = findings(game(groups))
-    assert found["R"].figure == "differs in 1 of 3 groups (2 all right)"
+    assert found["R"].figure == "differs in 1 of 3 groups (2 all right), mean 0.80"  # 4 of 5
 
 
 def test_on_a_scale_a_difference_must_exceed_that_of_a_judge_that_tells_nothing_apart():
@@ -254,9 +266,9 @@ def test_on_a_scale_a_difference_must_exceed_that_of_a_judge_that_tells_nothing_
     groups = [[0.5, 0.54, 0.5, 0.54], [0.5, 0.58, 0.5, 0.58]]
     assert differing_groups(game(groups), [scale]).tolist() == [False, True]
     found, _ = findings(game(groups), scale)
-    # .02 and .04 in the groups, .03 in the mean
+    # means .52 and .54, deviations .02 and .04
     assert found["R"].figure == (
-        "differs in 1 of 2 groups (1 all alike), standard deviation 0.03 in a group"
+        "differs in 1 of 2 groups (1 all alike), mean 0.53, standard deviation 0.03 in a group"
     )
     unlimited = reward(binary=False)
     assert differing_groups(game(groups), [unlimited]).tolist() == [True, True]
@@ -291,14 +303,16 @@ def test_a_judge_that_gives_one_score_to_everything_is_to_be_left_out():
     found, can_start = findings(game([MIXED] * 2, quality=quality), RIGHT, JUDGE)
     assert can_start  # R can be learned without it
     assert found["Q"].word == "flat"
-    assert found["Q"].figure.startswith("'judge' 0.51 to 0.56: ")
+    assert found["Q"].figure.startswith(
+        "'judge' 0.51 to 0.56, standard deviation 0.02 in a group: "
+    )
     assert found["Q"].remedy.startswith("in model.rewards leave it out")
 
 
 def test_a_quality_reward_may_judge_some_answers_or_none():
     quality = [[NAN, 0.1, 0.9, NAN], [NAN] * 4]
     found, _ = findings(game([MIXED] * 2, quality=quality), RIGHT, JUDGE)
-    assert found["Q"].text == "'judge' 0.10 to 0.90"
+    assert found["Q"].text == "'judge' 0.10 to 0.90, standard deviation 0.40 in a group"
     found, _ = findings(game([MIXED] * 2, quality=[[NAN] * 4] * 2), RIGHT, JUDGE)
     assert found["Q"].text == "'judge' judged nothing"
 
@@ -315,6 +329,26 @@ def test_more_than_a_quarter_of_cut_off_answers_is_named(cut, word):
     assert found["length"].figure == f"0 of 2 queries, {cut} of 8 answers cut off"
     assert found["length"].remedy == ("" if word == "ok" else "raise data.solver.max_new_tokens")
     assert can_start
+
+
+@pytest.mark.parametrize(
+    ("high", "settings", "shortens"),
+    [
+        (1, {}, True),
+        (1, {"enters": "task"}, True),
+        (2, {}, False),  # the answers have two tokens
+        (1, {"unit": "words"}, False),
+        (1, {"weight": -1.0}, False),
+        (1, {"enters": "challenger"}, False),
+    ],
+)
+def test_answers_that_a_reward_shortens_need_no_more_tokens(high, settings, shortens):
+    settings = {"unit": "tokens", "enters": "quality", **settings}
+    length = LengthReward(0, high, name="judge", **settings)
+    found, _ = findings(game([MIXED] * 2, cut=8), RIGHT, length)
+    remedy = "" if shortens else "raise data.solver.max_new_tokens"
+    assert found["length"].remedy == remedy
+    assert (", and 'judge' pays for shorter answers" in found["length"].figure) == shortens
 
 
 @pytest.mark.parametrize(

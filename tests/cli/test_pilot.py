@@ -100,7 +100,7 @@ def test_only_the_first_round_is_judged_in_fit(capfd):
     for index in (1, 0, 2):
         FirstRound().on_train_batch_start(None, module, replace(played, index=index), 0)
     said = capfd.readouterr().err
-    assert said == "pilot: queries 1 of 1 well-formed; R differs in 1 of 1 groups\n"
+    assert said == "pilot: queries 1 of 1 well-formed; R differs in 1 of 1 groups, mean 0.50\n"
 
 
 class Silent:

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_models import qwen_tokenizer
+from tokenizers.normalizers import NFC
 
 from lsp_lightning import Challenger, ConfigError, Player, Sampling
 from lsp_lightning.generation import LocalEngine
@@ -87,6 +89,7 @@ def test_examples_are_earlier_replies_and_other_ones_in_each_round(player, examp
 
 def test_as_many_examples_as_the_file_has_are_the_same_for_each_query(player, examples):
     challenger = Challenger(examples=examples, num_examples=5, sampling=LONG)
+    assert challenger.num_prompts(3) == 1
     drawn = challenger.draw(player, 3, 0, 0)
     assert len(set(prompts_of(drawn, player))) == 1
     assert len(set(drawn.texts)) == 3
@@ -142,6 +145,26 @@ def test_the_longest_prompt_has_the_longest_examples_and_the_opening(player, exa
     assert challenger.longest_prompt(None) is None
     opening = len(player.codec.encode_plain("So"))
     assert challenger.longest_query(player.codec) == SHORT.max_new_tokens + opening
+
+
+def longest_prompt(tokenizer, folder, *texts):
+    """Tokens of the longest prompt that shows one of these examples."""
+    (folder / "examples.txt").write_text("\n".join(texts))
+    challenger = Challenger(examples=str(folder / "examples.txt"), num_examples=1)
+    return challenger.longest_prompt(ChatCodec(tokenizer, {}, (2,)))
+
+
+def test_the_longest_examples_are_those_of_most_tokens(tmp_path):
+    tokenizer, smiles, words = qwen_tokenizer(), "\U0001f600" * 5, "count to 5"
+    longest = longest_prompt(tokenizer, tmp_path, smiles, words)
+    assert longest == longest_prompt(tokenizer, tmp_path, smiles)  # four tokens each
+    assert longest > longest_prompt(tokenizer, tmp_path, words)
+
+
+def test_a_tokenizer_may_compose_the_characters_of_an_example(tmp_path):
+    tokenizer = qwen_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = NFC()  # as Qwen's
+    assert longest_prompt(tokenizer, tmp_path, "a cafe\u0301")
 
 
 def test_what_the_challenger_is_shown_stands_in_its_description(examples):
