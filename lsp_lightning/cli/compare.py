@@ -29,7 +29,8 @@ def side_by_side(rows: Sequence[Row], count: int, width: int) -> Iterator[str]:
     numbers = sorted({row["round"] for row in rows})
     room = max((width - len(_GAP)) // 2, 8)
     sides = [_groups(rows, number)[:count] for number in (numbers[0], numbers[-1])]
-    titles = [[f"round {number}"] for number in (numbers[0], numbers[-1])]
+    # counted from 1, as the progress line above it in `make real`
+    titles = [[f"round {number + 1}"] for number in (numbers[0], numbers[-1])]
     if len(numbers) == 1:  # nothing to compare it with
         sides[1], titles[1] = [], []
     yield from _beside(titles[0], titles[1], room)

@@ -230,7 +230,7 @@ def test_two_rounds_stand_side_by_side(tmp_path, capfd, monkeypatch):
     write(tmp_path, "rounds-000000.parquet", [*first, row(3, "between", "x", 1.0), *last])
     lines, _ = shown(capfd, tmp_path, "--compare", 2)
     assert lines == [
-        "round 0                  round 7",
+        "round 1                  round 8",
         "",
         "Write.                   \u6c34 or \\x1b[2J fire,",
         "- no commas              which of them",
@@ -257,7 +257,7 @@ def test_a_query_that_was_written_twice_in_a_row_stands_twice(tmp_path, capfd):
     ]
     write(tmp_path, "rounds-000000.parquet", rows)
     lines, _ = shown(capfd, tmp_path, "--compare", 3)
-    assert lines[0] == "round 0"
+    assert lines[0] == "round 1"
     means = [line.split()[2] for line in lines if "mean R" in line]
     assert means == ["0.50,", "1.00,", "0.00,"]
 
