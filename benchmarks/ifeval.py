@@ -123,7 +123,7 @@ class Comparison:
     verdicts: dict[str, Counter[tuple[bool, bool]]] = field(
         default_factory=lambda: defaultdict(Counter)
     )
-    """By kind of constraint: how often (ours, IFEval's)."""
+    """By kind of constraint: how often (InstructionVerifier's, IFEval's)."""
     answers: Counter[tuple[bool, bool]] = field(default_factory=Counter)
     """The same for all constraints of an answer, if both checkers know all of them."""
     skipped: Counter[str] = field(default_factory=Counter)
@@ -131,27 +131,30 @@ class Comparison:
     disputed: dict[str, list[tuple[str, str, bool]]] = field(
         default_factory=lambda: defaultdict(list)
     )
-    """By kind: constraint, answer, and our verdict, where they disagree."""
+    """By kind: constraint, answer, and InstructionVerifier's verdict, where they disagree."""
 
     def figures(self) -> dict[str, float]:
         """Pairs of an answer and a constraint, how often both agree, and solved answers by both."""
         pairs: Counter[tuple[bool, bool]] = sum(self.verdicts.values(), Counter())
         return {
             "pairs": pairs.total(),
-            "agree": _share(pairs, lambda ours, theirs: ours == theirs),
+            "agree": _share(pairs, lambda verifier, ifeval: verifier == ifeval),
             "answers": self.answers.total(),
-            "ours": _share(self.answers, lambda ours, theirs: ours),
-            "theirs": _share(self.answers, lambda ours, theirs: theirs),
+            "InstructionVerifier": _share(self.answers, lambda verifier, ifeval: verifier),
+            "IFEval": _share(self.answers, lambda verifier, ifeval: ifeval),
         }
 
     def lines(self, examples: int) -> list[str]:
         """A Markdown table by kind of constraint, then reasons and examples of disagreements."""
-        lines = ["| kind | pairs | kept (ours) | kept (IFEval) | agree |", "|---|---|---|---|---|"]
+        lines = [
+            "| kind | pairs | InstructionVerifier: kept | IFEval: kept | agree |",
+            "|---|---|---|---|---|",
+        ]
         for kind, counts in sorted(self.verdicts.items()):
             shares = (
-                _share(counts, lambda ours, theirs: ours),
-                _share(counts, lambda ours, theirs: theirs),
-                _share(counts, lambda ours, theirs: ours == theirs),
+                _share(counts, lambda verifier, ifeval: verifier),
+                _share(counts, lambda verifier, ifeval: ifeval),
+                _share(counts, lambda verifier, ifeval: verifier == ifeval),
             )
             cells = " | ".join(f"{share:.3f}" for share in shares)
             lines.append(f"| {kind} | {counts.total()} | {cells} |")
@@ -159,8 +162,8 @@ class Comparison:
         lines += ["", f"not compared: {skipped}"]
         for kind, cases in sorted(self.disputed.items()):
             lines += ["", f"{kind}: {len(cases)} disagreements; {DIFFERENCES.get(kind, '')}"]
-            for text, answer, ours in cases[:examples]:
-                lines.append(f"  {text}; ours {ours}: {answer[:300]!r}")
+            for text, answer, kept in cases[:examples]:
+                lines.append(f"  {text}; InstructionVerifier {kept}: {answer[:300]!r}")
         return lines
 
 
@@ -191,8 +194,8 @@ def _add(found: Comparison, query: str, answer: str) -> None:
         if verdict[0] != verdict[1]:
             found.disputed[constraint.kind].append((constraint.text, answer, verdict[0]))
     if len(verdicts) == len(constraints) > 0:
-        ours, theirs = zip(*verdicts, strict=True)
-        found.answers[all(ours), all(theirs)] += 1
+        by_verifier, by_ifeval = zip(*verdicts, strict=True)
+        found.answers[all(by_verifier), all(by_ifeval)] += 1
 
 
 def _share(counts: Counter[tuple[bool, bool]], counted: Callable[[bool, bool], bool]) -> float:

@@ -44,9 +44,7 @@ def main(arguments: list[str]) -> int:
         return lsp_lightning(["show", str(played[0][0]), "--compare", str(COMPARED)])
     if saved:
         checkpoint = shlex.quote(f"--ckpt_path {saved[0][0] / CHECKPOINT}")
-        print(
-            f"or, with as many threads and a comparison at its end:\n  make real ARGS={checkpoint}"
-        )
+        print(f"or, to compare the rounds at the end as well:\n  make real ARGS={checkpoint}")
     return status
 
 

@@ -286,8 +286,8 @@ def test_both_checkers_are_compared():
         "pairs": 6,
         "agree": 0.8333,
         "answers": 3,
-        "ours": 0.3333,
-        "theirs": 0.6667,
+        "InstructionVerifier": 0.3333,
+        "IFEval": 0.6667,
     }
     assert "'slightly so'" in "\n".join(found.lines(1))
 

@@ -219,7 +219,7 @@ def _length(played: SelfPlayRound, rewards: Sequence[Reward], remedies: Remedies
     longest = int(played.playout.answers.completion_mask.sum(1).max())
     lengths = [r for r in weighted(rewards) if isinstance(r, LengthReward)]
     paid = [r.name for r in lengths if r.weight > 0 and r.shortens(longest)]
-    if paid:
+    if paid and answers.float().mean() > _CUT:
         figure += f", and {paid[0]!r} pays for shorter answers"
         del parts["answers"]
     high = [remedy for cut, remedy in parts.values() if cut.float().mean() > _CUT]
