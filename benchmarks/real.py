@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lsp_lightning.cli.main import main as lsp_lightning
 from lsp_lightning.cli.main import underscored
-from lsp_lightning.cli.threads import usable_cpus, wait_asleep
+from lsp_lightning.cli.threads import default_threads, usable_cores, wait_asleep
 
 PRESET, SLOWER = "configs/laptop_smollm2_135m.yaml", "configs/sizes/slower_cpu.yaml"
 FOLDER = Path("runs/laptop_smollm2_135m")
@@ -30,8 +30,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--ckpt_path", type=Path)
     given = parser.parse_known_args([underscored(word) for word in arguments])[0]
     folder: Path = given.ckpt_path.parent.parent if given.ckpt_path else given.folder
-    # here a second thread pays: most of the time goes into products of large matrices
-    threads = max(1, min(MOST_THREADS, round(usable_cpus())))
+    threads = min(MOST_THREADS, default_threads(usable_cores()))
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     wait_asleep()
     configs = [] if given.ckpt_path else size_for_this_cpu()  # a resumed run keeps its size

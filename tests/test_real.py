@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from benchmarks import real
+from lsp_lightning.cli import threads as cli_threads
 from lsp_lightning.models import precision
 
 
@@ -74,11 +75,13 @@ def test_a_run_that_was_stopped_says_how_to_go_on(commands, monkeypatch, capsys)
     assert f"make real ARGS='--ckpt_path {checkpoint}'" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("cpus", "threads"), [(1.0, "1"), (2.0, "2"), (2.4, "2"), (64.0, "4")])
-def test_it_takes_each_cpu_up_to_four(cpus, threads, commands, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setattr(real, "usable_cpus", lambda: cpus)
+@pytest.mark.parametrize(("cores", "threads"), [(1, "1"), (2, "1"), (3, "3"), (64, "4")])
+def test_it_takes_one_thread_on_two_cpus_and_at_most_four(cores, threads, commands, monkeypatch):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cli_threads, "usable_cores", lambda: cores)
+    monkeypatch.setattr(cli_threads, "cgroup_cpus", lambda: None)
+    monkeypatch.setattr(real, "usable_cores", lambda: cores)
     assert real.main(["--trainer.default_root_dir", str(commands.folder)]) == 0
     assert os.environ["OMP_NUM_THREADS"] == threads
 

@@ -36,7 +36,8 @@ def default_threads(current: int) -> int:
     Returns:
         ``current`` if OMP_NUM_THREADS or MKL_NUM_THREADS is set. Otherwise 1 with at most two CPUs:
         with two threads a round on two CPUs is slower if other work runs, and hardly faster if
-        none does. Otherwise ``current``, or the CPU limit of the control group if that is less.
+        none does (docs/quickstart.md has figures). Otherwise ``current``, or the CPU limit of the
+        control group if that is less.
     """
     if any(name in os.environ for name in _USER_SETTINGS):
         return current
