@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -191,10 +192,10 @@ def run_figures(path: Path) -> Row:
     rounds = int(max(row["step"] for row in metrics)) + 1
     malformed = next((name for row in metrics for name in row if _MALFORMED.fullmatch(name)), "")
     last = (max(1, rounds - _LAST + 1), rounds)
-    seconds = (v for row in metrics for name, v in row.items() if name.startswith("seconds/"))
+    seconds = [sum(v for n, v in row.items() if n.startswith("seconds/")) for row in metrics]
     found = {
         "rounds": rounds,
-        "minutes": sum(seconds) / 60,
+        "seconds a round": median(seconds),  # a run may have been paused
         "malformed, first": window(path, malformed, 1, _FIRST),
         "malformed, last": window(path, malformed, *last),
         "R": window(path, "reward", *last),

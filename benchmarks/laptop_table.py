@@ -121,6 +121,6 @@ _TABLES: tuple[dict[str, Column], ...] = (
         "spread of R": _value("run", "R, spread"),
         "KL, Solver": _value("run", "KL, Solver", digits=2),
         "KL, Challenger": _value("run", "KL, Challenger", digits=2),
-        "minutes": _value("run", "minutes", digits=0),
+        "seconds": _value("run", "seconds a round", digits=0),
     },
 )

@@ -162,8 +162,8 @@ def test_figures_are_means_over_tasks_with_intervals():
 
 
 def test_the_game_is_described_by_its_first_and_last_rounds(tmp_path):
-    lines = ["step,queries/verifiable/malformed,reward,seconds/answers"]
-    lines += [f"{i},{float(i < 5)},{i / 12},30" for i in range(12)]
+    lines = ["step,queries/verifiable/malformed,reward,seconds/answers,seconds/update"]
+    lines += [f"{i},{float(i < 5)},{i / 12},{30 if i else 3000},5" for i in range(12)]
     (tmp_path / "metrics.csv").write_text("\n".join(lines))
     (tmp_path / "config.yaml").write_text("data: {group_size: 2}\nckpt_path:\n")
     (tmp_path / "transcripts").mkdir()
@@ -182,7 +182,7 @@ def test_the_game_is_described_by_its_first_and_last_rounds(tmp_path):
     found = laptop_score.run_figures(tmp_path)
     assert found == {
         "rounds": 12,
-        "minutes": 6.0,
+        "seconds a round": 35.0,  # the first one was paused
         "malformed, first": 1.0,
         "malformed, last": 0.3,  # rounds 2, 3 and 4 of 2 to 11
         "R": round(sum(range(2, 12)) / 10 / 12, 4),
