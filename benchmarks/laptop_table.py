@@ -62,12 +62,14 @@ def _value(*keys: str, digits: int = 3) -> Column:
 
 
 def _gain(way: str, other: str = "base", unseen_only: bool = False) -> Column:
-    """A column of differences to another arm, paired by task."""
+    """A column of differences to another arm with the same room for answers, paired by task."""
 
     def cell(arm: str, by_arm: Rows, unseen: Tensor) -> str:
-        if arm in ("base", other) or other not in by_arm or way not in by_arm[arm][0]:
+        name, comma, room = arm.partition(",")
+        peer = f"{other}{comma}{room}"
+        if name in ("base", other) or peer not in by_arm or way not in by_arm[arm][0]:
             return "-"
-        gains = _shares(by_arm[arm], way) - _shares(by_arm[other], way)
+        gains = _shares(by_arm[arm], way) - _shares(by_arm[peer], way)
         gain, half = figure(gains[unseen] if unseen_only else gains)
         return f"{gain:+.3f} [{gain - half:+.3f}, {gain + half:+.3f}]"
 

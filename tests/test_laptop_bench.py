@@ -219,6 +219,15 @@ def test_differences_to_the_base_are_paired_by_task():
     assert "grpo" not in scores
 
 
+def test_more_room_for_answers_is_compared_with_the_same_room():
+    arms = {"base": "00", "base, 128 tokens": "44", "recommended, 128 tokens": "84"}
+    rows = [{"arm": arm, "seed": 0, "T 1": way(right)} for arm, right in arms.items()]
+    scores = tables(rows, ["base"], torch.tensor([False, True]))[0].splitlines()
+    assert scores[3].startswith("| base, 128 tokens | 1 | 0.500 | - | - | - |")
+    # tasks: 1 - .5 and .5 - .5; mean .25, standard error .25
+    assert scores[4].startswith("| recommended, 128 tokens | 1 | 0.750 | +0.250 [-0.240, +0.740] |")
+
+
 def test_the_tables_of_the_results_are_printed_from_the_rows(command, capsys):
     command("table")
     printed = capsys.readouterr().out.strip().split("\n\n")
