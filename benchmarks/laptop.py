@@ -208,7 +208,7 @@ def score(args: argparse.Namespace, flags: Sequence[str]) -> None:
         "dtype": str(policy.dtype).removeprefix("torch."),
         "cpu": machine()["cpu"],
     }
-    if run:
+    if run and not args.room:
         row["run"] = run_figures(path)
     answering = model_name(args.base, adapter)
     kind = f"tried-{len(tasks)}" if args.tasks else f"answers{args.room or ''}"
