@@ -233,6 +233,9 @@ def test_the_tables_of_the_results_are_printed_from_the_rows(command, capsys):
     printed = capsys.readouterr().out.strip().split("\n\n")
     page = (laptop.ROOT / "docs/results.md").read_text("utf-8")
     assert len(printed) == 4
+    rows = json.loads(laptop.RESULT.read_text())
+    shares = [rows[f"recommended-{seed}"]["T 1"]["solved"][0] for seed in (1, 2)]
+    assert f"| recommended without seed 0 | 2 | {sum(shares) / 2:.3f} ±" in printed[0]
     assert [table for table in printed if table not in page] == []
 
 
@@ -316,13 +319,18 @@ def test_an_arm_is_played_scored_and_printed(command, tmp_path, brief_folder, mo
     monkeypatch.setattr(laptop, "read_queries", lambda path, key: tasks)
     command("score", "recommended", *common)
     command("score", "base", *common)
+    command("score", "recommended", *common, "--room", "50")
     rows = json.loads(laptop.RESULT.read_text())
+    roomy = rows.pop("recommended, 50 tokens-0")
+    assert roomy["arm"] == "recommended, 50 tokens"
+    assert roomy["T 1"]["tokens"][0] > rows["recommended-0"]["T 1"]["tokens"][0]  # none ends
+    assert not {"run", "T .7", "greedy"} & {*roomy}
     assert [*rows] == ["base-0", "recommended-0"]
     assert rows["recommended-0"]["run"]["rounds"] == 2
     command("table")
     assert "| recommended | 1 | 0.000 |" in capsys.readouterr().out
     monkeypatch.setattr(laptop, "read_queries", lambda path, key: tasks[:1])
-    with pytest.raises(SystemExit, match="base-0, recommended-0; score again"):
+    with pytest.raises(SystemExit, match="base-0, recommended, 50 tokens-0, recommended-0; score"):
         command("table")
     with pytest.raises(SystemExit, match="error: run: no folder"):
         command("score", "zero", *common)
