@@ -19,7 +19,8 @@ Row = Mapping[str, Any]
 def side_by_side(rows: Sequence[Row], count: int, width: int) -> Iterator[str]:
     """The lines that compare the first queries of the first and of the last round.
 
-    Each query has its mean R and its first answer below. Text of the players is escaped.
+    Each query has its mean R and its first answer below; a malformed or invalid one is named so.
+    Text of the players is escaped.
 
     Args:
         rows: rows of the transcripts, one for each answer, at least one.
@@ -39,6 +40,11 @@ def side_by_side(rows: Sequence[Row], count: int, width: int) -> Iterator[str]:
         yield from _beside(_told(before, room), _told(after, room), room)
 
 
+def malformed(row: Row) -> bool:
+    """Whether a verifier found no right answer to the row's query."""
+    return any(value is True for name, value in row.items() if name.endswith("/malformed"))
+
+
 def _groups(rows: Sequence[Row], number: int) -> list[list[Row]]:
     """The answers of each query of a round, in the order of the round."""
     found = [row for row in rows if row["round"] == number]
@@ -48,13 +54,15 @@ def _groups(rows: Sequence[Row], number: int) -> list[list[Row]]:
 
 
 def _told(group: Sequence[Row], room: int) -> list[str]:
-    """The lines of a query, its mean R and its first answer."""
+    """The lines of a query, what is wrong with it, its mean R and its first answer."""
     if not group:
         return []
+    fault = "invalid, " if group[0].get("valid") is False else ""
+    fault = "malformed, " if malformed(group[0]) else fault
     scores = [row.get("R") for row in group]
     known = [float(s) for s in scores if isinstance(s, bool | int | float) and not math.isnan(s)]
     mean = f"{sum(known) / len(known):.2f}" if known else "-"
-    label = f"mean R {mean}, an answer:"
+    label = f"{fault}mean R {mean}, an answer:"
     below = [*wrap(label, room - 2, _LINES), *_lines(str(group[0]["answer"]), room - 2)]
     return [*_lines(str(group[0]["query"]), room), *(f"  {line}" for line in below)]
 

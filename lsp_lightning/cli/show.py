@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from lsp_lightning.cli.compare import side_by_side
+from lsp_lightning.cli.compare import malformed, side_by_side
 from lsp_lightning.errors import ConfigError, in_one_line
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.text.terminal import escaped, width_of, wrap
@@ -110,7 +110,7 @@ def yes_or_no(rows: Sequence[Row]) -> set[str]:
 
 
 def _verdict(row: Row, binary: set[str]) -> str:
-    if any(value is True for name, value in row.items() if name.endswith("/malformed")):
+    if malformed(row):
         return "malformed"
     known = [row.get(name) for name in sorted(binary)]
     scores = [score for score in known if score is not None]

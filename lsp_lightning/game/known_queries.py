@@ -62,7 +62,9 @@ def read_queries(path: str, key: str) -> QueryFile:
 def counted(queries: Sequence[Query], noun: str) -> str:
     """How many queries there are, how many have a solution, and which keys were ignored."""
     known = sum(query.solution is not None for query in queries)
-    line = f"{len(queries)} {noun}, solutions: {known} of {len(queries)}"
+    # a file without solutions is no fault: some verifiers read the query alone
+    found = f", solutions: {known} of {len(queries)}" if known else " without solutions"
+    line = f"{len(queries)} {noun}{found}"
     names = queries.ignored if isinstance(queries, QueryFile) else ()
     if names:
         shown = ", ".join(names[:_MOST_KEYS]) + (", ..." if len(names) > _MOST_KEYS else "")

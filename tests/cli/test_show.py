@@ -262,6 +262,21 @@ def test_a_query_that_was_written_twice_in_a_row_stands_twice(tmp_path, capfd):
     assert means == ["0.50,", "1.00,", "0.00,"]
 
 
+@pytest.mark.parametrize(
+    ("marks", "label"),
+    [
+        ({"query/v/malformed": True}, "malformed, mean R 0.00, an answer:"),
+        ({"valid": False}, "invalid, mean R 0.00, an answer:"),
+        ({"valid": False, "query/v/malformed": True}, "malformed, mean R 0.00, an answer:"),
+    ],
+)
+def test_a_comparison_says_which_queries_are_not_well_formed(tmp_path, capfd, marks, label):
+    (tmp_path / "config.yaml").touch()
+    write(tmp_path, "rounds-000000.parquet", [row(0, "Why?", "So.", 0.0, **marks)])
+    lines, _ = shown(capfd, tmp_path, "--compare", 1)
+    assert lines == ["round 1", "", "Why?", f"  {label}", "  So."]
+
+
 @pytest.mark.parametrize("flags", [("--round", "0"), ("--sort", "reward"), ("--limit", "3")])
 def test_a_comparison_takes_no_choice_of_rounds_or_answers(run, capfd, flags):
     assert main(["show", str(run), "--compare", "3", *flags]) == 2

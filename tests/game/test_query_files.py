@@ -13,7 +13,7 @@ import pytest
 
 from lsp_lightning import ConfigError, PromptFile, SelfPlayDataModule
 from lsp_lightning.game import query_files
-from lsp_lightning.game.known_queries import counted, read_queries
+from lsp_lightning.game.known_queries import Query, counted, read_queries
 
 ROWS = [
     {"question": "How many?", "answer": "72", "level": 1},
@@ -455,6 +455,10 @@ def test_without_the_package_the_remedy_is_to_install_it(monkeypatch):
 
 
 # -- what is said ----------------------------------------------------------------------------------
+
+
+def test_a_file_of_queries_alone_is_no_fault():
+    assert counted([Query("Write."), Query("Sing.")], "tasks") == "2 tasks without solutions"
 
 
 def test_each_file_in_use_says_how_many_solutions_it_has(tmp_path, capsys):
