@@ -20,23 +20,32 @@ def resolve(path: str) -> Path:
     return Path(path).expanduser()
 
 
+def require_path(path: str, key: str) -> Path:
+    """The local path that a config names, whether or not something is there.
+
+    Raises:
+        ConfigError: it cannot be a path here, or its package is not installed.
+    """
+    try:
+        resolved = resolve(path)
+        resolved.is_file()
+    except (ImportError, TypeError, ValueError) as error:
+        raise ConfigError(
+            key, f"the package in {path!r} is not installed", "check the name after 'pkg:'"
+        ) from error
+    except (OSError, RuntimeError) as error:  # a name that is too long, no home folder
+        raise ConfigError(key, f"no path {path!r} ({error})", "give an existing path") from error
+    return resolved
+
+
 def require_file(path: str, key: str) -> Path:
     """The local path of an existing file.
 
     Raises:
         ConfigError: the file does not exist, or its package is not installed.
     """
-    remedy = "give the path of an existing file"
-    try:
-        resolved = resolve(path)
-        exists, is_folder = resolved.is_file(), resolved.is_dir()
-    except (ImportError, TypeError, ValueError) as error:
-        raise ConfigError(
-            key, f"the package in {path!r} is not installed", "check the name after 'pkg:'"
-        ) from error
-    except (OSError, RuntimeError) as error:  # a name that is too long, no home folder
-        raise ConfigError(key, f"no file {path!r} ({error})", remedy) from error
-    if not exists:
-        problem = f"{path!r} is a folder" if is_folder else f"no file {path!r}"
-        raise ConfigError(key, problem, remedy)
+    resolved = require_path(path, key)
+    if not resolved.is_file():
+        problem = f"{path!r} is a folder" if resolved.is_dir() else f"no file {path!r}"
+        raise ConfigError(key, problem, "give the path of an existing file")
     return resolved

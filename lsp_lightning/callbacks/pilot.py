@@ -48,7 +48,7 @@ class Pilot(Callback):
         module: Any = pl_module
         data = module.data
         n, g = data.num_queries, data.group_size
-        print(f"playing one round of {n} queries x {g} answers; nothing is written", flush=True)
+        print(f"playing one round of {n} queries x {g} answers; no run is written", flush=True)
         if sys.stderr.isatty():
             self._player = module.player
             self._line = StatusLine("completions", n * g + n * data.queries.selfplay)

@@ -41,27 +41,29 @@ class Remedies:
         """For queries that are cut off."""
         if self._challenger is None:
             return "raise max_new_tokens of the queries (data.queries)"
-        return (
-            f"raise {_CHALLENGER}.sampling.max_new_tokens, or end queries at a text "
-            f"({_CHALLENGER}.sampling.stop)"
-        )
+        longer = f"raise {_CHALLENGER}.sampling.max_new_tokens"
+        if self._challenger.sampling.stop:
+            return longer
+        return f"{longer}, or end queries at a text ({_CHALLENGER}.sampling.stop)"
 
     @property
     def other_queries(self) -> str:
         """For queries that are empty."""
+        if self._challenger and self._challenger.opening:
+            return f"shorten the opening ({_CHALLENGER}.opening), or change {self._queries}"
         return f"change {self._queries}"
 
     @property
     def queries_alone(self) -> str:
         """For queries that break the form rules."""
-        return f"{self.other_queries} so that the Challenger replies with the query alone"
+        return f"change {self._queries} so that the Challenger replies with the query alone"
 
     @property
     def queries_in_form(self) -> str:
         """For queries without a right answer by the verifier."""
         if self._challenger is None:
             return (
-                f"{self.other_queries}, so that the queries have the form that the verifier reads"
+                f"change {self._queries}, so that the queries have the form that the verifier reads"
             )
         source = self._challenger
         examples = f"examples ({_CHALLENGER}.examples)"
@@ -102,4 +104,6 @@ class Remedies:
 
 
 def _limit(sampling: Sampling | None) -> str:
-    return f" at {sampling.max_new_tokens} tokens" if sampling else ""
+    if sampling is None:
+        return ""
+    return f" at {sampling.max_new_tokens} token{'s' if sampling.max_new_tokens != 1 else ''}"

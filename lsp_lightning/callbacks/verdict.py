@@ -18,7 +18,7 @@ from lsp_lightning.callbacks.remedies import Remedies
 from lsp_lightning.callbacks.stalls import Stall, is_flat, known_scores, malformed, stalls, weighted
 from lsp_lightning.functional import group_std
 from lsp_lightning.rewards import LengthReward, Reward
-from lsp_lightning.types import SelfPlayRound
+from lsp_lightning.types import SelfPlayRound, Written
 
 #: A game can start if one in so many of its queries is well-formed, and R differs in one in so many
 #: of its groups: see :func:`pilot_verdict`.
@@ -129,13 +129,23 @@ def _queries(
     word = _word(good, total, _WELL_FORMED)
     if word == "ok":
         return Finding("queries", word, figure), True
-    stall = next((s for s in found if s.cause.startswith(("queries", "malformed"))), None)
+    causes = "queries" if invalid > wrong else ("queries", "malformed")
+    stall = next((s for s in found if s.cause.startswith(causes)), None)
     if stall is not None:
         return Finding("queries", word, f"{figure}: {stall.fact}", stall.remedy), False
-    cut = written is not None and 2 * int(written.rollouts.truncated.sum()) > invalid
-    for_invalid = remedies.longer_queries if cut else remedies.queries_alone
-    remedy = for_invalid if invalid > wrong else remedies.queries_in_form
+    remedy = remedies.queries_in_form
+    if written is not None and invalid > wrong:
+        remedy = _of_invalid(written, invalid, remedies)
     return Finding("queries", word, figure, remedy), _enough(good, total)
+
+
+def _of_invalid(written: Written, invalid: int, remedies: Remedies) -> str:
+    """What to change where most bad queries break the form rules: most of these are alike."""
+    if 2 * int(written.rollouts.truncated.sum()) > invalid:
+        return remedies.longer_queries
+    if 2 * sum(not text.strip() for text in written.rollouts.texts) > invalid:
+        return remedies.other_queries
+    return remedies.queries_alone
 
 
 def _of_R(
@@ -235,10 +245,13 @@ def _time(seconds: Mapping[str, float], rounds: int) -> Finding:
     else:
         whole = f"about {60 * hours:.0f} min" if hours >= 1 / 60 else "less than a minute"
     phases = ", ".join(f"{phase} {s:.1f}" for phase, s in seconds.items())
-    figure = f"{total:.1f} s a round ({phases}); {rounds} rounds take {whole}"
+    rounds_take = "1 round takes" if rounds == 1 else f"{rounds} rounds take"
+    figure = f"{total:.1f} s a round ({phases}); {rounds_take} {whole}"
     if hours <= _LONG_HOURS:
         return Finding("time", "ok", figure)
-    remedy = "lower data.num_queries, data.group_size, max_new_tokens or trainer.max_steps"
+    remedy = (
+        "lower data.num_queries, data.group_size, data.solver.max_new_tokens or trainer.max_steps"
+    )
     return Finding("time", "long", figure, remedy)
 
 

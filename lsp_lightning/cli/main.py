@@ -25,7 +25,7 @@ from lsp_lightning.runs.folder import LAST
 
 COMMANDS = {
     "fit": "play rounds and train on them; writes a run's folder",
-    "pilot": "play one round and say whether a run has anything to learn; writes nothing",
+    "pilot": "play one round and say whether a run has anything to learn; writes no run",
     "validate": "score the held-out tasks that are for choosing settings",
     "test": "score the held-out tasks that are for reporting",
     "predict": "answer the held-out queries and write the answers to a file",

@@ -56,6 +56,8 @@ class Challenger(QuerySource):
         text = read_template(prompt, CHALLENGER, f"{_KEY}.prompt", ())
         # task and template come from the config: trusted, and so part of the prompt's template
         self._prompt = fill(text, challenger_slots(task, template))
+        if opening is not None and not opening.strip():
+            raise ConfigError(f"{_KEY}.opening", "is blank", "set a text, or null for none")
         self.opening = opening or ""
         self.examples = read_examples(examples, num_examples)
         self._num_examples = num_examples
@@ -165,9 +167,9 @@ def read_examples(path: str | None, shown: int) -> tuple[str, ...]:
         ConfigError: the file cannot be read, or has fewer queries than a prompt shows.
     """
     key = f"{_KEY}.num_examples"
-    require_at_least(shown, 1, key, "that shows none: set examples to null for this")
     if path is None:
         return ()
+    require_at_least(shown, 1, key, "that shows none: set examples to null for this")
     texts = tuple(query.text for query in read_queries(path, f"{_KEY}.examples"))
     if len(texts) < shown:
         raise ConfigError(key, f"is {shown}, but {path!r} has {len(texts)} queries", "lower it")

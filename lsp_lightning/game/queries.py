@@ -186,5 +186,10 @@ def check_sampling(sampling: Sampling, key: str, for_training: bool) -> None:
         )
     if sampling.stop == "":
         raise ConfigError(f"{key}.stop", "is empty", "set a text, or null for none")
+    if r"\n" in (sampling.stop or ""):  # YAML and shells leave it as it is in single quotes
+        warn(
+            f"{key}.stop is {sampling.stop}, with a backslash; if you mean a line break, put it "
+            "into double quotes in YAML, or type $'...' in bash"
+        )
     if sampling.top_k < 0:
         raise ConfigError(f"{key}.top_k", f"is {sampling.top_k}", "set 0 (off) or more")

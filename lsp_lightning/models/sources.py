@@ -9,7 +9,7 @@ from lsp_lightning.errors import ConfigError
 from lsp_lightning.models.families import check_family, check_layers
 from lsp_lightning.models.gguf import is_gguf
 from lsp_lightning.models.gguf_folder import described
-from lsp_lightning.paths import resolve
+from lsp_lightning.paths import require_path, resolve
 
 KEY = "model.base"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -43,12 +43,7 @@ def check_base(base: str, key: str = KEY, kind: str = "causal LM") -> None:
         ConfigError: the folder does not exist, is an adapter or of another kind of model, or lacks
             a config or undamaged safetensors weights.
     """
-    try:
-        folder = resolve(base)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            key, f"the package in {base!r} is not installed", "check the name after 'pkg:'"
-        ) from error
+    folder = require_path(base, key)
     if is_gguf(folder):
         if kind != "causal LM":
             raise ConfigError(key, f"{base!r} is GGUF, which only model.base takes", _AS_FOLDER)

@@ -7,7 +7,7 @@ from typing import Any
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.models.sources import ADAPTER_CONFIG, check_complete, read_json
-from lsp_lightning.paths import resolve
+from lsp_lightning.paths import require_path, resolve
 from lsp_lightning.runtime.memory import is_out_of_memory
 
 KEY = "model.init_adapter"
@@ -39,7 +39,7 @@ def check_start_adapter(init_adapter: str) -> None:
         ConfigError: it is not an adapter in peft's layout, is damaged, or is of a kind that cannot
             be trained, sampled and merged here.
     """
-    folder = resolve(init_adapter)
+    folder = require_path(init_adapter, KEY)
     config = read_json(folder / ADAPTER_CONFIG, KEY)
     weights = sorted(folder.glob("*.safetensors"))
     if config is None or not weights:

@@ -42,6 +42,7 @@ class LengthReward(Reward):
     ) -> None:
         super().__init__(weight, name, enters=enters)
         key = "model.rewards.LengthReward"
+        require_at_least(low, 0, f"{key}.low", "no text is shorter than 0")
         require_at_least(high, max(low, 1), f"{key}.high", f"low is {low}")
         require_one_of(unit, get_args(Unit), f"{key}.unit")
         self._low, self._high = low, high

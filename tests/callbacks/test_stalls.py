@@ -133,6 +133,13 @@ def test_a_judge_is_not_blamed_where_it_has_nothing_to_judge(texts):
     assert len(found) == (2 if texts == "abc" else 1)
 
 
+def test_a_judge_is_not_blamed_where_no_query_is_well_formed():
+    right, good = reward(), reward("good", binary=False, span=(0.0, 1.0), enters="quality")
+    played = judged_by(right, good, scores=[[[0.0] * 3] * 2, [[0.5] * 3] * 2])
+    played = replace(played, query_info={"r/malformed": (True, True)})
+    assert causes(played, right, good) == ["malformed"]
+
+
 def test_answers_that_do_not_agree_need_solutions():
     vote = reward("maths")
     played = judged_by(vote, scores=[[[NAN] * 3] * 2])

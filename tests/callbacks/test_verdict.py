@@ -181,6 +181,26 @@ def test_queries_that_are_cut_off_need_more_tokens():
         assert "data.queries.init_args.sampling.max_new_tokens" in found[name].remedy
 
 
+def test_the_cause_of_most_bad_queries_is_named():
+    """Nothing follows the opening in three of four; the fourth has no right answer."""
+    source = Challenger(opening="Write", sampling=Sampling(stop="\n"))
+    data = SelfPlayDataModule(source)
+    played = game([WRONG] * 4, malformed=[True] * 4, valid=[False, False, False, True])
+    written = Written.all_answered(rollouts(["", " ", "", "a"]), [False, False, False, True])
+    played = replace(played, playout=replace(played.playout, written=written))
+    found, can_start = findings(played, data=data)
+    assert not can_start
+    assert found["queries"].text == (
+        "0 of 4 well-formed (3 invalid, 1 malformed); shorten the opening "
+        "(data.queries.init_args.opening), or change data.queries.init_args.prompt"
+    )
+
+
+def test_a_stop_text_that_is_given_is_not_asked_for():
+    data = SelfPlayDataModule(Challenger(sampling=Sampling(stop="\n")))
+    assert Remedies(data).longer_queries == ("raise data.queries.init_args.sampling.max_new_tokens")
+
+
 def test_queries_of_a_file_are_not_written(tmp_path):
     path = tmp_path / "tasks.txt"
     path.write_text("a\nb\n")
@@ -366,6 +386,11 @@ def test_the_time_of_the_run_is_that_of_its_rounds(seconds, word, whole):
     assert found["time"].word == word
     assert found["time"].figure.endswith(f"60 rounds take {whole}")
     assert can_start
+
+
+def test_a_run_of_one_round_is_one_round():
+    found, _ = findings(game([MIXED] * 2), seconds={"answers": 30.0}, rounds=1)
+    assert found["time"].figure.endswith("; 1 round takes less than a minute")
 
 
 def test_in_fit_only_what_is_wrong_is_said():

@@ -10,6 +10,7 @@ from tiny_models import qwen_tokenizer
 from tokenizers.normalizers import NFC
 
 from lsp_lightning import Challenger, ConfigError, Player, Sampling
+from lsp_lightning.errors import SelfPlayWarning
 from lsp_lightning.generation import LocalEngine
 from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.text.prompts import ANOTHER, is_valid_query
@@ -131,6 +132,10 @@ def test_examples_that_the_chat_template_hides_are_refused(tiny_policy, examples
 def test_a_number_of_examples_that_cannot_be_shown_is_refused(examples, number, line):
     with pytest.raises(ConfigError, match=rf"^data\.queries\.init_args\.{line}$"):
         Challenger(examples=examples, num_examples=number)
+
+
+def test_without_examples_their_number_does_not_matter():
+    assert Challenger(num_examples=0).examples == ()
 
 
 def test_a_missing_file_of_examples_is_refused_by_its_key():
@@ -282,6 +287,24 @@ def test_a_stop_text_counts_where_something_has_been_said(player, tiny_policy, t
     prompts = [player.codec.encode("{q}", {"q": "Go."})]
     rollouts = stopping.respond(prompts, 2, replace(LONG, stop="\n\n"), 3)
     assert [spoken.strip() for spoken in rollouts.spoken] == [said] * 2
+
+
+def test_a_stop_text_with_a_backslash_is_warned_of():
+    with pytest.warns(SelfPlayWarning, match=r"^data\.queries\.init_args\.sampling\.stop is \\n"):
+        Challenger(sampling=Sampling(stop=r"\n\n"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_line_break_or_a_backslash_alone_is_not_warned_of():
+    for text in ("\n\n", "\\"):
+        Challenger(sampling=Sampling(stop=text))
+
+
+@pytest.mark.parametrize("opening", ["", "  \n"])
+def test_a_blank_opening_is_refused(opening):
+    line = r"^data\.queries\.init_args\.opening: is blank; set a text, or null for none$"
+    with pytest.raises(ConfigError, match=line):
+        Challenger(opening=opening)
 
 
 def test_an_empty_stop_text_is_refused():

@@ -162,12 +162,16 @@ def test_weights_are_written_in_a_compute_type(made, dtype):
         gguf_folder(str(made / "tiny.F32.gguf"), dtype)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "tokenizer.json", "sizes.json"]
+)
 def test_a_folder_that_lacks_something_is_written_again(made, tmp_path, name):
     file = Path(shutil.copy(made / "tiny.F32.gguf", tmp_path / "freed.gguf"))
     folder = gguf_folder(str(file), "bfloat16")
     if name == "config.json":
         (folder / name).write_text("{")  # cut off
+    elif name == "sizes.json":
+        (folder / name).write_text("[]")
     else:
         (folder / name).unlink()  # by someone who needs the space
     assert gguf_folder(str(file), "bfloat16") == folder

@@ -319,3 +319,10 @@ def test_rank_stabilised_lora_keeps_its_scale(base, tmp_path):
     policy = make_policy(base, init_adapter=folder)
     layer = policy.causal_lm.model.layers[0].self_attn.q_proj
     assert layer.scaling["default"] == pytest.approx(8 / 2**0.5)
+
+
+@pytest.mark.parametrize("base", ["~nosuchuser/model", "~nosuchuser/model.gguf", "a" * 300])
+def test_what_cannot_be_a_path_is_one_line(base, tiny_llama_folder):
+    assert refusal(base).startswith(f"model.base: no path {base!r} (")
+    said = refusal(tiny_llama_folder, init_adapter=base)
+    assert said.startswith(f"model.init_adapter: no path {base!r} (")

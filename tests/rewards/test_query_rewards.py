@@ -277,7 +277,11 @@ def test_the_length_of_answers_is_a_reward_for_both_players(enters):
 
 @pytest.mark.parametrize(
     ("settings", "key"),
-    [({"low": 3, "high": 2}, "high"), ({"low": 0, "high": 0}, "high")],
+    [
+        ({"low": 3, "high": 2}, "high"),
+        ({"low": 0, "high": 0}, "high"),
+        ({"low": -5, "high": 4}, "low"),
+    ],
 )
 def test_settings_of_length_are_checked(settings, key):
     with pytest.raises(ConfigError, match=rf"^model\.rewards\.LengthReward\.{key}: [^\n]+$"):
