@@ -154,6 +154,7 @@ def figures(rows: Sequence[Row], draws: int, unseen: Tensor) -> Row:
         "solved": figure(task_means(solved)),
         "solved, seen kinds": figure(task_means(solved[~unseen])),
         "solved, unseen kinds": figure(task_means(solved[unseen])),
+        "solved, other task": figure(solves_others(rows[::draws])),
         "words": figure(torch.tensor(lengths, dtype=torch.float32).view(-1, draws).mean(1)),
         "tokens": figure(of("tokens").mean(1)),
         "truncated": figure(of("truncated").mean(1)),
@@ -167,6 +168,19 @@ def figures(rows: Sequence[Row], draws: int, unseen: Tensor) -> Row:
         compared = ifeval.compare((row["query"], row["answer"]) for row in rows)
         found["ifeval"] = compared.figures()
     return found
+
+
+def solves_others(rows: Sequence[Row]) -> Tensor:
+    """How often each task is solved by the answers to the others: what ignoring the task scores.
+
+    Args:
+        rows: one answer to each task.
+
+    -> (tasks,); NaN for a single task.
+    """
+    answers, check = [row["answer"] for row in rows], InstructionVerifier().check
+    solved = torch.tensor([check(row["query"], answers, None) for row in rows])
+    return (solved.sum(1) - solved.diagonal()) / (len(rows) - 1 or torch.nan)
 
 
 def figure(values: Tensor) -> list[float]:

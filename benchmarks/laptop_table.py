@@ -109,6 +109,7 @@ _TABLES: tuple[dict[str, Column], ...] = (
         "cut off": _value("T 1", "truncated"),
         "nats a token, T 1": _value("T 1", "nats a token"),
         "nats a token, greedy": _value("greedy", "nats a token"),
+        "another's, T 1": _value("T 1", "solved, other task"),
         "IFEval accepts, T 1": _value("T 1", "ifeval", "IFEval"),
         "InstructionVerifier accepts": _value("T 1", "ifeval", "InstructionVerifier"),
         "same verdict": _value("T 1", "ifeval", "agree"),

@@ -161,6 +161,20 @@ def test_figures_are_means_over_tasks_with_intervals():
     assert found["right"] == "12"
 
 
+def test_answers_are_tried_on_the_other_tasks():
+    commas, two_words, names = (
+        {"query": f"Write.\nConstraints:\n- {constraint}", "answer": text}
+        for constraint, text in (
+            ("no commas", "one, two"),
+            ("exactly 2 words", "one two"),
+            ('include the word "tea"', "Tea, tea, tea."),
+        )
+    )
+    # without commas: one of two; of two words: one of two; with tea: none of two
+    assert laptop_score.solves_others([commas, two_words, names]).tolist() == [0.5, 0.5, 0.0]
+    assert laptop_score.solves_others([names]).isnan().all()
+
+
 def test_the_game_is_described_by_its_first_and_last_rounds(tmp_path):
     lines = ["step,queries/verifiable/malformed,reward,seconds/answers,seconds/update"]
     lines += [f"{i},{float(i < 5)},{i / 12},{30 if i else 3000},5" for i in range(12)]
