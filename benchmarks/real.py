@@ -1,4 +1,4 @@
-"""Play SmolLM2-135M against itself, at a size that this CPU manages within an hour: ``make real``.
+"""Play SmolLM2-135M against itself, at a size that takes this CPU about an hour: ``make real``.
 
 python -m benchmarks.real [--key value ...]: further arguments are those of ``lsp-lightning fit``.
 """
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
 
 
 def size_for_this_cpu() -> list[str]:
-    """The flags of the size that this CPU manages within an hour; print which it is."""
+    """The flags of the size that takes this CPU about an hour; print which it is."""
     from lsp_lightning.models.precision import cpu_has_bfloat16
 
     if cpu_has_bfloat16():

@@ -28,7 +28,7 @@ def require_path(path: str, key: str) -> Path:
     """
     try:
         resolved = resolve(path)
-        resolved.is_file()
+        resolved.is_file()  # some names are refused only when the system is asked
     except (ImportError, TypeError, ValueError) as error:
         raise ConfigError(
             key, f"the package in {path!r} is not installed", "check the name after 'pkg:'"

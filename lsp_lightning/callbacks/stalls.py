@@ -25,10 +25,14 @@ LEAST_SPREAD = 0.025
 #: Causes that leave the quality rewards nothing to judge, so that they are the only ones named.
 _NOTHING_TO_JUDGE = frozenset(
     (
-        "queries cut off", "queries empty", "queries invalid", "malformed", "answers empty",
+        "queries cut off",
+        "queries empty",
+        "queries invalid",
+        "malformed",
+        "answers empty",
         "thoughts unclosed",
     )
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

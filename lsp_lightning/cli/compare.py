@@ -57,8 +57,9 @@ def _told(group: Sequence[Row], room: int) -> list[str]:
     """The lines of a query, what is wrong with it, its mean R and its first answer."""
     if not group:
         return []
-    fault = "invalid, " if group[0].get("valid") is False else ""
-    fault = "malformed, " if malformed(group[0]) else fault
+    fault = "malformed, " if malformed(group[0]) else ""
+    if group[0].get("valid") is False:  # the pilot counts such a query as invalid alone too
+        fault = "invalid, "
     scores = [row.get("R") for row in group]
     known = [float(s) for s in scores if isinstance(s, bool | int | float) and not math.isnan(s)]
     mean = f"{sum(known) / len(known):.2f}" if known else "-"

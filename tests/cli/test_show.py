@@ -267,7 +267,7 @@ def test_a_query_that_was_written_twice_in_a_row_stands_twice(tmp_path, capfd):
     [
         ({"query/v/malformed": True}, "malformed, mean R 0.00, an answer:"),
         ({"valid": False}, "invalid, mean R 0.00, an answer:"),
-        ({"valid": False, "query/v/malformed": True}, "malformed, mean R 0.00, an answer:"),
+        ({"valid": False, "query/v/malformed": True}, "invalid, mean R 0.00, an answer:"),
     ],
 )
 def test_a_comparison_says_which_queries_are_not_well_formed(tmp_path, capfd, marks, label):
