@@ -19,26 +19,32 @@ _HOME = {
     "Frontier": "game.objectives",
     "FrozenPlayer": "game.player",
     "FunctionReward": "rewards",
+    "Gate": "game.gate",
     "InstructionVerifier": "rewards.verifiers",
     "JudgeReward": "rewards",
+    "Judged": "game.gate",
     "Judgement": "rewards",
     "Learnability": "game.objectives",
     "LengthReward": "rewards",
     "LocalEngine": "generation",
     "LocalRollouts": "generation",
     "Lora": "models.settings",
+    "Matches": "game.gate",
     "MathVerifier": "rewards.verifiers",
     "MontySandbox": "sandbox",
+    "Novel": "game.gate",
     "NoveltyReward": "rewards",
     "Objective": "game.objectives",
     "Paper": "game.objectives",
     "Player": "game.player",
     "Policy": "models.policy",
+    "Pool": "game.pool",
     "PreferenceReward": "rewards",
     "ProgramOutputVerifier": "rewards.verifiers",
     "PromptFile": "game.queries",
     "Query": "game.known_queries",
     "QueryBatch": "game.queries",
+    "QueryCheck": "game.gate",
     "QuerySource": "game.queries",
     "RarityReward": "rewards",
     "Reward": "rewards",
@@ -49,6 +55,7 @@ _HOME = {
     "ServedRollouts": "generation",
     "VerifiableReward": "rewards",
     "Verifier": "rewards",
+    "WellFormed": "game.gate",
     "Written": "types",
     "gguf_folder": "models.gguf_folder",
     "play_round": "game.round",
@@ -60,6 +67,12 @@ if TYPE_CHECKING:
     from lsp_lightning.datamodule import SelfPlayDataModule as SelfPlayDataModule
     from lsp_lightning.errors import ConfigError as ConfigError
     from lsp_lightning.game.challenger import Challenger as Challenger
+    from lsp_lightning.game.gate import Gate as Gate
+    from lsp_lightning.game.gate import Judged as Judged
+    from lsp_lightning.game.gate import Matches as Matches
+    from lsp_lightning.game.gate import Novel as Novel
+    from lsp_lightning.game.gate import QueryCheck as QueryCheck
+    from lsp_lightning.game.gate import WellFormed as WellFormed
     from lsp_lightning.game.known_queries import Query as Query
     from lsp_lightning.game.objectives import Band as Band
     from lsp_lightning.game.objectives import Frontier as Frontier
@@ -68,6 +81,7 @@ if TYPE_CHECKING:
     from lsp_lightning.game.objectives import Paper as Paper
     from lsp_lightning.game.player import FrozenPlayer as FrozenPlayer
     from lsp_lightning.game.player import Player as Player
+    from lsp_lightning.game.pool import Pool as Pool
     from lsp_lightning.game.queries import PromptFile as PromptFile
     from lsp_lightning.game.queries import QueryBatch as QueryBatch
     from lsp_lightning.game.queries import QuerySource as QuerySource

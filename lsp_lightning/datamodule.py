@@ -1,7 +1,7 @@
 """The data of self-play: a stream of rounds that the model plays, in place of a data set."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,54 +11,18 @@ from lightning.pytorch.utilities import rank_zero_only
 from lsp_lightning.errors import ConfigError, in_one_line, require_at_least, warn
 from lsp_lightning.evaluation.exam import HELDOUT_BATCH
 from lsp_lightning.game.challenger import Challenger
+from lsp_lightning.game.gate import Gate
 from lsp_lightning.game.known_queries import Query, counted, read_queries
+from lsp_lightning.game.pool import Pool
 from lsp_lightning.game.queries import QuerySource, check_sampling
-from lsp_lightning.rewards import Verifier
+from lsp_lightning.rewards import Reward, Verifier, span_of_R
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.prompts import SOLVER, read_template
+from lsp_lightning.training.stream import RoundStream
 from lsp_lightning.types import Sampling, SelfPlayRound
 
 #: Most answers of a round: a round with more would never end, or not fit into memory.
 MOST_ANSWERS = 1_000_000
-
-
-class RoundStream:
-    """The rounds of a run, each played when Lightning asks for it, with the current weights.
-
-    It defines ``__len__`` because Lightning fetches one batch ahead from loaders without a length:
-    each round would then be sampled from weights one update old.
-
-    Args:
-        play: plays round ``t``.
-        rounds: how many rounds the run has.
-    """
-
-    def __init__(self, play: Callable[[int], SelfPlayRound], rounds: int) -> None:
-        self._play = play
-        self._rounds = rounds
-        self._next = 0
-
-    def __len__(self) -> int:
-        return self._rounds
-
-    def __iter__(self) -> Iterator[SelfPlayRound]:
-        while self._next < self._rounds:
-            index = self._next
-            self._next += 1
-            yield self._play(index)
-
-    @property
-    def next_round(self) -> int:
-        """Index of the next round, which is also the number of rounds played so far."""
-        return self._next
-
-    def state_dict(self) -> dict[str, Any]:
-        """The index of the next round; everything else follows from the seed."""
-        return {"next_round": self._next}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where ``state`` was saved."""
-        self._next = int(state["next_round"])
 
 
 class HeldOutTasks:
@@ -85,6 +49,8 @@ class SelfPlayDataModule(LightningDataModule):
         group_size: G, answers per query; at least 2, because answers are compared within a group.
         solver: how answers are sampled.
         solver_prompt: file with the Solver's prompt, with slot {query}; null is the query alone.
+        gate: which of the Challenger's queries enter training; null takes all, as in the paper.
+        pool: good queries of earlier rounds to play again; null plays none, as in the paper.
         heldout: file of held-out tasks for choosing settings, in a format of PromptFile; scored
             before, during and after a run, and by ``validate``.
         test: file of held-out tasks for reporting; scored by ``test``.
@@ -102,6 +68,8 @@ class SelfPlayDataModule(LightningDataModule):
         group_size: int = 8,
         solver: Sampling = Sampling(),  # noqa: B008 - frozen
         solver_prompt: str | None = None,
+        gate: Gate | None = None,
+        pool: Pool | None = None,
         heldout: str | None = None,
         test: str | None = None,
         heldout_draws: int = 1,
@@ -129,6 +97,11 @@ class SelfPlayDataModule(LightningDataModule):
         self.num_queries = num_queries
         self.group_size = group_size
         self.solver = solver
+        self.gate, self.pool = gate, pool
+        for key, part in (("data.gate", gate), ("data.pool", pool)):
+            if part is not None and not self.queries.selfplay:
+                problem = "is for queries that the Challenger writes, but they come from a file"
+                raise ConfigError(key, problem, "leave it out")
         self.solver_prompt = read_template(solver_prompt, SOLVER, "data.solver_prompt", ("query",))
         self.heldout = read_queries(heldout, "data.heldout") if heldout else []
         self.test = read_queries(test, "data.test") if test else []
@@ -207,6 +180,38 @@ class SelfPlayDataModule(LightningDataModule):
                     problem = f"the solution of {text!r} {in_one_line(str(error))}"
                     raise ConfigError(key, problem, "fix the file") from error
 
+    def check_range(self, rewards: Sequence[Reward]) -> None:
+        """Raise ConfigError if a solve rate is asked for, but R has no known limits."""
+        if span_of_R(rewards) is not None:
+            return
+        by_rate = {"data.gate.solve_rate": self.gate and self.gate.solve_rate}
+        for key, asked in {**by_rate, "data.pool": self.pool}.items():
+            if asked is not None:
+                problem = "needs task rewards with a lowest and a highest score"
+                raise ConfigError(key, problem, "set it to null, or use such rewards")
+
+    def observe(self, played: SelfPlayRound) -> None:
+        """Let the gate and the pool remember a round; called once, after its update."""
+        for part in (self.gate, self.pool):
+            if part is not None:
+                part.observe(played)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the gate and of the pool, for a checkpoint."""
+        parts = {"gate": self.gate, "pool": self.pool}
+        return {name: part.state_dict() for name, part in parts.items() if part is not None}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the gate and the pool; one that was not there before starts without a state."""
+        for name, part in (("gate", self.gate), ("pool", self.pool)):
+            if part is not None and name in state_dict:
+                part.load_state_dict(state_dict[name])
+
+    def teardown(self, stage: str) -> None:
+        """Stop the gate's processes."""
+        if self.gate is not None:
+            self.gate.close()
+
     def resume_settings(self) -> dict[str, Any]:
         """The settings to compare when a run is resumed: plain values only."""
         heldout = "".join(query.text for query in self.heldout)
@@ -216,6 +221,8 @@ class SelfPlayDataModule(LightningDataModule):
             "group_size": self.group_size,
             "solver": dict(vars(self.solver)),
             "solver_prompt": self.solver_prompt,
+            "gate": self.gate and self.gate.describe(),
+            "pool": self.pool and self.pool.describe(),
             "heldout": f"{len(self.heldout)} tasks, {derive_seed(0, heldout):x}",
             "heldout_reward": self.heldout_reward,
             "seed": self.seed,

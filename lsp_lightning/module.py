@@ -135,6 +135,9 @@ class SelfPlayModule(ScoresHeldOut):
         self.check_heldout(stage)
         if stage == "fit":
             self.data.check_rounds(self.trainer)
+            self.data.check_range(self.rewards)
+            if self.data.gate is not None:
+                self.data.gate.prepare()
             check_model(self, self.data)
             resume.check_optimizer(self.optimizer)
             # log every round; Lightning's default is one step in 50 (0 logs nothing)
@@ -155,6 +158,9 @@ class SelfPlayModule(ScoresHeldOut):
         self._player = Player(engine, self.policy.codec, self.policy.pad_id)
         for reward in self.rewards:
             reward.connect(self.reference_player)
+        data = self._trainer and getattr(self._trainer, "datamodule", None)
+        if isinstance(data, SelfPlayDataModule) and data.gate is not None:
+            data.gate.connect(self.reference_player)
 
     def configure_optimizers(self) -> Any:
         """The optimiser of the trained parameters, and its schedule."""
@@ -203,6 +209,8 @@ class SelfPlayModule(ScoresHeldOut):
             group_size=data.group_size,
             sampling=data.solver,
             solver_prompt=data.solver_prompt,
+            gate=data.gate,
+            pool=data.pool,
             index=index,
             seed=self._seed("play"),
         )
@@ -215,6 +223,7 @@ class SelfPlayModule(ScoresHeldOut):
         start = time.perf_counter()
         advantages = self.objective.advantages(played)
         self.objective.observe(played)
+        self.data.observe(played)
         optimizer, plain = self.optimizers(), self.optimizers(use_pl_optimizer=False)
         assert not isinstance(optimizer, list)
         assert isinstance(plain, torch.optim.Optimizer)

@@ -80,7 +80,7 @@ def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
     """
     playout = played.playout
     known = {"R": unfilled(played, "task"), "Q": unfilled(played, "quality")}
-    written = _written_queries(playout)
+    written, place = _written_queries(playout), _places(played)
     for i, (query, answers, judged) in enumerate(
         zip(playout.query_texts, playout.answer_groups(), playout.spoken_groups(), strict=True)
     ):
@@ -91,6 +91,7 @@ def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
                 "number": i,
                 "query": query,
                 "valid": bool(playout.valid_N[i]),
+                **place[i],
                 **info,
                 **({"written_query": written[i]} if i in written else {}),
                 "answer": answer,
@@ -101,6 +102,18 @@ def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
                 },
                 **{name: None if x is None else float(x[i, j]) for name, x in known.items()},
             }
+
+
+def _places(played: SelfPlayRound) -> list[dict[str, Any]]:
+    """Whether each query came from the pool, and whether it entered training, if that varies."""
+    playout = played.playout
+    found: list[dict[str, Any]] = [{} for _ in playout.query_texts]
+    for i, row in enumerate(found):
+        if playout.written is not None and not playout.written_N.all():
+            row["replayed"] = not bool(playout.written_N[i])
+        if played.admitted_N is not None:
+            row["admitted"] = bool(played.admitted_N[i])
+    return found
 
 
 def _written_queries(playout: Playout) -> dict[int, str]:

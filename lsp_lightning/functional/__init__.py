@@ -10,6 +10,7 @@ from lsp_lightning.functional.advantages import (
     group_std,
     learnability,
     query_values,
+    solve_rates,
     solver_advantages,
 )
 from lsp_lightning.functional.importance import truncated_importance_weights
@@ -43,6 +44,7 @@ __all__ = [
     "row_weights",
     "selfplay_loss",
     "sequence_log_ratio",
+    "solve_rates",
     "solver_advantages",
     "token_logprobs",
     "truncated_importance_weights",

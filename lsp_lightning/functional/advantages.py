@@ -19,6 +19,19 @@ def query_values(rewards_NG: Tensor) -> Tensor:
     return rewards_NG.mean(dim=1)
 
 
+def solve_rates(rewards_NG: Tensor, lowest: float, highest: float) -> Tensor:
+    """The mean R of each query as a share of its range, in [0, 1]. (N, G) -> (N,).
+
+    For rewards of 0 or 1 it is the share of right answers.
+
+    Args:
+        rewards_NG: R.
+        lowest: the lowest possible R.
+        highest: the highest possible R.
+    """
+    return (query_values(rewards_NG) - lowest) / max(highest - lowest, _STD_FLOOR)
+
+
 def solver_advantages(
     rewards_NG: Tensor,
     quality_NG: Tensor | None = None,

@@ -37,6 +37,8 @@ class Challenger(QuerySource):
         examples: file of example queries, in any format of a PromptFile; null shows none.
         num_examples: how many examples a prompt shows, drawn anew in each round; the last one also
             differs between the queries of a round.
+        examples_from_pool: also show queries of the pool (data.pool), in each round as many as come
+            from the file; without a file, as soon as the pool has enough.
         sampling: how queries are sampled; sampling.stop is a text at which a query ends.
     """
 
@@ -50,6 +52,7 @@ class Challenger(QuerySource):
         opening: str | None = None,
         examples: str | None = None,
         num_examples: int = 4,
+        examples_from_pool: bool = False,
         sampling: Sampling = Sampling(max_new_tokens=256),  # noqa: B008 - frozen
     ) -> None:
         check_sampling(sampling, f"{_KEY}.sampling", for_training=True)
@@ -61,18 +64,26 @@ class Challenger(QuerySource):
         self.opening = opening or ""
         self.examples = read_examples(examples, num_examples)
         self._num_examples = num_examples
+        self.examples_from_pool = examples_from_pool
         self.sampling: Sampling = sampling
 
     def num_prompts(self, num_queries: int) -> int:
         """One for each query if other examples can be shown, else one for all."""
-        return num_queries if len(self.examples) > self._num_examples else 1
+        varied = len(self.examples) > self._num_examples or self.examples_from_pool
+        return num_queries if varied else 1
 
     def longest_prompt(self, codec: ChatCodec | None) -> int | None:
         """Tokens of the longest prompt, its opening included; None without a tokenizer."""
         if codec is None:
             return None
-        by_tokens = sorted(self.examples, key=lambda text: len(codec.encode_plain(text)))
-        return len(self._encode(codec, by_tokens[-self._num_examples :]))
+        lengths = {text: len(codec.encode_plain(text)) for text in self.examples}
+        longest = sorted(self.examples, key=lengths.__getitem__)[-self._num_examples :]
+        if not self.examples_from_pool:
+            return len(self._encode(codec, longest))
+        longest = longest or ["x"] * self._num_examples
+        query = self.longest_query(codec) or 0  # any example may be a query of the pool
+        more = sum(max(0, query - lengths.get(text, 0)) for text in longest)
+        return len(self._encode(codec, longest)) + more
 
     def longest_query(self, codec: ChatCodec | None) -> int | None:
         """Tokens of the longest query, its opening included."""
@@ -83,20 +94,38 @@ class Challenger(QuerySource):
         shown = [self._prompt]
         if self.opening or self.examples:
             shown += [self.opening, f"{self._num_examples} of", *self.examples]
+        if self.examples_from_pool:
+            shown.append("and of the pool")
         return f"Challenger with {self.sampling}, prompt {derive_seed(0, *shown):x}"
 
     def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
         """N queries, sampled from the round's prompts."""
-        prompts = [
-            self._encode(player.codec, examples)
-            for examples in self._shown(num_queries, index, seed)
-        ]
-        rollouts = player.respond(
-            prompts,
-            num_queries // len(prompts),
-            self.sampling,
-            derive_seed(seed, index, "queries"),
-        )
+        shown = self._shown(num_queries, index, seed)
+        draws = num_queries // len(shown)
+        return self._write(player, shown, draws, derive_seed(seed, index, "queries"))
+
+    def redraw(
+        self,
+        player: Player,
+        places: Sequence[int],
+        num_queries: int,
+        index: int,
+        seed: int,
+        attempt: int,
+    ) -> QueryBatch:
+        """Other queries from the prompts of the refused ones."""
+        shown = self._shown(num_queries, index, seed)
+        seed = derive_seed(seed, index, "queries", attempt)
+        if len(shown) == 1:
+            return self._write(player, shown, len(places), seed)
+        return self._write(player, [shown[place] for place in places], 1, seed)
+
+    def _write(
+        self, player: Player, shown: Sequence[Sequence[str]], draws: int, seed: int
+    ) -> QueryBatch:
+        """``draws`` queries from each of the prompts with these examples."""
+        prompts = [self._encode(player.codec, examples) for examples in shown]
+        rollouts = player.respond(prompts, draws, self.sampling, seed)
         valid = [
             is_valid_query(text, truncated)
             for text, truncated in zip(rollouts.spoken, rollouts.truncated.tolist(), strict=True)
@@ -112,11 +141,22 @@ class Challenger(QuerySource):
         Queries follow the last example most closely, so that one differs between the queries of a
         round. What stands before it is the same, and models that share prefixes compute it once.
         """
-        order = permutation(len(self.examples), derive_seed(seed, index, "examples"))
-        shared, last = order[: self._num_examples - 1], order[self._num_examples - 1 :]
-        prompts = self.num_prompts(num_queries)
-        rows = [[*shared, last[i % len(last)]] for i in range(prompts)] if last else [[]]
-        return [[self.examples[place] for place in row] for row in rows]
+        known = [*self.examples, *self._of_pool(index, seed)]
+        count = self._num_examples
+        if len(known) < count:
+            return [[]]
+        order = permutation(len(known), derive_seed(seed, index, "examples"))
+        shared, last = order[: count - 1], order[count - 1 :]
+        prompts = num_queries if len(last) > 1 else 1
+        rows = [[*shared, last[i % len(last)]] for i in range(prompts)]
+        return [[known[place] for place in row] for row in rows]
+
+    def _of_pool(self, index: int, seed: int) -> list[str]:
+        """Queries of the pool to show: as many as the file has, or as a prompt shows."""
+        if not self.examples_from_pool or self.pool is None:
+            return []
+        count = len(self.examples) or self._num_examples
+        return [query.text for query in self.pool.drawn(count, index, derive_seed(seed, "shown"))]
 
     def _joined(self, codec: ChatCodec, rollouts: Rollouts) -> Iterator[str]:
         """The opening with what was written after it."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from lsp_lightning.errors import ConfigError, warn
 from lsp_lightning.game.known_queries import Query, read_queries
 from lsp_lightning.game.player import Player
+from lsp_lightning.game.pool import Pool
 from lsp_lightning.game.query_keys import HALF_PAIR
 from lsp_lightning.seeding import derive_seed, permutation
 from lsp_lightning.text.chat import ChatCodec
@@ -27,6 +28,16 @@ class QueryBatch:
     """The rows that the Challenger wrote; None if it wrote none."""
     solutions: tuple[object, ...] | None = None
     """The known answer of each query (or its tests), or None."""
+    passages: tuple[str | None, ...] | None = None
+    """The passage that each query was written about, or None."""
+
+    @property
+    def all_refused(self) -> bool:
+        """Whether the gate refused the only query, so that it is played without being learned."""
+        if self.written is None or len(self.texts) != 1:
+            return False
+        [rows] = torch.nonzero(self.written.answered_C == 0, as_tuple=True)
+        return any(row in self.written.refused for row in rows.tolist())
 
 
 class QuerySource(ABC):
@@ -40,6 +51,8 @@ class QuerySource(ABC):
     selfplay: bool = False
     #: How the policy writes queries; None if it writes none.
     sampling: Sampling | None = None
+    #: Good queries of earlier rounds, which may be shown as examples. It is set before each draw.
+    pool: Pool | None = None
 
     @abstractmethod
     def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
@@ -53,6 +66,29 @@ class QuerySource(ABC):
             seed: the run's seed. The same seed and round must give the same queries, or resuming
                 is not exact: derive what you need from both (``lsp_lightning.seeding``).
         """
+
+    def redraw(
+        self,
+        player: Player,
+        places: Sequence[int],
+        num_queries: int,
+        index: int,
+        seed: int,
+        attempt: int,
+    ) -> QueryBatch:
+        """Other queries in place of those that the gate refused.
+
+        Override it if the place of a query says something about it: its prompt, its baseline.
+
+        Args:
+            player: as in :meth:`draw`.
+            places: the places of the refused queries among those that were drawn.
+            num_queries: how many were drawn.
+            index: the round, from 0.
+            seed: the run's seed.
+            attempt: 1 for the first time that queries of this round are drawn again.
+        """
+        return self.draw(player, len(places), index, derive_seed(seed, "redraw", attempt))
 
     def known(self) -> Sequence[Query]:
         """All queries that are known before the run; none if they are written during it."""
@@ -130,11 +166,12 @@ def check_batch(batch: object, source: QuerySource, num_queries: int) -> None:
     require(isinstance(batch, QueryBatch), f"a {kind}", "return a QueryBatch")
     assert isinstance(batch, QueryBatch)
     texts, solutions, written = batch.texts, batch.solutions, batch.written
+    passages = batch.passages
     strings = isinstance(texts, tuple | list) and all(isinstance(text, str) for text in texts)
     require(strings, "texts that are not a tuple of str", "return one str for each query")
     whole = not any(map(HALF_PAIR.search, texts))
     require(whole, "a text with half of a surrogate pair", "decode it with errors='replace'")
-    for name, values in (("texts", texts), ("solutions", solutions)):
+    for name, values in (("texts", texts), ("solutions", solutions), ("passages", passages)):
         count = num_queries if values is None else len(values)
         remedy = f"return {num_queries} (num_queries)"
         require(count == num_queries, f"{count} {name}", remedy)

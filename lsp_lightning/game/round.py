@@ -4,9 +4,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from torch import Tensor
+
+from lsp_lightning.functional import solve_rates
+from lsp_lightning.game.drawing import draw_queries
+from lsp_lightning.game.gate import Gate
 from lsp_lightning.game.player import Player
-from lsp_lightning.game.queries import QueryBatch, QuerySource, check_batch
-from lsp_lightning.rewards import Reward, is_binary, score_all
+from lsp_lightning.game.pool import Pool
+from lsp_lightning.game.queries import QueryBatch, QuerySource
+from lsp_lightning.rewards import Reward, is_binary, score_all, span_of_R
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.prompts import SOLVER, without_thinking
 from lsp_lightning.types import Playout, Sampling, SelfPlayRound
@@ -21,6 +27,8 @@ def play_round(
     group_size: int = 8,
     sampling: Sampling = Sampling(),  # noqa: B008 - frozen
     solver_prompt: str = SOLVER,
+    gate: Gate | None = None,
+    pool: Pool | None = None,
     index: int = 0,
     seed: int = 0,
 ) -> SelfPlayRound:
@@ -34,13 +42,14 @@ def play_round(
         group_size: G, answers per query.
         sampling: how answers are sampled.
         solver_prompt: the Solver's prompt, with slot {query}.
+        gate: which queries enter training; None takes all.
+        pool: good queries of earlier rounds to play again; None plays none.
         index: the round, from 0; with ``seed`` it fixes everything that is sampled.
         seed: the seed of the run.
     """
     seconds: dict[str, float] = {}
     with _timed(seconds, "queries"):
-        batch = source.draw(player, num_queries, index, seed)
-        check_batch(batch, source, num_queries)
+        batch = draw_queries(player, source, num_queries, index, seed, gate, pool)
     with _timed(seconds, "answers"):
         prompts = [player.codec.encode(solver_prompt, {"query": text}) for text in batch.texts]
         answers = player.respond(
@@ -56,10 +65,16 @@ def play_round(
         group_size=group_size,
         written=batch.written,
         solutions=batch.solutions,
+        passages=batch.passages,
         seed=derive_seed(seed, index, "rewards"),
     )
     with _timed(seconds, "rewards"):
         scored = score_all(rewards, playout)
+    rates_N = _solve_rates(rewards, scored.rewards_NG)
+    admitted_N = None
+    if gate is not None:
+        judged_N = scored.judged_NG.any(dim=1)
+        admitted_N = gate.admits(rates_N, judged_N) & ~playout.refused_N
     return SelfPlayRound(
         index=index,
         playout=playout,
@@ -70,11 +85,19 @@ def play_round(
         unfilled=scored.unfilled,
         components=scored.components,
         binary=is_binary(rewards),
+        solve_rates_N=rates_N,
+        admitted_N=admitted_N,
         query_info=scored.query_info,
         malformed_N=scored.malformed_N,
         reward_metrics=scored.metrics,
         seconds=seconds,
     )
+
+
+def _solve_rates(rewards: Sequence[Reward], rewards_NG: Tensor) -> Tensor | None:
+    """The mean R of each query as a share of its range; None if R has no known limits. -> (N,)."""
+    span = span_of_R(rewards)
+    return None if span is None else solve_rates(rewards_NG, *span)
 
 
 def _prefetch(

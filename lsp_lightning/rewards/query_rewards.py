@@ -1,20 +1,15 @@
 """Rewards for the Challenger alone: novelty and form of its queries."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import regex
 import torch
-from torch import Tensor
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.rewards.base import Judgement, Reward
-from lsp_lightning.text.prompts import fold
+from lsp_lightning.text.patterns import Pattern
+from lsp_lightning.text.similarity import TextMemory, compared, similarity_within
 from lsp_lightning.types import Playout, SelfPlayRound
 
-_PATTERN_SECONDS = 0.05
-#: Only the beginning of a query is compared, so that long queries stay cheap.
-_COMPARED_CHARACTERS = 500
 #: How many past queries are remembered; the newest stay.
 _REMEMBERED = 4096
 
@@ -47,14 +42,13 @@ class NoveltyReward(Reward):
         if not 0 <= near < 1:
             raise ConfigError(f"{key}.near", f"is {near}", "set at least 0 and below 1")
         self._near = near
-        self._memory: list[str] = []
+        self._memory = TextMemory(_REMEMBERED)
 
     def score(self, playout: Playout) -> Judgement:
         """The novelty of each query, (N,), and the share of near-duplicates."""
-        texts = [_normal(text) for text in playout.query_texts]
-        past_N = _similarity(texts, self._memory, self._near)
-        present = [_similarity([text], texts[:i], self._near) for i, text in enumerate(texts)]
-        similarity_N = torch.maximum(past_N, torch.cat(present))
+        texts = list(map(compared, playout.query_texts))
+        past_N = self._memory.similarity(texts, self._near)
+        similarity_N = torch.maximum(past_N, similarity_within(texts, self._near))
         scores_N = ((1 - similarity_N) / (1 - self._near)).clamp(max=1.0)
         near_N = (similarity_N > self._near).float()
         return Judgement(scores_N, metrics={"near_duplicates": near_N})
@@ -62,18 +56,16 @@ class NoveltyReward(Reward):
     def observe(self, played: SelfPlayRound) -> None:
         """Remember the queries of the round, each text once."""
         super().observe(played)
-        texts = (_normal(text) for text in played.playout.query_texts)
-        kept = list(dict.fromkeys(reversed([*self._memory, *texts])))[::-1]
-        self._memory = kept[-_REMEMBERED:]
+        self._memory.add(map(compared, played.playout.query_texts))
 
     def state_dict(self) -> dict[str, Any]:
         """The remembered queries."""
-        return {**super().state_dict(), "memory": list(self._memory)}
+        return {**super().state_dict(), "memory": list(self._memory.texts)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the remembered queries."""
         super().load_state_dict(state_dict)
-        self._memory = list(state_dict.get("memory", []))
+        self._memory.texts = list(state_dict.get("memory", []))
 
 
 class FormReward(Reward):
@@ -90,42 +82,13 @@ class FormReward(Reward):
 
     def __init__(self, pattern: str, weight: float = 1.0, name: str = "form") -> None:
         super().__init__(weight, name, enters="challenger")
-        try:
-            self._pattern = regex.compile(pattern, regex.DOTALL)
-        except regex.error as error:
-            raise ConfigError(
-                "model.rewards.FormReward.pattern",
-                f"is not a regular expression ({error})",
-                "fix the pattern",
-            ) from error
+        self._pattern = Pattern(pattern, "model.rewards.FormReward.pattern")
 
     def score(self, playout: Playout) -> Judgement:
         """1 or 0 for each query, (N,), and ``slow``, the share whose match took too long."""
-        matches = [self._matches(text) for text in playout.query_texts]
+        # a slow match scores 0, not NaN: stalling the match must not pay
+        matches = [self._pattern.matches(text) for text in playout.query_texts]
         too_long = torch.tensor([float(match is None) for match in matches])
         return Judgement(
             torch.tensor([float(bool(m)) for m in matches]), metrics={"slow": too_long}
         )
-
-    def _matches(self, text: str) -> bool | None:
-        # a slow match scores 0, not NaN: stalling the match must not pay
-        try:
-            return self._pattern.fullmatch(text, timeout=_PATTERN_SECONDS) is not None
-        except TimeoutError:
-            return None
-
-
-def _normal(text: str) -> str:
-    """The compared part of a query, without case, white space and invisible characters."""
-    return " ".join(fold(text[:_COMPARED_CHARACTERS]).casefold().split())
-
-
-def _similarity(texts: Sequence[str], others: Sequence[str], least: float) -> Tensor:
-    """Each text's similarity to the most similar of ``others``; 0 if below ``least``. (n,)."""
-    from rapidfuzz.distance import Indel
-    from rapidfuzz.process import cdist
-
-    if not others:
-        return torch.zeros(len(texts))
-    table = cdist(texts, others, scorer=Indel.normalized_similarity, score_cutoff=least)
-    return torch.from_numpy(table.max(axis=1)).float()

@@ -2,21 +2,17 @@
 
 from typing import Literal, get_args
 
-import torch
-from torch import Tensor
-
-from lsp_lightning.errors import ConfigError, require_at_least, require_one_of, warn
+from lsp_lightning.errors import require_at_least, require_one_of
 from lsp_lightning.rewards.base import Judgement, Reward
 from lsp_lightning.rewards.grading import JudgeTemplate, grade_scores, judged_texts
+from lsp_lightning.rewards.score_scale import ScoreScale
 from lsp_lightning.seeding import derive_seed
-from lsp_lightning.text.prompts import MAX_SCORE, SCORE_PREFIX, parse_grade
+from lsp_lightning.text.prompts import SCORE_PREFIX, parse_grade
 from lsp_lightning.types import Playout, Reference, Sampling
 
 Reading = Literal["expected", "sampled"]
 
 _KEY = "model.rewards.SelfReward"
-_UNKNOWN = "\U0010fffd"  # a private-use character, in no vocabulary
-_LITTLE_MASS = 0.5
 
 
 class SelfReward(Reward):
@@ -56,8 +52,7 @@ class SelfReward(Reward):
         self.reading: Reading = reading
         self.sampling = sampling
         self._reference: Reference | None = None
-        self._score_ids: list[int] = []
-        self._warned = False
+        self._scale: ScoreScale | None = None
 
     def connect(self, reference: Reference) -> None:
         """Keep the reference as the judge, and find the tokens of the scores 0 to 7.
@@ -66,7 +61,7 @@ class SelfReward(Reward):
             ConfigError: the tokenizer has no single token for one of the scores.
         """
         if self.reading == "expected":
-            self._score_ids = _score_tokens(reference, self.template.text)
+            self._scale = ScoreScale(reference, self.template.text, _KEY)
         self._reference = reference
 
     def score(self, playout: Playout) -> Judgement:
@@ -85,12 +80,12 @@ class SelfReward(Reward):
             self._reference.encode(self.template.text, self.template.fenced(texts), prefix, room)
             for texts in judged_texts(playout)
         ]
-        if self.reading == "sampled":
+        if self._scale is None:
             seed = derive_seed(playout.seed, self.name)
             replies = self._reference.respond(prompts, 1, self.sampling, seed)
             return grade_scores([parse_grade(text) for text in replies.spoken], playout)
-        scores, mass = self._read(prompts)
-        self._warn_if_little(float(mass.mean()))
+        scores, mass = self._scale.read(prompts)
+        self._scale.warn_if_little(mass, f"reward {self.name!r}", ", or use reading: sampled")
         shape = (len(playout.query_texts), playout.group_size)
         return Judgement(scores.view(shape), metrics={"score_mass": mass})
 
@@ -99,36 +94,3 @@ class SelfReward(Reward):
         if context is None or self.reading == "expected":
             return context
         return max(context // 2, context - self.sampling.max_new_tokens)
-
-    def _read(self, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """Expected score in [0, 1] and total probability of the score tokens, (n,) each."""
-        assert self._reference is not None
-        logprobs = self._reference.next_token_logprobs(prompts)[:, self._score_ids].float().cpu()
-        points = torch.arange(MAX_SCORE + 1, dtype=torch.float32)
-        return logprobs.softmax(dim=-1) @ points / MAX_SCORE, logprobs.exp().sum(dim=-1)
-
-    def _warn_if_little(self, mass: float) -> None:
-        if mass < _LITTLE_MASS and not self._warned:
-            self._warned = True
-            warn(
-                f"reward {self.name!r}: after {SCORE_PREFIX!r} the judge gives the scores 0 to 7 "
-                f"only {mass:.0%} of its probability, so they may mean little; see the metric "
-                "score_mass, or use reading: sampled"
-            )
-
-
-def _score_tokens(reference: Reference, template: str) -> list[int]:
-    """The token id of each score 0 to 7 right after the score tag."""
-    start = reference.encode(template, {}, prefix=SCORE_PREFIX)
-    unknown = reference.encode(template, {}, prefix=f"{SCORE_PREFIX}{_UNKNOWN}")[-1]
-    score_ids = []
-    for score in range(MAX_SCORE + 1):
-        ids = reference.encode(template, {}, prefix=f"{SCORE_PREFIX}{score}")
-        if ids[:-1] != start or ids[-1] == unknown:
-            raise ConfigError(
-                _KEY,
-                f"the tokenizer has no single token for {score} after {SCORE_PREFIX!r}",
-                "use reading: sampled or another model, or remove the self-reward",
-            )
-        score_ids.append(ids[-1])
-    return score_ids

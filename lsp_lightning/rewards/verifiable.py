@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from lsp_lightning.errors import ConfigError
+from lsp_lightning.errors import ConfigError, warn
 from lsp_lightning.rewards.base import (
     AnswerEnters,
     Judgement,
@@ -114,6 +114,19 @@ class Verifier(ABC):
     def describe(self, query: str) -> Info | None:
         """What to log about a query (its level, its kind), or None if it is malformed."""
         return _NO_INFO
+
+    def well_formed(self, queries: Sequence[str]) -> list[bool]:
+        """Whether each query has a right answer, by :meth:`describe`; False where that raises."""
+
+        def told(query: str) -> bool:
+            return self.describe(query) is not None
+
+        try:
+            return each(queries, told, lambda query: False, lambda query: query)
+        except RewardError as error:  # it raised for all of them, which may be one
+            name = type(self).__name__
+            warn(f"{name}.describe failed: {error}", kind=f"{name}.describe failed")
+            return [False] * len(queries)
 
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
         """A verdict for each group of a round, by :meth:`check` and :meth:`describe`."""

@@ -94,6 +94,15 @@ def role_rows(played: SelfPlayRound) -> dict[Role, slice]:
     return {Role.CHALLENGER: slice(0, c), Role.SOLVER: solver} if c else {Role.SOLVER: solver}
 
 
+def trained_rows(played: SelfPlayRound) -> Tensor:
+    """(R,) bool: false for answers to queries that the gate did not admit; true for the others."""
+    trained_R = played.trained_N.repeat_interleave(played.playout.group_size)
+    written = played.playout.written
+    if written is None:
+        return trained_R
+    return torch.cat([torch.ones_like(written.valid_C), trained_R])
+
+
 def prepare_round(
     policy: Policy,
     played: SelfPlayRound,
@@ -121,17 +130,18 @@ def prepare_round(
     draws = draws_of(policy, played, batches, importance_cap, needed=in_reward)
     log_ratio_R = draws.log_ratios(references)
     advantages_R = advantages.rows().clone()
-    weights_R = torch.empty_like(advantages_R)
-    roles = role_rows(played)
-    counts = {role: rows.stop - rows.start for role, rows in roles.items()}
+    weights_R = torch.zeros_like(advantages_R)
+    roles, trained_R = role_rows(played), trained_rows(played)
+    counts = {role: int(trained_R[rows].sum()) for role, rows in roles.items()}
     challenger, solver = row_weights(
         counts.get(Role.CHALLENGER, 0), counts[Role.SOLVER], settings.alpha_ch
     )
     weights = {Role.CHALLENGER: challenger, Role.SOLVER: solver}
     for role, rows in roles.items():
-        weights_R[rows] = weights[role]
+        trained = torch.arange(rows.start, rows.stop)[trained_R[rows]]
+        weights_R[trained] = weights[role]
         if in_reward:
-            advantages_R[rows] -= settings.beta * k1_in_reward(log_ratio_R[rows])
+            advantages_R[trained] -= settings.beta * k1_in_reward(log_ratio_R[trained])
     return PreparedRound(references, draws, advantages_R, weights_R, roles)
 
 

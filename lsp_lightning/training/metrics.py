@@ -54,6 +54,7 @@ def round_metrics(
         metrics[f"entropy/{role}"] = stats.entropy_R[rows]
     metrics |= stats.sampler
     metrics |= _text_metrics(played)
+    metrics |= _gate_metrics(played)
     for name, scores in played.components.items():
         metrics[f"reward/{name}"] = scores
         metrics[f"unjudged/{name}"] = scores.isnan().float()
@@ -95,6 +96,23 @@ def _text_metrics(played: SelfPlayRound) -> dict[str, Tensor | float]:
         if rollouts and (unclosed := rollouts.unclosed_thoughts) is not None:
             metrics[f"{name}/unclosed_thoughts"] = unclosed.float()
     return metrics
+
+
+def _gate_metrics(played: SelfPlayRound) -> dict[str, Tensor | float]:
+    """How many queries were drawn, which share of them passed, and why the others did not."""
+    written = played.playout.written
+    if written is None or played.admitted_N is None:
+        return {}
+    drawn, n = len(written.rollouts), len(played.playout.query_texts)
+    reasons = Counter(refused.reason for refused in written.refused.values())
+    return {
+        "gate/drawn": float(drawn),
+        "gate/played": float(n),
+        "gate/replayed": float(n - int(played.playout.written_N.sum())),
+        "gate/passed": 1 - len(written.refused) / drawn,
+        "gate/admitted": played.admitted_N.float(),
+        **{f"gate/{reason}": count / drawn for reason, count in reasons.items()},
+    }
 
 
 def _solver_total(played: SelfPlayRound) -> Tensor:

@@ -8,7 +8,7 @@ G     answers to each query
 R     completions of a round: the C queries that were written, then the N*G answers
 n     completions of one batch of rollouts
 B, S  rows and positions of a packed micro-batch
-C     rows that the Challenger wrote (C = N unless the source filters or stores them)
+C     rows that the Challenger wrote (C = N without a gate and a pool)
 K, T  completions of a micro-batch and their tokens
 P     prompt tokens
 V     vocabulary
@@ -23,6 +23,7 @@ from lsp_lightning.types.game import (
     AttentionPattern,
     Playout,
     Reference,
+    Refused,
     SelfPlayRound,
     TrainBatch,
     Written,
@@ -33,6 +34,7 @@ __all__ = [
     "Completions",
     "Playout",
     "Reference",
+    "Refused",
     "Role",
     "Rollouts",
     "Sampling",

@@ -1,12 +1,14 @@
 """Completions: how they are sampled, and what an engine and a player return."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lsp_lightning.text.thinking import Reading
 
@@ -83,6 +85,32 @@ class Rollouts:
 
     def __len__(self) -> int:
         return self.completion_ids.shape[0]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self], pad_id: int) -> Self:
+        """The rows of several rollouts of one sampling temperature, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        prompt = max(part.prompt_ids.shape[1] for part in parts)
+        width = max(part.completion_ids.shape[1] for part in parts)
+
+        def left(x: Tensor, value: int) -> Tensor:
+            return pad(x, (prompt - x.shape[1], 0), value=value)
+
+        def right(x: Tensor, value: int) -> Tensor:
+            return pad(x, (0, width - x.shape[1]), value=value)
+
+        return cls(
+            prompt_ids=torch.cat([left(part.prompt_ids, pad_id) for part in parts]),
+            prompt_mask=torch.cat([left(part.prompt_mask, 0) for part in parts]),
+            completion_ids=torch.cat([right(part.completion_ids, pad_id) for part in parts]),
+            completion_mask=torch.cat([right(part.completion_mask, 0) for part in parts]),
+            logprobs=torch.cat([right(part.logprobs, 0) for part in parts]),
+            truncated=torch.cat([part.truncated for part in parts]),
+            texts=tuple(text for part in parts for text in part.texts),
+            temperature=parts[0].temperature,
+            readings=tuple(reading for part in parts for reading in part.readings),
+        )
 
     @cached_property
     def spoken(self) -> tuple[str, ...]:

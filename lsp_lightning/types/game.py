@@ -13,11 +13,21 @@ from lsp_lightning.types.completions import Rollouts, Sampling
 
 
 @dataclass(frozen=True)
+class Refused:
+    """A query that the gate kept out of training."""
+
+    text: str
+    """The query."""
+    reason: str
+    """What is wrong with it, in one word."""
+
+
+@dataclass(frozen=True)
 class Written:
     """The queries that the Challenger wrote in a round, C of them.
 
-    Usually all are answered and C = N. C and N differ if a source draws queries again, filters them
-    out, or takes them from an earlier round.
+    Usually all are answered and C = N. C and N differ if a gate has queries drawn again, or some
+    come from the pool.
     """
 
     rollouts: Rollouts
@@ -28,6 +38,8 @@ class Written:
     """(C,) int64: the row's index among the round's N queries; -1 if it was not answered."""
     baseline_C: Tensor
     """(C,) int64: rows with the same number are compared with each other."""
+    refused: Mapping[int, Refused] = field(default_factory=dict)
+    """What the gate refused, by row. It is not answered, unless nothing else is left to play."""
 
     @classmethod
     def all_answered(cls, rollouts: Rollouts, valid: Sequence[bool]) -> Self:
@@ -57,6 +69,8 @@ class Playout:
     """The queries that the Challenger wrote; None when all come from elsewhere."""
     solutions: tuple[object, ...] | None = None
     """The known answer or tests of each query (None: unknown); None if all are unknown."""
+    passages: tuple[str | None, ...] | None = None
+    """The passage that each query was written about; None if there is none."""
     seed: int = 0
     """The seed of rewards that sample."""
 
@@ -78,6 +92,37 @@ class Playout:
             return torch.ones(n, dtype=torch.bool)
         return self.written.to_queries(self.written.valid_C, n, True)
 
+    @property
+    def written_N(self) -> Tensor:
+        """(N,) bool: the Challenger wrote the query in this round."""
+        n = len(self.query_texts)
+        if self.written is None:
+            return torch.zeros(n, dtype=torch.bool)
+        return self.written.to_queries(torch.ones_like(self.written.valid_C), n, False)
+
+    @property
+    def written_texts(self) -> tuple[str, ...]:
+        """The queries that the Challenger wrote in this round, also those that the gate refused."""
+        if self.written is None:
+            return ()
+        answered, refused = self.written.answered_C.tolist(), self.written.refused
+        texts = (
+            refused[row].text if row in refused else self.query_texts[i]
+            for row, i in enumerate(answered)
+            if i >= 0 or row in refused
+        )
+        return tuple(texts)
+
+    @property
+    def refused_N(self) -> Tensor:
+        """(N,) bool: the gate refused the query, which is played because no other was left."""
+        refused_N = torch.zeros(len(self.query_texts), dtype=torch.bool)
+        if self.written is not None:
+            for row in self.written.refused:
+                if (i := int(self.written.answered_C[row])) >= 0:
+                    refused_N[i] = True
+        return refused_N
+
     def answer_groups(self) -> list[tuple[str, ...]]:
         """The whole texts of the answers, G for each of the N queries; for records only."""
         return self._grouped(self.answers.texts)
@@ -96,6 +141,10 @@ class Playout:
     def solution(self, i: int) -> object | None:
         """The known answer of query ``i``, or None."""
         return None if self.solutions is None else self.solutions[i]
+
+    def passage(self, i: int) -> str | None:
+        """The passage that query ``i`` was written about, or None."""
+        return None if self.passages is None else self.passages[i]
 
 
 @dataclass(frozen=True)
@@ -121,6 +170,11 @@ class SelfPlayRound:
     """R as ``task`` and Q as ``quality``, (N, G), with NaN where a reward could not judge."""
     binary: bool = False
     """Whether R is 0 or 1 only."""
+    solve_rates_N: Tensor | None = None
+    """(N,) in [0, 1]: V as a share of the range of R; None if R has no known range."""
+    admitted_N: Tensor | None = None
+    """(N,) bool: the query enters training; None: all do. The Solver learns nothing from the
+    answers to others, and they pay the Challenger the lowest reward of the round."""
     query_info: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     """Findings of the rewards about the queries, as ``reward/entry`` (malformed, level, family,
     ...); N values each."""
@@ -140,6 +194,13 @@ class SelfPlayRound:
     def judged_N(self) -> Tensor:
         """(N,) bool: at least one answer of the group could be judged."""
         return self.judged_NG.any(dim=1)
+
+    @property
+    def trained_N(self) -> Tensor:
+        """(N,) bool: ``admitted_N``, or true for all."""
+        if self.admitted_N is None:
+            return torch.ones(len(self.playout.query_texts), dtype=torch.bool)
+        return self.admitted_N
 
     @property
     def trains_challenger(self) -> bool:

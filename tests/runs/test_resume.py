@@ -5,9 +5,9 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn, optim
 
 from lsp_lightning import Paper
-from lsp_lightning.datamodule import RoundStream
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.training import resume
+from lsp_lightning.training.stream import RoundStream
 
 
 class Learner(LightningModule):

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 from lightning.pytorch import LightningModule
 from torch import nn, optim
 
-from lsp_lightning.datamodule import RoundStream
 from lsp_lightning.training import resume
+from lsp_lightning.training.stream import RoundStream
 
 
 class Counter(LightningModule):

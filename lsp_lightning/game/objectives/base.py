@@ -89,16 +89,21 @@ class Objective(ABC):
         )
 
     def solver_advantages(self, played: SelfPlayRound) -> Tensor:
-        """``R + Q`` minus the group's mean, scaled; 0 for unjudged answers. -> (N, G)."""
+        """``R + Q`` minus the group's mean, scaled; 0 for unjudged answers. -> (N, G).
+
+        Also 0 for answers to queries that the gate did not admit.
+        """
+        judged_NG = played.judged_NG & played.trained_N.unsqueeze(1)
         return solver_advantages(
-            played.rewards_NG, played.quality_NG, self.advantage_scale, played.judged_NG
+            played.rewards_NG, played.quality_NG, self.advantage_scale, judged_NG
         )
 
     def challenger_advantages(self, played: SelfPlayRound, written: Written) -> Tensor:
         """The reward of each written query minus the mean of its baseline group. -> (C,).
 
-        A query that was not answered has the lowest reward of the round. A query whose answers
-        could not be judged gets advantage 0 and does not affect the others.
+        A query that was not answered, or that the gate did not admit, has the lowest reward of the
+        round. A query whose answers could not be judged gets advantage 0 and does not affect the
+        others.
         """
         rewards_N = challenger_rewards(
             self._checked_rewards(played), played.quality_NG, played.challenger_N
@@ -109,7 +114,7 @@ class Objective(ABC):
         if not judged_C.any():
             return advantages_C
         rewards_C = rewards_N[written.answered_C]
-        lowest = ~answered_C
+        lowest = ~answered_C | ~played.trained_N[written.answered_C]
         if self.invalid_query != "as_scored":
             lowest = lowest | ~written.valid_C
         if self.invalid_query == "malformed_lowest" and played.malformed_N is not None:

@@ -61,6 +61,11 @@ class ProgramOutputVerifier(RoundVerifier):
             for world in range(1, self._worlds):
                 self._sandbox.prefetch(Program(source, world=world))
 
+    def well_formed(self, queries: Sequence[str]) -> list[bool]:
+        """Whether each program prints the same in all worlds; True if the sandbox failed."""
+        verdicts = self.judge([Group(query, ()) for query in queries])
+        return [verdict.kind != "malformed" for verdict in verdicts]
+
     def judge(self, groups: Sequence[Group]) -> list[Verdict]:
         """Run each query in several worlds and compare the answers with its output."""
         sources = [code_block(group.query) for group in groups]

@@ -1,0 +1,156 @@
+"""The queries of a round: from the source, through the gate, and with those of the pool."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from lsp_lightning.game.gate import Gate
+from lsp_lightning.game.player import Player
+from lsp_lightning.game.pool import Pool, PooledQuery
+from lsp_lightning.game.queries import QueryBatch, QuerySource, check_batch
+from lsp_lightning.types import Refused, Rollouts, Written
+
+
+def draw_queries(
+    player: Player,
+    source: QuerySource,
+    num_queries: int,
+    index: int,
+    seed: int,
+    gate: Gate | None = None,
+    pool: Pool | None = None,
+) -> QueryBatch:
+    """The queries of one round; with a gate they may be fewer than ``num_queries``.
+
+    The pool's come last. They also stand in for queries that the gate refused to the end.
+
+    Args:
+        player: the policy, to write queries with.
+        source: where new queries come from.
+        num_queries: N.
+        index: the round, from 0.
+        seed: the run's seed.
+        gate: which queries may be played; None lets all pass.
+        pool: good queries of earlier rounds; None has none.
+    """
+    source.pool = pool
+    replays = pool.replays(num_queries, index, seed) if pool else []
+    new = num_queries - len(replays)
+    batch = source.draw(player, new, index, seed)
+    check_batch(batch, source, new)
+    if gate is not None and batch.written is not None:
+        taken = [query.text for query in replays]
+        batch = _Gated(player, source, gate, new, taken).filled(batch, index, seed)
+    missing = num_queries - len(replays) - len(batch.texts)
+    if pool and missing:
+        known = {*batch.texts, *(query.text for query in replays)}
+        replays += pool.drawn(missing, index, seed, known)
+    if replays and batch.all_refused:
+        batch = _without_queries(batch)
+    return _with_replays(batch, replays)
+
+
+@dataclass(frozen=True)
+class _Gated:
+    """Draws the new queries of a round until the gate accepts them all, or often enough."""
+
+    player: Player
+    source: QuerySource
+    gate: Gate
+    num_queries: int
+    taken: Sequence[str]
+
+    def filled(self, first: QueryBatch, index: int, seed: int) -> QueryBatch:
+        """The batch with accepted queries in place of refused ones, or without these."""
+        joined = _Joined(self.num_queries)
+        batch, places = first, list(range(self.num_queries))
+        for attempt in range(1, self.gate.redraws + 2):
+            places = joined.add(batch, places, self.gate, self.taken)
+            if not places or attempt > self.gate.redraws:
+                break
+            batch = self.source.redraw(self.player, places, self.num_queries, index, seed, attempt)
+            check_batch(batch, self.source, len(places))
+            if batch.written is None:
+                break
+        return joined.batch(self.player.pad_id)
+
+
+class _Joined:
+    """The accepted queries of several draws, and all rows that the Challenger wrote."""
+
+    def __init__(self, num_queries: int) -> None:
+        self._accepted: dict[int, tuple[QueryBatch, int]] = {}  # by place: a batch, its query
+        self._draws: list[tuple[QueryBatch, list[int]]] = []  # each with the places of its queries
+        self._reasons: list[dict[int, str]] = []  # of each draw, by query
+        self._places = range(num_queries)
+
+    def add(
+        self, batch: QueryBatch, places: Sequence[int], gate: Gate, taken: Sequence[str]
+    ) -> list[int]:
+        """Take the queries that the gate accepts. -> the places of those that it refused."""
+        assert batch.written is not None
+        rows = {int(i): row for row, i in enumerate(batch.written.answered_C) if i >= 0}
+        written = sorted(rows)  # others come from elsewhere, and the gate is for written ones
+        known = [*taken, *(found.texts[i] for found, i in self._accepted.values())]
+        known += [text for i, text in enumerate(batch.texts) if i not in rows]
+        valid = batch.written.valid_C.tolist()
+        verdicts = gate.refusals(
+            [batch.texts[i] for i in written], [valid[rows[i]] for i in written], known
+        )
+        reasons = {i: r for i, r in zip(written, verdicts, strict=True) if r is not None}
+        self._draws.append((batch, list(places)))
+        self._reasons.append(reasons)
+        for i, place in enumerate(places):
+            if i not in reasons:
+                self._accepted[place] = (batch, i)
+        return [places[i] for i in reasons]
+
+    def batch(self, pad_id: int) -> QueryBatch:
+        """All accepted queries, by place; the last refused one if none was accepted."""
+        chosen = [self._accepted[place] for place in self._places if place in self._accepted]
+        if not chosen:
+            last, reasons = self._draws[-1][0], self._reasons[-1]
+            chosen = [(last, next(iter(reasons)))]
+        answered = {(id(batch), i): k for k, (batch, i) in enumerate(chosen)}
+        parts = [batch.written for batch, _ in self._draws if batch.written is not None]
+        answered_C: list[int] = []
+        refused: dict[int, Refused] = {}
+        for (batch, _), reasons in zip(self._draws, self._reasons, strict=True):
+            assert batch.written is not None
+            for i in batch.written.answered_C.tolist():
+                if i in reasons:
+                    refused[len(answered_C)] = Refused(batch.texts[i], reasons[i])
+                answered_C.append(answered.get((id(batch), i), -1))
+        return QueryBatch(
+            texts=tuple(batch.texts[i] for batch, i in chosen),
+            written=Written(
+                Rollouts.joined([part.rollouts for part in parts], pad_id),
+                torch.cat([part.valid_C for part in parts]),
+                torch.tensor(answered_C),
+                torch.cat([part.baseline_C for part in parts]),
+                refused,
+            ),
+            solutions=tuple(batch.solutions[i] if batch.solutions else None for batch, i in chosen),
+            passages=tuple(batch.passages[i] if batch.passages else None for batch, i in chosen),
+        )
+
+
+def _without_queries(batch: QueryBatch) -> QueryBatch:
+    """What was written, with no query of it to be answered."""
+    assert batch.written is not None
+    written = replace(batch.written, answered_C=torch.full_like(batch.written.answered_C, -1))
+    return QueryBatch((), written)
+
+
+def _with_replays(batch: QueryBatch, replays: Sequence[PooledQuery]) -> QueryBatch:
+    """The batch with queries of the pool at its end."""
+    if not replays:
+        return batch
+    n = len(batch.texts)
+    return replace(
+        batch,
+        texts=(*batch.texts, *(query.text for query in replays)),
+        solutions=(*(batch.solutions or (None,) * n), *(query.solution for query in replays)),
+        passages=(*(batch.passages or (None,) * n), *(query.passage for query in replays)),
+    )

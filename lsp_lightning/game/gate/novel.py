@@ -1,0 +1,58 @@
+"""A check of the gate: the query is no near copy of another one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lsp_lightning.errors import ConfigError, require_at_least
+from lsp_lightning.game.gate.base import QueryCheck
+from lsp_lightning.text.similarity import TextMemory, compared, nearest
+from lsp_lightning.types import SelfPlayRound
+
+
+class Novel(QueryCheck):
+    """Refuses near copies of queries of the round, and of queries that were played lately.
+
+    Similarity is the share of characters that need no edit, over the first 500 characters. Case,
+    white space and invisible characters do not matter. Put it after other checks, so that a query
+    that they refuse does not keep others out.
+
+    Args:
+        near: a query that is more similar than this to another one is refused; 1 allows all but
+            repetitions.
+        memory: how many played queries are remembered; 0 compares within the round alone.
+    """
+
+    reason = "repeated"
+
+    def __init__(self, near: float = 0.8, memory: int = 512) -> None:
+        key = "data.gate.checks.Novel"
+        if not 0 <= near <= 1:
+            raise ConfigError(f"{key}.near", f"is {near}", "set at least 0 and at most 1")
+        require_at_least(memory, 0, f"{key}.memory", "it is a number of queries")
+        self.near, self.memory = near, memory
+        self._played = TextMemory(memory)
+
+    def accepts(self, queries: Sequence[str], taken: Sequence[str]) -> list[bool]:
+        """Whether each query is unlike those in memory, those taken and those before it."""
+        others = [*self._played.texts, *map(compared, taken)]
+        accepted = []
+        for text in map(compared, queries):
+            is_new = text not in others and float(nearest([text], others, self.near)) <= self.near
+            accepted.append(is_new)
+            if is_new:
+                others.append(text)
+        return accepted
+
+    def observe(self, played: SelfPlayRound) -> None:
+        """Remember the queries that were written and played in the round."""
+        playout = played.playout
+        written = zip(playout.query_texts, playout.written_N.tolist(), strict=True)
+        self._played.add(compared(text) for text, is_written in written if is_written)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The remembered queries."""
+        return {"memory": list(self._played.texts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the remembered queries."""
+        self._played.texts = list(state["memory"])

@@ -1,0 +1,123 @@
+"""The pool: good queries of earlier rounds, to be played again and shown as examples."""
+
+import random
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lsp_lightning.errors import ConfigError, require_at_least
+from lsp_lightning.functional import dead_groups
+from lsp_lightning.game.gate.gate import checked_range, in_range
+from lsp_lightning.seeding import derive_seed
+from lsp_lightning.types import SelfPlayRound
+
+_KEY = "data.pool"
+
+
+@dataclass(frozen=True)
+class PooledQuery:
+    """A query in the pool."""
+
+    text: str
+    """The query."""
+    solution: object | None = None
+    """Its known answer or tests, or None."""
+    passage: str | None = None
+    """The passage that it was written about, or None."""
+
+
+class Pool:
+    """Keeps queries that the Solver solved sometimes, and plays a share of each round from them.
+
+    A query enters the pool if it was admitted to training, is valid and well-formed, and its solve
+    rate (the mean R as a share of its range) is in a range. It leaves when it is played again and
+    its rate is no longer in the range, or when it is the one that was played longest ago and the
+    pool is full. Queries that are played again train the Solver alone. Needs an R with known
+    limits.
+
+    Args:
+        share: share of each round's queries that come from the pool, as far as it has enough.
+        size: most queries in the pool.
+        solve_rate: lowest and highest solve rate of a query in the pool.
+    """
+
+    def __init__(
+        self,
+        share: float = 0.25,
+        size: int = 256,
+        solve_rate: tuple[float, float] = (0.25, 0.75),
+    ) -> None:
+        if not 0 <= share < 1:
+            raise ConfigError(f"{_KEY}.share", f"is {share}", "set at least 0 and below 1")
+        require_at_least(size, 1, f"{_KEY}.size", "it is a number of queries")
+        limits = checked_range(solve_rate, f"{_KEY}.solve_rate")
+        if limits is None:
+            remedy = "set two numbers, such as [0.25, 0.75]"
+            raise ConfigError(f"{_KEY}.solve_rate", "is null", remedy)
+        self.share, self.size, self.solve_rate = share, size, limits
+        self._queries: dict[str, PooledQuery] = {}  # the one that was played last comes last
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All queries, the one that was played longest ago first."""
+        return tuple(self._queries)
+
+    def replays(self, num_queries: int, index: int, seed: int) -> list[PooledQuery]:
+        """The queries that a round plays again: a share of N, or fewer if the pool has fewer."""
+        return self.drawn(int(self.share * num_queries), index, seed)
+
+    def drawn(
+        self, count: int, index: int, seed: int, without: Collection[str] = ()
+    ) -> list[PooledQuery]:
+        """At most ``count`` different queries, the same for the same pool, round and seed.
+
+        Args:
+            count: how many.
+            index: the round, from 0.
+            seed: the run's seed.
+            without: queries to leave out.
+        """
+        left = [query for text, query in self._queries.items() if text not in without]
+        chance = random.Random(derive_seed(seed, index, "pool", len(without)))
+        return chance.sample(left, min(count, len(left)))
+
+    def observe(self, played: SelfPlayRound) -> None:
+        """Take up good queries of the round, and drop replayed ones that are good no longer."""
+        playout, rates_N = played.playout, played.solve_rates_N
+        if rates_N is None:
+            return
+        good = self._is_good(played, rates_N).tolist()
+        known = played.judged_N.tolist()
+        for i, text in enumerate(playout.query_texts):
+            if not known[i]:
+                continue
+            self._queries.pop(text, None)
+            if good[i]:
+                query = PooledQuery(text, playout.solution(i), playout.passage(i))
+                self._queries[text] = query
+        for text in list(self._queries)[: max(0, len(self) - self.size)]:
+            del self._queries[text]
+
+    def _is_good(self, played: SelfPlayRound, rates_N: Tensor) -> Tensor:
+        """Whether each query of the round belongs into the pool. -> (N,) bool."""
+        good_N = in_range(rates_N, self.solve_rate) & ~dead_groups(played.rewards_NG)
+        good_N = good_N & played.playout.valid_N & played.trained_N & played.judged_N
+        return good_N if played.malformed_N is None else good_N & ~played.malformed_N
+
+    def describe(self) -> dict[str, Any]:
+        """The settings to compare when a run is resumed: plain values only."""
+        return {"share": self.share, "size": self.size, "solve_rate": list(self.solve_rate)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All queries, the one that was played longest ago first."""
+        return {"queries": [dict(vars(query)) for query in self._queries.values()]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the queries."""
+        queries = [PooledQuery(**query) for query in state["queries"]]
+        self._queries = {query.text: query for query in queries}
