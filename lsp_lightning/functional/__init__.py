@@ -12,6 +12,7 @@ from lsp_lightning.functional.advantages import (
     query_values,
     solve_rates,
     solver_advantages,
+    uncertainty,
 )
 from lsp_lightning.functional.importance import truncated_importance_weights
 from lsp_lightning.functional.kl import (
@@ -48,4 +49,5 @@ __all__ = [
     "solver_advantages",
     "token_logprobs",
     "truncated_importance_weights",
+    "uncertainty",
 ]

@@ -95,6 +95,36 @@ def learnability(
     return variance_N / max(float(max_variance), _STD_FLOOR)
 
 
+def uncertainty(
+    rewards_NG: Tensor, surprisal_NG: Tensor, judged_NG: Tensor | None = None
+) -> Tensor:
+    """How uncertain the answers to each query are, as far as R does not tell. (N, G) -> (N,).
+
+    A group's uncertainty is the mean surprisal of its answers, ``-log pi(a | q)``. It is 0 for the
+    surest group of the round, 1 for the least sure one, and linear between. All are multiplied by
+    the share of groups that R does not tell apart: where R differs within every group, the result
+    is 0. If a query has one right answer and all answers are right, the surprisal is minus the
+    logarithm of the solve rate, which is known then although no answer was wrong.
+
+    Args:
+        rewards_NG: R.
+        surprisal_NG: minus the log-prob of each answer, the sum over its tokens.
+        judged_NG: which answers could be judged; None is all. Others do not count.
+    """
+    _require_matrix(rewards_NG, "rewards_NG")
+    known_NG = torch.ones_like(rewards_NG) if judged_NG is None else judged_NG.to(rewards_NG.dtype)
+    count_N = known_NG.sum(dim=1)
+    mean_N = (known_NG * _like(surprisal_NG, rewards_NG)).sum(dim=1) / count_N.clamp_min(1)
+    known_N = count_N > 0
+    if not known_N.any():
+        return torch.zeros_like(mean_N)
+    low, high = mean_N[known_N].min(), mean_N[known_N].max()
+    dead_N = _deviations(rewards_NG, judged_NG)[0].abs().amax(dim=1) <= _STD_FLOOR
+    share = dead_N[known_N].to(mean_N.dtype).mean()
+    scaled_N = (mean_N - low) / (high - low).clamp_min(_STD_FLOOR)
+    return torch.where(known_N, share * scaled_N, 0.0)
+
+
 def frontier(rewards_NG: Tensor) -> Tensor:
     """``1 - V`` where V > 0, else 0; R in [0, 1]. (N, G) -> (N,)."""
     values_N = query_values(rewards_NG)

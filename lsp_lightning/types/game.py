@@ -191,6 +191,13 @@ class SelfPlayRound:
         return query_values(self.rewards_NG)
 
     @property
+    def surprisal_NG(self) -> Tensor:
+        """(N, G): minus the log-prob of each answer under the policy that sampled it, in nats."""
+        answers = self.playout.answers
+        known = torch.where(answers.completion_mask, answers.logprobs, 0.0)
+        return -known.sum(dim=1).view(self.rewards_NG.shape)
+
+    @property
     def judged_N(self) -> Tensor:
         """(N,) bool: at least one answer of the group could be judged."""
         return self.judged_NG.any(dim=1)

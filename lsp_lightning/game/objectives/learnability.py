@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsp_lightning.functional import AdvantageScale, learnability
+from lsp_lightning.errors import require_number
+from lsp_lightning.functional import AdvantageScale, learnability, uncertainty
 from lsp_lightning.game.objectives.base import InvalidQuery, Objective
 from lsp_lightning.types import SelfPlayRound
 
@@ -19,17 +20,36 @@ class Learnability(Objective):
     Rewards of 0 or 1 are divided by 0.25 instead, so this is ``4 V (1 - V)``: 1 for queries that
     half of the answers solve, and 0 for queries that all or none solve, from which the Solver
     learns nothing. The idea is from Sampling For Learnability, arXiv 2408.15099.
+
+    Args:
+        advantage_scale: see :class:`Objective`.
+        invalid_query: see :class:`Objective`.
+        uncertainty: a way back from rounds in which every answer is right: what the query with the
+            least certain answers is paid if R differs in no group of the round; less, the more
+            groups it differs in (:func:`lsp_lightning.functional.uncertainty`). 0 pays nothing.
     """
 
     def __init__(
-        self, advantage_scale: AdvantageScale = "none", invalid_query: InvalidQuery = "lowest"
+        self,
+        advantage_scale: AdvantageScale = "none",
+        invalid_query: InvalidQuery = "lowest",
+        uncertainty: float = 0.0,
     ) -> None:
         super().__init__(advantage_scale, invalid_query)
+        require_number(uncertainty, "model.objective.init_args.uncertainty", least=0)
+        self.uncertainty = uncertainty
         self._largest = 0.0
 
     def challenger_rewards(self, played: SelfPlayRound) -> Tensor:
-        """The variance within each group, divided by the largest one. -> (N,), in [0, 1]."""
-        return learnability(played.rewards_NG, self._largest_with(played), played.judged_NG)
+        """The variance within each group, divided by the largest one, in [0, 1]. -> (N,).
+
+        Uncertainty comes on top.
+        """
+        pay_N = learnability(played.rewards_NG, self._largest_with(played), played.judged_NG)
+        if self.uncertainty == 0:
+            return pay_N
+        unsure_N = uncertainty(played.rewards_NG, played.surprisal_NG, played.judged_NG)
+        return pay_N + self.uncertainty * unsure_N
 
     def observe(self, played: SelfPlayRound) -> None:
         """Remember the largest variance."""
