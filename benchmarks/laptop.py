@@ -19,12 +19,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 
 from benchmarks import ifeval
+from benchmarks.laptop_arms import EXAMPLES, FOUR, PRESET, ROOT, arms, preset
 from benchmarks.laptop_score import (
     DRAWS,
     WAYS,
@@ -49,45 +49,10 @@ from lsp_lightning.paths import resolve
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.runs.writing import write_text
 
-ROOT = Path(__file__).parent.parent
-PRESET = ROOT / "configs/laptop_smollm2_135m.yaml"
 RESULT = ROOT / "benchmarks/laptop.json"
-EXAMPLES = "pkg:lsp_lightning/data/instruction_examples.jsonl"
 TASKS = "pkg:lsp_lightning/data/instruction_tasks.jsonl"
 #: The preset was chosen by runs of this seed, so the tables have it without this seed as well.
 CHOSEN_BY = 0
-#: File in the folder of the runs, for the arm with fixed examples.
-FOUR = "four_examples.jsonl"
-
-_FOR_QUERIES = {f"lsp_lightning.{kind}Reward" for kind in ("Form", "Novelty", "Rarity")}
-_PAPER = {"class_path": "lsp_lightning.Paper", "init_args": {"invalid_query": "lowest"}}
-
-
-def arms() -> dict[str, dict[str, Any]]:
-    """What each arm changes in the preset."""
-    paid = preset()["model"]["rewards"]
-    right = [reward for reward in paid if reward["class_path"] == "lsp_lightning.VerifiableReward"]
-    for_answers = [reward for reward in paid if not _only_for_queries(reward)]
-    examples = {"class_path": "lsp_lightning.PromptFile", "init_args": {"path": EXAMPLES}}
-    return {
-        "grpo": {"model": {"rewards": for_answers}, "data": {"queries": examples}},
-        "zero": {"model": {"objective": _PAPER, "rewards": right}},  # R alone
-        "paper": {"model": {"objective": _PAPER, "rewards": for_answers}},  # R and Q
-        "recommended": {},
-        "no-length": {"model": {"rewards": [r for r in paid if not _is_length(r)]}},
-        "fixed": {"data": {"queries": {"init_args": {"examples": FOUR}}}},
-    }
-
-
-def _is_length(reward: dict[str, Any]) -> bool:
-    return bool(reward["class_path"] == "lsp_lightning.LengthReward")
-
-
-def _only_for_queries(reward: dict[str, Any]) -> bool:
-    """Whether only the Challenger receives a reward, which sources without one refuse."""
-    if _is_length(reward):
-        return bool(reward["init_args"].get("enters", "challenger") == "challenger")
-    return reward["class_path"] in _FOR_QUERIES
 
 
 def main() -> None:
@@ -128,12 +93,6 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
     if flags and args.run is not train:
         parser.error(f"unknown arguments: {' '.join(flags)}")
     return args, [flag for flag in flags if flag != "--"]
-
-
-def preset() -> dict[str, Any]:
-    """The preset's settings."""
-    found: dict[str, Any] = yaml.safe_load(PRESET.read_text(encoding="utf-8"))
-    return found
 
 
 def train(args: argparse.Namespace, flags: Sequence[str]) -> None:

@@ -206,6 +206,8 @@ def run_figures(path: Path) -> Row:
     rounds = int(max(row["step"] for row in metrics)) + 1
     malformed = next((name for row in metrics for name in row if _MALFORMED.fullmatch(name)), "")
     last = (max(1, rounds - _LAST + 1), rounds)
+    if any("gate/drawn" in row for row in metrics):
+        malformed = "gate/malformed"  # of all that were drawn
     seconds = [sum(v for n, v in row.items() if n.startswith("seconds/")) for row in metrics]
     found = {
         "rounds": rounds,
@@ -216,12 +218,16 @@ def run_figures(path: Path) -> Row:
         "R, spread": window(path, "reward_std", *last),
         "KL, Solver": window(path, "kl/solver", *last),
         "KL, Challenger": window(path, "kl/challenger", *last),
+        "drawn": window(path, "gate/drawn", 1, rounds),
+        "passed": window(path, "gate/passed", 1, rounds),
     }
-    played = [row for row in run.transcripts() if row["round"] >= rounds - _LAST]
+    rows = [row for row in run.transcripts() if row["round"] >= rounds - _LAST]
+    played = [row for row in rows if row["answer"] is not None]  # without refused queries
     check = InstructionVerifier().check
     right = [check(row["query"], [row["answer"]], None)[0] for row in played]
     found["solved, last"] = sum(right) / len(right)
-    queries = [row["query"] for row in played[:: run.config()["data"]["group_size"]]]
+    written = {(r["round"], r["number"]): r["query"] for r in played if not r.get("replayed")}
+    queries = list(written.values())
     topics = [match[1].casefold().split() for q in queries if (match := _TOPIC.match(q))]
     found["queries"] = len(queries)
     found["distinct queries"] = len({*queries}) / len(queries)

@@ -1,0 +1,173 @@
+"""Long runs on the tiny world, with and without a gate and a pool: does the game stay in shape?
+
+python -m benchmarks.tiny_long play --out runs/long [--seeds 0 1 2] [--rounds 1000] [--arms ...]
+python -m benchmarks.tiny_long table
+
+`play` plays the arms, two at a time; a run of 1,000 rounds takes some ten minutes of one core. It
+writes the figures of every 100 rounds to tiny_long.json as soon as a run has ended, and plays no
+finished run again. `table` prints them.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.runs import Arm, cell, folder, play_all
+from lsp_lightning.runs import RunFolder
+from lsp_lightning.runs.writing import write_text
+
+RESULT = Path(__file__).with_name("tiny_long.json")
+EVERY = 100
+#: A family counts if it makes up this share of the well-formed queries.
+LEAST_SHARE = 0.05
+
+_GATE = ["--config", "benchmarks/tiny_gate.yaml"]
+_POOL = ["--config", "benchmarks/tiny_pool.yaml"]
+_ADDED = {"": [], ", gate": _GATE, ", pool": _POOL, ", gate and pool": [*_GATE, *_POOL]}
+_PRESETS = {"paper": "tiny_lsp_paper", "learnability": "tiny_lsp"}
+#: Label of each arm, with its preset and further arguments.
+ARMS: dict[str, Arm] = {
+    f"{name}{added}": (preset, extra)
+    for name, preset in _PRESETS.items()
+    for added, extra in _ADDED.items()
+}
+
+Figures = dict[str, float]
+
+
+def main() -> None:
+    """Run one command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("play")
+    command.add_argument("--out", type=Path, default=Path("runs/long"))
+    command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    command.add_argument("--rounds", type=int, default=1000)
+    command.add_argument("--processes", type=int, default=2)
+    command.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    command.set_defaults(run=play)
+    commands.add_parser("table").set_defaults(run=table)
+    args = parser.parse_args()
+    args.run(args)
+
+
+def play(args: argparse.Namespace) -> None:
+    """Play the arms, and keep the figures of all that have ended."""
+    for seed in args.seeds:
+        for arm in args.arms:
+            if (folder(args.out, arm, seed) / "summary.json").is_file():
+                _keep(arm, seed, folder(args.out, arm, seed))
+    for seed in args.seeds:
+        for start in range(0, len(args.arms), args.processes):
+            some = args.arms[start : start + args.processes]
+            play_all(
+                args.out, {arm: ARMS[arm] for arm in some}, [seed], args.rounds, args.processes
+            )
+            for arm in some:
+                _keep(arm, seed, folder(args.out, arm, seed))
+    table(args)
+
+
+def _keep(arm: str, seed: int, run: Path) -> None:
+    """Write the figures of a run into the result file."""
+    rows = _rows()
+    rows[f"{arm}-{seed}"] = windows(run)
+    lines = ",\n".join(
+        f"{json.dumps(name)}: [\n"
+        + ",\n".join(f"  {json.dumps(figures)}" for figures in found)
+        + "\n]"
+        for name, found in sorted(rows.items())
+    )
+    write_text(RESULT, f"{{\n{lines}\n}}\n")
+
+
+def _rows() -> dict[str, list[Figures]]:
+    found: dict[str, list[Figures]] = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+    return found
+
+
+def windows(run: Path) -> list[Figures]:
+    """The figures of every 100 rounds of a run, each the mean over these rounds.
+
+    Malformed, families, level and distinct are of the queries that the Challenger wrote, not of
+    those that the pool played again; malformed also counts those that the gate refused.
+    """
+    found = RunFolder(run)
+    metrics = found.metrics()
+    queries = _written(found.transcripts())
+    last = int(max(row["step"] for row in metrics)) + 1
+    return [
+        _figures(
+            end,
+            [row for row in metrics if end - EVERY <= row["step"] < end],
+            [row for row in queries if end - EVERY <= row["round"] < end],
+        )
+        for end in range(EVERY, last + 1, EVERY)
+    ]
+
+
+def _written(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """A row for each query that was written and played."""
+    firsts = {(row["round"], row["number"]): row for row in reversed(rows)}
+    return [row for row in firsts.values() if not row.get("replayed") and not row.get("refused")]
+
+
+def _figures(
+    end: int, metrics: Sequence[Mapping[str, float]], queries: Sequence[Mapping[str, Any]]
+) -> Figures:
+    name = "query/verifiable"
+    known = [row for row in queries if not row[f"{name}/malformed"]]
+    shares = [count / len(known) for count in Counter(r[f"{name}/family"] for r in known).values()]
+
+    def average(metric: str, default: float = float("nan")) -> float:
+        values = [row[metric] for row in metrics if metric in row]
+        return mean(values) if values else default
+
+    gated = average("gate/drawn") == average("gate/drawn")
+    refused = [row.get("gate/malformed", 0.0) for row in metrics if "gate/drawn" in row]
+    unanswered = mean(refused) if gated else average("queries/verifiable/malformed")
+    return {
+        "round": end,
+        "sampled": round(average("heldout/sampled"), 4),
+        "greedy": round(average("heldout/greedy"), 4),
+        "malformed": round(unanswered, 4),
+        "families": sum(share > LEAST_SHARE for share in shares),
+        "largest family": round(max(shares, default=0.0), 4),
+        "level": round(mean([row[f"{name}/level"] for row in known] or [0.0]), 3),
+        "distinct": round(len({row["query"] for row in queries}) / max(1, len(queries)), 4),
+        "solve rate": round(average("value"), 4),
+        "drawn": round(average("gate/drawn", 16.0), 2),
+        "seconds": round(sum(average(f"seconds/{p}", 0.0) for p in _PHASES), 3),
+    }
+
+
+_PHASES = ("queries", "answers", "rewards", "update")
+#: The columns of the table.
+_SHOWN = ("sampled", "greedy", "malformed", "families", "largest family", "level", "distinct")
+
+
+def table(args: argparse.Namespace) -> None:
+    """Print a row for each arm and some windows: mean and standard deviation over the seeds."""
+    rows = _rows()
+    print(f"| arm | seeds | rounds | {' | '.join(_SHOWN)} | solve rate | drawn | seconds |")
+    print(f"|---|---|---|{'---|' * (len(_SHOWN) + 3)}")
+    for arm in ARMS:
+        runs = [found for name, found in rows.items() if name.rpartition("-")[0] == arm]
+        for k in (0, 2, 4, 9):
+            some = [run[k] for run in runs if len(run) > k]
+            if not some:
+                continue
+            cells = [cell([f[name] for f in some]) for name in (*_SHOWN, "solve rate")]
+            cells += [f"{mean(f[name] for f in some):.2f}" for name in ("drawn", "seconds")]
+            end = EVERY * (k + 1)
+            print(f"| {arm} | {len(some)} | {end - EVERY + 1}-{end} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
