@@ -108,19 +108,22 @@ def uncertainty(
 
     Args:
         rewards_NG: R.
-        surprisal_NG: minus the log-prob of each answer, the sum over its tokens.
+        surprisal_NG: minus the log-prob of each answer, the sum over its tokens; answers for which
+            it is unknown (NaN) do not count.
         judged_NG: which answers could be judged; None is all. Others do not count.
     """
     _require_matrix(rewards_NG, "rewards_NG")
-    known_NG = torch.ones_like(rewards_NG) if judged_NG is None else judged_NG.to(rewards_NG.dtype)
-    count_N = known_NG.sum(dim=1)
-    mean_N = (known_NG * _like(surprisal_NG, rewards_NG)).sum(dim=1) / count_N.clamp_min(1)
-    known_N = count_N > 0
+    known_NG = _like(surprisal_NG, rewards_NG).isfinite()
+    if judged_NG is not None:
+        known_NG = known_NG & judged_NG
+    known_N = known_NG.any(dim=1)
     if not known_N.any():
-        return torch.zeros_like(mean_N)
+        return torch.zeros_like(rewards_NG[:, 0])
+    mean_N = torch.where(known_NG, surprisal_NG, torch.nan).nanmean(dim=1)
     low, high = mean_N[known_N].min(), mean_N[known_N].max()
-    dead_N = _deviations(rewards_NG, judged_NG)[0].abs().amax(dim=1) <= _STD_FLOOR
-    share = dead_N[known_N].to(mean_N.dtype).mean()
+    centred_NG, _ = _deviations(rewards_NG, judged_NG)
+    alike_N = centred_NG.abs().amax(dim=1) <= _STD_FLOOR
+    share = alike_N[known_N].to(mean_N.dtype).mean()
     scaled_N = (mean_N - low) / (high - low).clamp_min(_STD_FLOOR)
     return torch.where(known_N, share * scaled_N, 0.0)
 

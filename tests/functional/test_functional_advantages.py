@@ -180,3 +180,51 @@ def test_the_spread_of_a_group_counts_judged_answers_alone():
     judged = torch.tensor([[True, True, True, False], [True, False, False, False]])
     expected = torch.tensor([(2 / 9) ** 0.5, float("nan")])  # one answer has no spread
     torch.testing.assert_close(F.group_std(REWARDS, judged), expected, equal_nan=True)
+
+
+def test_the_solve_rate_is_the_mean_reward_as_a_share_of_its_range():
+    # V = 3/4 and 1/4 in [0, 1]; in [-1, 3] they are (3/4 + 1) / 4 and (1/4 + 1) / 4
+    torch.testing.assert_close(F.solve_rates(REWARDS, 0.0, 1.0), torch.tensor([0.75, 0.25]))
+    torch.testing.assert_close(F.solve_rates(REWARDS, -1.0, 3.0), torch.tensor([0.4375, 0.3125]))
+
+
+SOLVED = torch.ones(3, 2)
+# mean surprisal 1, 3 and 2 nats: 0, 1 and 1/2 of the way from the surest to the least sure group
+SURPRISAL = torch.tensor([[0.5, 1.5], [3.0, 3.0], [2.0, 2.0]])
+
+
+def test_uncertainty_orders_solved_groups_by_the_surprisal_of_their_answers():
+    expected = torch.tensor([0.0, 1.0, 0.5])
+    torch.testing.assert_close(F.uncertainty(SOLVED, SURPRISAL), expected)
+
+
+def test_uncertainty_fades_as_rewards_begin_to_differ():
+    one_differs = SOLVED.clone()
+    one_differs[0, 0] = 0.0  # two of three groups are alike
+    expected = torch.tensor([0.0, 1.0, 0.5]) * 2 / 3
+    torch.testing.assert_close(F.uncertainty(one_differs, SURPRISAL), expected)
+    all_differ = torch.tensor([[1.0, 0.0]]).expand(3, 2)
+    torch.testing.assert_close(F.uncertainty(all_differ, SURPRISAL), torch.zeros(3))
+
+
+def test_uncertainty_leaves_out_what_could_not_be_judged_or_has_no_log_prob():
+    judged = torch.tensor([[True, True], [False, False], [True, True]])
+    surprisal = SURPRISAL.clone()
+    surprisal[2] = torch.tensor([float("nan"), 4.0])  # a server that returned no log-prob
+    # left: 1 and 4 nats
+    expected = torch.tensor([0.0, 0.0, 1.0])
+    torch.testing.assert_close(F.uncertainty(SOLVED, surprisal, judged), expected)
+    nothing = torch.zeros(3, 2, dtype=torch.bool)
+    torch.testing.assert_close(F.uncertainty(SOLVED, SURPRISAL, nothing), torch.zeros(3))
+
+
+def test_uncertainty_of_equally_sure_groups_is_zero():
+    torch.testing.assert_close(F.uncertainty(SOLVED, torch.ones(3, 2)), torch.zeros(3))
+
+
+def test_the_surprisal_of_the_one_right_answer_tells_the_solve_rate():
+    # one right answer of probability p: nobody fails in two draws, and -log p is still known
+    rates = torch.tensor([0.99, 0.9, 0.95])
+    surprisal = -rates.log().unsqueeze(1).expand(3, 2)
+    order = F.uncertainty(SOLVED, surprisal).argsort(descending=True)
+    assert order.tolist() == rates.argsort().tolist()

@@ -283,3 +283,20 @@ def test_lsp_adds_quality_for_both_roles_and_lsp_zero_is_the_game_without():
     assert zero.challenger_C.tolist() == [-0.25, 0.25]
     # -1/2 + 1/2 = 0 and 0 + 1 = 1
     assert full.challenger_C.tolist() == [-0.5, 0.5]
+
+
+def test_uncertainty_is_paid_on_top_and_only_where_rewards_do_not_differ():
+    played = scored_round([[1.0, 1.0], [1.0, 1.0]], binary=True)
+    logprobs = torch.tensor([[-0.5, -0.5]] * 2 + [[-1.0, -1.0]] * 2)  # 1 nat, then 2 nats
+    answers = replace(played.playout.answers, logprobs=logprobs)
+    played = replace(played, playout=replace(played.playout, answers=answers))
+    assert Learnability().challenger_rewards(played).tolist() == [0.0, 0.0]
+    assert Learnability(uncertainty=0.5).challenger_rewards(played).tolist() == [0.0, 0.5]
+    differing = replace(played, rewards_NG=torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    for objective in (Learnability(), Learnability(uncertainty=0.5)):
+        assert objective.challenger_rewards(differing).tolist() == [1.0, 1.0]
+
+
+def test_uncertainty_is_not_negative():
+    with pytest.raises(ConfigError, match=r"^model\.objective\.init_args\.uncertainty: is -1"):
+        Learnability(uncertainty=-1)
