@@ -98,10 +98,7 @@ class SelfPlayDataModule(LightningDataModule):
         self.group_size = group_size
         self.solver = solver
         self.gate, self.pool = gate, pool
-        for key, part in (("data.gate", gate), ("data.pool", pool)):
-            if part is not None and not self.queries.selfplay:
-                problem = "is for queries that the Challenger writes, but they come from a file"
-                raise ConfigError(key, problem, "leave it out")
+        self._check_gate_and_pool()
         self.solver_prompt = read_template(solver_prompt, SOLVER, "data.solver_prompt", ("query",))
         self.heldout = read_queries(heldout, "data.heldout") if heldout else []
         self.test = read_queries(test, "data.test") if test else []
@@ -110,6 +107,23 @@ class SelfPlayDataModule(LightningDataModule):
         self.seed = seed
         _warn_of_overlap(self.queries, [*self.heldout, *self.test])
         self.stream: RoundStream | None = None
+
+    def _check_gate_and_pool(self) -> None:
+        """Raise ConfigError unless the gate and the pool fit to the source of queries."""
+        parts = {"data.gate": (self.gate, Gate), "data.pool": (self.pool, Pool)}
+        for key, (part, kind) in parts.items():
+            if part is not None and not isinstance(part, kind):
+                raise ConfigError(key, f"is {part!r}", f"pass a {kind.__name__}, or null for none")
+            if part is not None and not self.queries.selfplay:
+                problem = "is for queries that the Challenger writes, but they come from a file"
+                raise ConfigError(key, problem, "leave it out")
+        if self.pool is None:
+            if getattr(self.queries, "examples_from_pool", False):
+                key = "data.queries.init_args.examples_from_pool"
+                raise ConfigError(key, "is true, but data.pool is null", "set data.pool, or false")
+        elif self.num_queries - self.pool.most_replays(self.num_queries) < 2:
+            problem = f"is {self.pool.share}, which leaves the Challenger fewer than 2 queries"
+            raise ConfigError("data.pool.share", problem, "lower it, or raise data.num_queries")
 
     def announce(self, stage: str) -> None:
         """Say how many of the queries that the command uses have a solution.
@@ -221,8 +235,8 @@ class SelfPlayDataModule(LightningDataModule):
             "group_size": self.group_size,
             "solver": dict(vars(self.solver)),
             "solver_prompt": self.solver_prompt,
-            "gate": self.gate and self.gate.describe(),
-            "pool": self.pool and self.pool.describe(),
+            "gate": None if self.gate is None else self.gate.describe(),
+            "pool": None if self.pool is None else self.pool.describe(),
             "heldout": f"{len(self.heldout)} tasks, {derive_seed(0, heldout):x}",
             "heldout_reward": self.heldout_reward,
             "seed": self.seed,

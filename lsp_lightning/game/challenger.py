@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from lsp_lightning.errors import ConfigError, require_at_least
+from lsp_lightning.errors import ConfigError, require_at_least, warn
 from lsp_lightning.game.known_queries import read_queries
 from lsp_lightning.game.player import Player
 from lsp_lightning.game.queries import QueryBatch, QuerySource, check_sampling, longest_text
@@ -65,6 +65,8 @@ class Challenger(QuerySource):
         self.examples = read_examples(examples, num_examples)
         self._num_examples = num_examples
         self.examples_from_pool = examples_from_pool
+        if examples_from_pool:
+            require_at_least(num_examples, 1, f"{_KEY}.num_examples", "that shows none of the pool")
         self.sampling: Sampling = sampling
 
     def num_prompts(self, num_queries: int) -> int:
@@ -173,6 +175,8 @@ class Challenger(QuerySource):
     def _encode(self, codec: ChatCodec, examples: Sequence[str]) -> list[int]:
         """A prompt's tokens: a conversation whose earlier replies are examples, and the opening.
 
+        Queries of the pool that the chat template does not show whole are left out.
+
         Raises:
             ConfigError: the chat template does not show earlier replies.
         """
@@ -186,13 +190,20 @@ class Challenger(QuerySource):
             shown = _decoded(codec, ids)
         except ChatTemplateError:
             shown = ""
-        if not all(_decoded(codec, codec.encode_plain(example)) in shown for example in examples):
+        hidden = [e for e in examples if _decoded(codec, codec.encode_plain(e)) not in shown]
+        if not hidden:
+            return ids
+        if any(example in self.examples for example in hidden):
             raise ConfigError(
                 f"{_KEY}.examples",
                 "are shown as earlier replies, but the model's chat template shows none",
                 "set examples to null, and put them into a prompt file",
             )
-        return ids
+        warn(
+            f"{_KEY}.examples_from_pool: the model's chat template hides some queries of the pool, "
+            "or a part of them; these are not shown"
+        )
+        return self._encode(codec, [example for example in examples if example not in hidden])
 
 
 def _decoded(codec: ChatCodec, ids: Sequence[int]) -> str:

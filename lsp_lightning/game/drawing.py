@@ -1,15 +1,19 @@
 """The queries of a round: from the source, through the gate, and with those of the pool."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 
+from lsp_lightning.errors import ConfigError
 from lsp_lightning.game.gate import Gate
 from lsp_lightning.game.player import Player
 from lsp_lightning.game.pool import Pool, PooledQuery
 from lsp_lightning.game.queries import QueryBatch, QuerySource, check_batch
 from lsp_lightning.types import Refused, Rollouts, Written
+
+Value = TypeVar("Value")
 
 
 def draw_queries(
@@ -42,9 +46,10 @@ def draw_queries(
     if gate is not None and batch.written is not None:
         taken = [query.text for query in replays]
         batch = _Gated(player, source, gate, new, taken).filled(batch, index, seed)
-    missing = num_queries - len(replays) - len(batch.texts)
+    accepted = () if batch.all_refused else batch.texts
+    missing = num_queries - len(replays) - len(accepted)
     if pool and missing:
-        known = {*batch.texts, *(query.text for query in replays)}
+        known = {*accepted, *(query.text for query in replays)}
         replays += pool.drawn(missing, index, seed, known)
     if replays and batch.all_refused:
         batch = _without_queries(batch)
@@ -70,9 +75,8 @@ class _Gated:
             if not places or attempt > self.gate.redraws:
                 break
             batch = self.source.redraw(self.player, places, self.num_queries, index, seed, attempt)
-            check_batch(batch, self.source, len(places))
-            if batch.written is None:
-                break
+            check_batch(batch, self.source, len(places), "redraw")
+            joined.require_temperature(batch, self.source)
         return joined.batch(self.player.pad_id)
 
 
@@ -89,12 +93,10 @@ class _Joined:
         self, batch: QueryBatch, places: Sequence[int], gate: Gate, taken: Sequence[str]
     ) -> list[int]:
         """Take the queries that the gate accepts. -> the places of those that it refused."""
-        assert batch.written is not None
-        rows = {int(i): row for row, i in enumerate(batch.written.answered_C) if i >= 0}
+        rows, valid = _rows(batch), batch.written.valid_C.tolist() if batch.written else []
         written = sorted(rows)  # others come from elsewhere, and the gate is for written ones
         known = [*taken, *(found.texts[i] for found, i in self._accepted.values())]
         known += [text for i, text in enumerate(batch.texts) if i not in rows]
-        valid = batch.written.valid_C.tolist()
         verdicts = gate.refusals(
             [batch.texts[i] for i in written], [valid[rows[i]] for i in written], known
         )
@@ -105,6 +107,14 @@ class _Joined:
             if i not in reasons:
                 self._accepted[place] = (batch, i)
         return [places[i] for i in reasons]
+
+    def require_temperature(self, batch: QueryBatch, source: QuerySource) -> None:
+        """Raise ConfigError if queries were drawn again at another temperature."""
+        batches = [batch, *(drawn for drawn, _ in self._draws)]
+        found = {drawn.written.rollouts.temperature for drawn in batches if drawn.written}
+        if len(found) > 1:
+            problem = f"redraw of {type(source).__name__} samples at another temperature than draw"
+            raise ConfigError("data.queries", problem, "use one temperature in both")
 
     def batch(self, pad_id: int) -> QueryBatch:
         """All accepted queries, by place; the last refused one if none was accepted."""
@@ -117,8 +127,7 @@ class _Joined:
         answered_C: list[int] = []
         refused: dict[int, Refused] = {}
         for (batch, _), reasons in zip(self._draws, self._reasons, strict=True):
-            assert batch.written is not None
-            for i in batch.written.answered_C.tolist():
+            for i in batch.written.answered_C.tolist() if batch.written else ():
                 if i in reasons:
                     refused[len(answered_C)] = Refused(batch.texts[i], reasons[i])
                 answered_C.append(answered.get((id(batch), i), -1))
@@ -131,9 +140,22 @@ class _Joined:
                 torch.cat([part.baseline_C for part in parts]),
                 refused,
             ),
-            solutions=tuple(batch.solutions[i] if batch.solutions else None for batch, i in chosen),
-            passages=tuple(batch.passages[i] if batch.passages else None for batch, i in chosen),
+            solutions=_if_any(b.solutions[i] if b.solutions else None for b, i in chosen),
+            passages=_if_any(b.passages[i] if b.passages else None for b, i in chosen),
         )
+
+
+def _rows(batch: QueryBatch) -> dict[int, int]:
+    """The Challenger's row of each query that it wrote."""
+    if batch.written is None:
+        return {}
+    return {i: row for row, i in enumerate(batch.written.answered_C.tolist()) if i >= 0}
+
+
+def _if_any(values: Iterable[Value | None]) -> tuple[Value | None, ...] | None:
+    """The values, or None if all are None."""
+    found = tuple(values)
+    return None if all(value is None for value in found) else found
 
 
 def _without_queries(batch: QueryBatch) -> QueryBatch:

@@ -1,5 +1,6 @@
 """The pool: good queries of earlier rounds, to be played again and shown as examples."""
 
+import math
 import random
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError, require_at_least
+from lsp_lightning.errors import ConfigError, require_at_least, require_number, warn
 from lsp_lightning.functional import dead_groups
 from lsp_lightning.game.gate.gate import checked_range, in_range
 from lsp_lightning.seeding import derive_seed
@@ -49,7 +50,8 @@ class Pool:
         size: int = 256,
         solve_rate: tuple[float, float] = (0.25, 0.75),
     ) -> None:
-        if not 0 <= share < 1:
+        require_number(share, f"{_KEY}.share", least=0)
+        if share >= 1:
             raise ConfigError(f"{_KEY}.share", f"is {share}", "set at least 0 and below 1")
         require_at_least(size, 1, f"{_KEY}.size", "it is a number of queries")
         limits = checked_range(solve_rate, f"{_KEY}.solve_rate")
@@ -69,7 +71,11 @@ class Pool:
 
     def replays(self, num_queries: int, index: int, seed: int) -> list[PooledQuery]:
         """The queries that a round plays again: a share of N, or fewer if the pool has fewer."""
-        return self.drawn(int(self.share * num_queries), index, seed)
+        return self.drawn(self.most_replays(num_queries), index, seed)
+
+    def most_replays(self, num_queries: int) -> int:
+        """How many of N queries come from the pool if it has enough."""
+        return math.floor(self.share * num_queries + 1e-6)  # 0.29 * 100 is 28.999999999999996
 
     def drawn(
         self, count: int, index: int, seed: int, without: Collection[str] = ()
@@ -97,7 +103,7 @@ class Pool:
             if not known[i]:
                 continue
             self._queries.pop(text, None)
-            if good[i]:
+            if good[i] and _can_be_saved(playout.solution(i)):
                 query = PooledQuery(text, playout.solution(i), playout.passage(i))
                 self._queries[text] = query
         for text in list(self._queries)[: max(0, len(self) - self.size)]:
@@ -121,3 +127,24 @@ class Pool:
         """Restore the queries."""
         queries = [PooledQuery(**query) for query in state["queries"]]
         self._queries = {query.text: query for query in queries}
+
+
+def _can_be_saved(solution: object) -> bool:
+    """Whether a checkpoint can hold a solution, which it can of plain values only; warn if not."""
+    if _is_plain(solution):
+        return True
+    kind = type(solution).__name__
+    warn(
+        f"{_KEY}: solutions of type {kind} cannot be saved in a checkpoint, so their queries do "
+        "not enter the pool; use text, numbers, lists and dicts",
+        kind=f"{_KEY}: solutions of type {kind}",
+    )
+    return False
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, (*value.keys(), *value.values())))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return type(value) in (bool, int, float, str, type(None))

@@ -154,9 +154,9 @@ class PromptFile(QuerySource):
         )
 
 
-def check_batch(batch: object, source: QuerySource, num_queries: int) -> None:
-    """Raise ConfigError unless ``draw`` returned a consistent QueryBatch of N queries."""
-    draw = f"draw of {type(source).__name__}"
+def check_batch(batch: object, source: QuerySource, num_queries: int, method: str = "draw") -> None:
+    """Raise ConfigError unless a method returned a consistent QueryBatch of N queries."""
+    draw = f"{method} of {type(source).__name__}"
 
     def require(condition: bool, problem: str, remedy: str) -> None:
         if not condition:

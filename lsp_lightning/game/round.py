@@ -6,13 +6,22 @@ from contextlib import contextmanager, suppress
 
 from torch import Tensor
 
+from lsp_lightning.errors import warn
 from lsp_lightning.functional import solve_rates
 from lsp_lightning.game.drawing import draw_queries
 from lsp_lightning.game.gate import Gate
 from lsp_lightning.game.player import Player
 from lsp_lightning.game.pool import Pool
 from lsp_lightning.game.queries import QueryBatch, QuerySource
-from lsp_lightning.rewards import Reward, is_binary, score_all, span_of_R
+from lsp_lightning.rewards import (
+    Reward,
+    RewardError,
+    Scored,
+    is_binary,
+    score_all,
+    span_of_R,
+    unjudged,
+)
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.prompts import SOLVER, without_thinking
 from lsp_lightning.types import Playout, Sampling, SelfPlayRound
@@ -42,7 +51,8 @@ def play_round(
         group_size: G, answers per query.
         sampling: how answers are sampled.
         solver_prompt: the Solver's prompt, with slot {query}.
-        gate: which queries enter training; None takes all.
+        gate: which queries enter training; None takes all. Call its ``connect`` first if a check
+            judges with the reference.
         pool: good queries of earlier rounds to play again; None plays none.
         index: the round, from 0; with ``seed`` it fixes everything that is sampled.
         seed: the seed of the run.
@@ -69,7 +79,7 @@ def play_round(
         seed=derive_seed(seed, index, "rewards"),
     )
     with _timed(seconds, "rewards"):
-        scored = score_all(rewards, playout)
+        scored = _scored(rewards, playout)
     rates_N = _solve_rates(rewards, scored.rewards_NG)
     admitted_N = None
     if gate is not None:
@@ -92,6 +102,17 @@ def play_round(
         reward_metrics=scored.metrics,
         seconds=seconds,
     )
+
+
+def _scored(rewards: Sequence[Reward], playout: Playout) -> Scored:
+    """The scores; none if a reward fails at a round that holds only what the gate refused."""
+    try:
+        return score_all(rewards, playout)
+    except RewardError as error:
+        if not playout.refused_N.all():
+            raise
+        warn(f"{error}; the gate had refused this query", kind="a refused query was not judged")
+        return unjudged(rewards, playout)
 
 
 def _solve_rates(rewards: Sequence[Reward], rewards_NG: Tensor) -> Tensor | None:

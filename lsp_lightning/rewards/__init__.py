@@ -17,6 +17,7 @@ from lsp_lightning.rewards.scoring import (
     require_unit_range,
     score_all,
     span_of_R,
+    unjudged,
 )
 from lsp_lightning.rewards.self_reward import SelfReward
 from lsp_lightning.rewards.verifiable import (
@@ -54,4 +55,5 @@ __all__ = [
     "require_unit_range",
     "score_all",
     "span_of_R",
+    "unjudged",
 ]

@@ -22,14 +22,15 @@ class ScoreScale:
         reference: the judge.
         template: its prompt, to find the token of each score after the score tag.
         key: config key of the judge, for the error.
+        remedy: what to do if a score has no token, for the error.
 
     Raises:
         ConfigError: the tokenizer has no single token for one of the scores.
     """
 
-    def __init__(self, reference: Reference, template: str, key: str) -> None:
+    def __init__(self, reference: Reference, template: str, key: str, remedy: str) -> None:
         self._reference = reference
-        self._ids = _score_tokens(reference, template, key)
+        self._ids = _score_tokens(reference, template, key, remedy)
         self._warned = False
 
     def read(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -55,12 +56,11 @@ class ScoreScale:
             self._warned = True
             warn(
                 f"{judge}: after {SCORE_PREFIX!r} the judge gives the scores 0 to 7 "
-                f"only {mean:.0%} of its probability, so they may mean little; see the metric "
-                f"score_mass{otherwise}"
+                f"only {mean:.0%} of its probability, so they may mean little{otherwise}"
             )
 
 
-def _score_tokens(reference: Reference, template: str, key: str) -> list[int]:
+def _score_tokens(reference: Reference, template: str, key: str, remedy: str) -> list[int]:
     """The token id of each score 0 to 7 right after the score tag."""
     start = reference.encode(template, {}, prefix=SCORE_PREFIX)
     unknown = reference.encode(template, {}, prefix=f"{SCORE_PREFIX}{_UNKNOWN}")[-1]
@@ -71,7 +71,7 @@ def _score_tokens(reference: Reference, template: str, key: str) -> list[int]:
             raise ConfigError(
                 key,
                 f"the tokenizer has no single token for {score} after {SCORE_PREFIX!r}",
-                "use reading: sampled or another model, or remove the self-reward",
+                remedy,
             )
         score_ids.append(ids[-1])
     return score_ids

@@ -90,6 +90,27 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
     )
 
 
+def unjudged(rewards: Sequence[Reward], playout: Playout) -> Scored:
+    """The playout as if no reward had been able to judge anything."""
+    n, g = len(playout.query_texts), playout.group_size
+    has_quality = any(reward.enters == "quality" and reward.weight != 0 for reward in rewards)
+    nothing_NG = torch.full((n, g), torch.nan)
+    return Scored(
+        rewards_NG=torch.zeros(n, g),
+        quality_NG=torch.zeros(n, g) if has_quality else None,
+        challenger_N=None,
+        judged_NG=torch.zeros((n, g), dtype=torch.bool),
+        unfilled={"task": nothing_NG, **({"quality": nothing_NG} if has_quality else {})},
+        components={
+            reward.name: nothing_NG[:, 0] if reward.enters == "challenger" else nothing_NG
+            for reward in rewards
+        },
+        query_info={},
+        malformed_N=torch.zeros(n, dtype=torch.bool),
+        metrics={},
+    )
+
+
 def judge_playout(reward: Reward, playout: Playout) -> Judgement:
     """Call ``reward.score(playout)`` and check the result.
 

@@ -61,7 +61,8 @@ class SelfReward(Reward):
             ConfigError: the tokenizer has no single token for one of the scores.
         """
         if self.reading == "expected":
-            self._scale = ScoreScale(reference, self.template.text, _KEY)
+            remedy = "use reading: sampled or another model, or remove the self-reward"
+            self._scale = ScoreScale(reference, self.template.text, _KEY, remedy)
         self._reference = reference
 
     def score(self, playout: Playout) -> Judgement:
@@ -85,7 +86,8 @@ class SelfReward(Reward):
             replies = self._reference.respond(prompts, 1, self.sampling, seed)
             return grade_scores([parse_grade(text) for text in replies.spoken], playout)
         scores, mass = self._scale.read(prompts)
-        self._scale.warn_if_little(mass, f"reward {self.name!r}", ", or use reading: sampled")
+        otherwise = "; see the metric score_mass, or use reading: sampled"
+        self._scale.warn_if_little(mass, f"reward {self.name!r}", otherwise)
         shape = (len(playout.query_texts), playout.group_size)
         return Judgement(scores.view(shape), metrics={"score_mass": mass})
 

@@ -109,7 +109,7 @@ class Rollouts:
             truncated=torch.cat([part.truncated for part in parts]),
             texts=tuple(text for part in parts for text in part.texts),
             temperature=parts[0].temperature,
-            readings=tuple(reading for part in parts for reading in part.readings),
+            readings=tuple(reading for part in parts for reading, _ in part._read),
         )
 
     @cached_property

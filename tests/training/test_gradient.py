@@ -2,13 +2,20 @@
 
 import json
 import weakref
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from small_game import Checksum, make_policy, stir, tiny_round
 
-from lsp_lightning import ConfigError, Paper, PromptFile, SelfReward, VerifiableReward
+from lsp_lightning import (
+    ConfigError,
+    Learnability,
+    Paper,
+    PromptFile,
+    SelfReward,
+    VerifiableReward,
+)
 from lsp_lightning.game.objectives import Advantages
 from lsp_lightning.game.player import FrozenPlayer
 from lsp_lightning.runtime.memory import TokenBudget
@@ -20,7 +27,7 @@ from lsp_lightning.training.gradient import (
     role_rows,
 )
 from lsp_lightning.training.update import RoundUpdate
-from lsp_lightning.types import Role
+from lsp_lightning.types import Refused, Role
 
 ALL_AT_ONCE = 10**6
 FORMS = ["k1_in_reward", "k2_loss", "k3_loss", "k1_loss"]
@@ -91,9 +98,10 @@ def plain_loss(policy, played, settings, advantages):
     logprobs = [plain_logprobs(policy.causal_lm, *row) for row in rows]
     with policy.reference() as model:
         references = [plain_logprobs(model, *row) for row in rows]
-    n = len(played.playout.query_texts) if played.trains_challenger else 0
-    roles = [("challenger", range(n)), ("solver", range(n, len(rows)))]
-    given = [] if not n else advantages.challenger_C.tolist()
+    c, g = len(rows) - played.rewards_NG.numel(), played.playout.group_size
+    answers = [r for r in range(c, len(rows)) if played.trained_N[(r - c) // g]]
+    roles = [("challenger", range(c)), ("solver", answers)]
+    given = [] if not c else advantages.challenger_C.tolist()
     given += advantages.solver_NG.flatten().tolist()
     loss = torch.zeros(())
     for role, members in roles:
@@ -306,6 +314,138 @@ def test_a_group_that_nobody_could_judge_moves_neither_role(policy, played):
     assert (advantages.solver_NG[1] == 0).all()
     assert advantages.challenger_C[1] == 0
     assert float(advantages.challenger_C.sum()) == pytest.approx(0, abs=1e-6)
+
+
+# -- a gate ----------------------------------------------------------------------------------------
+
+
+def gated(played):
+    """The round as a gate would leave it: one query refused, one outside of the range, a replay.
+
+    Rows of the Challenger: query 0, a refused one, query 1, and query 3, which was not answered.
+    The third query answered comes from a pool.
+    """
+    playout, g = played.playout, played.playout.group_size
+    kept = torch.tensor([i * g + j for i in (0, 2, 1) for j in range(g)])
+    answers = playout.answers
+    changes = {
+        f.name: getattr(answers, f.name)[kept]
+        for f in fields(answers)
+        if isinstance(getattr(answers, f.name), torch.Tensor)
+    }
+    texts = tuple(answers.texts[i] for i in kept.tolist())
+    readings = tuple(answers.readings[i] for i in kept.tolist())
+    return replace(
+        played,
+        playout=replace(
+            playout,
+            query_texts=tuple(playout.query_texts[i] for i in (0, 2, 1)),
+            answers=replace(answers, texts=texts, readings=readings, **changes),
+            written=replace(
+                playout.written,
+                answered_C=torch.tensor([0, -1, 1, -1]),
+                valid_C=torch.ones(4, dtype=torch.bool),
+                refused={1: Refused("x", "malformed"), 3: Refused("y", "malformed")},
+            ),
+        ),
+        rewards_NG=torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 1.0]]),
+        judged_NG=torch.ones((3, 3), dtype=torch.bool),
+        admitted_N=torch.tensor([True, False, True]),
+        binary=True,
+    )
+
+
+@pytest.mark.parametrize("kl", FORMS)
+def test_the_gradient_of_a_gated_round_is_a_mean_over_the_admitted_answers(policy, played, kl):
+    """And over all rows that the Challenger wrote; the KL term is centred over the same rows."""
+    settings, left = LossSettings(beta=0.3, kl=kl, alpha_ch=0.4), gated(played)
+    advantages = Learnability().advantages(left)
+    # 4 V (1 - V) of V = 1/3 is 8/9; the others earn the least, 0: around 2/9
+    torch.testing.assert_close(advantages.challenger_C * 9, torch.tensor([6.0, -2.0, -2.0, -2.0]))
+    policy.to(torch.float64)
+    try:
+        plain = plain_gradient(policy, left, settings, advantages)
+        for shared in (True, False):
+            ours, _, _ = gradient(policy, left, settings, 300, advantages, shared)
+            assert relative(ours, plain) < 1e-6
+    finally:
+        policy.to(torch.float32)
+
+
+@pytest.mark.parametrize("kl", FORMS)
+def test_what_the_gate_shut_out_is_no_part_of_the_solvers_loss(policy, played, kl):
+    """As if the query had never been answered."""
+    settings, left = LossSettings(beta=0.3, kl=kl, alpha_ch=0.0), gated(played)
+    ours, _, batches = gradient(policy, left, settings, ALL_AT_ONCE, shared=False)
+    rows = sorted(row for batch in batches for row in batch.rows.tolist())
+    assert rows == [4, 5, 6, 10, 11, 12]
+    answers, kept = left.playout.answers, [0, 1, 2, 6, 7, 8]
+    changes = {
+        f.name: getattr(answers, f.name)[kept]
+        for f in fields(answers)
+        if isinstance(getattr(answers, f.name), torch.Tensor)
+    }
+    texts, readings = (tuple(x[i] for i in kept) for x in (answers.texts, answers.readings))
+    without = replace(
+        left,
+        playout=replace(
+            left.playout,
+            query_texts=left.playout.query_texts[::2],
+            answers=replace(answers, texts=texts, readings=readings, **changes),
+            written=replace(left.playout.written, answered_C=torch.tensor([0, -1, -1, -1])),
+        ),
+        rewards_NG=left.rewards_NG[::2],
+        judged_NG=left.judged_NG[::2],
+        admitted_N=None,
+    )
+    alone, _, _ = gradient(policy, without, settings, ALL_AT_ONCE, shared=False)
+    assert relative(ours, alone) < 1e-6
+
+
+def test_rewards_of_a_query_outside_of_the_range_leave_no_trace(policy, played):
+    settings, left = LossSettings(beta=0.3, kl="k1_in_reward", alpha_ch=0.4), gated(played)
+
+    def of(row, objective=Learnability):
+        rewards_NG = left.rewards_NG.clone()
+        rewards_NG[1] = torch.tensor(row)
+        found = replace(left, rewards_NG=rewards_NG)
+        return gradient(policy, found, settings, 300, objective().advantages(found))[0]
+
+    expected = of([0.0, 0.0, 0.0])
+    # whoever was right, and if all were: 4 V (1 - V) is 0 as well
+    assert torch.equal(of([1.0, 1.0, 1.0]), expected)
+    for objective in (Learnability, Paper):
+        one = of([1.0, 0.0, 0.0], objective)
+        assert torch.equal(of([0.0, 0.0, 1.0], objective), one)
+    solver_alone = replace(settings, alpha_ch=0.0)
+    for row in ([1.0, 1.0, 1.0], [1.0, 0.0, 0.0]):
+        rewards_NG = left.rewards_NG.clone()
+        rewards_NG[1] = torch.tensor(row)
+        found = gradient(policy, replace(left, rewards_NG=rewards_NG), solver_alone, 300)[0]
+        assert torch.equal(found, gradient(policy, left, solver_alone, 300)[0])
+
+
+@pytest.mark.parametrize("kl", FORMS)
+def test_a_round_that_admits_nothing_trains_the_challenger_alone(policy, played, kl):
+    nothing = replace(gated(played), admitted_N=torch.zeros(3, dtype=torch.bool))
+    settings = LossSettings(beta=0.3, kl=kl, alpha_ch=0.4)
+    advantages = Learnability().advantages(nothing)
+    assert not advantages.rows().any()
+    ours, facts, _ = gradient(policy, nothing, settings, 300, advantages)
+    assert facts.loss == facts.loss
+    # what is left is the KL term of the written rows
+    assert relative(ours, plain_gradient(policy, nothing, settings, advantages)) < 2e-5
+    without, _, _ = gradient(policy, nothing, replace(settings, alpha_ch=0.0), 300, advantages)
+    assert not without.any()
+
+
+@pytest.mark.parametrize("kl", ["k1_in_reward", "k2_loss"])
+def test_a_gate_that_admits_all_changes_no_bit_of_the_gradient(policy, played, kl):
+    settings = LossSettings(beta=0.3, kl=kl, alpha_ch=0.4)
+    within = replace(played, admitted_N=torch.ones(4, dtype=torch.bool))
+    assert torch.equal(
+        gradient(policy, within, settings, 300)[0], gradient(policy, played, settings, 300)[0]
+    )
 
 
 # -- packing ---------------------------------------------------------------------------------------

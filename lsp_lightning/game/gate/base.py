@@ -27,7 +27,8 @@ class QueryCheck(ABC):
     def accepts(self, queries: Sequence[str], taken: Sequence[str]) -> list[bool]:
         """Whether each query may enter training.
 
-        Do not change the state of the check here; remember rounds in :meth:`observe`.
+        Do not change the state of the check here; remember rounds in :meth:`observe`. If it
+        raises, it is asked about each query alone, and refuses those at which it still raises.
 
         Args:
             queries: queries that all earlier checks accepted.
@@ -42,6 +43,14 @@ class QueryCheck(ABC):
 
     def observe(self, played: SelfPlayRound) -> None:  # noqa: B027 - optional
         """Update the state after a round."""
+
+    def describe(self) -> dict[str, Any]:
+        """The settings to compare when a run is resumed: public attributes with plain values."""
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if not name.startswith("_") and isinstance(value, bool | int | float | str | None)
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """The state to save in a checkpoint, as plain values."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lsp_lightning.errors import ConfigError, require_at_least
+from lsp_lightning.game.gate.asking import asked
 from lsp_lightning.game.gate.base import QueryCheck
 from lsp_lightning.types import Reference, SelfPlayRound
 
@@ -38,6 +39,8 @@ class Gate:
         solve_rate: tuple[float, float] | None = None,
     ) -> None:
         require_at_least(redraws, 0, f"{_KEY}.redraws", "it is a number of draws")
+        if not isinstance(checks, list | tuple | None):
+            raise ConfigError(f"{_KEY}.checks", f"is {checks!r}", "pass a list of checks")
         self.checks = list(checks or [])
         for check in self.checks:
             if not isinstance(check, QueryCheck):
@@ -65,13 +68,16 @@ class Gate:
             texts: queries.
             valid: whether each follows the form rules.
             taken: queries that the round already has.
+
+        Raises:
+            ConfigError: a check returned something other than a bool for each query.
         """
         found: list[str | None] = [None if ok else INVALID for ok in valid]
         for check in self.checks:
             left = [i for i, reason in enumerate(found) if reason is None]
-            verdicts = check.accepts([texts[i] for i in left], taken) if left else []
-            for i, accepted in zip(left, verdicts, strict=True):
-                found[i] = None if accepted else check.reason
+            verdicts = asked(check, [texts[i] for i in left], taken) if left else []
+            for i, reason in zip(left, verdicts, strict=True):
+                found[i] = reason
         return found
 
     def admits(self, solve_rates_N: Tensor | None, judged_N: Tensor) -> Tensor:
@@ -88,7 +94,7 @@ class Gate:
     def describe(self) -> dict[str, Any]:
         """The settings to compare when a run is resumed: plain values only."""
         return {
-            "checks": [type(check).__name__ for check in self.checks],
+            "checks": {_place(i, check): check.describe() for i, check in enumerate(self.checks)},
             "redraws": self.redraws,
             "solve_rate": None if self.solve_rate is None else list(self.solve_rate),
         }
@@ -124,7 +130,10 @@ def checked_range(limits: tuple[float, float] | None, key: str) -> tuple[float, 
     """The limits, or None; raise ConfigError unless they are two rates in order."""
     if limits is None:
         return None
-    if len(limits) != 2 or not 0 <= limits[0] <= limits[1] <= 1:
+    two = isinstance(limits, Sequence) and len(limits) == 2
+    if not two or not all(isinstance(limit, int | float) for limit in limits):
+        raise ConfigError(key, f"is {limits!r}", "set two numbers, such as [0.1, 0.9]")
+    if not 0 <= limits[0] <= limits[1] <= 1:
         problem = f"is {list(limits)}"
         raise ConfigError(key, problem, "set two numbers in order, such as [0.1, 0.9]")
     return (float(limits[0]), float(limits[1]))

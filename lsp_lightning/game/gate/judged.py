@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lsp_lightning.errors import require_number
+from lsp_lightning.errors import ConfigError, require_number
 from lsp_lightning.game.gate.base import QueryCheck
 from lsp_lightning.rewards.grading import JudgeTemplate
 from lsp_lightning.rewards.score_scale import ScoreScale
@@ -17,7 +17,8 @@ class Judged(QueryCheck):
 
     The score is the mean of the points 0 to 7, weighted by their probabilities as the judge's next
     token, divided by 7. Models differ in how they spread their scores, and small ones give nearly
-    the same to everything: look at the metric ``gate/judged`` before you set the bar.
+    the same to everything: look at the :meth:`scores` of some queries before you set the bar.
+    Without a Trainer, call :meth:`connect` first.
 
     Args:
         least: the lowest score that passes, in [0, 1].
@@ -28,6 +29,8 @@ class Judged(QueryCheck):
 
     def __init__(self, least: float, prompt: str | None = None) -> None:
         require_number(least, f"{_KEY}.least", least=0)
+        if least > 1:
+            raise ConfigError(f"{_KEY}.least", f"is {least}", "set at least 0 and at most 1")
         self.least = least
         self._template = JudgeTemplate(
             prompt, f"{_KEY}.prompt", JUDGE_QUERY, ("instruction",), ("instruction", "Score")
@@ -37,7 +40,7 @@ class Judged(QueryCheck):
 
     def connect(self, reference: Reference) -> None:
         """Keep the reference as the judge."""
-        self._scale = ScoreScale(reference, self._template.text, _KEY)
+        self._scale = ScoreScale(reference, self._template.text, _KEY, "use another model")
         self._reference = reference
 
     def accepts(self, queries: Sequence[str], taken: Sequence[str]) -> list[bool]:
@@ -47,7 +50,7 @@ class Judged(QueryCheck):
     def scores(self, queries: Sequence[str]) -> list[float]:
         """The judge's score of each query, in [0, 1]."""
         if self._scale is None or self._reference is None:
-            raise RuntimeError("call connect(reference) first: the reference judges the queries")
+            raise ConfigError(_KEY, "has no judge", "call connect(reference) of the gate first")
         reference, template = self._reference, self._template
         prompts = [
             reference.encode(
@@ -59,6 +62,6 @@ class Judged(QueryCheck):
             for query in queries
         ]
         scores, mass = self._scale.read(prompts)
-        self._scale.warn_if_little(mass, "data.gate.checks.Judged")
+        self._scale.warn_if_little(mass, _KEY)
         found: list[float] = scores.tolist()
         return found

@@ -17,6 +17,7 @@ class Matches(QueryCheck):
     reason = "out_of_form"
 
     def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
         self._pattern = Pattern(pattern, "data.gate.checks.Matches.pattern")
 
     def accepts(self, queries: Sequence[str], taken: Sequence[str]) -> list[bool]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lsp_lightning.errors import ConfigError, require_at_least
+from lsp_lightning.errors import ConfigError, require_at_least, require_number
 from lsp_lightning.game.gate.base import QueryCheck
 from lsp_lightning.text.similarity import TextMemory, compared, nearest
 from lsp_lightning.types import SelfPlayRound
@@ -26,18 +26,23 @@ class Novel(QueryCheck):
 
     def __init__(self, near: float = 0.8, memory: int = 512) -> None:
         key = "data.gate.checks.Novel"
-        if not 0 <= near <= 1:
+        require_number(near, f"{key}.near", least=0)
+        if near > 1:
             raise ConfigError(f"{key}.near", f"is {near}", "set at least 0 and at most 1")
         require_at_least(memory, 0, f"{key}.memory", "it is a number of queries")
         self.near, self.memory = near, memory
         self._played = TextMemory(memory)
+
+    def _is_near(self, text: str, others: Sequence[str]) -> bool:
+        rounding = 1e-6  # similarities are in single precision
+        return float(nearest([text], others, self.near)) > self.near + rounding
 
     def accepts(self, queries: Sequence[str], taken: Sequence[str]) -> list[bool]:
         """Whether each query is unlike those in memory, those taken and those before it."""
         others = [*self._played.texts, *map(compared, taken)]
         accepted = []
         for text in map(compared, queries):
-            is_new = text not in others and float(nearest([text], others, self.near)) <= self.near
+            is_new = text not in others and not self._is_near(text, others)
             accepted.append(is_new)
             if is_new:
                 others.append(text)

@@ -114,12 +114,17 @@ class Objective(ABC):
         if not judged_C.any():
             return advantages_C
         rewards_C = rewards_N[written.answered_C]
-        lowest = ~answered_C | ~played.trained_N[written.answered_C]
+        admitted_C = answered_C & played.trained_N[written.answered_C]
+        lowest = ~admitted_C
         if self.invalid_query != "as_scored":
             lowest = lowest | ~written.valid_C
         if self.invalid_query == "malformed_lowest" and played.malformed_N is not None:
             lowest = lowest | played.malformed_N[written.answered_C]
-        rewards_C = torch.where(lowest, rewards_C[judged_C].min(), rewards_C)
+        # an own objective may be undefined where the gate shuts queries out
+        known_C = judged_C & (admitted_C | rewards_C.isfinite())
+        if not known_C.any():
+            return advantages_C
+        rewards_C = torch.where(lowest, rewards_C[known_C].min(), rewards_C)
         counted_C = judged_C | ~answered_C
         for baseline in set(written.baseline_C[counted_C].tolist()):
             rows = counted_C & (written.baseline_C == baseline)
@@ -143,7 +148,7 @@ class Objective(ABC):
                 f"return a tensor of shape {shape}, a number for each query",
             )
         rewards_N = rewards_N.detach().float().cpu()
-        if not rewards_N[played.judged_N].isfinite().all():
+        if not rewards_N[played.judged_N & played.trained_N].isfinite().all():
             warn(
                 f"model.objective: challenger_rewards of {name} returned NaN or infinity in round "
                 f"{played.index}; return finite numbers",

@@ -52,11 +52,12 @@ class Learnability(Objective):
         return pay_N + self.uncertainty * unsure_N
 
     def observe(self, played: SelfPlayRound) -> None:
-        """Remember the largest variance."""
+        """Remember the largest variance; queries that the gate shut out do not count."""
         self._largest = self._largest_with(played)
 
     def _largest_with(self, played: SelfPlayRound) -> float:
-        variance = learnability(played.rewards_NG, 1.0, played.judged_NG).max()
+        variance_N = learnability(played.rewards_NG, 1.0, played.judged_NG)
+        variance = torch.where(played.trained_N, variance_N, 0.0).max()
         largest = max(self._largest, _BINARY if played.binary else 0.0)
         # one overflow must not flatten the rewards of all later rounds
         return max(largest, float(variance)) if torch.isfinite(variance) else largest

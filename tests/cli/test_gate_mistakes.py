@@ -1,0 +1,93 @@
+"""Mistakes in the settings of the gate and of the pool: each is one line, before a model loads."""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lsp_lightning.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.usefixtures("untouched_process", "no_model")
+
+
+def check(name: str, **settings) -> str:
+    return one("gate.checks", [{"class_path": name, "init_args": settings}])
+
+
+def one(key: str, value) -> str:
+    return f"--data.{key} {shlex.quote(json.dumps(value))}"
+
+
+def verifier(name: str) -> dict:
+    return {"class_path": f"lsp_lightning.{name}"}
+
+
+PREFERENCE = "--model.rewards " + shlex.quote(
+    json.dumps(
+        [
+            {
+                "class_path": "lsp_lightning.PreferenceReward",
+                "init_args": {"model": "pkg:lsp_lightning/tinyworld/reward_model"},
+            }
+        ]
+    )
+)
+GRPO = one("queries", {"class_path": "lsp_lightning.PromptFile", "init_args": {"path": "q.txt"}})
+#: What is typed after `fit --config tiny.yaml`, and how the line goes on after "error: ".
+FAST = {
+    f"{one('gate.solve_rate', [0.1, 0.9])} {PREFERENCE}": "data.gate.solve_rate: needs task rewa",
+    f"{one('gate.redraws', 2)} {GRPO}": "data.gate: is for queries that the Challenger writes, bu",
+    check("lsp_lightning.WellFormed", verifier=verifier("MathVerifier")): "data.gate.checks.WellF",
+    check("lsp_lightning.Nowel"): "data.gate.init_args.checks: cannot import lsp_lightning.Nowel",
+}
+MORE = {
+    one("gate.solve_rate", [0.9, 0.1]): "data.gate.solve_rate: is [0.9, 0.1]; set two numbers in",
+    f"{one('pool.share', 0.25)} {PREFERENCE}": "data.pool: needs task rewards with a lowest and a",
+    f"{one('pool.share', 0.25)} {GRPO}": "data.pool: is for queries that the Challenger writes, b",
+    one("pool.share", 1.0): "data.pool.share: is 1.0; set at least 0 and below 1",
+    one("pool.share", 0.95): "data.pool.share: is 0.95, which leaves the Challenger fewer than 2",
+    one("pool.solve_rate", [0.9, 0.1]): "data.pool.solve_rate: is [0.9, 0.1]; set two numbers in",
+    one("pool.size", 0): "data.pool.size: is 0, but it is a number of queries; set 1 or more",
+    one("pool.sise", 9): "data.pool.init_args.sise: there is no such key; did you mean 'size'?",
+    one("gate.redraws", -1): "data.gate.redraws: is -1, but it is a number of draws; set 0 or more",
+    one("gate.solve_rate", 0.5): "data.gate.init_args.solve_rate: must be a tuple or null, is 0.5",
+    check("lsp_lightning.Novel", near=2): "data.gate.checks.Novel.near: is 2.0; set at least 0 an",
+    check("lsp_lightning.Novel", nearr=1): "data.gate.init_args.checks.init_args.nearr: there is",
+    check("lsp_lightning.Judged", least=5): "data.gate.checks.Judged.least: is 5.0; set at least",
+    check("lsp_lightning.Judged"): "data.gate.init_args.checks.init_args.least: not set; ",
+    check("lsp_lightning.Matches", pattern="("): "data.gate.checks.Matches.pattern: is not a regu",
+    check("lsp_lightning.Paper"): "data.gate.init_args.checks: lsp_lightning.Paper is not a Query",
+    one("gate.checks", {"near": 0.8}): "data.gate.init_args.checks: must be a list or null, is {'",
+    one("gate.checks", "Novel"): "data.gate.init_args.checks: must be a list or null, is Novel; ",
+    "--data.queries.init_args.examples_from_pool true": "data.queries.init_args.examples_from_pool",
+}
+TABLE = {**FAST, **MORE}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("q.txt").write_text("1+1=?\n2+2=?\n")
+    shutil.copy(ROOT / "configs" / "tiny_lsp.yaml", "tiny.yaml")
+
+
+@pytest.mark.parametrize(
+    "typed", [pytest.param(t, marks=pytest.mark.slow if t in MORE else []) for t in TABLE]
+)
+def test_a_mistake_is_one_line(typed, here, capfd):
+    start = "fit --config tiny.yaml --trainer.default_root_dir out --data.heldout null "
+    try:
+        code = main(shlex.split(start + typed))
+    except SystemExit as stop:
+        code = stop.code
+    out, shown = capfd.readouterr()
+    assert code == 2, shown
+    assert shown.startswith(f"error: {TABLE[typed]}")
+    assert len(shown.splitlines()) == 1
+    assert not out
+    assert len(shown) < 600
+    assert "object at 0x" not in shown
