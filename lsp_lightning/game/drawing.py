@@ -133,6 +133,7 @@ class _Joined:
             ),
             solutions=tuple(batch.solutions[i] if batch.solutions else None for batch, i in chosen),
             passages=tuple(batch.passages[i] if batch.passages else None for batch, i in chosen),
+            examples=tuple(dict.fromkeys(e for batch, _ in self._draws for e in batch.examples)),
         )
 
 
@@ -140,7 +141,7 @@ def _without_queries(batch: QueryBatch) -> QueryBatch:
     """What was written, with no query of it to be answered."""
     assert batch.written is not None
     written = replace(batch.written, answered_C=torch.full_like(batch.written.answered_C, -1))
-    return QueryBatch((), written)
+    return QueryBatch((), written, examples=batch.examples)
 
 
 def _with_replays(batch: QueryBatch, replays: Sequence[PooledQuery]) -> QueryBatch:

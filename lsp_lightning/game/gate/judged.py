@@ -17,7 +17,7 @@ class Judged(QueryCheck):
 
     The score is the mean of the points 0 to 7, weighted by their probabilities as the judge's next
     token, divided by 7. Models differ in how they spread their scores, and small ones give nearly
-    the same to everything: look at the metric ``gate/judged`` before you set the bar.
+    the same to everything: watch the metric ``gate/judged_low`` when you set the bar.
 
     Args:
         least: the lowest score that passes, in [0, 1].
