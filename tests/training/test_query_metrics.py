@@ -4,34 +4,23 @@ from dataclasses import replace
 
 import pytest
 import torch
-from handmade import playout, rollouts, scored_round
+from handmade import gated, scored_round
 
+from lsp_lightning import Paper
+from lsp_lightning.training.gradient import UpdateStats
+from lsp_lightning.training.metrics import round_metrics
 from lsp_lightning.training.query_metrics import query_metrics, refusals
-from lsp_lightning.types import Refused, Written
+from lsp_lightning.types import Role
+
+TEXTS = ["ab", "ab", "xy", "not text"]
+REFUSED = {1: "repeated", 3: "invalid"}
+VALID = [True, True, True, False]
 
 
-def gated(refused=None, answered=(0, -1, 1, -1), replayed=("replayed text",), **playout_):
-    """Four written rows, two of them played, and a replayed query."""
-    written_texts = ["ab", "ab", "xy", "not text"]
-    played_texts = [written_texts[answered.index(i)] for i in range(max(answered) + 1)]
-    queries = [*played_texts, *replayed]
-    made = playout(queries, [["a", "b"]] * len(queries))
-    written = Written(
-        rollouts(written_texts),
-        torch.tensor([True, True, True, False]),
-        torch.tensor(answered),
-        torch.zeros(4, dtype=torch.long),
-        {1: Refused("ab", "repeated"), 3: Refused("not text", "invalid")}
-        if refused is None
-        else refused,
-    )
-    n = len(queries)
-    played = scored_round([[1.0, 0.0]] * n)
-    return replace(
-        played,
-        playout=replace(made, written=written, **playout_),
-        admitted_N=torch.ones(n, dtype=torch.bool),
-    )
+def round_(refused=None, **more):
+    """Four written queries, two of them played, and a replayed one."""
+    refused = REFUSED if refused is None else refused
+    return gated(TEXTS, refused, valid=VALID, replayed=["replayed text"], **more)
 
 
 def means(played):
@@ -41,7 +30,7 @@ def means(played):
 
 
 def test_refused_queries_count_and_replayed_ones_do_not():
-    found = means(gated())
+    found = means(round_())
     assert found["queries/invalid"] == pytest.approx(1 / 4)
     assert found["queries/duplicate"] == pytest.approx(1 / 4)  # ab is written twice
     assert found["queries/characters"] == pytest.approx((2 + 2 + 2 + 8) / 4)
@@ -55,15 +44,14 @@ def test_refused_queries_count_and_replayed_ones_do_not():
 
 
 def test_copies_of_examples_are_counted_where_examples_are_shown():
-    assert "queries/near_example" not in means(gated())
+    assert "queries/near_example" not in means(round_())
     # both ab, of the four that were written; the replayed query is a copy too, but not written
-    found = means(gated(examples=("AB", "replayed text")))
+    found = means(round_(examples=("AB", "replayed text")))
     assert found["queries/near_example"] == pytest.approx(2 / 4)
 
 
 def test_a_round_in_which_everything_was_refused_and_only_the_pool_played():
-    every = {i: Refused(text, "malformed") for i, text in enumerate(["ab", "ab", "xy", "not text"])}
-    found = means(gated(every, (-1,) * 4))
+    found = means(round_(dict.fromkeys(range(4), "malformed")))
     assert found["gate/passed"] == 0
     assert found["queries/duplicate"] == pytest.approx(1 / 4)
     assert found["gate/malformed"] == 1
@@ -79,8 +67,24 @@ def test_queries_of_a_file_are_looked_at_as_they_are():
 
 
 def test_the_most_frequent_reason_comes_first():
-    reasons = ["b", "a", "a", "c"]
-    refused = {i: Refused("x", reason) for i, reason in enumerate(reasons)}
-    written = gated(refused).playout.written
-    assert refusals(written) == {"a": 2, "b": 1, "c": 1}
-    assert next(iter(refusals(written))) == "a"
+    written = gated(list("xyzwv"), {0: "b", 1: "a", 2: "a", 3: "c"}).playout.written
+    assert list(refusals(written).items()) == [("a", 2), ("b", 1), ("c", 1)]
+
+
+def test_the_challengers_rewards_count_for_what_it_wrote():
+    # 1 and 0 for the written queries; whatever the replayed one has
+    played = round_()
+    components = {"novelty": torch.tensor([1.0, 0.0, 0.5])}
+    rows = len(TEXTS) + 2 * 3
+    stats = UpdateStats(
+        0.0,
+        torch.zeros(rows),
+        torch.zeros(rows),
+        {Role.CHALLENGER: slice(0, 4), Role.SOLVER: slice(4, rows)},
+    )
+    played = replace(played, components=components)
+    found = round_metrics(
+        played, Paper().advantages(played), stats, torch.tensor(1.0), {"answers": 1.0}
+    )
+    assert found["reward/novelty"].tolist() == [1, 0]
+    assert found["unjudged/novelty"].tolist() == [0, 0]
