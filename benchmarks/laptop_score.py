@@ -25,6 +25,7 @@ from lsp_lightning.evaluation.exam import Exam
 from lsp_lightning.functional.evaluation import mean_and_error, pass_at_k, task_means
 from lsp_lightning.rewards import judge_playout
 from lsp_lightning.runs import RunFolder
+from lsp_lightning.runs.transcripts import is_answer
 from lsp_lightning.runs.writing import write_text
 from lsp_lightning.training.batches import by_row, pack
 from lsp_lightning.types import Playout, SelfPlayRound
@@ -221,8 +222,8 @@ def run_figures(path: Path) -> Row:
         "drawn": window(path, "gate/drawn", 1, rounds),
         "passed": window(path, "gate/passed", 1, rounds),
     }
-    rows = [row for row in run.transcripts() if row["round"] >= rounds - _LAST]
-    played = [row for row in rows if row["answer"] is not None]  # without refused queries
+    answered = filter(is_answer, run.transcripts())
+    played = [row for row in answered if row["round"] >= rounds - _LAST]
     check = InstructionVerifier().check
     right = [check(row["query"], [row["answer"]], None)[0] for row in played]
     found["solved, last"] = sum(right) / len(right)

@@ -61,11 +61,12 @@ def summary(run: Path) -> dict[str, Any]:
 
 
 def queries_met(run: Path) -> set[str]:
-    """All queries of a run. By chance, some may be test tasks."""
+    """All queries that were answered in a run. By chance, some may be test tasks."""
     shards = sorted((run / "transcripts").glob("*.parquet"))
-    return {
-        query for s in shards for query in pq.read_table(s, columns=["query"])["query"].to_pylist()
-    }
+    rows = (
+        row for s in shards for row in pq.read_table(s, columns=["query", "answer"]).to_pylist()
+    )
+    return {row["query"] for row in rows if row["answer"] is not None}
 
 
 def window(run: Path, metric: str, start: int, end: int) -> float:

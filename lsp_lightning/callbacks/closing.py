@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from lsp_lightning.runs import RunFolder
+from lsp_lightning.runs.breadth_table import breadth_lines
 from lsp_lightning.runs.folder import CLAIM
+from lsp_lightning.runs.transcripts import read_transcripts
 
 Scores = dict[str, Any]
 
 _SCRIPT = "lsp-lightning"
 _EVENTS = "events.out.*"
+#: Larger transcripts would take long to read at the end of a run.
+_MOST_BYTES = 20_000_000
 
 
 def result_lines(summary: dict[str, Any], folder: RunFolder, opponent: str) -> list[str]:
@@ -40,6 +44,18 @@ def result_lines(summary: dict[str, Any], folder: RunFolder, opponent: str) -> l
     found = {path.name.partition(".out.")[0] for path in folder.path.iterdir()} - {CLAIM}
     names = sorted("TensorBoard events" if name == "events" else name for name in found)
     return [*lines, f"written to {folder.path}/: {', '.join(names)}"]
+
+
+def queries_lines(folder: RunFolder, width: int) -> list[str]:
+    """How varied the queries were during the run; nothing for one round or without transcripts."""
+    files = list(folder.transcripts_path.glob("*.parquet"))
+    if not files:
+        return []
+    if sum(file.stat().st_size for file in files) > _MOST_BYTES:
+        run = shlex.quote(str(folder.path))
+        return [f"how varied the queries were: {command_line()} show {run} --breadth"]
+    rows = read_transcripts(folder.transcripts_path, lambda line: None)
+    return list(breadth_lines(rows, width)) if len({row["round"] for row in rows}) > 1 else []
 
 
 def heldout_line(name: str, before: Scores, after: Scores, opponent: str) -> str:

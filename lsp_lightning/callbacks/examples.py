@@ -69,6 +69,8 @@ def _kind(played: SelfPlayRound, i: int) -> str:
     """The label of a query."""
     if not played.playout.valid_N[i]:
         return "query (invalid)"
+    if played.playout.refused_N[i]:
+        return "query (refused)"
     told = (v[i] for name, v in played.query_info.items() if name.endswith("/malformed"))
     return "query (malformed)" if any(told) else "query"
 

@@ -21,7 +21,7 @@ def malformed_queries(played: SelfPlayRound, rewards: Sequence[Reward]) -> Tenso
 
 
 def differing_groups(played: SelfPlayRound, rewards: Sequence[Reward]) -> Tensor:
-    """Whether R tells the judged answers of a group apart. -> (N,) bool.
+    """Whether R tells the judged answers of a group apart; False for a refused query. -> (N,) bool.
 
     If R has a lowest and a highest value, the answers' R must differ by more than the scores of a
     judge that tells nothing apart: see :data:`lsp_lightning.callbacks.stalls.LEAST_SPREAD`.
@@ -32,7 +32,7 @@ def differing_groups(played: SelfPlayRound, rewards: Sequence[Reward]) -> Tensor
     if span is not None:
         spread_N = group_std(played.rewards_NG, played.judged_NG)  # NaN for a single answer
         differs_N &= spread_N >= LEAST_SPREAD * (span[1] - span[0])
-    return differs_N
+    return differs_N & ~played.playout.refused_N
 
 
 def alike_groups(
@@ -41,9 +41,7 @@ def alike_groups(
     """The number of groups without a spread: not well-formed, wrong, right, not judged, others."""
     lowest, highest = span_of_R(rewards) or (math.nan, math.nan)
     judged_N, judged_NG, R_NG = played.judged_N, played.judged_NG, played.rewards_NG
-    bad_N, written = malformed_queries(played, rewards), played.playout.written
-    if written is not None:
-        bad_N[written.answered_C[~written.valid_C & (written.answered_C >= 0)]] = True
+    bad_N = malformed_queries(played, rewards) | ~played.playout.valid_N | played.playout.refused_N
     good_N = alike_N & ~bad_N  # the answers to other queries say nothing about their difficulty
 
     def all_at(end: float) -> int:

@@ -119,4 +119,6 @@ class _Counted:
             if finished is not None:
                 finished(row, tokens)
 
+        # a gate has refused queries drawn again
+        self._line.total = max(self._line.total, self._line.n + len(prompts) * draws)
         return self._engine.generate(prompts, draws, sampling, seed, count)

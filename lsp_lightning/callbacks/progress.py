@@ -19,7 +19,9 @@ _LINES = 20
 _SHOWN = {
     "reward": "reward",
     "MALFORMED": "malformed",
+    "gate/passed": "passed",
     "queries/invalid": "invalid",
+    "queries/similarity": "alike",
     "value_std": "spread",
     "kl/solver": "kl",
     "quality": "quality",
@@ -111,6 +113,8 @@ class RoundProgress(ProgressBar):
         several = len({float(metrics[found[0]]) for found in malformed}) > 1
         labels: dict[str, str] = {}
         for name, label in _SHOWN.items():
+            if name == "queries/invalid" and "gate/passed" in metrics:
+                continue  # the gate refuses them
             if name != "MALFORMED":
                 labels[name] = label
                 continue

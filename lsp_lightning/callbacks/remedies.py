@@ -1,12 +1,26 @@
 """What to change in a config when a round teaches nothing: the setting by its key, in words."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from lsp_lightning.game.challenger import Challenger
+from lsp_lightning.game.gate import Gate, Judged, Matches, Novel, WellFormed
 from lsp_lightning.game.queries import PromptFile
 from lsp_lightning.types import Sampling
 
 _CHALLENGER = "data.queries.init_args"
+
+
+@dataclass(frozen=True)
+class Stall:
+    """A reason why a round teaches nothing."""
+
+    cause: str
+    """The name of the cause; a run warns of each cause once until it is gone."""
+    fact: str
+    """What was seen, as in "for 5 rounds in a row, every answer was cut off"."""
+    remedy: str
+    """What to change, with its config key."""
 
 
 class Remedies:
@@ -25,6 +39,7 @@ class Remedies:
         elif isinstance(source, PromptFile):
             self._queries = f"{_CHALLENGER}.path"
         self._solver: Sampling | None = getattr(data, "solver", None)
+        self.gate: Gate | None = getattr(data, "gate", None)
 
     @property
     def at_query_limit(self) -> str:
@@ -75,6 +90,22 @@ class Remedies:
             f"{opening}another prompt ({self._queries}) or a lower "
             f"temperature ({_CHALLENGER}.sampling.temperature, now {source.sampling.temperature:g})"
         )
+
+    def admitted_queries(self, reason: str) -> str:
+        """For queries that the gate refuses for this reason; those that are invalid have others."""
+        change = {
+            WellFormed.reason: f"{self.queries_in_form}; or leave WellFormed out",
+            Novel.reason: f"ask for more varied queries ({self._queries}), or raise near or lower "
+            "memory of Novel",
+            Judged.reason: f"change {self._queries}, or lower least of Judged",
+            Matches.reason: f"change {self._queries}, or pattern of Matches",
+        }.get(reason, f"change {self._queries}, or the check that says {reason!r}")
+        return f"{change} (data.gate.checks)"
+
+    @property
+    def wider_range(self) -> str:
+        """For solve rates outside of the gate's range, where R is not the same for all answers."""
+        return "widen data.gate.solve_rate"
 
     @property
     def easier_queries(self) -> str:

@@ -1,18 +1,18 @@
 """Says why a run learns nothing: one line that names the cause and the setting to change."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lsp_lightning.callbacks.remedies import Remedies
+from lsp_lightning.callbacks.remedies import Remedies, Stall
+from lsp_lightning.callbacks.written import all_out_of_range, all_refused, none_valid
 from lsp_lightning.errors import warn
 from lsp_lightning.functional import dead_groups
 from lsp_lightning.rewards import FunctionReward, Reward
-from lsp_lightning.types import Playout, SelfPlayRound, Written
+from lsp_lightning.types import Playout, SelfPlayRound
 
 #: Rounds in a row before a cause is named. One such round can be chance, five are not.
 PATIENCE = 5
@@ -25,6 +25,7 @@ LEAST_SPREAD = 0.025
 #: Causes that leave the quality rewards nothing to judge, so that they are the only ones named.
 _NOTHING_TO_JUDGE = frozenset(
     (
+        "queries refused",
         "queries cut off",
         "queries empty",
         "queries invalid",
@@ -33,18 +34,6 @@ _NOTHING_TO_JUDGE = frozenset(
         "thoughts unclosed",
     )
 )
-
-
-@dataclass(frozen=True)
-class Stall:
-    """A reason why a round teaches nothing."""
-
-    cause: str
-    """The name of the cause; a run warns of each cause once until it is gone."""
-    fact: str
-    """What was seen, as in "for 5 rounds in a row, every answer was cut off"."""
-    remedy: str
-    """What to change, with its config key."""
 
 
 class StallWatch(Callback):
@@ -101,10 +90,12 @@ def stalls(played: SelfPlayRound, rewards: Sequence[Reward], data: Any) -> Itera
     remedies = Remedies(data)
     identical = _identical_answers(played.playout, remedies)
     for_R = (
-        _of_queries(played.playout.written, remedies)
+        all_refused(played.playout.written, remedies)
+        or none_valid(played.playout.written, remedies)
         or _malformed(played, rewards, remedies)
         or _of_answers(played.playout, remedies)
         or _unjudged(played, rewards)
+        or (None if identical else all_out_of_range(played, remedies))
         or _constant_R(played, rewards, remedies, identical)
     )
     if for_R:
@@ -113,31 +104,15 @@ def stalls(played: SelfPlayRound, rewards: Sequence[Reward], data: Any) -> Itera
         yield from _constant_Q(played, rewards)
 
 
-def _of_queries(written: Written | None, remedies: Remedies) -> Stall | None:
-    """The written queries, if none of them follows the form rules."""
-    if written is None or written.valid_C.any():
-        return None
-    if written.rollouts.truncated.all():
-        return Stall(
-            "queries cut off",
-            f"every query was cut off{remedies.at_query_limit}, and such a query is invalid",
-            remedies.longer_queries,
-        )
-    if not any(text.strip() for text in written.rollouts.texts):
-        return Stall("queries empty", "every query was empty", remedies.other_queries)
-    return Stall(
-        "queries invalid",
-        "every query was invalid (empty, cut off, or with a template tag)",
-        remedies.queries_alone,
-    )
-
-
 def _malformed(
     played: SelfPlayRound, rewards: Sequence[Reward], remedies: Remedies
 ) -> Stall | None:
-    """The queries, if a verifier finds a right answer to none of them."""
+    """The queries, if a verifier finds a right answer to none of those that were written."""
+    asked_N = played.playout.written_N
+    if not asked_N.any():  # they come from a file, or all are replayed
+        asked_N = torch.ones_like(asked_N)
     for name, values in malformed(played, rewards).items():
-        if all(values):
+        if torch.tensor(values)[asked_N].all():
             return Stall(
                 "malformed",
                 f"no query had a right answer (queries/{name} is 1)",

@@ -1,6 +1,7 @@
 """The result of a run: summary.json, and the lines printed at its end."""
 
 import json
+import sys
 import time
 from typing import Any
 
@@ -13,6 +14,7 @@ from lsp_lightning.callbacks.closing import (
     Scores,
     curves_line,
     next_line,
+    queries_lines,
     result_lines,
     resume_line,
     without_nan,
@@ -24,6 +26,7 @@ from lsp_lightning.evaluation.heldout import heldout_reward
 from lsp_lightning.planning import memory_line
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.runs.writing import write_text, writing
+from lsp_lightning.text.terminal import width_of
 from lsp_lightning.training.resume import rounds_of
 
 #: Bytes of a GiB.
@@ -133,7 +136,9 @@ class RunSummary(Callback):
         with writing(folder.summary_path):
             write_text(folder.summary_path, text + "\n")
         reward = heldout_reward(module.rewards, module.data.heldout_reward)
+        varied = module.data.queries.selfplay
         lines = [
+            *(queries_lines(folder, width_of(sys.stdout) - 1) if varied else []),
             *result_lines(summary, folder, _opponent(pl_module)),
             next_line(folder, bool(module.data.test) and reward is not None, self._trust),
             curves_line(folder),

@@ -23,7 +23,7 @@ _SHARD_ROUNDS = 100
 
 
 class Transcripts(Callback):
-    """Writes ``transcripts/*.parquet``, one row for each answer.
+    """Writes ``transcripts/*.parquet``, one row for each answer and for each refused query.
 
     Parquet files cannot be appended to, so the newest rounds are JSON lines until there are enough
     for a Parquet file.
@@ -52,7 +52,7 @@ class Transcripts(Callback):
             return
         with writing(_folder(trainer)):
             with _open_shard(trainer).open("a", encoding="utf-8") as file:
-                for row in rows(batch):
+                for row in (*rows(batch), *refused_rows(batch)):
                     file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
             self._kept += 1
             if self._kept % _SHARD_ROUNDS == 0:
@@ -106,14 +106,49 @@ def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
 
 def _places(played: SelfPlayRound) -> list[dict[str, Any]]:
     """Whether each query came from the pool, and whether it entered training, if that varies."""
-    playout = played.playout
+    playout, refused = played.playout, _played_though_refused(played.playout)
     found: list[dict[str, Any]] = [{} for _ in playout.query_texts]
     for i, row in enumerate(found):
         if playout.written is not None and not playout.written_N.all():
             row["replayed"] = not bool(playout.written_N[i])
         if played.admitted_N is not None:
             row["admitted"] = bool(played.admitted_N[i])
+        if i in refused:
+            row["refused"] = refused[i]
     return found
+
+
+def _played_though_refused(playout: Playout) -> dict[int, str]:
+    """Why the gate refused a query that is played because no other was left, by query."""
+    if playout.written is None:
+        return {}
+    answered = playout.written.answered_C.tolist()
+    refused = playout.written.refused.items()
+    return {answered[row]: found.reason for row, found in refused if answered[row] >= 0}
+
+
+def refused_rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
+    """One row for each query that the gate refused and nobody answered."""
+    written = played.playout.written
+    if written is None:
+        return
+    place = {"admitted": False}
+    if not played.playout.written_N.all():
+        place["replayed"] = False
+    for row, found in written.refused.items():
+        if int(written.answered_C[row]) >= 0:
+            continue
+        text, spoken = written.rollouts.texts[row], written.rollouts.spoken[row]
+        yield {
+            "round": played.index,
+            "number": None,
+            "query": found.text,
+            "valid": bool(written.valid_C[row]),
+            **place,
+            "refused": found.reason,
+            **({} if text == spoken else {"written_query": text}),
+            "answer": None,
+        }
 
 
 def _written_queries(playout: Playout) -> dict[int, str]:

@@ -14,17 +14,23 @@ from lsp_lightning.callbacks.groups import (
     is_binary,
     malformed_queries,
 )
-from lsp_lightning.callbacks.remedies import Remedies
-from lsp_lightning.callbacks.stalls import Stall, is_flat, known_scores, malformed, stalls, weighted
+from lsp_lightning.callbacks.remedies import Remedies, Stall
+from lsp_lightning.callbacks.stalls import is_flat, known_scores, malformed, stalls, weighted
+from lsp_lightning.callbacks.written import counts, remedy_of_refusals
 from lsp_lightning.functional import group_std
+from lsp_lightning.game.gate import WellFormed
+from lsp_lightning.game.gate.gate import INVALID
 from lsp_lightning.rewards import LengthReward, Reward
-from lsp_lightning.types import SelfPlayRound, Written
+from lsp_lightning.training.query_metrics import refusals
+from lsp_lightning.types import SelfPlayRound
 
 #: A game can start if one in so many of its queries is well-formed, and R differs in one in so many
 #: of its groups: see :func:`pilot_verdict`.
 ONE_IN = 10
 #: With smaller shares of well-formed queries and of groups a game is slow at first.
 _WELL_FORMED, _GROUPS = 0.5, 0.25
+#: What is wrong with a query without a right answer, also by the gate's check WellFormed.
+MALFORMED = WellFormed.reason
 #: Largest share of completions that may be cut off.
 _CUT = 0.25
 _LONG_HOURS = 24
@@ -117,35 +123,42 @@ def _queries(
     written = played.playout.written
     if written is None and not malformed(played, rewards):
         return Finding("queries", "-", "known before the run, and no verifier reads them"), True
-    malformed_N = malformed_queries(played, rewards)
-    if written is None:
-        invalid_C, malformed_C = torch.zeros_like(malformed_N), malformed_N
-    else:
-        invalid_C = ~written.valid_C | (written.answered_C < 0)  # its source sorted the latter out
-        malformed_C = ~invalid_C & malformed_N[written.answered_C]
-    total, invalid, wrong = len(invalid_C), int(invalid_C.sum()), int(malformed_C.sum())
-    good = total - invalid - wrong
-    figure = f"{good} of {total} well-formed{_counts({'invalid': invalid, 'malformed': wrong})}"
+    bad = _bad_queries(played, rewards)
+    total = len(played.playout.query_texts if written is None else written.valid_C)
+    good = total - sum(bad.values())
+    only_form = set(bad) <= {INVALID, MALFORMED}
+    figure = f"{good} of {total} {'well-formed' if only_form else 'usable'}{counts(bad)}"
     word = _word(good, total, _WELL_FORMED)
     if word == "ok":
         return Finding("queries", word, figure), True
-    causes = "queries" if invalid > wrong else ("queries", "malformed")
+    reason = max(bad, key=lambda name: (bad[name], name == MALFORMED))
+    causes = ("queries", "malformed") if reason == MALFORMED else ("queries",)
     stall = next((s for s in found if s.cause.startswith(causes)), None)
     if stall is not None:
         return Finding("queries", word, f"{figure}: {stall.fact}", stall.remedy), False
     remedy = remedies.queries_in_form
-    if written is not None and invalid > wrong:
-        remedy = _of_invalid(written, invalid, remedies)
+    if written is not None:
+        remedy = remedy_of_refusals(written, {reason: bad[reason]}, remedies)
     return Finding("queries", word, figure, remedy), _enough(good, total)
 
 
-def _of_invalid(written: Written, invalid: int, remedies: Remedies) -> str:
-    """What to change where most bad queries break the form rules: most of these are alike."""
-    if 2 * int(written.rollouts.truncated.sum()) > invalid:
-        return remedies.longer_queries
-    if 2 * sum(not text.strip() for text in written.rollouts.texts) > invalid:
-        return remedies.other_queries
-    return remedies.queries_alone
+def _bad_queries(played: SelfPlayRound, rewards: Sequence[Reward]) -> dict[str, int]:
+    """How many of the written queries are no good, by what is wrong with them.
+
+    The gate names what it refused; a verifier may find others malformed.
+    """
+    malformed_N, written = malformed_queries(played, rewards), played.playout.written
+    if written is None:
+        return {INVALID: 0, MALFORMED: int(malformed_N.sum())}
+    passed_C = torch.ones_like(written.valid_C)
+    passed_C[list(written.refused)] = False
+    # a source may leave some unanswered
+    invalid_C = passed_C & (~written.valid_C | (written.answered_C < 0))
+    malformed_C = passed_C & ~invalid_C & malformed_N[written.answered_C]
+    found = {INVALID: int(invalid_C.sum()), MALFORMED: int(malformed_C.sum())}
+    for reason, count in refusals(written).items():
+        found[reason] = found.get(reason, 0) + count
+    return found
 
 
 def _of_R(
@@ -158,9 +171,13 @@ def _of_R(
 ) -> tuple[Finding, bool]:
     """In how many groups R differs between answers; and whether these are enough."""
     differs_N = differing_groups(played, rewards)
-    alike = alike_groups(played, rewards, ~differs_N)
-    total, count = len(differs_N), int(differs_N.sum())
-    figure = f"differs in {count} of {total} groups{_counts(alike)}"
+    outside_N = differs_N & ~played.trained_N
+    alike = {
+        **alike_groups(played, rewards, ~differs_N),
+        "outside of data.gate.solve_rate": int(outside_N.sum()),
+    }
+    total, count = len(differs_N), int((differs_N & ~outside_N).sum())
+    figure = f"differs in {count} of {total} groups{counts(alike)}"
     if played.judged_NG.any():
         figure += f", mean {played.rewards_NG[played.judged_NG].mean():z.2f}"
     if not is_binary(rewards):
@@ -182,6 +199,7 @@ def _of_R(
         remedies.harder_queries,
         "change the reward (model.rewards) or the queries (data.queries)",
         remedies.medium_queries,
+        remedies.wider_range,
     )
     remedy_of, (first, *rest) = dict(zip(alike, of_kind, strict=True)), alike
     # where the queries are well enough, the other groups tell what to change
@@ -266,9 +284,3 @@ def _word(count: int, total: int, ok: float) -> str:
     if not _enough(count, total):
         return "too few"
     return "ok" if count >= ok * total else "low"
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    """(3 invalid, 2 malformed), without those of 0; nothing if all are."""
-    shown = [f"{count} {name}" for name, count in counts.items() if count]
-    return f" ({', '.join(shown)})" if shown else ""

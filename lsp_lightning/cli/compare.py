@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby, zip_longest
+from itertools import zip_longest
 from typing import Any
 
+from lsp_lightning.runs.transcripts import by_query, is_answer
 from lsp_lightning.text.terminal import columns, escaped, wrap
 
 #: Lines of one query or answer.
@@ -20,13 +21,16 @@ def side_by_side(rows: Sequence[Row], count: int, width: int) -> Iterator[str]:
     """The lines that compare the first queries of the first and of the last round.
 
     Each query has its mean R and its first answer below; a malformed or invalid one is named so.
-    Text of the players is escaped.
+    Queries that the gate refused are left out. Text of the players is escaped.
 
     Args:
-        rows: rows of the transcripts, one for each answer, at least one.
+        rows: rows of the transcripts.
         count: how many queries of each round.
         width: columns of the terminal.
     """
+    rows = [row for row in rows if is_answer(row)]
+    if not rows:
+        return
     numbers = sorted({row["round"] for row in rows})
     room = max((width - len(_GAP)) // 2, 8)
     sides = [_groups(rows, number)[:count] for number in (numbers[0], numbers[-1])]
@@ -47,10 +51,7 @@ def malformed(row: Row) -> bool:
 
 def _groups(rows: Sequence[Row], number: int) -> list[list[Row]]:
     """The answers of each query of a round, in the order of the round."""
-    found = [row for row in rows if row["round"] == number]
-    # the number tells equal queries apart; transcripts of the first versions have none
-    groups = groupby(found, key=lambda row: (row.get("number"), row["query"]))
-    return [list(group) for _, group in groups]
+    return list(by_query(row for row in rows if row["round"] == number))
 
 
 def _told(group: Sequence[Row], room: int) -> list[str]:

@@ -9,13 +9,17 @@ from typing import Any, NoReturn
 from lsp_lightning.cli.compare import malformed, side_by_side
 from lsp_lightning.errors import ConfigError, in_one_line
 from lsp_lightning.runs import RunFolder
-from lsp_lightning.text.terminal import escaped, width_of, wrap
+from lsp_lightning.runs.breadth_table import breadth_lines
+from lsp_lightning.runs.transcripts import is_answer
+from lsp_lightning.text.terminal import cut, escaped, width_of, wrap
 
 _USAGE = "write lsp-lightning show runs/NAME [--round T] [--sort round | reward | quality]"
 _SORTS = {"round": "", "reward": "R", "quality": "Q"}
 _LIMIT = 40
 #: Lines of one query or answer.
 _LINES = 3
+#: Columns of the reason why a query was refused.
+_REASON = 25
 #: With fewer columns than this beside the scores, a text is printed below them.
 _NARROW = 20
 
@@ -25,7 +29,8 @@ Row = Mapping[str, Any]
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError."""
-        raise ConfigError("show", in_one_line(message), f"{_USAGE} [--limit N] [--compare N]")
+        more = "[--limit N] [--compare N] [--breadth]"
+        raise ConfigError("show", in_one_line(message), f"{_USAGE} {more}")
 
 
 def show(args: Sequence[str]) -> int:
@@ -49,18 +54,16 @@ def show(args: Sequence[str]) -> int:
     parser.add_argument(
         "--compare", type=int, help="show N queries of the first and last rounds side by side"
     )
+    parser.add_argument(
+        "--breadth", action="store_true", help="show how varied the queries are during the run"
+    )
     typed = parser.parse_args(args)
-    if typed.limit < 0:
-        raise ConfigError("show --limit", f"is {typed.limit}", "set 0 (all) or more")
-    if typed.compare is not None and typed.compare < 1:
-        raise ConfigError("show --compare", f"is {typed.compare}", "set 1 or more")
-    narrowed = (typed.round, typed.sort, typed.limit) != (None, "round", _LIMIT)
-    if typed.compare and narrowed:
-        problem = "cannot be combined with --round, --sort or --limit"
-        raise ConfigError("show --compare", problem, "leave them out")
+    _check(typed)
     rows = RunFolder(typed.run).transcripts(lambda line: print(in_one_line(line), file=sys.stderr))
-    if typed.compare and rows:
-        for line in side_by_side(rows, typed.compare, width_of(sys.stdout) - 1):
+    width = width_of(sys.stdout) - 1
+    if typed.compare or typed.breadth:
+        compared = side_by_side(rows, typed.compare, width) if typed.compare else ()
+        for line in breadth_lines(rows, width) if typed.breadth else compared:
             print(line)
         return 0
     if typed.round is not None:
@@ -69,11 +72,27 @@ def show(args: Sequence[str]) -> int:
     if column:
         rows.sort(key=lambda row: -_number(row.get(column), -math.inf))
     shown = rows[: typed.limit] if typed.limit else rows
-    for line in table(shown, width_of(sys.stdout) - 1, yes_or_no(rows)):
+    for line in table(shown, width, yes_or_no(rows)):
         print(line)
     if len(shown) < len(rows):
-        print(f"{len(shown)} of {len(rows):,} answers; --limit 0 shows all")
+        what = "answers" if all(map(is_answer, rows)) else "answers and refused queries"
+        print(f"{len(shown)} of {len(rows):,} {what}; --limit 0 shows all")
     return 0
+
+
+def _check(typed: argparse.Namespace) -> None:
+    """Raise ConfigError if a number is wrong, or flags exclude each other."""
+    if typed.limit < 0:
+        raise ConfigError("show --limit", f"is {typed.limit}", "set 0 (all) or more")
+    if typed.compare is not None and typed.compare < 1:
+        raise ConfigError("show --compare", f"is {typed.compare}", "set 1 or more")
+    narrowed = (typed.round, typed.sort, typed.limit) != (None, "round", _LIMIT)
+    if typed.breadth and (narrowed or typed.compare):
+        problem = "cannot be combined with --round, --sort, --limit or --compare"
+        raise ConfigError("show --breadth", problem, "leave them out")
+    if typed.compare and narrowed:
+        problem = "cannot be combined with --round, --sort or --limit"
+        raise ConfigError("show --compare", problem, "leave them out")
 
 
 def show_help() -> str:
@@ -84,20 +103,22 @@ def show_help() -> str:
 def table(rows: Sequence[Row], width: int, binary: set[str]) -> Iterator[str]:
     """The lines of the table, each of at most ``width`` columns: a query, then its answers.
 
-    Text of the players is escaped.
+    A query that the gate refused has none. Text of the players is escaped.
 
     Args:
-        rows: rows of the transcripts, one for each answer.
+        rows: rows of the transcripts.
         width: columns of the terminal.
         binary: the rewards that score 1 for right and 0 for wrong (:func:`yes_or_no`).
     """
     yield f"{'round':>5}  {'R':>6}  {'Q':>6}  {'verdict':<9}  query, answers"[: max(width, 0)]
     before = None
     for row in rows:
-        if (row["round"], row["query"]) != before:
-            before = row["round"], row["query"]
-            invalid = "invalid" if row.get("valid") is False else ""
-            yield from _lines(f"{row['round']:>5}  {invalid:<14}  ", row["query"], width)
+        query = row["round"], row["query"]
+        if query != before or not is_answer(row):
+            yield from _lines(f"{row['round']:>5}  {_fault(row):<14}  ", row["query"], width)
+        before = query if is_answer(row) else None
+        if before is None:
+            continue
         scores = f"{_score(row.get('R'))}  {_score(row.get('Q'))}"
         yield from _lines(f"{'':5}  {scores}  {_verdict(row, binary):<9}  ", row["answer"], width)
 
@@ -107,6 +128,13 @@ def yes_or_no(rows: Sequence[Row]) -> set[str]:
     names = {name for row in rows for name in row if name.startswith("reward/")}
     scores = {name: [row[name] for row in rows if row.get(name) is not None] for name in names}
     return {name for name, found in scores.items() if found and all(x in (0, 1) for x in found)}
+
+
+def _fault(row: Row) -> str:
+    """What keeps the row's query out of training; empty if nothing does."""
+    if (reason := row.get("refused")) is not None:
+        return cut(f"refused ({escaped(str(reason)[:_REASON])})", _REASON)
+    return "invalid" if row.get("valid") is False else ""
 
 
 def _verdict(row: Row, binary: set[str]) -> str:

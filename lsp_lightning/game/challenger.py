@@ -135,6 +135,7 @@ class Challenger(QuerySource):
         return QueryBatch(
             texts=tuple(self._joined(player.codec, rollouts)),
             written=Written.all_answered(rollouts, valid),
+            examples=tuple(dict.fromkeys(text for examples in shown for text in examples)),
         )
 
     def _shown(self, num_queries: int, index: int, seed: int) -> list[list[str]]:

@@ -142,6 +142,7 @@ class _Joined:
             ),
             solutions=_if_any(b.solutions[i] if b.solutions else None for b, i in chosen),
             passages=_if_any(b.passages[i] if b.passages else None for b, i in chosen),
+            examples=tuple(dict.fromkeys(e for batch, _ in self._draws for e in batch.examples)),
         )
 
 
@@ -162,7 +163,7 @@ def _without_queries(batch: QueryBatch) -> QueryBatch:
     """What was written, with no query of it to be answered."""
     assert batch.written is not None
     written = replace(batch.written, answered_C=torch.full_like(batch.written.answered_C, -1))
-    return QueryBatch((), written)
+    return QueryBatch((), written, examples=batch.examples)
 
 
 def _with_replays(batch: QueryBatch, replays: Sequence[PooledQuery]) -> QueryBatch:

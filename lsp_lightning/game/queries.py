@@ -30,6 +30,8 @@ class QueryBatch:
     """The known answer of each query (or its tests), or None."""
     passages: tuple[str | None, ...] | None = None
     """The passage that each query was written about, or None."""
+    examples: tuple[str, ...] = ()
+    """The example queries that the Challenger was shown, each once."""
 
     @property
     def all_refused(self) -> bool:

@@ -76,6 +76,7 @@ def play_round(
         written=batch.written,
         solutions=batch.solutions,
         passages=batch.passages,
+        examples=batch.examples,
         seed=derive_seed(seed, index, "rewards"),
     )
     with _timed(seconds, "rewards"):

@@ -6,8 +6,9 @@ import torch
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.rewards.base import Judgement, Reward
+from lsp_lightning.text.compared import compared
 from lsp_lightning.text.patterns import Pattern
-from lsp_lightning.text.similarity import TextMemory, compared, similarity_within
+from lsp_lightning.text.similarity import TextMemory, similarity_within
 from lsp_lightning.types import Playout, SelfPlayRound
 
 #: How many past queries are remembered; the newest stay.
@@ -50,13 +51,13 @@ class NoveltyReward(Reward):
         past_N = self._memory.similarity(texts, self._near)
         similarity_N = torch.maximum(past_N, similarity_within(texts, self._near))
         scores_N = ((1 - similarity_N) / (1 - self._near)).clamp(max=1.0)
-        near_N = (similarity_N > self._near).float()
-        return Judgement(scores_N, metrics={"near_duplicates": near_N})
+        near = (similarity_N > self._near)[playout.written_N].float()
+        return Judgement(scores_N, metrics={"near_duplicates": near})
 
     def observe(self, played: SelfPlayRound) -> None:
-        """Remember the queries of the round, each text once."""
+        """Remember the queries that were written and answered in the round, each text once."""
         super().observe(played)
-        self._memory.add(map(compared, played.playout.query_texts))
+        self._memory.add(map(compared, played.playout.new_queries))
 
     def state_dict(self) -> dict[str, Any]:
         """The remembered queries."""

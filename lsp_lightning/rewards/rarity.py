@@ -73,9 +73,9 @@ class RarityReward(Reward):
         return Judgement(scores_N, metrics={"kinds": entropy.exp()} if total else {})
 
     def observe(self, played: SelfPlayRound) -> None:
-        """Remember the kinds of the round's queries."""
+        """Remember the kinds of the queries that were written and answered in the round."""
         super().observe(played)
-        texts = played.playout.query_texts
+        texts = played.playout.new_queries
         self._memory.extend(each(texts, self._kinds, lambda text: (), lambda text: text))
 
     def _kinds(self, text: str) -> tuple[str, ...]:

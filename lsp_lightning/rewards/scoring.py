@@ -58,8 +58,8 @@ def score_all(rewards: Sequence[Reward], playout: Playout) -> Scored:
             raise RewardError(f"two rewards are named {reward.name!r}")
         returned = _called(reward, playout)
         judgement = _checked(reward, returned, playout)
-        scores = components[reward.name] = judgement.scores
-        if scores.isnan().all() and reward.weight != 0 and not judgement.undecided:
+        scores = components[reward.name] = _of_the_written(judgement.scores, playout)
+        if judgement.scores.isnan().all() and reward.weight != 0 and not judgement.undecided:
             what = _without_number(returned.scores)
             raise RewardError(
                 f"reward {reward.name!r} could judge nothing in this round: every score is {what}"
@@ -109,6 +109,16 @@ def unjudged(rewards: Sequence[Reward], playout: Playout) -> Scored:
         malformed_N=torch.zeros(n, dtype=torch.bool),
         metrics={},
     )
+
+
+def _of_the_written(scores: Tensor, playout: Playout) -> Tensor:
+    """Scores for the Challenger with NaN for the queries that it did not write in this round.
+
+    Others are unchanged.
+    """
+    if scores.dim() == 2 or playout.written is None:
+        return scores
+    return scores.masked_fill(~playout.written_N, math.nan)
 
 
 def judge_playout(reward: Reward, playout: Playout) -> Judgement:

@@ -150,7 +150,9 @@ class RunFolder:
     def transcripts(self, skipped: Callable[[str], None] = warn) -> list[dict[str, Any]]:
         """One row for each answer: its round, query, text, scores and findings about the query.
 
-        ``R`` and ``Q`` are None where they could not be judged. The run may still be playing.
+        ``R`` and ``Q`` are None where they could not be judged. A query that the gate refused has
+        one row without an answer (None), and the reason as ``refused``. The run may still be
+        playing.
 
         Args:
             skipped: called with one line about each file that cannot be read.

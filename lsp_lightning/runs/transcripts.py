@@ -4,9 +4,9 @@ The run may be a stranger's, so a file is skipped if it is not one that a run wr
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lsp_lightning.errors import in_one_line
 
@@ -18,10 +18,33 @@ _MOST_ROWS = 1_000_000
 _MOST_BYTES = 1_000_000_000
 
 Row = dict[str, Any]
+RowT = TypeVar("RowT", bound=Mapping[str, Any])
+
+
+def is_answer(row: Mapping[str, Any]) -> bool:
+    """Whether a row is that of an answer, and not that of a query that the gate refused."""
+    return row["answer"] is not None or row.get("refused") is None
+
+
+def by_query(rows: Iterable[RowT]) -> Iterator[list[RowT]]:
+    """The rows of each query of the transcripts, in their order; a refused query has one row."""
+    group: list[RowT] = []
+    for row in rows:
+        if group and not (is_answer(row) and _query_of(row) == _query_of(group[-1])):
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
+
+
+def _query_of(row: Mapping[str, Any]) -> tuple[object, ...]:
+    """What tells a query from those beside it; transcripts of the first versions have no number."""
+    return row["round"], row.get("number"), row["query"], is_answer(row)
 
 
 def read_transcripts(folder: Path, skipped: Callable[[str], None]) -> list[Row]:
-    """One row for each answer, in the order of the rounds.
+    """One row for each answer and for each refused query, in the order of the rounds.
 
     Args:
         folder: the folder of the transcripts.

@@ -5,16 +5,6 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from lsp_lightning.text.prompts import fold
-
-#: Only the beginning of a text is compared, so that long texts stay cheap.
-_COMPARED_CHARACTERS = 500
-
-
-def compared(text: str) -> str:
-    """The form in which texts are compared: without case, white space and invisible characters."""
-    return " ".join(fold(text[:_COMPARED_CHARACTERS]).casefold().split())
-
 
 def similarity_table(texts: Sequence[str], others: Sequence[str], least: float = 0.0) -> Tensor:
     """The similarity of each text to each other text; 0 if it is below ``least``. -> (n, m).
@@ -45,7 +35,7 @@ def similarity_within(texts: Sequence[str], least: float = 0.0) -> Tensor:
 
 
 class TextMemory:
-    """The newest texts, each once, in the form of :func:`compared`.
+    """The newest texts, each once, in the form of :func:`lsp_lightning.text.compared.compared`.
 
     Args:
         size: how many are kept.

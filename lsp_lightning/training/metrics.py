@@ -10,7 +10,8 @@ from lsp_lightning.functional import dead_groups, group_std, query_values
 from lsp_lightning.game.objectives import Advantages
 from lsp_lightning.rewards.scoring import unfilled
 from lsp_lightning.training.gradient import UpdateStats
-from lsp_lightning.types import SelfPlayRound
+from lsp_lightning.training.query_metrics import query_metrics
+from lsp_lightning.types import Rollouts, SelfPlayRound
 
 
 def round_metrics(
@@ -53,9 +54,11 @@ def round_metrics(
         metrics[f"kl/{role}"] = stats.log_ratio_R[rows]
         metrics[f"entropy/{role}"] = stats.entropy_R[rows]
     metrics |= stats.sampler
-    metrics |= _text_metrics(played)
-    metrics |= _gate_metrics(played)
+    metrics |= query_metrics(played)
+    metrics |= _answer_metrics(played.playout.answers)
     for name, scores in played.components.items():
+        if scores.dim() == 1 and played.trains_challenger:  # it pays for nothing else
+            scores = scores[played.playout.written_N]
         metrics[f"reward/{name}"] = scores
         metrics[f"unjudged/{name}"] = scores.isnan().float()
     of_rewards: dict[str, Tensor | float] = dict(played.reward_metrics)
@@ -79,40 +82,14 @@ def info_metrics(name: str, values: Sequence[object]) -> dict[str, float]:
     return {f"queries/{name}_entropy": float(torch.special.entr(shares).sum())}
 
 
-def _text_metrics(played: SelfPlayRound) -> dict[str, Tensor | float]:
-    playout = played.playout
-    texts, written = playout.query_texts, playout.written
+def _answer_metrics(answers: Rollouts) -> dict[str, Tensor | float]:
     metrics: dict[str, Tensor | float] = {
-        "queries/invalid": 1 - (written.valid_C if written else playout.valid_N).float(),
-        "queries/duplicate": 1 - len(set(texts)) / len(texts),
-        "queries/characters": torch.tensor([float(len(text)) for text in texts]),
-        "answers/tokens": playout.answers.completion_mask.sum(1).float(),
-        "answers/truncated": playout.answers.truncated.float(),
+        "answers/tokens": answers.completion_mask.sum(1).float(),
+        "answers/truncated": answers.truncated.float(),
     }
-    if written is not None:
-        metrics["queries/tokens"] = written.rollouts.completion_mask.sum(1).float()
-        metrics["queries/truncated"] = written.rollouts.truncated.float()
-    for name, rollouts in (("answers", playout.answers), ("queries", written and written.rollouts)):
-        if rollouts and (unclosed := rollouts.unclosed_thoughts) is not None:
-            metrics[f"{name}/unclosed_thoughts"] = unclosed.float()
+    if (unclosed := answers.unclosed_thoughts) is not None:
+        metrics["answers/unclosed_thoughts"] = unclosed.float()
     return metrics
-
-
-def _gate_metrics(played: SelfPlayRound) -> dict[str, Tensor | float]:
-    """How many queries were drawn, which share of them passed, and why the others did not."""
-    written = played.playout.written
-    if written is None or played.admitted_N is None:
-        return {}
-    drawn, n = len(written.rollouts), len(played.playout.query_texts)
-    reasons = Counter(refused.reason for refused in written.refused.values())
-    return {
-        "gate/drawn": float(drawn),
-        "gate/played": float(n),
-        "gate/replayed": float(n - int(played.playout.written_N.sum())),
-        "gate/passed": 1 - len(written.refused) / drawn,
-        "gate/admitted": played.admitted_N.float(),
-        **{f"gate/{reason}": count / drawn for reason, count in reasons.items()},
-    }
 
 
 def _solver_total(played: SelfPlayRound) -> Tensor:

@@ -71,6 +71,8 @@ class Playout:
     """The known answer or tests of each query (None: unknown); None if all are unknown."""
     passages: tuple[str | None, ...] | None = None
     """The passage that each query was written about; None if there is none."""
+    examples: tuple[str, ...] = ()
+    """The example queries that the Challenger was shown in this round, each once."""
     seed: int = 0
     """The seed of rewards that sample."""
 
@@ -112,6 +114,12 @@ class Playout:
             if i >= 0 or row in refused
         )
         return tuple(texts)
+
+    @property
+    def new_queries(self) -> tuple[str, ...]:
+        """The queries that were written and answered in this round, without replayed ones."""
+        written = zip(self.query_texts, self.written_N.tolist(), strict=True)
+        return tuple(text for text, is_written in written if is_written)
 
     @property
     def refused_N(self) -> Tensor:

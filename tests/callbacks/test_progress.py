@@ -21,7 +21,9 @@ FULL = {
     "kl/challenger": 0.21,
     "queries/invalid": 0.0,
     "queries/verifiable/malformed": 0.06,
+    "queries/similarity": 0.34,
 }
+GATED = {**FULL, "gate/passed": 0.83}
 
 
 def trainer(metrics=None, **more):
@@ -87,10 +89,11 @@ def line_at(terminal, width, metrics=None, done=50, total=100):
     [
         (20, []),
         (40, ["reward", "invalid"]),
-        (80, ["reward", "malformed", "invalid", "spread"]),
+        (80, ["reward", "malformed", "invalid", "alike"]),
+        (120, ["reward", "malformed", "invalid", "alike", "spread", "kl", "quality"]),
         (
-            120,
-            ["reward", "malformed", "invalid", "spread", "kl", "quality", "challenger kl"],
+            200,
+            ["reward", "malformed", "invalid", "alike", "spread", "kl", "quality", "challenger kl"],
         ),
     ],
 )
@@ -102,9 +105,28 @@ def test_the_most_useful_figures_that_fit_are_shown(terminal, width, labels):
     assert ("<00:50" in line) == (width >= 60)
 
 
+@pytest.mark.parametrize(
+    ("width", "labels"),
+    [
+        (40, ["reward", "passed"]),
+        (60, ["reward", "malformed", "kl"]),
+        (80, ["reward", "malformed", "passed", "alike"]),
+        (120, ["reward", "malformed", "passed", "alike", "spread", "kl", "quality"]),
+        (
+            200,
+            ["reward", "malformed", "passed", "alike", "spread", "kl", "quality", "challenger kl"],
+        ),
+    ],
+)
+def test_with_a_gate_the_share_that_passed_stands_for_the_invalid_ones(terminal, width, labels):
+    line = line_at(terminal, width, GATED)
+    assert [part.rpartition(" ")[0] for part in line.split("  ")[1:]] == labels
+    assert columns(line) < width
+
+
 @pytest.mark.parametrize("width", [1, 5, 10, 21, 40, 60, 79, 80, 81, 100, 119, 120, 200])
 def test_the_line_never_wraps(terminal, width):
-    metrics = {**FULL, "reward": -12345.678, "queries/\u4e2d\u6587\x1b/malformed": 0.5}
+    metrics = {**GATED, "reward": -12345.678, "queries/\u4e2d\u6587\x1b/malformed": 0.5}
     for total in (3, 100, 1_000_000):
         line = line_at(terminal, width, metrics, total - 1, total)
         assert columns(line) < max(width, 1) or width == 1

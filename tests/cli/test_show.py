@@ -12,6 +12,7 @@ import pytest
 
 from lsp_lightning.cli.main import main
 from lsp_lightning.runs import RunFolder
+from lsp_lightning.runs.breadth import common_kinds
 from lsp_lightning.text.terminal import columns
 
 pytestmark = pytest.mark.usefixtures("untouched_process")
@@ -295,3 +296,138 @@ def test_what_stands_side_by_side_fits_the_terminal(run, capfd, monkeypatch, wid
 def test_a_comparison_of_no_queries_is_refused(run, capfd):
     assert main(["show", str(run), "--compare", "0"]) == 2
     assert capfd.readouterr().err == "error: show --compare: is 0; set 1 or more\n"
+
+
+# -- refused queries, and how varied queries are ---------------------------------------------------
+
+
+def refused(round_, query, reason):
+    return {"round": round_, "number": None, "query": query, "valid": True, "admitted": False,
+            "refused": reason, "answer": None}  # fmt: skip
+
+
+@pytest.fixture
+def gated_run(tmp_path, monkeypatch):
+    """Rounds 0 to 2, each with two queries, a refused one, and from round 1 a replayed one."""
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "config.yaml").touch()
+    for t in range(3):
+        more = {"admitted": True, "replayed": False}
+        rows = [
+            row(t, f"ask {t} {i}", f"answer {j}", float(j), number=i, **more,
+                **{"query/v/family": "ask", "query/v/parts": ["a", f"{i}"]})
+            for i in range(2)
+            for j in range(2)
+        ]  # fmt: skip
+        rows += [row(t, "ask 0 0", "again", 1.0, number=2, admitted=True, replayed=True)] * (t > 0)
+        rows.append(refused(t, "ask 0 0", "repeated"))
+        if t < 2:
+            names = {name: None for found in rows for name in found}
+            write(tmp_path, f"rounds-{t:06d}.parquet", [{**names, **found} for found in rows])
+        else:
+            lines = "".join(json.dumps(found) + "\n" for found in rows)
+            (tmp_path / "transcripts" / "open.jsonl").write_text(lines)
+    return tmp_path
+
+
+def test_a_refused_query_stands_with_its_reason_and_without_answers(gated_run, capfd):
+    lines, complaints = shown(capfd, gated_run, "--round", 0)
+    assert complaints == []
+    assert lines == [
+        "round       R       Q  verdict    query, answers",
+        "    0                  ask 0 0",
+        "         0.00    0.50  wrong      answer 0",
+        "         1.00    0.50  right      answer 1",
+        "    0                  ask 0 1",
+        "         0.00    0.50  wrong      answer 0",
+        "         1.00    0.50  right      answer 1",
+        "    0  refused (repeated)  ask 0 0",
+    ]
+    lines, _ = shown(capfd, gated_run, "--sort", "reward", "--limit", 3)
+    assert lines[-1] == "3 of 17 answers and refused queries; --limit 0 shows all"
+    assert sum("refused" in line for line in shown(capfd, gated_run, "--limit", 0)[0]) == 3
+
+
+def test_the_reason_of_a_stranger_is_harmless(tmp_path, monkeypatch, capfd):
+    (tmp_path / "config.yaml").touch()
+    bad = [refused(0, "q", "\x1b[2J\u202e" + "long " * 99), row(0, "q", "a", 1.0)]
+    write(tmp_path, "rounds-000000.parquet", [{**dict.fromkeys(bad[1]), **line} for line in bad])
+    for width in (40, 80, 120):
+        monkeypatch.setenv("COLUMNS", str(width))
+        lines, _ = shown(capfd, tmp_path)
+        assert all(columns(line) < width and line.isprintable() for line in lines)
+
+
+def test_a_comparison_leaves_out_refused_queries(gated_run, capfd):
+    lines, _ = shown(capfd, gated_run, "--compare", 9)
+    assert lines[0].split() == ["round", "1", "round", "3"]
+    queries = [line.split() for line in lines if "ask" in line]
+    assert queries == [["ask", *"00", "ask", *"20"], ["ask", *"01", "ask", *"21"], ["ask", *"00"]]
+
+
+def test_breadth_is_a_table_of_the_written_queries(gated_run, capfd):
+    lines, complaints = shown(capfd, gated_run, "--breadth")
+    assert complaints == []
+    # round 0 wrote "ask 0 0", "ask 0 1" and "ask 0 0" again: the word pairs ask-0, 0-0 and 0-1, of
+    # six; twice 1 - 2 / 14, once 1. Round 1 wrote "ask 1 0", "ask 1 1" and "ask 0 0": five of six;
+    # twice 1 - 2 / 14, once 1 - 4 / 14
+    assert lines[:4] == [
+        "rounds  queries  passed  distinct  distinct_2  alike  family  parts",
+        "0             3    0.67      0.67        0.50   0.90       1      3",
+        "1             3    0.67      1.00        0.83   0.81       1      3",
+        "2             3    0.67      1.00        0.83   0.81       1      3",
+    ]
+    told = " ".join(lines[4:])
+    assert "passed: share that the gate let through" in told
+    assert "family, parts: kinds above 5 % of the well-formed queries" in told
+
+
+@pytest.mark.parametrize("width", [1, 12, 40, 60, 80, 200])
+def test_the_table_of_breadth_fits_the_terminal(gated_run, capfd, monkeypatch, width):
+    name = "query/v/\x1b[2J" + "\u6c34" * 30
+    monkeypatch.setenv("COLUMNS", str(width))
+    more = {name: "x", "query/w/family": "y"}
+    write(gated_run, "rounds-000009.parquet", [row(9, "\x1b q", "a", 1.0, **more)])
+    lines, _ = shown(capfd, gated_run, "--breadth")
+    assert all(columns(line) <= max(width - 1, 3) and line.isprintable() for line in lines)
+    if width > 30:
+        assert {"alike", "v/family", "w/family"} <= set(" ".join(lines).split())
+
+
+def test_a_run_without_a_gate_or_of_an_older_version_has_a_table_too(run, capfd):
+    lines, _ = shown(capfd, run, "--breadth")
+    assert lines[0] == "rounds  queries  distinct  distinct_2  alike"
+    # one query in each of three rounds
+    assert [line.split() for line in lines[1:4]] == [
+        [f"{t}", "1", "1.00", "1.00", "-"] for t in range(3)
+    ]
+
+
+def test_a_long_run_is_told_in_ten_stretches(tmp_path, capfd):
+    rows = [row(t, f"query {t % 4}", "a", 1.0, number=0) for t in range(25)]
+    write(tmp_path, "rounds-000000.parquet", rows)
+    lines, _ = shown(capfd, tmp_path, "--breadth")
+    assert [line.split()[0] for line in lines[1:11]] == [
+        *("0-1", "2-4", "5-6", "7-9", "10-11", "12-14", "15-16", "17-19", "20-21", "22-24")
+    ]
+    assert sum(int(line.split()[1]) for line in lines[1:11]) == 25
+
+
+@pytest.mark.parametrize(
+    "flags", [("--round", "0"), ("--sort", "reward"), ("--limit", "3"), ("--compare", "2")]
+)
+def test_breadth_takes_no_other_flag(run, capfd, flags):
+    assert main(["show", str(run), "--breadth", *flags]) == 2
+    assert capfd.readouterr().err == (
+        "error: show --breadth: cannot be combined with --round, --sort, --limit or --compare; "
+        "leave them out\n"
+    )
+
+
+def test_a_kind_counts_above_one_in_twenty_of_the_well_formed(tmp_path):
+    # 40 well-formed queries: a 37 times, b 3 times (7.5 %), c twice beside a (5 %, not above)
+    families = [["a", "c"]] * 2 + [["a"]] * 35 + [["b"]] * 3
+    rows = [{"query/v/family": found, "query/v/malformed": False} for found in families]
+    rows += [{"query/v/family": ["d"], "query/v/malformed": True}] * 9
+    rows += [{"query/v/family": ["e"], "valid": False}] * 9
+    assert common_kinds(rows, "query/v/family") == 2

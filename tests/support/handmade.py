@@ -1,12 +1,13 @@
 """Rounds written by hand, for tests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from lsp_lightning.rewards import Reward
-from lsp_lightning.types import Playout, Rollouts, SelfPlayRound, Written
+from lsp_lightning.types import Playout, Refused, Rollouts, SelfPlayRound, Written
 
 
 def rollouts(
@@ -75,6 +76,43 @@ def scored_round(
         challenger_N=None if challenger is None else torch.tensor(challenger),
         binary=binary,
     )
+
+
+def gated(
+    written: Sequence[str],
+    refused: Mapping[int, str],
+    *,
+    replayed: Sequence[str] = (),
+    valid: Sequence[bool] | None = None,
+    rewards: Sequence[Sequence[float]] | None = None,
+    examples: Sequence[str] = (),
+    played_anyway: int | None = None,
+) -> SelfPlayRound:
+    """A round in which a gate refused some of the written queries.
+
+    Args:
+        written: the queries that the Challenger wrote.
+        refused: the reason of each refused one, by its place.
+        replayed: queries of the pool.
+        valid: whether each written query follows the form rules.
+        rewards: R of each query that is played; (1, 0) for all by default.
+        examples: the examples that the Challenger was shown.
+        played_anyway: the place of a refused query that is played, because no other is left.
+    """
+    played = [i for i in range(len(written)) if i not in refused or i == played_anyway]
+    queries = [*(written[i] for i in played), *replayed]
+    answered = [played.index(i) if i in played else -1 for i in range(len(written))]
+    rewards = rewards or [[1.0, 0.0]] * len(queries)
+    made = playout(queries, [["a", "b"]] * len(queries))
+    rows = Written(
+        rollouts(written),
+        torch.tensor(valid or [True] * len(written)),
+        torch.tensor(answered),
+        torch.zeros(len(written), dtype=torch.long),
+        {i: Refused(written[i], reason) for i, reason in refused.items()},
+    )
+    made = replace(made, written=rows, examples=tuple(examples))
+    return replace(scored_round(rewards), playout=made, admitted_N=~made.refused_N)
 
 
 class FixedReward(Reward):

@@ -5,7 +5,8 @@ from typing import Any
 
 from lsp_lightning.errors import ConfigError, require_at_least, require_number
 from lsp_lightning.game.gate.base import QueryCheck
-from lsp_lightning.text.similarity import TextMemory, compared, nearest
+from lsp_lightning.text.compared import compared
+from lsp_lightning.text.similarity import TextMemory, nearest
 from lsp_lightning.types import SelfPlayRound
 
 
@@ -50,9 +51,7 @@ class Novel(QueryCheck):
 
     def observe(self, played: SelfPlayRound) -> None:
         """Remember the queries that were written and played in the round."""
-        playout = played.playout
-        written = zip(playout.query_texts, playout.written_N.tolist(), strict=True)
-        self._played.add(compared(text) for text, is_written in written if is_written)
+        self._played.add(map(compared, played.playout.new_queries))
 
     def state_dict(self) -> dict[str, Any]:
         """The remembered queries."""

@@ -1,0 +1,11 @@
+"""The form in which texts are compared with each other."""
+
+from lsp_lightning.text.prompts import fold
+
+#: Only the beginning of a text is compared, so that long texts stay cheap.
+_COMPARED_CHARACTERS = 500
+
+
+def compared(text: str) -> str:
+    """The form in which texts are compared: without case, white space and invisible characters."""
+    return " ".join(fold(text[:_COMPARED_CHARACTERS]).casefold().split())
