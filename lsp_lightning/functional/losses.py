@@ -14,10 +14,11 @@ def row_weights(num_written: int, num_answers: int, alpha_ch: float) -> tuple[fl
 
     Args:
         num_written: C, the number of queries that the Challenger wrote.
-        num_answers: N G, the number of the Solver's answers that are trained.
+        num_answers: N G, the number of the Solver's answers. Where a gate leaves queries out it is
+            the planned number: what is left out adds nothing, and the others weigh no more.
         alpha_ch: weight of the Challenger's loss.
     """
-    return alpha_ch / max(num_written, 1), 1.0 / max(num_answers, 1)
+    return alpha_ch / max(num_written, 1), 1.0 / num_answers
 
 
 def selfplay_loss(

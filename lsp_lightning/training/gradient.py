@@ -132,9 +132,11 @@ def prepare_round(
     advantages_R = advantages.rows().clone()
     weights_R = torch.zeros_like(advantages_R)
     roles, trained_R = role_rows(played), trained_rows(played)
-    counts = {role: int(trained_R[rows].sum()) for role, rows in roles.items()}
+    written = played.playout.written
     challenger, solver = row_weights(
-        counts.get(Role.CHALLENGER, 0), counts[Role.SOLVER], settings.alpha_ch
+        0 if written is None else len(written.rollouts),
+        (played.planned or len(played.trained_N)) * played.playout.group_size,
+        settings.alpha_ch,
     )
     weights = {Role.CHALLENGER: challenger, Role.SOLVER: solver}
     for role, rows in roles.items():

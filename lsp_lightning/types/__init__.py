@@ -18,14 +18,13 @@ Rows are query-major: answer ``j`` of query ``i`` is row ``i * G + j``. "Prompt"
 are tokens; "query" and "answer" are the game's text.
 """
 
+from lsp_lightning.types.batches import AttentionPattern, TrainBatch
 from lsp_lightning.types.completions import Completions, Role, Rollouts, Sampling
 from lsp_lightning.types.game import (
-    AttentionPattern,
     Playout,
     Reference,
     Refused,
     SelfPlayRound,
-    TrainBatch,
     Written,
 )
 

@@ -1,9 +1,9 @@
-"""A round of the game, and the batches of its update."""
+"""A round of the game."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, Self
+from dataclasses import dataclass, field
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -183,6 +183,10 @@ class SelfPlayRound:
     admitted_N: Tensor | None = None
     """(N,) bool: the query enters training; None: all do. The Solver learns nothing from the
     answers to others, and they pay the Challenger the lowest reward of the round."""
+    planned: int | None = None
+    """N as it was planned; None: as played. A gate may leave fewer queries to play."""
+    penalty: float = 0.0
+    """How much less than the lowest reward of the round a query pays that was shut out."""
     query_info: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     """Findings of the rewards about the queries, as ``reward/entry`` (malformed, level, family,
     ...); N values each."""
@@ -221,48 +225,6 @@ class SelfPlayRound:
     def trains_challenger(self) -> bool:
         """Whether the Challenger wrote queries in this round."""
         return self.playout.written is not None
-
-
-class AttentionPattern(Protocol):
-    """Which tokens attend to which (:class:`lsp_lightning.prefix.attention.TreeAttention`)."""
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same pattern on another device."""
-
-
-@dataclass(frozen=True)
-class TrainBatch:
-    """One forward pass over K completions of a round.
-
-    The model reads rows of ``input_ids``. All other code works with completions, (K, T), and finds
-    them in the model's output through ``sources``. With shared prefixes all tokens lie in one row
-    and form a tree.
-    """
-
-    input_ids: Tensor
-    """(B, S) int64, padded on the right; (1, S) as a tree."""
-    position_ids: Tensor | None
-    """(1, S) int64 for a tree; None for plain rows, whose positions count from 0."""
-    attention: AttentionPattern | None
-    """Which tokens of a tree attend to which; None for plain rows."""
-    targets: Tensor
-    """(K, T) int64, the completions' tokens."""
-    mask: Tensor
-    """(K, T) bool, false on padding."""
-    sources: Tensor
-    """(K, T) int64, the flat index (in B*S) of the hidden state that predicts each target."""
-    temperature: Tensor
-    """(K,) fp32, the sampling temperature of each completion."""
-    rows: Tensor
-    """(K,) int64, the row of each completion in the round: first the C queries that the Challenger
-    wrote, then the N*G answers."""
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same batch on another device."""
-        moved: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name, value in moved.items():
-            moved[name] = None if value is None else value.to(device)
-        return type(self)(**moved)
 
 
 class Reference(Protocol):
