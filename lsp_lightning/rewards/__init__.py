@@ -19,13 +19,8 @@ from lsp_lightning.rewards.scoring import (
     span_of_R,
 )
 from lsp_lightning.rewards.self_reward import SelfReward
-from lsp_lightning.rewards.verifiable import (
-    Group,
-    RoundVerifier,
-    Verdict,
-    VerifiableReward,
-    Verifier,
-)
+from lsp_lightning.rewards.verdict import Group, Verdict
+from lsp_lightning.rewards.verifiable import RoundVerifier, VerifiableReward, Verifier
 
 __all__ = [
     "FormReward",
