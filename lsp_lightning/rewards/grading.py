@@ -1,6 +1,5 @@
 """What the judges share: a prompt template, and grades as scores."""
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -9,13 +8,13 @@ from torch import Tensor
 from lsp_lightning.rewards.base import Judgement
 from lsp_lightning.text.chat import fill
 from lsp_lightning.text.cutting import cut_middle, well_formed
+from lsp_lightning.text.fencing import fence, tags_of
 from lsp_lightning.text.prompts import (
     CRITERIA,
     JUDGE,
     JUDGE_TAGS,
     MAX_SCORE,
     Grade,
-    fence,
     read_template,
 )
 from lsp_lightning.types import Playout
@@ -45,7 +44,7 @@ class JudgeTemplate:
     ) -> None:
         self.text = read_template(path, default, key, slots)
         # a user's template may have other tags, and may lack those of the reply
-        self._tags = {*re.findall(r"</?(\w+)>", self.text), *tags}
+        self._tags = {*tags_of(self.text), *tags}
 
     def fenced(self, texts: dict[str, str]) -> dict[str, str]:
         """The players' texts by slot, with the judge's tags disarmed (:func:`fence`).

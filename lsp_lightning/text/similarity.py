@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from lsp_lightning.text.prompts import fold
+from lsp_lightning.text.fencing import fold
 
 #: Only the beginning of a text is compared, so that long texts stay cheap.
 _COMPARED_CHARACTERS = 500

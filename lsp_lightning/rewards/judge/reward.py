@@ -23,6 +23,7 @@ from lsp_lightning.rewards.judge.client import ChatClient
 from lsp_lightning.rewards.judge.protocol import Failure, Reply
 from lsp_lightning.runtime.background import Prefetcher
 from lsp_lightning.runtime.http import Client
+from lsp_lightning.text.fencing import without_controls
 from lsp_lightning.text.prompts import (
     COMPARE,
     COMPARE_TAGS,
@@ -31,7 +32,6 @@ from lsp_lightning.text.prompts import (
     Winner,
     parse_grade,
     parse_winner,
-    without_controls,
 )
 from lsp_lightning.text.thinking import reading_of_most
 from lsp_lightning.types import Playout
