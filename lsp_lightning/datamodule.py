@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lsp_lightning.errors import ConfigError, in_one_line, require_at_least, warn
 from lsp_lightning.evaluation.exam import HELDOUT_BATCH
 from lsp_lightning.game.challenger import Challenger
+from lsp_lightning.game.documents import read_passage_prompt
 from lsp_lightning.game.gate import Gate
 from lsp_lightning.game.known_queries import Query, counted, read_queries
 from lsp_lightning.game.pool import Pool
@@ -49,6 +50,8 @@ class SelfPlayDataModule(LightningDataModule):
         group_size: G, answers per query; at least 2, because answers are compared within a group.
         solver: how answers are sampled.
         solver_prompt: file with the Solver's prompt, with slot {query}; null is the query alone.
+        passage_prompt: file with the Solver's prompt for queries about a passage, with slots
+            {passage} and {query}; null shows it the query alone.
         gate: which of the Challenger's queries enter training; null takes all, as in the paper.
         pool: good queries of earlier rounds to play again; null plays none, as in the paper.
         heldout: file of held-out tasks for choosing settings, in a format of PromptFile; scored
@@ -68,6 +71,7 @@ class SelfPlayDataModule(LightningDataModule):
         group_size: int = 8,
         solver: Sampling = Sampling(),  # noqa: B008 - frozen
         solver_prompt: str | None = None,
+        passage_prompt: str | None = None,
         gate: Gate | None = None,
         pool: Pool | None = None,
         heldout: str | None = None,
@@ -92,8 +96,8 @@ class SelfPlayDataModule(LightningDataModule):
             raise ConfigError(
                 "data.queries", f"is {queries!r}", "pass a QuerySource, such as Challenger()"
             )
-        if self.queries.selfplay:
-            require_at_least(num_queries, 2, "data.num_queries", "queries are compared in a round")
+        self.queries.check_num_queries(num_queries)
+        self.queries.pool = pool
         self.num_queries = num_queries
         self.group_size = group_size
         self.solver = solver
@@ -103,6 +107,7 @@ class SelfPlayDataModule(LightningDataModule):
                 problem = "is for queries that the Challenger writes, but they come from a file"
                 raise ConfigError(key, problem, "leave it out")
         self.solver_prompt = read_template(solver_prompt, SOLVER, "data.solver_prompt", ("query",))
+        self.passage_prompt = read_passage_prompt(passage_prompt, self.queries)
         self.heldout = read_queries(heldout, "data.heldout") if heldout else []
         self.test = read_queries(test, "data.test") if test else []
         self.heldout_draws = heldout_draws
@@ -221,6 +226,7 @@ class SelfPlayDataModule(LightningDataModule):
             "group_size": self.group_size,
             "solver": dict(vars(self.solver)),
             "solver_prompt": self.solver_prompt,
+            "passage_prompt": self.passage_prompt,
             "gate": self.gate and self.gate.describe(),
             "pool": self.pool and self.pool.describe(),
             "heldout": f"{len(self.heldout)} tasks, {derive_seed(0, heldout):x}",

@@ -14,6 +14,8 @@ from lsp_lightning.game.pool import Pool
 from lsp_lightning.game.queries import QueryBatch, QuerySource
 from lsp_lightning.rewards import Reward, is_binary, score_all, span_of_R
 from lsp_lightning.seeding import derive_seed
+from lsp_lightning.text.chat import ChatCodec
+from lsp_lightning.text.fencing import fence, tags_of
 from lsp_lightning.text.prompts import SOLVER, without_thinking
 from lsp_lightning.types import Playout, Sampling, SelfPlayRound
 
@@ -27,6 +29,7 @@ def play_round(
     group_size: int = 8,
     sampling: Sampling = Sampling(),  # noqa: B008 - frozen
     solver_prompt: str = SOLVER,
+    passage_prompt: str | None = None,
     gate: Gate | None = None,
     pool: Pool | None = None,
     index: int = 0,
@@ -42,6 +45,8 @@ def play_round(
         group_size: G, answers per query.
         sampling: how answers are sampled.
         solver_prompt: the Solver's prompt, with slot {query}.
+        passage_prompt: the Solver's prompt for queries about a passage, with slots {passage} and
+            {query}; None shows the query alone.
         gate: which queries enter training; None takes all.
         pool: good queries of earlier rounds to play again; None plays none.
         index: the round, from 0; with ``seed`` it fixes everything that is sampled.
@@ -51,9 +56,8 @@ def play_round(
     with _timed(seconds, "queries"):
         batch = draw_queries(player, source, num_queries, index, seed, gate, pool)
     with _timed(seconds, "answers"):
-        prompts = [player.codec.encode(solver_prompt, {"query": text}) for text in batch.texts]
         answers = player.respond(
-            prompts,
+            _solver_prompts(player.codec, batch, solver_prompt, passage_prompt),
             group_size,
             sampling,
             derive_seed(seed, index, "answers"),
@@ -92,6 +96,22 @@ def play_round(
         reward_metrics=scored.metrics,
         seconds=seconds,
     )
+
+
+def _solver_prompts(
+    codec: ChatCodec, batch: QueryBatch, solver_prompt: str, passage_prompt: str | None
+) -> list[list[int]]:
+    """The tokens of each query's prompt. Neither text can imitate the tags around the passage."""
+    prompts = []
+    for i, query in enumerate(batch.texts):
+        passage = None if batch.passages is None else batch.passages[i]
+        if passage is None or passage_prompt is None:
+            prompts.append(codec.encode(solver_prompt, {"query": query}))
+            continue
+        tags = tags_of(passage_prompt)
+        texts = {"passage": fence(passage, tags), "query": fence(query, tags)}
+        prompts.append(codec.encode(passage_prompt, texts))
+    return prompts
 
 
 def _solve_rates(rewards: Sequence[Reward], rewards_NG: Tensor) -> Tensor | None:

@@ -23,6 +23,8 @@ class Group:
     """The known answer or tests of the query, or None."""
     truncated: tuple[bool, ...] = ()
     """For each answer, whether it was cut off at the length limit; () if none was."""
+    passage: str | None = None
+    """The passage that the query is about, or None."""
 
     @property
     def cut(self) -> tuple[bool, ...]:

@@ -35,6 +35,8 @@ class Verifier(ABC):
     binary: bool = True
     #: Whether the verifier needs the solution to check an answer.
     needs_solution: bool = False
+    #: Whether the verifier needs the passage that a query is about. No other query has one.
+    needs_passage: bool = False
     #: Whether the answers to a query without a solution are compared with each other (a majority,
     #: say), so that a single answer cannot be judged.
     votes: bool = False
@@ -141,7 +143,7 @@ class VerifiableReward(Reward):
 
         Raises:
             ConfigError: the verifier cannot run here or cannot use a solution, or it needs
-                solutions and a Challenger writes the queries.
+                solutions or passages, which the queries do not have.
         """
         super().setup(trainer, pl_module, stage)
         data: Any = getattr(trainer, "datamodule", None)
@@ -152,12 +154,23 @@ class VerifiableReward(Reward):
                 f"{type(self.verifier).__name__} needs solutions, but a Challenger writes none",
                 "use a PromptFile",
             )
+        if self.verifier.needs_passage and source is not None and source.longest_passage(None) == 0:
+            raise ConfigError(
+                "data.queries",
+                f"{type(self.verifier).__name__} needs passages, but no query has one",
+                "use a Challenger with documents",
+            )
         self.verifier.prepare()
         if hasattr(data, "check_solutions"):
             data.check_solutions(self.verifier)
 
     def scores_alone(self, solution: object | None) -> bool:
-        """False without a solution if the verifier needs one or lets the answers vote."""
+        """False without a solution if the verifier needs one or lets the answers vote.
+
+        Also false if the verifier needs a passage, because a single query has none.
+        """
+        if self.verifier.needs_passage:
+            return False
         return solution is not None or not (self.verifier.needs_solution or self.verifier.votes)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -175,7 +188,13 @@ class VerifiableReward(Reward):
         groups = zip(playout.query_texts, playout.spoken_groups(), strict=True)
         verdicts: object = self.verifier.judge(
             [
-                Group(query, answers, playout.solution(i), tuple(cut[i * g : (i + 1) * g]))
+                Group(
+                    query,
+                    answers,
+                    playout.solution(i),
+                    tuple(cut[i * g : (i + 1) * g]),
+                    playout.passage(i),
+                )
                 for i, (query, answers) in enumerate(groups)
             ]
         )
