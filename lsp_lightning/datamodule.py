@@ -81,15 +81,9 @@ class SelfPlayDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        require_at_least(num_queries, 1, "data.num_queries", "a round needs a query")
-        require_at_least(group_size, 2, "data.group_size", "answers are compared within a group")
+        _check_size(num_queries, group_size)
         require_at_least(seed, 0, "data.seed", "seeds are not negative")
         require_at_least(heldout_draws, 1, "data.heldout_draws", "a held-out task needs an answer")
-        if num_queries * group_size > MOST_ANSWERS:
-            problem = f"{num_queries} queries with {group_size} answers each are too many"
-            raise ConfigError(
-                "data.num_queries", problem, f"ask for at most {MOST_ANSWERS:,} answers"
-            )
         check_sampling(solver, "data.solver", for_training=True)
         self.queries: QuerySource = queries if queries is not None else Challenger()
         if not isinstance(self.queries, QuerySource):
@@ -274,6 +268,15 @@ def rounds_played(trainer: Trainer) -> int:
     """Rounds of this run so far, including skipped ones, which ``global_step`` does not count."""
     stream = getattr(getattr(trainer, "datamodule", None), "stream", None)
     return 0 if stream is None else int(stream.next_round)
+
+
+def _check_size(num_queries: int, group_size: int) -> None:
+    """Raise ConfigError unless a round can have so many queries and answers."""
+    require_at_least(num_queries, 1, "data.num_queries", "a round needs a query")
+    require_at_least(group_size, 2, "data.group_size", "answers are compared within a group")
+    if num_queries * group_size > MOST_ANSWERS:
+        problem = f"{num_queries} queries with {group_size} answers each are too many"
+        raise ConfigError("data.num_queries", problem, f"ask for at most {MOST_ANSWERS:,} answers")
 
 
 def _warn_of_overlap(source: QuerySource, heldout: Sequence[Query]) -> None:

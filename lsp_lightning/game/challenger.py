@@ -111,7 +111,7 @@ class Challenger(QuerySource):
             return None
         lengths = {text: len(codec.encode_plain(text)) for text in self.examples}
         longest = sorted(self.examples, key=lengths.__getitem__)[-self._num_examples :]
-        passage = self.documents and self.documents.longest(codec)[0]
+        passage = None if self.documents is None else self.documents.longest(codec)[0]
         if not self.examples_from_pool:
             return len(self._prompt.encode(codec, Shown(tuple(longest), passage)))
         longest = longest or ["x"] * self._num_examples

@@ -74,17 +74,12 @@ class JudgeTemplate:
 
 def judged_texts(playout: Playout) -> list[dict[str, str]]:
     """Instruction, response and passage, if any, for each of the N*G answers, query-major."""
-    groups = zip(playout.query_texts, playout.spoken_groups(), strict=True)
-    return [
-        {
-            "instruction": query,
-            "response": answer,
-            **({} if passage is None else {"passage": passage}),
-        }
-        for i, (query, answers) in enumerate(groups)
-        for passage in (playout.passage(i),)
-        for answer in answers
-    ]
+    found = []
+    for i, answers in enumerate(playout.spoken_groups()):
+        query, passage = playout.query_texts[i], playout.passage(i)
+        known = {} if passage is None else {"passage": passage}
+        found += [{"instruction": query, "response": answer} | known for answer in answers]
+    return found
 
 
 def grade_scores(grades: Sequence[Grade | None], playout: Playout) -> Judgement:

@@ -81,8 +81,8 @@ class JudgeReward(Reward):
         name: the name in metrics and transcripts.
         enters: where it enters, see :class:`lsp_lightning.rewards.base.Reward`.
         prompt: file with the judge's template; it needs the slots {instruction} and {response}, or
-            {instruction}, {first} and {second} to compare. It may have {passage}, which is empty for
-            a query without a passage.
+            {instruction}, {first} and {second} to compare. It may have {passage}, which is empty
+            for a query without a passage.
         client: API key, timeout and number of requests at once.
         temperature: sampling temperature of the judge; 0 is greedy.
         max_tokens: longest reply in tokens, including the judge's thinking.
