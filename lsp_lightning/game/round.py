@@ -12,7 +12,7 @@ from lsp_lightning.game.gate import Gate
 from lsp_lightning.game.player import Player
 from lsp_lightning.game.pool import Pool
 from lsp_lightning.game.queries import QueryBatch, QuerySource
-from lsp_lightning.rewards import Reward, is_binary, score_all, span_of_R
+from lsp_lightning.rewards import Reward, Scored, is_binary, score_all, span_of_R
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.text.fencing import fence, tags_of
@@ -75,8 +75,6 @@ def play_round(
     with _timed(seconds, "rewards"):
         scored = score_all(rewards, playout)
     rates_N = _solve_rates(rewards, scored.rewards_NG)
-    judged_N = scored.judged_NG.any(dim=1)
-    admitted_N = gate and gate.admits(rates_N, judged_N) & ~playout.refused_N
     return SelfPlayRound(
         index=index,
         playout=playout,
@@ -88,12 +86,17 @@ def play_round(
         components=scored.components,
         binary=is_binary(rewards),
         solve_rates_N=rates_N,
-        admitted_N=admitted_N,
+        admitted_N=None if gate is None else _admitted(gate, rates_N, scored, playout),
         query_info=scored.query_info,
         malformed_N=scored.malformed_N,
         reward_metrics=scored.metrics,
         seconds=seconds,
     )
+
+
+def _admitted(gate: Gate, rates_N: Tensor | None, scored: Scored, playout: Playout) -> Tensor:
+    """Whether each query enters training. -> (N,) bool."""
+    return gate.admits(rates_N, scored.judged_NG.any(dim=1)) & ~playout.refused_N
 
 
 def _solver_prompts(
