@@ -1,7 +1,7 @@
 """One round of the game (Algorithm 1 of arXiv 2509.07414), readable from top to bottom."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from torch import Tensor
@@ -74,7 +74,22 @@ def play_round(
     )
     with _timed(seconds, "rewards"):
         scored = score_all(rewards, playout)
-    rates_N = _solve_rates(rewards, scored.rewards_NG)
+    return _scored_round(index, playout, scored, rewards, gate, seconds)
+
+
+def _scored_round(
+    index: int,
+    playout: Playout,
+    scored: Scored,
+    rewards: Sequence[Reward],
+    gate: Gate | None,
+    seconds: Mapping[str, float],
+) -> SelfPlayRound:
+    """The round with its scores, and with what the gate admits to training."""
+    rates_N, admitted_N = _solve_rates(rewards, scored.rewards_NG), None
+    if gate is not None:
+        judged_N = scored.judged_NG.any(dim=1)
+        admitted_N = gate.admits(rates_N, judged_N) & ~playout.refused_N
     return SelfPlayRound(
         index=index,
         playout=playout,
@@ -86,17 +101,12 @@ def play_round(
         components=scored.components,
         binary=is_binary(rewards),
         solve_rates_N=rates_N,
-        admitted_N=None if gate is None else _admitted(gate, rates_N, scored, playout),
+        admitted_N=admitted_N,
         query_info=scored.query_info,
         malformed_N=scored.malformed_N,
         reward_metrics=scored.metrics,
         seconds=seconds,
     )
-
-
-def _admitted(gate: Gate, rates_N: Tensor | None, scored: Scored, playout: Playout) -> Tensor:
-    """Whether each query enters training. -> (N,) bool."""
-    return gate.admits(rates_N, scored.judged_NG.any(dim=1)) & ~playout.refused_N
 
 
 def _solver_prompts(
