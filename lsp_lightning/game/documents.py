@@ -10,7 +10,7 @@ from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.game.file_kinds import is_parquet
 from lsp_lightning.game.queries import QuerySource
 from lsp_lightning.game.query_files import json_lines, parquet_rows, read_rows, text_lines
-from lsp_lightning.game.query_keys import BadRow, Row, document_of, is_text_key
+from lsp_lightning.game.query_keys import TEXT_EXAMPLE, BadRow, Row, document_of, is_text_key
 from lsp_lightning.game.rows import read_each
 from lsp_lightning.seeding import derive_seed, permutation
 from lsp_lightning.text.chat import ChatCodec
@@ -121,7 +121,8 @@ def read_passages(path: str, key: str, words: int) -> tuple[str, ...]:
             raise _too_large(path, key)
         return list(passages_of(text, words))
 
-    found = read_each(read_rows(path, key, _rows, is_text_key), path, key, read)
+    rows = read_rows(path, key, _rows, is_text_key)
+    found = read_each(rows, path, key, read, TEXT_EXAMPLE)
     passages = tuple(dict.fromkeys(passage for row in found for passage in row))
     if not passages:
         raise ConfigError(key, f"{path!r} contains no text", "give a file with text")

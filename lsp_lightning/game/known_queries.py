@@ -6,7 +6,7 @@ from typing import Any
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.game.query_files import read_rows
-from lsp_lightning.game.query_keys import other_keys, query_of, solution_of
+from lsp_lightning.game.query_keys import QUERY_EXAMPLE, other_keys, query_of, solution_of
 from lsp_lightning.game.rows import read_each
 
 _MOST_KEYS = 8
@@ -42,10 +42,9 @@ def read_queries(path: str, key: str) -> QueryFile:
         ignored.update(dict.fromkeys(filter(None, other_keys(row))))
         return query
 
-    queries = QueryFile(read_each(read_rows(path, key), path, key, read))
+    queries = QueryFile(read_each(read_rows(path, key), path, key, read, QUERY_EXAMPLE))
     if not queries:
-        remedy = 'write lines like {"query": "...", "solution": "..."}'
-        raise ConfigError(key, f"{path!r} contains no queries", remedy)
+        raise ConfigError(key, f"{path!r} contains no queries", QUERY_EXAMPLE)
     queries.ignored = tuple(ignored)
     return queries
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.game.file_kinds import is_parquet
 from lsp_lightning.game.hub_queries import HUB_SCHEME, hub_rows
-from lsp_lightning.game.query_keys import BadRow, Row, is_query_key, is_read
+from lsp_lightning.game.query_keys import QUERY_EXAMPLE, BadRow, Row, is_query_key, is_read
 from lsp_lightning.game.query_paths import check_path
 from lsp_lightning.paths import require_file
 
@@ -194,7 +194,7 @@ def _json(stream: IO[bytes], path: str, key: str) -> Iterator[tuple[str, Row]]:
     except UnicodeDecodeError as error:
         raise ConfigError(key, f"{path!r} is not UTF-8 text", "save it as UTF-8") from error
     if isinstance(found, BadRow):
-        raise ConfigError(key, f"{path!r} {found.problem}", found.remedy)
+        raise ConfigError(key, f"{path!r} {found.problem}", found.remedy or QUERY_EXAMPLE)
     entries = found
     if isinstance(found, dict) and not any(map(is_query_key, found)):
         lists = [name for name, value in found.items() if isinstance(value, list)]
@@ -248,7 +248,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _row(entry: Any) -> Row:
     if isinstance(entry, dict | BadRow):
         return entry
-    return BadRow("has no 'query' text, because it is not an object")
+    return BadRow("is not an object")
 
 
 # -- Parquet ---------------------------------------------------------------------------------------

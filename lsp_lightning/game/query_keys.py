@@ -26,8 +26,9 @@ _CHAT_KEYS = ("messages", "conversations", "conversation")
 HALF_PAIR = re.compile("[\ud800-\udfff]")
 #: Deepest nesting of a solution: verifiers walk it, and send it to other processes.
 _DEEPEST = 100
-_EXAMPLE = 'write lines like {"query": "...", "solution": "..."}'
-_TEXT_EXAMPLE = 'write lines like {"text": "..."}'
+#: How a row of queries, and of documents, is written.
+QUERY_EXAMPLE = 'write lines like {"query": "...", "solution": "..."}'
+TEXT_EXAMPLE = 'write lines like {"text": "..."}'
 _AS_TEXT = "write the solution as text or a number"
 _ONE_MESSAGE = "write the content of the user's message as 'query'"
 #: A solution with at least so many words is a worked one.
@@ -43,10 +44,10 @@ class BadRow(Exception):
 
     Args:
         problem: what is wrong with it; follows "line 3 of 'FILE'".
-        remedy: what to do about it.
+        remedy: what to do about it; None shows how a row is written.
     """
 
-    def __init__(self, problem: str, remedy: str = _EXAMPLE) -> None:
+    def __init__(self, problem: str, remedy: str | None = None) -> None:
         super().__init__(problem)
         self.problem = problem
         self.remedy = remedy
@@ -94,8 +95,8 @@ class _Column:
         return f"has no {self.name!r}" + (" text" if self.name != "text" else "")
 
 
-_QUERY = _Column("query", QUERY_KEYS, _EXAMPLE)
-_TEXT = _Column("text", TEXT_KEYS, _TEXT_EXAMPLE)
+_QUERY = _Column("query", QUERY_KEYS, QUERY_EXAMPLE)
+_TEXT = _Column("text", TEXT_KEYS, TEXT_EXAMPLE)
 
 
 def query_of(entry: Mapping[str, Any]) -> str:

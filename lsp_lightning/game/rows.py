@@ -13,9 +13,20 @@ T = TypeVar("T")
 
 
 def read_each(
-    rows: Iterable[tuple[str, Row]], path: str, key: str, read: Callable[[Mapping[str, Any]], T]
+    rows: Iterable[tuple[str, Row]],
+    path: str,
+    key: str,
+    read: Callable[[Mapping[str, Any]], T],
+    example: str,
 ) -> list[T]:
     """What ``read`` makes of each row; it raises BadRow for one that cannot be used.
+
+    Args:
+        rows: the rows with their places.
+        path: the file.
+        key: the config key.
+        read: reads a row.
+        example: how a row is written, for the message.
 
     Raises:
         ConfigError: there are such rows; the message names the first one, what is wrong with it,
@@ -36,5 +47,5 @@ def read_each(
         others = ", ".join(places[1:]) + (", ..." if bad > _PLACES else "")
         more = f" ({bad - 1} more bad rows: {others})" if bad > 1 else ""
         problem = f"{places[0]} of {path!r} {first.problem}{more}"
-        raise ConfigError(key, problem, first.remedy) from first
+        raise ConfigError(key, problem, first.remedy or example) from first
     return found
