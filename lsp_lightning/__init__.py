@@ -53,6 +53,7 @@ _HOME = {
     "SelfPlayModule": "module",
     "SelfReward": "rewards",
     "ServedRollouts": "generation",
+    "SpanVerifier": "rewards.verifiers",
     "VerifiableReward": "rewards",
     "Verifier": "rewards",
     "WellFormed": "game.gate",
@@ -109,6 +110,7 @@ if TYPE_CHECKING:
     from lsp_lightning.rewards.verifiers import InstructionVerifier as InstructionVerifier
     from lsp_lightning.rewards.verifiers import MathVerifier as MathVerifier
     from lsp_lightning.rewards.verifiers import ProgramOutputVerifier as ProgramOutputVerifier
+    from lsp_lightning.rewards.verifiers import SpanVerifier as SpanVerifier
     from lsp_lightning.sandbox import BubblewrapSandbox as BubblewrapSandbox
     from lsp_lightning.sandbox import MontySandbox as MontySandbox
     from lsp_lightning.types import Sampling as Sampling

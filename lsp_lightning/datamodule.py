@@ -1,7 +1,7 @@
 """The data of self-play: a stream of rounds that the model plays, in place of a data set."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,8 +9,9 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from lsp_lightning.errors import ConfigError, in_one_line, require_at_least, warn
-from lsp_lightning.evaluation.exam import HELDOUT_BATCH
+from lsp_lightning.evaluation.tasks import HeldOutTasks
 from lsp_lightning.game.challenger import Challenger
+from lsp_lightning.game.documents import read_passage_prompt
 from lsp_lightning.game.gate import Gate
 from lsp_lightning.game.known_queries import Query, counted, read_queries
 from lsp_lightning.game.pool import Pool
@@ -25,20 +26,6 @@ from lsp_lightning.types import Sampling, SelfPlayRound
 MOST_ANSWERS = 1_000_000
 
 
-class HeldOutTasks:
-    """Batches of held-out tasks."""
-
-    def __init__(self, tasks: list[Query]) -> None:
-        self._tasks = tasks
-
-    def __len__(self) -> int:
-        return -(-len(self._tasks) // HELDOUT_BATCH)
-
-    def __iter__(self) -> Iterator[list[Query]]:
-        for start in range(0, len(self._tasks), HELDOUT_BATCH):
-            yield self._tasks[start : start + HELDOUT_BATCH]
-
-
 class SelfPlayDataModule(LightningDataModule):
     """Rounds of self-play to train on, and held-out tasks to score.
 
@@ -49,6 +36,8 @@ class SelfPlayDataModule(LightningDataModule):
         group_size: G, answers per query; at least 2, because answers are compared within a group.
         solver: how answers are sampled.
         solver_prompt: file with the Solver's prompt, with slot {query}; null is the query alone.
+        passage_prompt: file with the Solver's prompt for queries about a passage, with slots
+            {passage} and {query}; null shows it the query alone.
         gate: which of the Challenger's queries enter training; null takes all, as in the paper.
         pool: good queries of earlier rounds to play again; null plays none, as in the paper.
         heldout: file of held-out tasks for choosing settings, in a format of PromptFile; scored
@@ -68,6 +57,7 @@ class SelfPlayDataModule(LightningDataModule):
         group_size: int = 8,
         solver: Sampling = Sampling(),  # noqa: B008 - frozen
         solver_prompt: str | None = None,
+        passage_prompt: str | None = None,
         gate: Gate | None = None,
         pool: Pool | None = None,
         heldout: str | None = None,
@@ -77,29 +67,24 @@ class SelfPlayDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        require_at_least(num_queries, 1, "data.num_queries", "a round needs a query")
-        require_at_least(group_size, 2, "data.group_size", "answers are compared within a group")
+        _check_size(num_queries, group_size)
         require_at_least(seed, 0, "data.seed", "seeds are not negative")
         require_at_least(heldout_draws, 1, "data.heldout_draws", "a held-out task needs an answer")
-        if num_queries * group_size > MOST_ANSWERS:
-            problem = f"{num_queries} queries with {group_size} answers each are too many"
-            raise ConfigError(
-                "data.num_queries", problem, f"ask for at most {MOST_ANSWERS:,} answers"
-            )
         check_sampling(solver, "data.solver", for_training=True)
         self.queries: QuerySource = queries if queries is not None else Challenger()
         if not isinstance(self.queries, QuerySource):
             raise ConfigError(
                 "data.queries", f"is {queries!r}", "pass a QuerySource, such as Challenger()"
             )
-        if self.queries.selfplay:
-            require_at_least(num_queries, 2, "data.num_queries", "queries are compared in a round")
+        self.queries.check_num_queries(num_queries)
+        self.queries.pool = pool
         self.num_queries = num_queries
         self.group_size = group_size
         self.solver = solver
         self.gate, self.pool = gate, pool
         self._check_gate_and_pool()
         self.solver_prompt = read_template(solver_prompt, SOLVER, "data.solver_prompt", ("query",))
+        self.passage_prompt = read_passage_prompt(passage_prompt, self.queries)
         self.heldout = read_queries(heldout, "data.heldout") if heldout else []
         self.test = read_queries(test, "data.test") if test else []
         self.heldout_draws = heldout_draws
@@ -235,6 +220,7 @@ class SelfPlayDataModule(LightningDataModule):
             "group_size": self.group_size,
             "solver": dict(vars(self.solver)),
             "solver_prompt": self.solver_prompt,
+            "passage_prompt": self.passage_prompt,
             "gate": None if self.gate is None else self.gate.describe(),
             "pool": None if self.pool is None else self.pool.describe(),
             "heldout": f"{len(self.heldout)} tasks, {derive_seed(0, heldout):x}",
@@ -282,6 +268,15 @@ def rounds_played(trainer: Trainer) -> int:
     """Rounds of this run so far, including skipped ones, which ``global_step`` does not count."""
     stream = getattr(getattr(trainer, "datamodule", None), "stream", None)
     return 0 if stream is None else int(stream.next_round)
+
+
+def _check_size(num_queries: int, group_size: int) -> None:
+    """Raise ConfigError unless a round can have so many queries and answers."""
+    require_at_least(num_queries, 1, "data.num_queries", "a round needs a query")
+    require_at_least(group_size, 2, "data.group_size", "answers are compared within a group")
+    if num_queries * group_size > MOST_ANSWERS:
+        problem = f"{num_queries} queries with {group_size} answers each are too many"
+        raise ConfigError("data.num_queries", problem, f"ask for at most {MOST_ANSWERS:,} answers")
 
 
 def _warn_of_overlap(source: QuerySource, heldout: Sequence[Query]) -> None:

@@ -209,6 +209,7 @@ class SelfPlayModule(ScoresHeldOut):
             group_size=data.group_size,
             sampling=data.solver,
             solver_prompt=data.solver_prompt,
+            passage_prompt=data.passage_prompt,
             gate=data.gate,
             pool=data.pool,
             index=index,

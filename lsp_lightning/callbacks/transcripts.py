@@ -85,6 +85,7 @@ def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
         zip(playout.query_texts, playout.answer_groups(), playout.spoken_groups(), strict=True)
     ):
         info = {f"query/{name}": values[i] for name, values in played.query_info.items()}
+        passage = playout.passage(i)
         for j, answer in enumerate(answers):
             yield {
                 "round": played.index,
@@ -94,6 +95,7 @@ def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
                 **place[i],
                 **info,
                 **({"written_query": written[i]} if i in written else {}),
+                **({} if passage is None else {"passage": passage}),
                 "answer": answer,
                 **({} if judged[j] == answer else {"judged_answer": judged[j]}),
                 **{

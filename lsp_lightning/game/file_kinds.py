@@ -1,5 +1,7 @@
 """The kind of a file that is not UTF-8 text, as its first bytes show it."""
 
+from lsp_lightning.errors import ConfigError
+
 #: How files begin that are not text.
 _MAGIC = {
     b"PAR1": "Parquet",
@@ -35,6 +37,18 @@ REMEDIES = {
     "bzip2": "unpack it first",
     "xz": "unpack it first",
 }
+
+
+def is_parquet(start: bytes, path: str, key: str, formats: str) -> bool:
+    """Whether a file that begins like this is Parquet; False for text.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    kind = kind_of(start)
+    if kind not in (None, "Parquet"):
+        raise ConfigError(key, f"{path!r} is {kind}", REMEDIES.get(kind, formats))
+    return kind is not None
 
 
 def kind_of(start: bytes) -> str | None:

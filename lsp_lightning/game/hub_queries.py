@@ -2,12 +2,12 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.game.query_keys import Row, is_read
+from lsp_lightning.game.query_keys import Row
 
 HUB_SCHEME = "hf:"
 _NAME = re.compile(r"hf:([\w.-]+(?:/[\w.-]+)?)(?::([\w.-]+))?:(\w+(?:\[[\w:%-]*\])?)")
@@ -15,12 +15,13 @@ _NAME = re.compile(r"hf:([\w.-]+(?:/[\w.-]+)?)(?::([\w.-]+))?:(\w+(?:\[[\w:%-]*\
 _FIRST_REQUEST = 10.0
 
 
-def hub_rows(path: str, key: str) -> Iterator[tuple[str, Row]]:
+def hub_rows(path: str, key: str, is_column: Callable[[str], bool]) -> Iterator[tuple[str, Row]]:
     """The rows of a split, downloaded or from the cache.
 
     Args:
         path: ``hf:NAME:SPLIT`` or ``hf:NAME:CONFIG:SPLIT``.
         key: the config key.
+        is_column: whether a column is read; of others only the names are.
 
     Raises:
         ConfigError: the path has another form, ``datasets`` is not installed, or it cannot load
@@ -43,8 +44,8 @@ def hub_rows(path: str, key: str) -> Iterator[tuple[str, Row]]:
         problem = f"cannot load {path!r} ({type(error).__name__}: {error})"
         remedy = "check name, config, split and connection, or give a file"
         raise ConfigError(key, problem, remedy) from error
-    others = dict.fromkeys(column for column in found.column_names if not is_read(column))
-    columns = [column for column in found.column_names if is_read(column)]
+    others = dict.fromkeys(column for column in found.column_names if not is_column(column))
+    columns = [column for column in found.column_names if is_column(column)]
     for number, entry in enumerate(found.select_columns(columns), start=1):
         yield f"row {number}", others | entry
 

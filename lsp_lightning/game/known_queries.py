@@ -1,14 +1,14 @@
 """Queries that are known before a run, read from a file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.game.query_files import read_rows
-from lsp_lightning.game.query_keys import BadRow, other_keys, query_of, solution_of
+from lsp_lightning.game.query_keys import QUERY_EXAMPLE, other_keys, query_of, solution_of
+from lsp_lightning.game.rows import read_each
 
-#: Most places of bad rows in an error.
-_PLACES = 5
 _MOST_KEYS = 8
 
 
@@ -35,26 +35,16 @@ def read_queries(path: str, key: str) -> QueryFile:
         ConfigError: the file is missing or empty, or a row is not a query; the message names the
             first such row, what is wrong with it, and where others are.
     """
-    queries, ignored = QueryFile(), dict[str, None]()
-    places: list[str] = []
-    first, bad = None, 0
-    for place, row in read_rows(path, key):
-        try:
-            if isinstance(row, BadRow):
-                raise row
-            queries.append(Query(query_of(row), solution_of(row)))
-            ignored |= dict.fromkeys(filter(None, other_keys(row)))
-        except BadRow as error:
-            first, bad = first or error, bad + 1
-            places += [place] if bad <= _PLACES else []
-    if first is not None:
-        others = ", ".join(places[1:]) + (", ..." if bad > _PLACES else "")
-        more = f" ({bad - 1} more bad rows: {others})" if bad > 1 else ""
-        problem = f"{places[0]} of {path!r} {first.problem}{more}"
-        raise ConfigError(key, problem, first.remedy) from first
+    ignored = dict[str, None]()
+
+    def read(row: Mapping[str, Any]) -> Query:
+        query = Query(query_of(row), solution_of(row))
+        ignored.update(dict.fromkeys(filter(None, other_keys(row))))
+        return query
+
+    queries = QueryFile(read_each(read_rows(path, key), path, key, read, QUERY_EXAMPLE))
     if not queries:
-        remedy = 'write lines like {"query": "...", "solution": "..."}'
-        raise ConfigError(key, f"{path!r} contains no queries", remedy)
+        raise ConfigError(key, f"{path!r} contains no queries", QUERY_EXAMPLE)
     queries.ignored = tuple(ignored)
     return queries
 

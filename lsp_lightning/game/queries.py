@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError, warn
+from lsp_lightning.errors import ConfigError, require_at_least, warn
 from lsp_lightning.game.known_queries import Query, read_queries
 from lsp_lightning.game.player import Player
 from lsp_lightning.game.pool import Pool
@@ -100,6 +100,11 @@ class QuerySource(ABC):
         """The settings in one line; a resumed run warns if the line has changed."""
         return type(self).__name__
 
+    def check_num_queries(self, num_queries: int) -> None:
+        """Raise ConfigError unless a round can have N queries."""
+        if self.selfplay:
+            require_at_least(num_queries, 2, "data.num_queries", "queries are compared in a round")
+
     def num_prompts(self, num_queries: int) -> int:
         """How many prompts the Challenger gets for N queries; each has N / prompts completions."""
         return 1
@@ -120,6 +125,13 @@ class QuerySource(ABC):
         if self.sampling is not None:
             return self.sampling.max_new_tokens
         return longest_text([query.text for query in self.known()], codec)
+
+    def longest_passage(self, codec: ChatCodec | None) -> int | None:
+        """Tokens of the longest passage that a query comes with; 0 if none does, None if unknown.
+
+        By default 0 if all queries are known before the run.
+        """
+        return 0 if self.known() else None
 
 
 class PromptFile(QuerySource):
@@ -171,7 +183,9 @@ def check_batch(batch: object, source: QuerySource, num_queries: int, method: st
     passages = batch.passages
     strings = isinstance(texts, tuple | list) and all(isinstance(text, str) for text in texts)
     require(strings, "texts that are not a tuple of str", "return one str for each query")
-    whole = not any(map(HALF_PAIR.search, texts))
+    strings = passages is None or all(isinstance(text, str | None) for text in passages)
+    require(strings, "passages that are not a tuple of str", "return a str or None for each query")
+    whole = not any(map(HALF_PAIR.search, (*texts, *filter(None, passages or ()))))
     require(whole, "a text with half of a surrogate pair", "decode it with errors='replace'")
     for name, values in (("texts", texts), ("solutions", solutions), ("passages", passages)):
         count = num_queries if values is None else len(values)

@@ -6,14 +6,14 @@ Files may be hostile: the amount read at once is bounded, and a row that cannot 
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.game.file_kinds import REMEDIES, kind_of
+from lsp_lightning.game.file_kinds import is_parquet
 from lsp_lightning.game.hub_queries import HUB_SCHEME, hub_rows
-from lsp_lightning.game.query_keys import BadRow, Row, is_query_key, is_read
+from lsp_lightning.game.query_keys import QUERY_EXAMPLE, BadRow, Row, is_query_key, is_read
 from lsp_lightning.game.query_paths import check_path
 from lsp_lightning.paths import require_file
 
@@ -23,25 +23,38 @@ LONGEST_LINE, LARGEST_JSON = 2**24, 2**26
 _BATCH = 64
 _BOM = b"\xef\xbb\xbf"
 
+
 _FORMATS = "use JSON Lines, JSON, CSV, TSV, Parquet or .txt"
 #: What pandas, R and spreadsheets write into a cell without a value.
 _NO_VALUE = frozenset(("NaN", "nan", "NA", "N/A", "n/a", "#N/A", "None", "null", "NULL"))
 
 
-def read_rows(path: str, key: str) -> Iterator[tuple[str, Row]]:
-    """The rows of a file of queries, each with its place, in the file's format.
+#: The rows of an opened file: its stream, its path, and the path and key of the config.
+Parser = Callable[[IO[bytes], Path, str, str], Iterator[tuple[str, Row]]]
+
+
+def read_rows(
+    path: str, key: str, parse: Parser | None = None, is_column: Callable[[str], bool] = is_read
+) -> Iterator[tuple[str, Row]]:
+    """The rows of a file, each with its place.
+
+    Args:
+        path: the file, or a split of a Hub dataset.
+        key: the config key.
+        parse: reads the opened file; None reads queries in the file's format.
+        is_column: whether a column of a Hub dataset is read.
 
     Raises:
         ConfigError: there is no such file, or its format cannot be read.
     """
     if path.startswith(HUB_SCHEME):
-        yield from hub_rows(path, key)
+        yield from hub_rows(path, key, is_column)
         return
     check_path(path, key)
     file = require_file(path, key)
     try:
         with file.open("rb") as stream:
-            yield from _rows(stream, file, path, key)
+            yield from (parse or _rows)(stream, file, path, key)
     except OSError as error:
         raise ConfigError(key, f"cannot read {path!r} ({error})", "give a readable file") from error
 
@@ -50,11 +63,8 @@ def _rows(stream: IO[bytes], file: Path, path: str, key: str) -> Iterator[tuple[
     """The rows in the format that the file's content shows, or else its name."""
     start = stream.read(4096)
     stream.seek(0)
-    kind = kind_of(start)
-    if kind == "Parquet":
-        return _parquet(file, path, key)
-    if kind:
-        raise ConfigError(key, f"{path!r} is {kind}", REMEDIES.get(kind, _FORMATS))
+    if is_parquet(start, path, key, _FORMATS):
+        return parquet_rows(file, path, key, is_read)
     suffix, begins = file.suffix.lower(), start.removeprefix(_BOM).lstrip()[:1]
     if suffix in (".parquet", ".pq"):
         raise ConfigError(key, f"{path!r} is not Parquet, despite its name", _FORMATS)
@@ -64,10 +74,10 @@ def _rows(stream: IO[bytes], file: Path, path: str, key: str) -> Iterator[tuple[
         return _csv(stream, start, path, key)
     if suffix == ".txt" and begins != b"{" and not re.match(rb"(?:\xef\xbb\xbf)?\s*\[\s*\{", start):
         return _text(stream)
-    if begins == b"[" or (begins == b"{" and not _is_json_lines(stream, suffix)):
+    if begins == b"[" or (begins == b"{" and not _holds_rows(stream, suffix)):
         return _json(stream, path, key)
     if suffix in (".jsonl", ".ndjson", ".json") or begins in (b"{", b""):
-        return _json_lines(stream)
+        return json_lines(stream)
     problem = f"the format of {path!r} is unknown (its name ends in {suffix or 'nothing'!r})"
     raise ConfigError(key, problem, _FORMATS)
 
@@ -75,7 +85,9 @@ def _rows(stream: IO[bytes], file: Path, path: str, key: str) -> Iterator[tuple[
 # -- text ------------------------------------------------------------------------------------------
 
 
-def _lines(stream: IO[bytes]) -> Iterator[tuple[str, str | BadRow]]:
+def text_lines(
+    stream: IO[bytes], remedy: str = "write one line for each query"
+) -> Iterator[tuple[str, str | BadRow]]:
     """The lines of a text with their places, up to one that is too long.
 
     Only a line feed ends a line: JSON strings may contain other line separators unescaped.
@@ -86,7 +98,7 @@ def _lines(stream: IO[bytes]) -> Iterator[tuple[str, str | BadRow]]:
         place = f"line {number}"
         if len(line) > LONGEST_LINE:
             problem = f"is longer than {LONGEST_LINE >> 20} MiB"
-            yield place, BadRow(problem, "write one line for each query")
+            yield place, BadRow(problem, remedy)
             return
         try:
             yield place, line.removeprefix(_BOM if number == 1 else b"").decode("utf-8")
@@ -96,7 +108,7 @@ def _lines(stream: IO[bytes]) -> Iterator[tuple[str, str | BadRow]]:
 
 def _text(stream: IO[bytes]) -> Iterator[tuple[str, Row]]:
     """One query in each line that is not empty."""
-    for place, line in _lines(stream):
+    for place, line in text_lines(stream):
         if isinstance(line, BadRow):
             yield place, line
         elif line.strip():
@@ -113,7 +125,7 @@ def _csv(stream: IO[bytes], start: bytes, path: str, key: str) -> Iterator[tuple
     bad: list[tuple[str, BadRow]] = []
 
     def texts() -> Iterator[str]:
-        for place, line in _lines(stream):
+        for place, line in text_lines(stream):
             if isinstance(line, BadRow):
                 bad.append((place, line))
                 return
@@ -162,9 +174,9 @@ def _cells(line: str, separator: str) -> list[str]:
 # -- JSON ------------------------------------------------------------------------------------------
 
 
-def _json_lines(stream: IO[bytes]) -> Iterator[tuple[str, Row]]:
+def json_lines(stream: IO[bytes]) -> Iterator[tuple[str, Row]]:
     """One JSON object in each line that is not empty."""
-    for place, line in _lines(stream):
+    for place, line in text_lines(stream):
         if isinstance(line, BadRow):
             yield place, line
         elif line.strip():
@@ -182,7 +194,7 @@ def _json(stream: IO[bytes], path: str, key: str) -> Iterator[tuple[str, Row]]:
     except UnicodeDecodeError as error:
         raise ConfigError(key, f"{path!r} is not UTF-8 text", "save it as UTF-8") from error
     if isinstance(found, BadRow):
-        raise ConfigError(key, f"{path!r} {found.problem}", found.remedy)
+        raise ConfigError(key, f"{path!r} {found.problem}", found.remedy or QUERY_EXAMPLE)
     entries = found
     if isinstance(found, dict) and not any(map(is_query_key, found)):
         lists = [name for name, value in found.items() if isinstance(value, list)]
@@ -194,9 +206,9 @@ def _json(stream: IO[bytes], path: str, key: str) -> Iterator[tuple[str, Row]]:
     yield from ((f"entry {i}", _row(entry)) for i, entry in enumerate(entries, start=1))
 
 
-def _is_json_lines(stream: IO[bytes], suffix: str) -> bool:
+def _holds_rows(stream: IO[bytes], suffix: str) -> bool:
     """Whether a file that begins with a brace holds a row in each line, not one document."""
-    lines = (line for _, line in _lines(stream) if isinstance(line, BadRow) or line.strip())
+    lines = (line for _, line in text_lines(stream) if isinstance(line, BadRow) or line.strip())
     first, second = next(lines), next(lines, None)
     stream.seek(0)
     found = first if isinstance(first, BadRow) else _parsed(first)
@@ -236,14 +248,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _row(entry: Any) -> Row:
     if isinstance(entry, dict | BadRow):
         return entry
-    return BadRow("has no 'query' text, because it is not an object")
+    return BadRow("is not an object")
 
 
 # -- Parquet ---------------------------------------------------------------------------------------
 
 
-def _parquet(file: Path, path: str, key: str) -> Iterator[tuple[str, Row]]:
-    """The rows of a table; only columns that may hold a query or a solution are read."""
+def parquet_rows(
+    file: Path, path: str, key: str, is_column: Callable[[str], bool]
+) -> Iterator[tuple[str, Row]]:
+    """The rows of a table; of other columns than ``is_column`` allows, only the names are read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -251,8 +265,8 @@ def _parquet(file: Path, path: str, key: str) -> Iterator[tuple[str, Row]]:
     try:
         table = pq.ParquetFile(file)
         names: list[str] = table.schema_arrow.names
-        others = dict.fromkeys(name for name in names if not is_read(name))
-        columns = [name for name in names if is_read(name)]
+        others = dict.fromkeys(name for name in names if not is_column(name))
+        columns = [name for name in names if is_column(name)]
         for batch in table.iter_batches(_BATCH, columns=columns):
             for entry in batch.to_pylist():
                 number += 1

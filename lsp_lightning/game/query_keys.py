@@ -1,9 +1,10 @@
-"""Find the query and its solution among the keys of a row of a file."""
+"""Find the query and its solution, or a text, among the keys of a row of a file."""
 
 import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -16,6 +17,8 @@ QUERY_KEYS = ("query", "prompt", "question", "problem", "instruction", "input")
 SOLUTION_KEYS = ("solution", "answer", "reference", "ground_truth")
 #: Names of the known answer in some data sets. A misspelt key is never taken for one of them.
 OTHER_SOLUTION_KEYS = ("final_answer", "expected_answer", "correct_answer", "target")
+#: Names that a file of documents may use for a text.
+TEXT_KEYS = ("text", "passage", "document", "content", "context")
 #: Names of a conversation, in which a query may be hidden.
 _CHAT_KEYS = ("messages", "conversations", "conversation")
 
@@ -23,7 +26,9 @@ _CHAT_KEYS = ("messages", "conversations", "conversation")
 HALF_PAIR = re.compile("[\ud800-\udfff]")
 #: Deepest nesting of a solution: verifiers walk it, and send it to other processes.
 _DEEPEST = 100
-_EXAMPLE = 'write lines like {"query": "...", "solution": "..."}'
+#: How a row of queries, and of documents, is written.
+QUERY_EXAMPLE = 'write lines like {"query": "...", "solution": "..."}'
+TEXT_EXAMPLE = 'write lines like {"text": "..."}'
 _AS_TEXT = "write the solution as text or a number"
 _ONE_MESSAGE = "write the content of the user's message as 'query'"
 #: A solution with at least so many words is a worked one.
@@ -39,10 +44,10 @@ class BadRow(Exception):
 
     Args:
         problem: what is wrong with it; follows "line 3 of 'FILE'".
-        remedy: what to do about it.
+        remedy: what to do about it; None shows how a row is written.
     """
 
-    def __init__(self, problem: str, remedy: str = _EXAMPLE) -> None:
+    def __init__(self, problem: str, remedy: str | None = None) -> None:
         super().__init__(problem)
         self.problem = problem
         self.remedy = remedy
@@ -63,9 +68,35 @@ def is_query_key(name: str) -> bool:
     return plain_name(name) in QUERY_KEYS
 
 
+def is_text_key(name: str) -> bool:
+    """Whether a name means the text of a document."""
+    return plain_name(name) in TEXT_KEYS
+
+
 def is_read(name: str) -> bool:
     """Whether a column may hold a query or a solution."""
     return plain_name(name) in QUERY_KEYS + SOLUTION_KEYS + OTHER_SOLUTION_KEYS
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A text that a row must have."""
+
+    name: str
+    """What it is called in messages."""
+    keys: tuple[str, ...]
+    """Names that a file may use for it."""
+    example: str
+    """What to write instead of a row without it."""
+
+    @property
+    def lacking(self) -> str:
+        """The problem of a row without it."""
+        return f"has no {self.name!r}" + (" text" if self.name != "text" else "")
+
+
+_QUERY = _Column("query", QUERY_KEYS, QUERY_EXAMPLE)
+_TEXT = _Column("text", TEXT_KEYS, TEXT_EXAMPLE)
 
 
 def query_of(entry: Mapping[str, Any]) -> str:
@@ -74,35 +105,53 @@ def query_of(entry: Mapping[str, Any]) -> str:
     Raises:
         BadRow: there is none, there are several, or it is not text.
     """
-    named = _named(entry, QUERY_KEYS)
+    return _text_of(entry, _QUERY)
+
+
+def document_of(entry: Mapping[str, Any]) -> str:
+    """The text of a row of documents; "" if it is blank.
+
+    Raises:
+        BadRow: there is none, there are several, or it is not text.
+    """
+    named = _named(entry, TEXT_KEYS)
+    blank = [isinstance(value, str) and not value.strip() for value in named.values()]
+    return "" if blank and all(blank) else _text_of(entry, _TEXT)
+
+
+def _text_of(entry: Mapping[str, Any], column: _Column) -> str:
+    """The one text that the keys of a column name; raise BadRow without exactly one."""
+    named = _named(entry, column.keys)
     found = {name: value for name, value in named.items() if not _missing(value)} or named
     if not found:
-        raise _without_query(entry)
+        raise _without(column, entry)
     name, value = next(iter(found.items()))
     if any(other != value for other in found.values()):
         names = " and ".join(map(repr, found))
         both = set(map(plain_name, found)) == {"instruction", "input"}  # as in Alpaca
         remedy = "join both into one 'query'" if both else "keep one of them"
-        raise BadRow(f"has {names}, and each could be the query", remedy)
+        raise BadRow(f"has {names}, and each could be the {column.name}", remedy)
     if not isinstance(value, str) or not value.strip():
-        problem, remedy = f"is {_kind(value)}", "write the query as text"
+        problem, remedy = f"is {_kind(value)}", f"write the {column.name} as text"
         if _is_chat(value):
-            problem, remedy = "is a list of chat messages", _ONE_MESSAGE
+            problem = "is a list of chat messages"
+            remedy = _ONE_MESSAGE if column is _QUERY else remedy
         elif isinstance(value, str):
             problem = "is empty"
-        raise BadRow(f"has no 'query' text: {name!r} {problem}", remedy)
+        raise BadRow(f"{column.lacking}: {name!r} {problem}", remedy)
     _require_plain(name, value)
     return value.strip()
 
 
-def _without_query(entry: Mapping[str, Any]) -> BadRow:
-    """The error for a row that names no query."""
-    near, problem = _near(entry, QUERY_KEYS), "has no 'query' text"
+def _without(column: _Column, entry: Mapping[str, Any]) -> BadRow:
+    """The error for a row that names no such text."""
+    near, problem = _near(entry, column.keys), column.lacking
     if near:
         return BadRow(f"{problem}, but the key {near[0]!r}", f"did you mean {near[1]!r}?")
     chat = any(plain_name(name) in _CHAT_KEYS or _is_chat(value) for name, value in entry.items())
     keys = f" (its keys are {_listed(entry)})" if entry else ""
-    return BadRow(f"{problem}{keys}", _ONE_MESSAGE if chat else _EXAMPLE)
+    remedy = _ONE_MESSAGE if chat and column is _QUERY else column.example
+    return BadRow(f"{problem}{keys}", remedy)
 
 
 def _is_chat(value: object) -> bool:

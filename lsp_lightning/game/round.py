@@ -1,7 +1,7 @@
 """One round of the game (Algorithm 1 of arXiv 2509.07414), readable from top to bottom."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from torch import Tensor
@@ -23,6 +23,8 @@ from lsp_lightning.rewards import (
     unjudged,
 )
 from lsp_lightning.seeding import derive_seed
+from lsp_lightning.text.chat import ChatCodec
+from lsp_lightning.text.fencing import fence, tags_of
 from lsp_lightning.text.prompts import SOLVER, without_thinking
 from lsp_lightning.types import Playout, Sampling, SelfPlayRound
 
@@ -36,6 +38,7 @@ def play_round(
     group_size: int = 8,
     sampling: Sampling = Sampling(),  # noqa: B008 - frozen
     solver_prompt: str = SOLVER,
+    passage_prompt: str | None = None,
     gate: Gate | None = None,
     pool: Pool | None = None,
     index: int = 0,
@@ -51,6 +54,8 @@ def play_round(
         group_size: G, answers per query.
         sampling: how answers are sampled.
         solver_prompt: the Solver's prompt, with slot {query}.
+        passage_prompt: the Solver's prompt for queries about a passage, with slots {passage} and
+            {query}; None shows the query alone.
         gate: which queries enter training; None takes all. Call its ``connect`` first if a check
             judges with the reference.
         pool: good queries of earlier rounds to play again; None plays none.
@@ -61,9 +66,8 @@ def play_round(
     with _timed(seconds, "queries"):
         batch = draw_queries(player, source, num_queries, index, seed, gate, pool)
     with _timed(seconds, "answers"):
-        prompts = [player.codec.encode(solver_prompt, {"query": text}) for text in batch.texts]
         answers = player.respond(
-            prompts,
+            _solver_prompts(player.codec, batch, solver_prompt, passage_prompt),
             group_size,
             sampling,
             derive_seed(seed, index, "answers"),
@@ -81,8 +85,20 @@ def play_round(
     )
     with _timed(seconds, "rewards"):
         scored = _scored(rewards, playout)
-    rates_N = _solve_rates(rewards, scored.rewards_NG)
-    admitted_N = None
+    return _scored_round(index, playout, scored, rewards, num_queries, gate, seconds)
+
+
+def _scored_round(
+    index: int,
+    playout: Playout,
+    scored: Scored,
+    rewards: Sequence[Reward],
+    num_queries: int,
+    gate: Gate | None,
+    seconds: Mapping[str, float],
+) -> SelfPlayRound:
+    """The round with its scores, and with what the gate admits to training."""
+    rates_N, admitted_N = _solve_rates(rewards, scored.rewards_NG), None
     if gate is not None:
         judged_N = scored.judged_NG.any(dim=1)
         admitted_N = gate.admits(rates_N, judged_N) & ~playout.refused_N
@@ -116,6 +132,22 @@ def _scored(rewards: Sequence[Reward], playout: Playout) -> Scored:
             raise
         warn(f"{error}; the gate had refused this query", kind="a refused query was not judged")
         return unjudged(rewards, playout)
+
+
+def _solver_prompts(
+    codec: ChatCodec, batch: QueryBatch, solver_prompt: str, passage_prompt: str | None
+) -> list[list[int]]:
+    """The tokens of each query's prompt. Neither text can imitate the tags around the passage."""
+    prompts = []
+    for i, query in enumerate(batch.texts):
+        passage = None if batch.passages is None else batch.passages[i]
+        if passage is None or passage_prompt is None:
+            prompts.append(codec.encode(solver_prompt, {"query": query}))
+            continue
+        tags = tags_of(passage_prompt)
+        texts = {"passage": fence(passage, tags), "query": fence(query, tags)}
+        prompts.append(codec.encode(passage_prompt, texts))
+    return prompts
 
 
 def _solve_rates(rewards: Sequence[Reward], rewards_NG: Tensor) -> Tensor | None:

@@ -22,6 +22,8 @@ ASSUMED_TEMPLATE = 384
 _ASSUMED_FRAME = 32
 #: Tokens of a query, assumed if the query source does not say; the Challenger's default limit.
 ASSUMED_QUERY = 256
+#: Tokens of a passage, assumed if the query source does not say.
+_ASSUMED_PASSAGE = 256
 
 
 @dataclass(frozen=True)
@@ -121,11 +123,17 @@ def _answers(data: PlannedData, codec: ChatCodec | None) -> PlannedRollout:
     if query is None:
         query = ASSUMED_QUERY
         assumption = f"queries are assumed to have {query} tokens"
+    frame = _frame(data, codec)
+    if data.passage_prompt is not None:
+        passage = _passage(data, codec)
+        if data.queries.longest_passage(codec) is None:
+            assumption = assumption or f"passages are assumed to have {passage} tokens"
+        frame = max(frame, template_length(codec, data.passage_prompt) + passage)
     return PlannedRollout(
         name="answers",
         prompts=data.num_queries,
         draws=data.group_size,
-        prompt=_frame(data, codec) + query,
+        prompt=frame + query,
         sampling=data.solver,
         key="data.solver.max_new_tokens",
         assumption=assumption,
@@ -135,6 +143,25 @@ def _answers(data: PlannedData, codec: ChatCodec | None) -> PlannedRollout:
 def _frame(data: PlannedData, codec: ChatCodec | None) -> int:
     """Tokens of the Solver's prompt around a query."""
     return _ASSUMED_FRAME if codec is None else template_length(codec, data.solver_prompt)
+
+
+def _passage(data: PlannedData, codec: ChatCodec | None) -> int:
+    """Tokens of the longest passage."""
+    longest = data.queries.longest_passage(codec)
+    return _ASSUMED_PASSAGE if longest is None else longest
+
+
+def judge_prompt(
+    reward: SelfReward,
+    data: PlannedData,
+    codec: ChatCodec | None,
+    answers: PlannedRollout,
+    prefix: str = "",
+) -> int:
+    """Tokens of a self-reward's longest prompt."""
+    length = answers.length + template_length(codec, reward.template.text, prefix)
+    shown = reward.template.shows_passage and data.passage_prompt is None  # else it is counted
+    return length + (_passage(data, codec) if shown else 0)
 
 
 def check_model(model: PlannedModule, datamodule: PlannedData) -> None:
@@ -159,7 +186,7 @@ def check_model(model: PlannedModule, datamodule: PlannedData) -> None:
     for answers in rollouts:
         if answers.name == "answers":
             for reward in model.rewards:
-                _check_judge(reward, codec, answers, context, name)
+                _check_judge(reward, datamodule, codec, answers, context, name)
 
 
 def _context(config: Any) -> tuple[int | None, str]:
@@ -194,14 +221,18 @@ def _check_rollout(rollout: PlannedRollout, context: int, name: str) -> None:
 
 
 def _check_judge(
-    reward: Reward, codec: ChatCodec, answers: PlannedRollout, context: int, name: str
+    reward: Reward,
+    data: PlannedData,
+    codec: ChatCodec,
+    answers: PlannedRollout,
+    context: int,
+    name: str,
 ) -> None:
     """Raise ConfigError unless the prompts and replies of a self-reward fit into the context."""
     if not isinstance(reward, SelfReward):
         return
-    frame = template_length(codec, reward.template.text, SCORE_PREFIX)
     reply = reward.sampling.max_new_tokens if reward.reading == "sampled" else 0
-    length = answers.length + frame + reply
+    length = judge_prompt(reward, data, codec, answers, SCORE_PREFIX) + reply
     if length > context:
         raise ConfigError(
             answers.key,

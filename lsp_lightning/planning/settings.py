@@ -8,7 +8,7 @@ import torch
 
 from lsp_lightning.models.precision import compute_type
 from lsp_lightning.planning.inputs import PlannedData, PlannedModule
-from lsp_lightning.planning.lengths import PlannedRollout, codec_of, rollouts_of, template_length
+from lsp_lightning.planning.lengths import PlannedRollout, codec_of, judge_prompt, rollouts_of
 from lsp_lightning.planning.models import CLASSIFIER, ModelSpec
 from lsp_lightning.planning.published import planned_config
 from lsp_lightning.rewards import Reward, SelfReward
@@ -95,11 +95,11 @@ def read_settings(model: PlannedModule, datamodule: PlannedData, device: str) ->
     return Settings(
         policy=_policy_spec(model, device),
         device=device,
-        rollouts=(*rollouts, *_judgements(model.rewards, codec, answers)),
+        rollouts=(*rollouts, *_judgements(model.rewards, datamodule, codec, answers)),
         trained=tuple(r.name for r in rollouts if r.name in ("queries", "answers")),
         judge_prompt=max(
             (
-                answers.length + template_length(codec, r.template.text, SCORE_PREFIX)
+                judge_prompt(r, datamodule, codec, answers, SCORE_PREFIX)
                 for r in model.rewards
                 if isinstance(r, SelfReward) and r.reading == "expected"
             ),
@@ -146,7 +146,10 @@ def _policy_spec(model: PlannedModule, device: str) -> ModelSpec:
 
 
 def _judgements(
-    rewards: Sequence[Reward], codec: ChatCodec | None, answers: PlannedRollout
+    rewards: Sequence[Reward],
+    data: PlannedData,
+    codec: ChatCodec | None,
+    answers: PlannedRollout,
 ) -> list[PlannedRollout]:
     """The replies that judges write, as rollouts."""
     return [
@@ -154,7 +157,7 @@ def _judgements(
             name="judgements",
             prompts=answers.prompts * answers.draws,
             draws=1,
-            prompt=answers.length + template_length(codec, r.template.text),
+            prompt=judge_prompt(r, data, codec, answers),
             sampling=r.sampling,
             key="model.rewards.SelfReward.sampling.max_new_tokens",
         )

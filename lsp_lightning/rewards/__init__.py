@@ -20,13 +20,8 @@ from lsp_lightning.rewards.scoring import (
     unjudged,
 )
 from lsp_lightning.rewards.self_reward import SelfReward
-from lsp_lightning.rewards.verifiable import (
-    Group,
-    RoundVerifier,
-    Verdict,
-    VerifiableReward,
-    Verifier,
-)
+from lsp_lightning.rewards.verdict import Group, Verdict
+from lsp_lightning.rewards.verifiable import RoundVerifier, VerifiableReward, Verifier
 
 __all__ = [
     "FormReward",

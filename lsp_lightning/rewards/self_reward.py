@@ -29,7 +29,8 @@ class SelfReward(Reward):
     Args:
         weight: factor of Q; the paper adds 0 to 7 points to R unscaled, which is weight 7.
         name: the name in metrics and transcripts.
-        prompt: file with the judge's template; it needs the slots {instruction} and {response}.
+        prompt: file with the judge's template; it needs the slots {instruction} and {response}, and
+            may have {passage}, which is empty for a query without a passage.
         reading: how the score is read: expected is one forward pass, sampled writes a reply.
         sampling: how replies are sampled (only for *sampled*); leave room for the justification.
     """
@@ -45,7 +46,7 @@ class SelfReward(Reward):
         sampling: Sampling = Sampling(max_new_tokens=320),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(weight, name, enters="quality")
-        self.template = JudgeTemplate(prompt, f"{_KEY}.prompt")
+        self.template = JudgeTemplate(prompt, f"{_KEY}.prompt", optional=("passage",))
         require_one_of(reading, get_args(Reading), f"{_KEY}.reading")
         key = f"{_KEY}.sampling.max_new_tokens"
         require_at_least(sampling.max_new_tokens, 1, key, "a reply needs room")

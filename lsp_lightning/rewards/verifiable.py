@@ -3,8 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -18,65 +17,8 @@ from lsp_lightning.rewards.base import (
     each,
     require_answers,
 )
+from lsp_lightning.rewards.verdict import NO_INFO, Group, Info, Verdict
 from lsp_lightning.types import Playout
-
-#: What a verifier knows about a query: numbers, kinds, or several kinds of one sort.
-Info = Mapping[str, str | float | Sequence[str]]
-_NO_INFO: Info = {}
-
-
-@dataclass(frozen=True)
-class Group:
-    """A query with its answers, as a verifier sees them."""
-
-    query: str
-    """The query."""
-    answers: tuple[str, ...]
-    """G answers, without a model's thinking."""
-    solution: object | None = None
-    """The known answer or tests of the query, or None."""
-    truncated: tuple[bool, ...] = ()
-    """For each answer, whether it was cut off at the length limit; () if none was."""
-
-    @property
-    def cut(self) -> tuple[bool, ...]:
-        """``truncated`` with an entry for every answer."""
-        return self.truncated or (False,) * len(self.answers)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a verifier returns for a group. Use one of the four constructors below."""
-
-    scores: tuple[float, ...]
-    """G scores in [0, 1]; NaN for an answer that could not be judged."""
-    info: Info
-    """Findings about the query, to be logged."""
-    kind: Literal["scored", "malformed", "unjudged", "undecided"]
-    """Which constructor made it."""
-
-    @classmethod
-    def of(cls, scores: Sequence[float], info: Info = _NO_INFO) -> Self:
-        """A score in [0, 1] for each answer; NaN if the verifier failed at this one."""
-        return cls(tuple(scores), info, "scored")
-
-    @classmethod
-    def malformed(cls, count: int) -> Self:
-        """The query has no right answer, so all ``count`` answers get 0."""
-        return cls((0.0,) * count, _NO_INFO, "malformed")
-
-    @classmethod
-    def unjudged(cls, count: int, info: Info = _NO_INFO) -> Self:
-        """The verifier failed (a timeout, a crash), so all ``count`` scores are NaN."""
-        return cls((math.nan,) * count, info, "unjudged")
-
-    @classmethod
-    def undecided(cls, count: int, info: Info = _NO_INFO) -> Self:
-        """The verifier worked and found no result (no majority, say): NaN for all ``count``.
-
-        A round without any judged group is not an error if at least one group is undecided.
-        """
-        return cls((math.nan,) * count, info, "undecided")
 
 
 class Verifier(ABC):
@@ -93,6 +35,8 @@ class Verifier(ABC):
     binary: bool = True
     #: Whether the verifier needs the solution to check an answer.
     needs_solution: bool = False
+    #: Whether the verifier needs the passage that a query is about. No other query has one.
+    needs_passage: bool = False
     #: Whether the answers to a query without a solution are compared with each other (a majority,
     #: say), so that a single answer cannot be judged.
     votes: bool = False
@@ -113,7 +57,7 @@ class Verifier(ABC):
 
     def describe(self, query: str) -> Info | None:
         """What to log about a query (its level, its kind), or None if it is malformed."""
-        return _NO_INFO
+        return NO_INFO
 
     def well_formed(self, queries: Sequence[str]) -> list[bool]:
         """Whether each query has a right answer, by :meth:`describe`; False where that raises."""
@@ -136,7 +80,7 @@ class Verifier(ABC):
             return scores, self.describe(group.query)
 
         def unknown(group: Group) -> tuple[list[float], Info | None]:
-            return [math.nan] * len(group.answers), _NO_INFO
+            return [math.nan] * len(group.answers), NO_INFO
 
         checks = each(groups, checked, unknown, lambda group: group.query)
         return [_verdict(self, group, *c) for group, c in zip(groups, checks, strict=True)]
@@ -199,7 +143,7 @@ class VerifiableReward(Reward):
 
         Raises:
             ConfigError: the verifier cannot run here or cannot use a solution, or it needs
-                solutions and a Challenger writes the queries.
+                solutions or passages, which the queries do not have.
         """
         super().setup(trainer, pl_module, stage)
         data: Any = getattr(trainer, "datamodule", None)
@@ -210,12 +154,23 @@ class VerifiableReward(Reward):
                 f"{type(self.verifier).__name__} needs solutions, but a Challenger writes none",
                 "use a PromptFile",
             )
+        if self.verifier.needs_passage and source is not None and source.longest_passage(None) == 0:
+            raise ConfigError(
+                "data.queries",
+                f"{type(self.verifier).__name__} needs passages, but no query has one",
+                "use a Challenger with documents",
+            )
         self.verifier.prepare()
         if hasattr(data, "check_solutions"):
             data.check_solutions(self.verifier)
 
     def scores_alone(self, solution: object | None) -> bool:
-        """False without a solution if the verifier needs one or lets the answers vote."""
+        """False without a solution if the verifier needs one or lets the answers vote.
+
+        Also false if the verifier needs a passage, because a single query has none.
+        """
+        if self.verifier.needs_passage:
+            return False
         return solution is not None or not (self.verifier.needs_solution or self.verifier.votes)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -233,7 +188,13 @@ class VerifiableReward(Reward):
         groups = zip(playout.query_texts, playout.spoken_groups(), strict=True)
         verdicts: object = self.verifier.judge(
             [
-                Group(query, answers, playout.solution(i), tuple(cut[i * g : (i + 1) * g]))
+                Group(
+                    query,
+                    answers,
+                    playout.solution(i),
+                    tuple(cut[i * g : (i + 1) * g]),
+                    playout.passage(i),
+                )
                 for i, (query, answers) in enumerate(groups)
             ]
         )

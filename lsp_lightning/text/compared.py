@@ -1,6 +1,6 @@
 """The form in which texts are compared with each other."""
 
-from lsp_lightning.text.prompts import fold
+from lsp_lightning.text.fencing import fold
 
 #: Only the beginning of a text is compared, so that long texts stay cheap.
 _COMPARED_CHARACTERS = 500

@@ -23,8 +23,7 @@ from lsp_lightning import (
 )
 from lsp_lightning.callbacks import RoundCheckpoint, RunSummary, Transcripts
 from lsp_lightning.evaluation.hooks import ScoresHeldOut
-from lsp_lightning.rewards import RewardError
-from lsp_lightning.rewards.verifiable import RoundVerifier, Verdict
+from lsp_lightning.rewards import RewardError, RoundVerifier, Verdict
 
 TASKS = [{"query": f"question {i}", "solution": str(i)} for i in range(7)]
 

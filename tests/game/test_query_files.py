@@ -186,7 +186,11 @@ def test_numbers_and_tests_keep_their_types(tmp_path):
         (b'query\n"a\n', "q.csv", "line 2 of FILE is not CSV (unexpected end of data)"),
         (b"query,answer\na,b,c\n", "q.csv", "line 2 of FILE has 3 cells for 2 columns; quote"),
         (b"query,answer\na\n", "q.csv", "line 2 of FILE has 1 cells for 2 columns; quote"),
-        (b'["a", "b"]', "q.json", "entry 1 of FILE has no 'query' text, because it is not an ob"),
+        (
+            b'["a", "b"]',
+            "q.json",
+            "entry 1 of FILE is not an object (1 more bad rows: entry 2); write",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_line_that_names_its_format(

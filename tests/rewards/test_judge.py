@@ -29,6 +29,7 @@ from lsp_lightning.paths import resolve
 from lsp_lightning.rewards import RewardError, score_all
 from lsp_lightning.runtime import http
 from lsp_lightning.runtime.http import Client
+from lsp_lightning.text.fencing import without_controls
 from lsp_lightning.text.prompts import (
     COMPARE,
     JUDGE,
@@ -36,7 +37,6 @@ from lsp_lightning.text.prompts import (
     Winner,
     parse_grade,
     parse_winner,
-    without_controls,
 )
 
 pytestmark = pytest.mark.usefixtures("short_pauses")

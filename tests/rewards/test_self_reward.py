@@ -16,7 +16,8 @@ from lsp_lightning import ConfigError, Policy, Sampling, SelfReward
 from lsp_lightning.game.player import FrozenPlayer
 from lsp_lightning.rewards import RewardError, score_all
 from lsp_lightning.rewards.grading import JudgeTemplate, grade_scores, judged_texts
-from lsp_lightning.text.prompts import JUDGE, JUDGE_TAGS, MAX_SCORE, SCORE_PREFIX, Grade, fence
+from lsp_lightning.text.fencing import fence
+from lsp_lightning.text.prompts import JUDGE, JUDGE_TAGS, MAX_SCORE, SCORE_PREFIX, Grade
 from lsp_lightning.tinyworld.recipe.corpus import slip
 from lsp_lightning.tinyworld.tasks import FAMILIES, make_malformed, make_query, parse
 

@@ -7,6 +7,7 @@ from fast import assert_fast
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.text.chat import fill
+from lsp_lightning.text.fencing import fence, fold
 from lsp_lightning.text.prompts import (
     CHALLENGER,
     JUDGE,
@@ -16,8 +17,6 @@ from lsp_lightning.text.prompts import (
     TEMPLATE_TAGS,
     Grade,
     challenger_slots,
-    fence,
-    fold,
     is_valid_query,
     parse_grade,
     read_template,

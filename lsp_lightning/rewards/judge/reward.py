@@ -23,6 +23,7 @@ from lsp_lightning.rewards.judge.client import ChatClient
 from lsp_lightning.rewards.judge.protocol import Failure, Reply
 from lsp_lightning.runtime.background import Prefetcher
 from lsp_lightning.runtime.http import Client
+from lsp_lightning.text.fencing import without_controls
 from lsp_lightning.text.prompts import (
     COMPARE,
     COMPARE_TAGS,
@@ -31,7 +32,6 @@ from lsp_lightning.text.prompts import (
     Winner,
     parse_grade,
     parse_winner,
-    without_controls,
 )
 from lsp_lightning.text.thinking import reading_of_most
 from lsp_lightning.types import Playout
@@ -81,7 +81,8 @@ class JudgeReward(Reward):
         name: the name in metrics and transcripts.
         enters: where it enters, see :class:`lsp_lightning.rewards.base.Reward`.
         prompt: file with the judge's template; it needs the slots {instruction} and {response}, or
-            {instruction}, {first} and {second} to compare.
+            {instruction}, {first} and {second} to compare. It may have {passage}, which is empty
+            for a query without a passage.
         client: API key, timeout and number of requests at once.
         temperature: sampling temperature of the judge; 0 is greedy.
         max_tokens: longest reply in tokens, including the judge's thinking.
@@ -108,7 +109,7 @@ class JudgeReward(Reward):
         self.comparable = mode == "grade"
         self.needs_group = mode == "compare"
         self._chat = ChatClient(url, model, client, temperature, max_tokens, _KEY)
-        self._template = JudgeTemplate(prompt, f"{_KEY}.prompt", *_MODES[mode])
+        self._template = JudgeTemplate(prompt, f"{_KEY}.prompt", *_MODES[mode], ("passage",))
         # a request may take minutes: a run that ends does not wait for it
         self._prefetch: Prefetcher[str, Reply | Failure] = Prefetcher(
             client.concurrency, daemon=True
@@ -135,8 +136,12 @@ class JudgeReward(Reward):
         self._prefetch.close()
 
     def prefetch(self, query: str, answer: str | None, solution: object | None) -> None:
-        """Request the grade of an answer early; a comparison needs all answers, so it must wait."""
-        if self.mode == "grade" and answer is not None:
+        """Request the grade of an answer early.
+
+        A comparison waits for all answers, and a prompt with a passage for the passage.
+        """
+        early = self.mode == "grade" and not self._template.shows_passage
+        if early and answer is not None:
             prompt = self._filled({"instruction": query, "response": answer})
             self._prefetch.begin(prompt, lambda: self._chat.ask([prompt])[0])
 
@@ -166,7 +171,7 @@ class JudgeReward(Reward):
         prompts = [
             self._filled(
                 {
-                    "instruction": texts[first]["instruction"],
+                    **{s: text for s, text in texts[first].items() if s != "response"},
                     "first": texts[first]["response"],
                     "second": texts[second]["response"],
                 }

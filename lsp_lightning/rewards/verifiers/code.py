@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 
 from lsp_lightning.checks.code import FunctionTests, code_block, read_tests, same_value
-from lsp_lightning.rewards.verifiable import Group, RoundVerifier, Verdict
+from lsp_lightning.rewards.verdict import Group, Verdict
+from lsp_lightning.rewards.verifiable import RoundVerifier
 from lsp_lightning.sandbox import MontySandbox, Outcome, Program, Sandbox
 
 

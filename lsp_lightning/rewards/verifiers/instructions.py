@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from lsp_lightning.checks.constraints import parse_constraints
-from lsp_lightning.rewards.verifiable import Info, Verifier
+from lsp_lightning.rewards.verdict import Info
+from lsp_lightning.rewards.verifiable import Verifier
 
 
 class InstructionVerifier(Verifier):

@@ -8,7 +8,8 @@ from typing import Literal, get_args
 from lsp_lightning.checks.final_answers import Final, final_answer
 from lsp_lightning.checks.maths import MathChecker
 from lsp_lightning.errors import ConfigError, require_one_of
-from lsp_lightning.rewards.verifiable import Group, RoundVerifier, Verdict
+from lsp_lightning.rewards.verdict import Group, Verdict
+from lsp_lightning.rewards.verifiable import RoundVerifier
 
 _KEY = "model.rewards.VerifiableReward.verifier.MathVerifier"
 #: Most digits of a solution that is an integer; as many characters as an answer may have.

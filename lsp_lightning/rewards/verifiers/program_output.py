@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from lsp_lightning.checks.code import code_block
 from lsp_lightning.errors import require_at_least
-from lsp_lightning.rewards.verifiable import Group, RoundVerifier, Verdict
+from lsp_lightning.rewards.verdict import Group, Verdict
+from lsp_lightning.rewards.verifiable import RoundVerifier
 from lsp_lightning.sandbox import MontySandbox, Outcome, Program, Sandbox
 
 _KEY = "model.rewards.VerifiableReward.verifier.ProgramOutputVerifier"
