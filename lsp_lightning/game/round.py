@@ -74,7 +74,8 @@ def play_round(
     rates_N = _solve_rates(rewards, scored.rewards_NG)
     admitted_N = None
     if gate is not None:
-        admitted_N = gate.admits(rates_N, scored.judged_NG.any(dim=1)) & ~playout.refused_N
+        judged_N = scored.judged_NG.any(dim=1)
+        admitted_N = gate.admits(rates_N, judged_N) & ~playout.refused_N
     return SelfPlayRound(
         index=index,
         playout=playout,
