@@ -99,7 +99,7 @@ class Remedies:
             "memory of Novel",
             Judged.reason: f"change {self._queries}, or lower least of Judged",
             Matches.reason: f"change {self._queries}, or pattern of Matches",
-        }.get(reason, f"change {self._queries}, or the check that says {reason!r}")
+        }.get(reason, f"change {self._queries}, or what refuses them as {reason!r}")
         return f"{change} (data.gate.checks)"
 
     @property

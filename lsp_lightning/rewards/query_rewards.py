@@ -1,5 +1,6 @@
 """Rewards for the Challenger alone: novelty and form of its queries."""
 
+from itertools import compress
 from typing import Any
 
 import torch
@@ -57,7 +58,9 @@ class NoveltyReward(Reward):
     def observe(self, played: SelfPlayRound) -> None:
         """Remember the queries that were written and answered in the round, each text once."""
         super().observe(played)
-        self._memory.add(map(compared, played.playout.new_queries))
+        playout = played.playout
+        written = compress(playout.query_texts, playout.written_N.tolist())  # no replayed ones
+        self._memory.add(map(compared, written))
 
     def state_dict(self) -> dict[str, Any]:
         """The remembered queries."""

@@ -1,6 +1,7 @@
 """A reward for the Challenger alone: queries of kinds that were rare lately."""
 
 from collections import Counter, deque
+from itertools import compress
 from math import log
 from typing import Any
 
@@ -75,7 +76,8 @@ class RarityReward(Reward):
     def observe(self, played: SelfPlayRound) -> None:
         """Remember the kinds of the queries that were written and answered in the round."""
         super().observe(played)
-        texts = played.playout.new_queries
+        playout = played.playout
+        texts = list(compress(playout.query_texts, playout.written_N.tolist()))  # no replayed ones
         self._memory.extend(each(texts, self._kinds, lambda text: (), lambda text: text))
 
     def _kinds(self, text: str) -> tuple[str, ...]:

@@ -116,12 +116,6 @@ class Playout:
         return tuple(texts)
 
     @property
-    def new_queries(self) -> tuple[str, ...]:
-        """The queries that were written and answered in this round, without replayed ones."""
-        written = zip(self.query_texts, self.written_N.tolist(), strict=True)
-        return tuple(text for text, is_written in written if is_written)
-
-    @property
     def refused_N(self) -> Tensor:
         """(N,) bool: the gate refused the query, which is played because no other was left."""
         refused_N = torch.zeros(len(self.query_texts), dtype=torch.bool)

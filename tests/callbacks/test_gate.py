@@ -58,7 +58,7 @@ def test_a_gate_that_refuses_everything_is_the_first_cause(replayed):
         ("repeated", "raise near or lower memory of Novel (data.gate.checks)"),
         ("judged_low", "lower least of Judged (data.gate.checks)"),
         ("out_of_form", "pattern of Matches (data.gate.checks)"),
-        ("long", "the check that says 'long' (data.gate.checks)"),
+        ("long", "or what refuses them as 'long' (data.gate.checks)"),
         ("invalid", "replies with the query alone (data.gate lets no invalid query through)"),
     ],
 )

@@ -1,6 +1,7 @@
 """A check of the gate: the query is no near copy of another one."""
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 from lsp_lightning.errors import ConfigError, require_at_least, require_number
@@ -51,7 +52,9 @@ class Novel(QueryCheck):
 
     def observe(self, played: SelfPlayRound) -> None:
         """Remember the queries that were written and played in the round."""
-        self._played.add(map(compared, played.playout.new_queries))
+        playout = played.playout
+        written = compress(playout.query_texts, playout.written_N.tolist())
+        self._played.add(map(compared, written))
 
     def state_dict(self) -> dict[str, Any]:
         """The remembered queries."""
