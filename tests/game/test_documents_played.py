@@ -240,7 +240,7 @@ def test_other_documents_are_told_when_a_run_is_resumed(tmp_path, text):
         ({f"{KEY}.queries_per_passage": 1}, f"{KEY}.queries_per_passage: is 1, but the queries ab"),
         (
             {f"{KEY}.queries_per_passage": 3},
-            f"{KEY}.queries_per_passage: is 3, which does not divide data.num_queries, 4; set a div",
+            f"{KEY}.queries_per_passage: is 3, which does not divide data.num_queries, 4; set a",
         ),
         (
             {f"{KEY}.passage_words": 0},

@@ -12,8 +12,10 @@ from lsp_lightning import Challenger, ConfigError, JudgeReward, SpanVerifier, Ve
 from lsp_lightning.rewards import Group, Verdict, Verifier
 from lsp_lightning.rewards.grading import JudgeTemplate, judged_texts
 
-PASSAGE = "In 1,024 days the  Café's crew (of 12) sailed\nfrom Rome to Oslo; "
-    "pi is 3.14. 東京は日本の首都。"
+PASSAGE = (
+    "In 1,024 days the  Café's crew (of 12) sailed\nfrom Rome to Oslo; pi is 3.14. "
+    "東京は日本の首都。"
+)
 
 
 def about(passages, answers):
