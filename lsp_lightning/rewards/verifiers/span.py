@@ -47,7 +47,15 @@ class SpanVerifier(RoundVerifier):
         if not span or len(span) > len(passage) or len(span.split()) > self._most_words:
             return False
         start, end = _boundaries(span)
-        return re.search(f"{start}{re.escape(span)}{end}", passage) is not None
+        place = passage.find(span)
+        while place >= 0:  # a regular expression would take quadratic time
+            stop = place + len(span)
+            if not start.search(passage[max(0, place - 2) : place]) and not end.match(
+                passage[stop : stop + 2]
+            ):
+                return True
+            place = passage.find(span, place + 1)
+        return False
 
 
 def _plain(text: str) -> str:
@@ -69,15 +77,14 @@ def _is_mark(char: str) -> bool:
     return char.isspace() or unicodedata.category(char).startswith("P")
 
 
-def _boundaries(span: str) -> tuple[str, str]:
-    """Patterns for what stands before and after a span of whole words.
+def _boundaries(span: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What must not stand before and after a span of whole words.
 
     A number does not end within a number, as 3 would in 3.14.
     """
-    start = "" if re.match(f"[{_SIGNS}]", span) else rf"(?<![^\W{_SIGNS}])"
-    end = "" if re.search(f"[{_SIGNS}]$", span) else rf"(?![^\W{_SIGNS}])"
-    if span[0].isdecimal():
-        start += r"(?<!\d[.,])"
-    if span[-1].isdecimal():
-        end += r"(?![.,]\d)"
-    return start, end
+    letter, nothing = rf"[^\W{_SIGNS}]", r"(?!)"
+    start = nothing if re.match(f"[{_SIGNS}]", span) else letter
+    end = nothing if re.match(f"[{_SIGNS}]", span[-1]) else letter
+    start += r"\Z|\d[.,]\Z" if span[0].isdecimal() else r"\Z"
+    end += r"|[.,]\d" if span[-1].isdecimal() else ""
+    return re.compile(start), re.compile(end)
