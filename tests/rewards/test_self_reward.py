@@ -118,7 +118,7 @@ def test_judged_text_adds_no_tag_and_no_control_token_to_the_judges_prompt(
         judge, seen = SelfReward(), []
         judge.connect(FrozenPlayer(tiny_policy))
         monkeypatch.setattr(
-            judge, "_read", lambda p: (seen.extend(p), (torch.zeros(1), torch.ones(1)))[1]
+            judge._scale, "read", lambda p: (seen.extend(p), (torch.zeros(1), torch.ones(1)))[1]
         )
         judge.score(playout([query], [[answer]]))
         return seen[0]
