@@ -80,7 +80,23 @@ def play_round(
     )
     with _timed(seconds, "rewards"):
         scored = _scored(rewards, playout)
+    return _round(index, playout, rewards, scored, gate, seconds)
+
+
+def _round(
+    index: int,
+    playout: Playout,
+    rewards: Sequence[Reward],
+    scored: Scored,
+    gate: Gate | None,
+    seconds: dict[str, float],
+) -> SelfPlayRound:
+    """The scored round, with the queries that enter training."""
     rates_N = _solve_rates(rewards, scored.rewards_NG)
+    admitted_N = None
+    if gate is not None:
+        judged_N = scored.judged_NG.any(dim=1)
+        admitted_N = gate.admits(rates_N, judged_N) & ~playout.refused_N
     return SelfPlayRound(
         index=index,
         playout=playout,
@@ -92,7 +108,7 @@ def play_round(
         components=scored.components,
         binary=is_binary(rewards),
         solve_rates_N=rates_N,
-        admitted_N=_admitted(gate, playout, scored, rates_N),
+        admitted_N=admitted_N,
         query_info=scored.query_info,
         malformed_N=scored.malformed_N,
         reward_metrics=scored.metrics,
@@ -115,15 +131,6 @@ def _solve_rates(rewards: Sequence[Reward], rewards_NG: Tensor) -> Tensor | None
     """The mean R of each query as a share of its range; None if R has no known limits. -> (N,)."""
     span = span_of_R(rewards)
     return None if span is None else solve_rates(rewards_NG, *span)
-
-
-def _admitted(
-    gate: Gate | None, playout: Playout, scored: Scored, rates_N: Tensor | None
-) -> Tensor | None:
-    """Which queries enter training; None without a gate. -> (N,) bool."""
-    if gate is None:
-        return None
-    return gate.admits(rates_N, scored.judged_NG.any(dim=1)) & ~playout.refused_N
 
 
 def _prefetch(
