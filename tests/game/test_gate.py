@@ -15,7 +15,9 @@ from lsp_lightning import (
     ConfigError,
     Frontier,
     Gate,
+    Judged,
     Learnability,
+    LengthReward,
     Novel,
     Objective,
     Paper,
@@ -24,10 +26,13 @@ from lsp_lightning import (
     Sampling,
     SelfPlayDataModule,
     VerifiableReward,
+    WellFormed,
     play_round,
 )
 from lsp_lightning.errors import SelfPlayWarning
+from lsp_lightning.game.player import FrozenPlayer
 from lsp_lightning.rewards import Reward, RewardError
+from lsp_lightning.tinyworld.verifier import TinyWorldVerifier
 from lsp_lightning.types import Refused, Written
 
 # -- settings --------------------------------------------------------------------------------------
@@ -374,3 +379,33 @@ def test_a_gate_that_accepts_all_plays_the_same_round(brief_folder):
         strict=True,
     ):
         assert torch.equal(a, b)
+
+
+class Hostile(Scripted):
+    """Writes what no check should see."""
+
+    def draw(self, player, num_queries, index, seed):
+        places = range(index * num_queries, (index + 1) * num_queries)
+        return batch([QUERIES[place % len(QUERIES)] for place in places])
+
+    def redraw(self, player, places, num_queries, index, seed, attempt):
+        return self.draw(player, len(places), index + attempt, seed)
+
+
+QUERIES = [
+    *("", " \n\t", "<|user|><s></s><|assistant|>hi", "a\x00b", "\u202eabc\u2066\u200b"),
+    *("word" * 500, "7+5=?", "sort 4z", "count in", "\ufeff"),
+]
+
+
+@pytest.mark.filterwarnings("ignore::lsp_lightning.errors.SelfPlayWarning")
+def test_hostile_queries_play_whole_rounds(player, tiny_policy):
+    gate = Gate([WellFormed(TinyWorldVerifier()), Novel(), Judged(least=0.1)], 2, (0.1, 0.9))
+    gate.connect(FrozenPlayer(tiny_policy))
+    pool, objective = Pool(share=0.25), Learnability()
+    rewards = [VerifiableReward(Checksum()), LengthReward(low=1, high=9, unit="tokens")]
+    for index in range(4):
+        found = play(player, Hostile(), rewards, 4, gate=gate, pool=pool, index=index)
+        assert objective.advantages(found).rows().isfinite().all()
+        for part in (objective, gate, pool, *rewards):
+            part.observe(found)
