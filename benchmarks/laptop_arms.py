@@ -51,7 +51,7 @@ def _gate() -> dict[str, Any]:
     checks: tuple[tuple[str, dict[str, Any]], ...] = (
         ("WellFormed", {"verifier": verifier}),
         ("Matches", {"pattern": form["init_args"]["pattern"]}),
-        ("Novel", {"near": 0.9, "memory": 128}),
+        ("Novel", {"near": 0.9, "memory": 16}),
     )
     return {
         "redraws": 2,

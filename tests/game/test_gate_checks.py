@@ -156,17 +156,23 @@ def played(*queries, **changes) -> SelfPlayRound:
     return replace(found, playout=replace(found.playout, query_texts=queries, **changes))
 
 
-def test_played_queries_are_remembered_up_to_the_memorys_size():
+def test_the_queries_of_so_many_rounds_are_remembered():
     check = Novel(memory=2)
-    check.observe(played("alpha", "beta", "gamma"))
-    assert refusals(check, ["ALPHA", "beta", "gamma", "delta"]) == [
-        None,
-        "repeated",
-        "repeated",
-        None,
-    ]
-    check.observe(played("beta", "delta"))  # beta was known: now the oldest is gamma
-    assert refusals(check, ["gamma", "beta", "delta"]) == [None, "repeated", "repeated"]
+    check.observe(played("alpha", "beta"))
+    assert refusals(check, ["ALPHA", "beta", "delta"]) == ["repeated", "repeated", None]
+    check.observe(played("beta", "gamma"))
+    assert refusals(check, ["alpha", "gamma"]) == ["repeated", "repeated"]
+    check.observe(played("delta"))  # the first round is forgotten
+    assert refusals(check, ["alpha", "beta", "delta"]) == [None, "repeated", "repeated"]
+
+
+def test_who_only_repeats_himself_is_not_refused_for_ever():
+    check = Novel(memory=2)
+    check.observe(played("alpha"))
+    for _ in range(2):
+        assert refusals(check, ["alpha"]) == ["repeated"]
+        check.observe(played("of the pool", written=written([], [])))
+    assert refusals(check, ["alpha"]) == [None]
 
 
 def test_asking_changes_nothing():
@@ -184,7 +190,7 @@ def test_without_a_memory_rounds_are_apart():
 def test_replayed_queries_are_not_remembered():
     check = Novel()
     check.observe(played("new", "old", written=written(["new"], [0])))
-    assert check.state_dict() == {"memory": ["new"]}
+    assert check.state_dict() == {"memory": [["new"]]}
 
 
 def test_the_memory_is_in_the_state():

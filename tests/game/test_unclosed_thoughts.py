@@ -32,7 +32,8 @@ from lsp_lightning.rewards import Verifier, score_all
 from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.text.padding import pad_right
 from lsp_lightning.text.thinking import Reading
-from lsp_lightning.training.metrics import _text_metrics
+from lsp_lightning.training.metrics import _answer_metrics
+from lsp_lightning.training.query_metrics import query_metrics
 from lsp_lightning.types import Completions
 
 CUT_OFF = r"Let me see. Maybe \boxed{5}? Wait, no, let me recompute, so"
@@ -166,11 +167,12 @@ def test_transcripts_keep_the_whole_text_and_show_what_was_judged(tmp_path):
 
 
 def test_the_share_of_unclosed_thoughts_is_a_metric_where_models_think():
-    metrics = _text_metrics(played(Challenger(sampling=PLAIN), Kept()))
-    assert metrics["answers/unclosed_thoughts"].tolist() == [1.0, 0.0]
-    assert metrics["queries/unclosed_thoughts"].tolist() == [1.0]
-    plain = _text_metrics(played(None, Kept(), template=LLAMA_TEMPLATE, texts=("5", "6")))
-    assert not [name for name in plain if "thoughts" in name]
+    round_ = played(Challenger(sampling=PLAIN), Kept())
+    assert _answer_metrics(round_.playout.answers)["answers/unclosed_thoughts"].tolist() == [1.0, 0.0]
+    assert query_metrics(round_)["queries/unclosed_thoughts"].tolist() == [1.0]
+    plain = played(None, Kept(), template=LLAMA_TEMPLATE, texts=("5", "6"))
+    names = [*_answer_metrics(plain.playout.answers), *query_metrics(plain)]
+    assert not [name for name in names if "thoughts" in name]
 
 
 def test_an_answer_by_hand_is_read_as_before():

@@ -41,7 +41,7 @@ data:
       - class_path: lsp_lightning.WellFormed
         init_args: {verifier: lsp_lightning.tinyworld.verifier.TinyWorldVerifier}
       - class_path: lsp_lightning.Novel
-        init_args: {near: 0.7, memory: 64}
+        init_args: {near: 0.7, memory: 8}
   pool:
     share: 0.25
     size: 6

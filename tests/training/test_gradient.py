@@ -124,7 +124,8 @@ def plain_loss(policy, played, settings, advantages):
                 penalty = ((-d).exp() - 1 + d).sum()
             # pi / stopgrad(pi) is 1 with the gradient of log pi
             total = total + advantage * logprobs[r].sum() - settings.beta * penalty
-        share = -total / len(members)
+        planned = (played.planned or len(played.trained_N)) * g
+        share = -total / (planned if role == "solver" else len(members))
         loss = loss + (settings.alpha_ch * share if role == "challenger" else share)
     return loss
 
@@ -356,8 +357,11 @@ def gated(played):
 
 
 @pytest.mark.parametrize("kl", FORMS)
-def test_the_gradient_of_a_gated_round_is_a_mean_over_the_admitted_answers(policy, played, kl):
-    """And over all rows that the Challenger wrote; the KL term is centred over the same rows."""
+def test_the_gradient_of_a_gated_round_is_that_of_the_admitted_answers(policy, played, kl):
+    """Divided by the planned N G, and for the Challenger by all rows that it wrote.
+
+    The KL term is centred over the admitted answers.
+    """
     settings, left = LossSettings(beta=0.3, kl=kl, alpha_ch=0.4), gated(played)
     advantages = Learnability().advantages(left)
     # 4 V (1 - V) of V = 1/3 is 8/9; the others earn the least, 0: around 2/9

@@ -1,13 +1,14 @@
 """A check of the gate: the query is no near copy of another one."""
 
+from collections import deque
 from collections.abc import Sequence
-from itertools import compress
+from itertools import chain
 from typing import Any
 
 from lsp_lightning.errors import ConfigError, require_at_least, require_number
 from lsp_lightning.game.gate.base import QueryCheck
 from lsp_lightning.text.compared import compared
-from lsp_lightning.text.similarity import TextMemory, nearest
+from lsp_lightning.text.similarity import nearest
 from lsp_lightning.types import SelfPlayRound
 
 
@@ -21,19 +22,20 @@ class Novel(QueryCheck):
     Args:
         near: a query that is more similar than this to another one is refused; 1 allows all but
             repetitions.
-        memory: how many played queries are remembered; 0 compares within the round alone.
+        memory: how many rounds are remembered; 0 compares within the round alone. Rounds and not
+            queries, or a Challenger that only repeats itself would be refused for ever.
     """
 
     reason = "repeated"
 
-    def __init__(self, near: float = 0.8, memory: int = 512) -> None:
+    def __init__(self, near: float = 0.8, memory: int = 16) -> None:
         key = "data.gate.checks.Novel"
         require_number(near, f"{key}.near", least=0)
         if near > 1:
             raise ConfigError(f"{key}.near", f"is {near}", "set at least 0 and at most 1")
-        require_at_least(memory, 0, f"{key}.memory", "it is a number of queries")
+        require_at_least(memory, 0, f"{key}.memory", "it is a number of rounds")
         self.near, self.memory = near, memory
-        self._played = TextMemory(memory)
+        self._played: deque[list[str]] = deque(maxlen=memory)
 
     def _is_near(self, text: str, others: Sequence[str]) -> bool:
         rounding = 1e-6  # similarities are in single precision
@@ -41,7 +43,7 @@ class Novel(QueryCheck):
 
     def accepts(self, queries: Sequence[str], taken: Sequence[str]) -> list[bool]:
         """Whether each query is unlike those in memory, those taken and those before it."""
-        others = [*self._played.texts, *map(compared, taken)]
+        others = [*chain.from_iterable(self._played), *map(compared, taken)]
         accepted = []
         for text in map(compared, queries):
             is_new = text not in others and not self._is_near(text, others)
@@ -53,13 +55,14 @@ class Novel(QueryCheck):
     def observe(self, played: SelfPlayRound) -> None:
         """Remember the queries that were written and played in the round."""
         playout = played.playout
-        written = compress(playout.query_texts, playout.written_N.tolist())
-        self._played.add(map(compared, written))
+        written = zip(playout.query_texts, playout.written_N.tolist(), strict=True)
+        self._played.append([compared(text) for text, is_written in written if is_written])
 
     def state_dict(self) -> dict[str, Any]:
-        """The remembered queries."""
-        return {"memory": list(self._played.texts)}
+        """The remembered queries, by round."""
+        return {"memory": [list(texts) for texts in self._played]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the remembered queries."""
-        self._played.texts = list(state["memory"])
+        self._played.clear()
+        self._played.extend(map(list, state["memory"]))
