@@ -189,6 +189,12 @@ class SelfPlayDataModule(LightningDataModule):
                 problem = "needs task rewards with a lowest and a highest score"
                 raise ConfigError(key, problem, "set it to null, or use such rewards")
 
+    def gate_metrics(self) -> dict[str, float]:
+        """Zero for each reason to refuse a query, and the size of the pool."""
+        reasons = [] if self.gate is None else self.gate.reasons
+        found = {f"gate/{reason}": 0.0 for reason in reasons}
+        return found if self.pool is None else {**found, "pool/size": float(len(self.pool))}
+
     def observe(self, played: SelfPlayRound) -> None:
         """Let the gate and the pool remember a round; called once, after its update."""
         for part in (self.gate, self.pool):

@@ -8,6 +8,7 @@ from tiny_models import qwen_tokenizer
 
 from lsp_lightning import Challenger, Player, Pool, Sampling
 from lsp_lightning.errors import SelfPlayWarning
+from lsp_lightning.game.challenger_prompt import Shown
 from lsp_lightning.text.chat import ChatCodec
 
 SHORT = Sampling(max_new_tokens=4)
@@ -74,8 +75,8 @@ def test_no_query_of_the_pool_breaks_the_prompt(text, template):
     tokenizer.chat_template = template or tokenizer.chat_template
     codec = ChatCodec(tokenizer, {}, ())
     challenger = Challenger(examples_from_pool=True, num_examples=2)
-    plain = challenger._encode(codec, ["one", "one"])
-    ids = challenger._encode(codec, ["one", text])
+    plain = challenger._prompt.encode(codec, Shown(("one", "one",)))
+    ids = challenger._prompt.encode(codec, Shown(("one", text,)))
     controls = {*tokenizer.all_special_ids}
     # what a query spells is text: no turn begins or ends in it
     assert sum(i in controls for i in ids) <= sum(i in controls for i in plain)
@@ -91,8 +92,8 @@ def test_a_query_that_the_template_hides_is_left_out_and_said_once():
     codec = ChatCodec(tokenizer, {}, ())
     challenger = Challenger(examples_from_pool=True, num_examples=2)
     with pytest.warns(SelfPlayWarning, match=r"examples_from_pool: .* hides some queries of the"):
-        ids = challenger._encode(codec, ["one", "x"])
+        ids = challenger._prompt.encode(codec, Shown(("one", "x",)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert ids == challenger._encode(codec, ["one"])
-        challenger._encode(codec, ["x", "one"])
+        assert ids == challenger._prompt.encode(codec, Shown(("one",)))
+        challenger._prompt.encode(codec, Shown(("x", "one",)))

@@ -100,8 +100,8 @@ GOOD = '{"query": "a"}'
         ([GOOD, '{"text": "a"}'], 2, "has no 'query' text"),
         ([GOOD, '{"query": ""}'], 2, "has no 'query' text"),
         ([GOOD, '{"query": 7}'], 2, "has no 'query' text"),
-        (['"a"'], 1, "has no 'query' text"),
-        (["null"], 1, "has no 'query' text"),
+        (['"a"'], 1, "is not an object"),
+        (["null"], 1, "is not an object"),
     ],
 )
 def test_a_bad_line_is_refused_with_file_number_and_reason(tmp_path, lines, number, problem):

@@ -371,7 +371,7 @@ def test_the_gradient_of_a_gated_round_is_that_of_the_admitted_answers(policy, p
         plain = plain_gradient(policy, left, settings, advantages)
         for shared in (True, False):
             ours, _, _ = gradient(policy, left, settings, 300, advantages, shared)
-            assert relative(ours, plain) < 1e-6
+            assert relative(ours, plain) < 2e-6  # log-probs are compared in single precision
     finally:
         policy.to(torch.float32)
 

@@ -54,6 +54,11 @@ class Gate:
         self.redraws, self.penalty = redraws, penalty
         self.solve_rate = checked_range(solve_rate, f"{_KEY}.solve_rate")
 
+    @property
+    def reasons(self) -> list[str]:
+        """Why it can refuse a query."""
+        return list(dict.fromkeys([INVALID, *(check.reason for check in self.checks)]))
+
     def prepare(self) -> None:
         """Raise ConfigError unless all checks can work; called before a model is loaded."""
         for check in self.checks:
