@@ -189,11 +189,14 @@ class SelfPlayDataModule(LightningDataModule):
                 problem = "needs task rewards with a lowest and a highest score"
                 raise ConfigError(key, problem, "set it to null, or use such rewards")
 
-    def gate_metrics(self) -> dict[str, float]:
-        """Zero for each reason to refuse a query, and the size of the pool."""
+    def metrics(self, played: SelfPlayRound) -> dict[str, float]:
+        """The pool's size and how many of its queries the round played; 0 for what refused none."""
         reasons = [] if self.gate is None else self.gate.reasons
         found = {f"gate/{reason}": 0.0 for reason in reasons}
-        return found if self.pool is None else {**found, "pool/size": float(len(self.pool))}
+        if self.pool is not None:
+            found["pool/size"] = float(len(self.pool))
+            found["pool/replayed"] = float((~played.playout.written_N).sum())
+        return found
 
     def observe(self, played: SelfPlayRound) -> None:
         """Let the gate and the pool remember a round; called once, after its update."""

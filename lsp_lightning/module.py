@@ -238,7 +238,8 @@ class SelfPlayModule(ScoresHeldOut):
         if scheduler is not None:
             scheduler.step()
         seconds = {**played.seconds, "update": time.perf_counter() - start}
-        metrics = self.data.gate_metrics() | round_metrics(played, advantages, stats, norm, seconds)
+        metrics = round_metrics(played, advantages, stats, norm, seconds)
+        metrics = self.data.metrics(played) | metrics
         self.round_means.update({**metrics, "learning_rate": rate})
         self.logged = self.round_means.compute()
         self.log_dict(self.logged, batch_size=1)

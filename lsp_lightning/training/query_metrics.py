@@ -58,7 +58,6 @@ def _gate_metrics(played: SelfPlayRound) -> dict[str, Tensor | float]:
     return {
         "gate/drawn": float(drawn),
         "gate/played": float(n),
-        "gate/replayed": float(n - int(played.playout.written_N.sum())),
         "gate/passed": 1 - len(written.refused) / drawn,
         "gate/admitted": played.admitted_N.float(),
         **{f"gate/{reason}": count / drawn for reason, count in refusals(written).items()},

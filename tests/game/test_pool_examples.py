@@ -75,8 +75,24 @@ def test_no_query_of_the_pool_breaks_the_prompt(text, template):
     tokenizer.chat_template = template or tokenizer.chat_template
     codec = ChatCodec(tokenizer, {}, ())
     challenger = Challenger(examples_from_pool=True, num_examples=2)
-    plain = challenger._prompt.encode(codec, Shown(("one", "one",)))
-    ids = challenger._prompt.encode(codec, Shown(("one", text,)))
+    plain = challenger._prompt.encode(
+        codec,
+        Shown(
+            (
+                "one",
+                "one",
+            )
+        ),
+    )
+    ids = challenger._prompt.encode(
+        codec,
+        Shown(
+            (
+                "one",
+                text,
+            )
+        ),
+    )
     controls = {*tokenizer.all_special_ids}
     # what a query spells is text: no turn begins or ends in it
     assert sum(i in controls for i in ids) <= sum(i in controls for i in plain)
@@ -92,8 +108,24 @@ def test_a_query_that_the_template_hides_is_left_out_and_said_once():
     codec = ChatCodec(tokenizer, {}, ())
     challenger = Challenger(examples_from_pool=True, num_examples=2)
     with pytest.warns(SelfPlayWarning, match=r"examples_from_pool: .* hides some queries of the"):
-        ids = challenger._prompt.encode(codec, Shown(("one", "x",)))
+        ids = challenger._prompt.encode(
+            codec,
+            Shown(
+                (
+                    "one",
+                    "x",
+                )
+            ),
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert ids == challenger._prompt.encode(codec, Shown(("one",)))
-        challenger._prompt.encode(codec, Shown(("x", "one",)))
+        challenger._prompt.encode(
+            codec,
+            Shown(
+                (
+                    "x",
+                    "one",
+                )
+            ),
+        )

@@ -168,7 +168,10 @@ def test_transcripts_keep_the_whole_text_and_show_what_was_judged(tmp_path):
 
 def test_the_share_of_unclosed_thoughts_is_a_metric_where_models_think():
     round_ = played(Challenger(sampling=PLAIN), Kept())
-    assert _answer_metrics(round_.playout.answers)["answers/unclosed_thoughts"].tolist() == [1.0, 0.0]
+    assert _answer_metrics(round_.playout.answers)["answers/unclosed_thoughts"].tolist() == [
+        1.0,
+        0.0,
+    ]
     assert query_metrics(round_)["queries/unclosed_thoughts"].tolist() == [1.0]
     plain = played(None, Kept(), template=LLAMA_TEMPLATE, texts=("5", "6"))
     names = [*_answer_metrics(plain.playout.answers), *query_metrics(plain)]

@@ -116,7 +116,7 @@ def test_every_part_of_the_gate_and_the_pool_has_something_to_do(runs):
     rows = metrics(runs / "whole")
     assert len(rows) == ROUNDS
     for row in rows:
-        drawn, replayed = float(row["gate/drawn"]), float(row["gate/replayed"])
+        drawn, replayed = float(row["gate/drawn"]), float(row["pool/replayed"])
         reasons = [
             float(row.get(f"gate/{name}", 0)) for name in ("invalid", "malformed", "repeated")
         ]
@@ -124,7 +124,7 @@ def test_every_part_of_the_gate_and_the_pool_has_something_to_do(runs):
         accepted = float(row["gate/passed"]) * drawn
         assert float(row["gate/played"]) == pytest.approx(accepted + replayed)
         assert float(row["gate/played"]) <= 8 <= drawn + replayed
-    assert any(float(row["gate/replayed"]) > 0 for row in rows)
+    assert any(float(row["pool/replayed"]) > 0 for row in rows)
     assert any(float(row["gate/admitted"]) < 1 for row in rows)
     assert any("gate/malformed" in row for row in rows)
     assert any("gate/repeated" in row for row in rows[KILLED:])
