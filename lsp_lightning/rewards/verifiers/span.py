@@ -9,8 +9,11 @@ from lsp_lightning.rewards.verdict import Group, Verdict
 from lsp_lightning.rewards.verifiable import RoundVerifier
 
 _KEY = "model.rewards.VerifiableReward.verifier.SpanVerifier"
-#: Chinese and Japanese characters, which stand beside each other without a space.
+#: Chinese and Japanese characters, which stand beside each other without a space. Two are a word.
 _SIGNS = r"\u3040-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_SIGN = re.compile(f"[{_SIGNS}]")
+#: A word, a number such as 1,024 or 3.14, such a character, or a mark.
+_TOKEN = re.compile(rf"[^\W{_SIGNS}]+(?:(?<=\d)[.,](?=\d)[^\W{_SIGNS}]+)*|\S")
 
 
 class SpanVerifier(RoundVerifier):
@@ -39,52 +42,30 @@ class SpanVerifier(RoundVerifier):
     def _verdict(self, group: Group) -> Verdict:
         if group.passage is None:
             return Verdict.malformed(len(group.answers))
-        passage = _plain(group.passage)
+        passage = _in_lines(_tokens(group.passage))
         return Verdict.of([float(self._is_span(answer, passage)) for answer in group.answers])
 
     def _is_span(self, answer: str, passage: str) -> bool:
-        span = _without_marks(_plain(answer))
-        if not span or len(span) > len(passage) or len(span.split()) > self._most_words:
-            return False
-        start, end = _boundaries(span)
-        place = passage.find(span)
-        while place >= 0:  # a regular expression would take quadratic time
-            stop = place + len(span)
-            if not start.search(passage[max(0, place - 2) : place]) and not end.match(
-                passage[stop : stop + 2]
-            ):
-                return True
-            place = passage.find(span, place + 1)
-        return False
+        tokens = _without_marks(_tokens(answer))
+        words = len(answer.split()) + len(_SIGN.findall(answer)) // 2
+        return bool(tokens) and words <= self._most_words and _in_lines(tokens) in passage
 
 
-def _plain(text: str) -> str:
-    """The text without differences of case and white space."""
-    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+def _tokens(text: str) -> list[str]:
+    """The words and marks of a text, without differences of case and white space."""
+    return _TOKEN.findall(unicodedata.normalize("NFC", text).casefold())
 
 
-def _without_marks(text: str) -> str:
-    """The text without punctuation and white space at its ends."""
-    start, stop = 0, len(text)
-    while start < stop and _is_mark(text[start]):
-        start += 1
-    while start < stop and _is_mark(text[stop - 1]):
-        stop -= 1
-    return text[start:stop]
+def _in_lines(tokens: Sequence[str]) -> str:
+    """One token in each line, so that only whole ones are found."""
+    return "\n".join(("", *tokens, ""))
 
 
-def _is_mark(char: str) -> bool:
-    return char.isspace() or unicodedata.category(char).startswith("P")
+def _without_marks(tokens: Sequence[str]) -> Sequence[str]:
+    """The tokens without punctuation at the ends."""
+    kept = [i for i, token in enumerate(tokens) if not _is_mark(token)]
+    return tokens[kept[0] : kept[-1] + 1] if kept else []
 
 
-def _boundaries(span: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """What must not stand before and after a span of whole words.
-
-    A number does not end within a number, as 3 would in 3.14.
-    """
-    letter, nothing = rf"[^\W{_SIGNS}]", r"(?!)"
-    start = nothing if re.match(f"[{_SIGNS}]", span) else letter
-    end = nothing if re.match(f"[{_SIGNS}]", span[-1]) else letter
-    start += r"\Z|\d[.,]\Z" if span[0].isdecimal() else r"\Z"
-    end += r"|[.,]\d" if span[-1].isdecimal() else ""
-    return re.compile(start), re.compile(end)
+def _is_mark(token: str) -> bool:
+    return len(token) == 1 and unicodedata.category(token).startswith("P")
