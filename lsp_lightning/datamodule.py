@@ -189,10 +189,10 @@ class SelfPlayDataModule(LightningDataModule):
                 problem = "needs task rewards with a lowest and a highest score"
                 raise ConfigError(key, problem, "set it to null, or use such rewards")
 
-    def metrics(self, played: SelfPlayRound) -> dict[str, float]:
+    def metrics(self, played: SelfPlayRound) -> dict[str, torch.Tensor | float]:
         """The pool's size and how many of its queries the round played; 0 for what refused none."""
         reasons = [] if self.gate is None else self.gate.reasons
-        found = {f"gate/{reason}": 0.0 for reason in reasons}
+        found: dict[str, torch.Tensor | float] = {f"gate/{reason}": 0.0 for reason in reasons}
         if self.pool is not None:
             found["pool/size"] = float(len(self.pool))
             found["pool/replayed"] = float((~played.playout.written_N).sum())

@@ -115,7 +115,6 @@ def _scored_round(
         solve_rates_N=rates_N,
         admitted_N=admitted_N,
         planned=num_queries,
-        penalty=0.0 if gate is None else gate.penalty,
         query_info=scored.query_info,
         malformed_N=scored.malformed_N,
         reward_metrics=scored.metrics,

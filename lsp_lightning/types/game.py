@@ -179,8 +179,6 @@ class SelfPlayRound:
     answers to others, and they pay the Challenger the lowest reward of the round."""
     planned: int | None = None
     """N as it was planned; None: as played. A gate may leave fewer queries to play."""
-    penalty: float = 0.0
-    """How much less than the lowest reward of the round a query pays that was shut out."""
     query_info: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     """Findings of the rewards about the queries, as ``reward/entry`` (malformed, level, family,
     ...); N values each."""

@@ -186,7 +186,8 @@ def fit(folder, config, *flags) -> int:
 def rows_of(folder) -> list[dict]:
     paths = sorted((folder / "transcripts").glob("*.parquet"))
     found = [row for path in paths for row in pq.read_table(path).to_pylist()]
-    rows = [{name: cell for name, cell in row.items() if cell is not None} for row in found]
+    answers = [row for row in found if row["answer"] is not None]  # without refused queries
+    rows = [{name: cell for name, cell in row.items() if cell is not None} for row in answers]
     return sorted(rows, key=lambda row: (row["round"], row["number"]))
 
 

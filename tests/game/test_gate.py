@@ -82,7 +82,6 @@ def test_the_settings_of_a_run_are_plain_even_with_an_empty_pool():
     assert settings["gate"] == {
         "checks": {"0 Novel": {"near": 0.7, "memory": 16}},
         "redraws": 3,
-        "penalty": 0.0,
         "solve_rate": [0.1, 0.9],
     }
     assert settings["pool"] == {"share": 0.25, "size": 256, "solve_rate": [0.25, 0.75]}

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError, require_at_least, require_number
+from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.game.gate.asking import asked
 from lsp_lightning.game.gate.base import QueryCheck
 from lsp_lightning.types import Reference, SelfPlayRound
@@ -28,9 +28,6 @@ class Gate:
         checks: the checks, in order; each sees what those before it accepted.
         redraws: how often refused queries are drawn again. A round plays fewer than N queries if
             some are still refused then, and a pool has none to put in their place.
-        penalty: how much less than the lowest reward of the round a query pays that is shut out. In
-            a round in which all others pay the same, the lowest reward alone would not push the
-            Challenger away.
         solve_rate: lowest and highest solve rate that enters training: the mean R as a share of its
             range; null takes all. Needs an R with known limits.
     """
@@ -39,7 +36,6 @@ class Gate:
         self,
         checks: list[QueryCheck] | None = None,
         redraws: int = 3,
-        penalty: float = 0.0,
         solve_rate: tuple[float, float] | None = None,
     ) -> None:
         require_at_least(redraws, 0, f"{_KEY}.redraws", "it is a number of draws")
@@ -50,8 +46,7 @@ class Gate:
             if not isinstance(check, QueryCheck):
                 problem = f"{check!r} is not a QueryCheck"
                 raise ConfigError(f"{_KEY}.checks", problem, "pass one, such as Novel()")
-        require_number(penalty, f"{_KEY}.penalty", least=0)
-        self.redraws, self.penalty = redraws, penalty
+        self.redraws = redraws
         self.solve_rate = checked_range(solve_rate, f"{_KEY}.solve_rate")
 
     @property
@@ -106,7 +101,6 @@ class Gate:
         return {
             "checks": {_place(i, check): check.describe() for i, check in enumerate(self.checks)},
             "redraws": self.redraws,
-            "penalty": self.penalty,
             "solve_rate": None if self.solve_rate is None else list(self.solve_rate),
         }
 

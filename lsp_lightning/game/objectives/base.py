@@ -102,8 +102,8 @@ class Objective(ABC):
         """The reward of each written query minus the mean of its baseline group. -> (C,).
 
         A query that was not answered, or that the gate did not admit, has the lowest reward of the
-        round, less the gate's penalty. A query whose answers could not be judged gets advantage 0
-        and does not affect the others.
+        round. A query whose answers could not be judged gets advantage 0 and does not affect the
+        others.
         """
         rewards_N = challenger_rewards(
             self._checked_rewards(played), played.quality_NG, played.challenger_N
@@ -125,7 +125,6 @@ class Objective(ABC):
         if not known_C.any():
             return advantages_C
         rewards_C = torch.where(lowest, rewards_C[known_C].min(), rewards_C)
-        rewards_C = rewards_C - played.penalty * ~admitted_C
         counted_C = judged_C | ~answered_C
         for baseline in set(written.baseline_C[counted_C].tolist()):
             rows = counted_C & (written.baseline_C == baseline)
