@@ -16,11 +16,12 @@ from lsp_lightning.game.gate import Gate
 from lsp_lightning.game.known_queries import Query, counted, read_queries
 from lsp_lightning.game.pool import Pool
 from lsp_lightning.game.queries import QuerySource, check_sampling
-from lsp_lightning.rewards import Reward, Verifier, span_of_R
+from lsp_lightning.game.selection import Selection
+from lsp_lightning.rewards import Verifier
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.prompts import SOLVER, read_template
 from lsp_lightning.training.stream import RoundStream
-from lsp_lightning.types import Sampling, SelfPlayRound
+from lsp_lightning.types import Sampling
 
 #: Most answers of a round: a round with more would never end, or not fit into memory.
 MOST_ANSWERS = 1_000_000
@@ -82,7 +83,8 @@ class SelfPlayDataModule(LightningDataModule):
         self.group_size = group_size
         self.solver = solver
         self.gate, self.pool = gate, pool
-        self._check_gate_and_pool()
+        self.selection = Selection(gate, pool)
+        self.selection.check(self.queries, num_queries)
         self.solver_prompt = read_template(solver_prompt, SOLVER, "data.solver_prompt", ("query",))
         self.passage_prompt = read_passage_prompt(passage_prompt, self.queries)
         self.heldout = read_queries(heldout, "data.heldout") if heldout else []
@@ -93,25 +95,8 @@ class SelfPlayDataModule(LightningDataModule):
         _warn_of_overlap(self.queries, [*self.heldout, *self.test])
         self.stream: RoundStream | None = None
 
-    def _check_gate_and_pool(self) -> None:
-        """Raise ConfigError unless the gate and the pool fit to the source of queries."""
-        parts = {"data.gate": (self.gate, Gate), "data.pool": (self.pool, Pool)}
-        for key, (part, kind) in parts.items():
-            if part is not None and not isinstance(part, kind):
-                raise ConfigError(key, f"is {part!r}", f"pass a {kind.__name__}, or null for none")
-            if part is not None and not self.queries.selfplay:
-                problem = "is for queries that the Challenger writes, but they come from a file"
-                raise ConfigError(key, problem, "leave it out")
-        if self.pool is None:
-            if getattr(self.queries, "examples_from_pool", False):
-                key = "data.queries.init_args.examples_from_pool"
-                raise ConfigError(key, "is true, but data.pool is null", "set data.pool, or false")
-        elif self.num_queries - self.pool.most_replays(self.num_queries) < 2:
-            problem = f"is {self.pool.share}, which leaves the Challenger fewer than 2 queries"
-            raise ConfigError("data.pool.share", problem, "lower it, or raise data.num_queries")
-
     def announce(self, stage: str) -> None:
-        """Say how many of the queries that the command uses have a solution.
+        """Say how many of the queries that the command uses have a solution; count passages.
 
         The module calls it when all settings are checked, so that an error stands alone.
         """
@@ -122,6 +107,10 @@ class SelfPlayDataModule(LightningDataModule):
                 line = f"{key}: {counted(queries, 'queries' if key == 'data.queries' else 'tasks')}"
                 # other commands print JSON
                 rank_zero_only(print)(line, file=sys.stdout if stage == "fit" else sys.stderr)
+        documents = getattr(self.queries, "documents", None)
+        if documents is not None and stage == "fit":
+            line = f"data.queries.init_args.documents: {len(documents)} passages"
+            rank_zero_only(print)(line)
 
     def _known(self) -> dict[str, Sequence[Query]]:
         """The queries that are known before the run, by config key."""
@@ -179,46 +168,17 @@ class SelfPlayDataModule(LightningDataModule):
                     problem = f"the solution of {text!r} {in_one_line(str(error))}"
                     raise ConfigError(key, problem, "fix the file") from error
 
-    def check_range(self, rewards: Sequence[Reward]) -> None:
-        """Raise ConfigError if a solve rate is asked for, but R has no known limits."""
-        if span_of_R(rewards) is not None:
-            return
-        by_rate = {"data.gate.solve_rate": self.gate and self.gate.solve_rate}
-        for key, asked in {**by_rate, "data.pool": self.pool}.items():
-            if asked is not None:
-                problem = "needs task rewards with a lowest and a highest score"
-                raise ConfigError(key, problem, "set it to null, or use such rewards")
-
-    def metrics(self, played: SelfPlayRound) -> dict[str, torch.Tensor | float]:
-        """The pool's size and how many of its queries the round played; 0 for what refused none."""
-        reasons = [] if self.gate is None else self.gate.reasons
-        found: dict[str, torch.Tensor | float] = {f"gate/{reason}": 0.0 for reason in reasons}
-        if self.pool is not None:
-            found["pool/size"] = float(len(self.pool))
-            found["pool/replayed"] = float((~played.playout.written_N).sum())
-        return found
-
-    def observe(self, played: SelfPlayRound) -> None:
-        """Let the gate and the pool remember a round; called once, after its update."""
-        for part in (self.gate, self.pool):
-            if part is not None:
-                part.observe(played)
-
     def state_dict(self) -> dict[str, Any]:
         """The state of the gate and of the pool, for a checkpoint."""
-        parts = {"gate": self.gate, "pool": self.pool}
-        return {name: part.state_dict() for name, part in parts.items() if part is not None}
+        return self.selection.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the gate and the pool; one that was not there before starts without a state."""
-        for name, part in (("gate", self.gate), ("pool", self.pool)):
-            if part is not None and name in state_dict:
-                part.load_state_dict(state_dict[name])
+        """Restore the gate and the pool."""
+        self.selection.load_state_dict(state_dict)
 
     def teardown(self, stage: str) -> None:
         """Stop the gate's processes."""
-        if self.gate is not None:
-            self.gate.close()
+        self.selection.close()
 
     def resume_settings(self) -> dict[str, Any]:
         """The settings to compare when a run is resumed: plain values only."""
@@ -230,8 +190,7 @@ class SelfPlayDataModule(LightningDataModule):
             "solver": dict(vars(self.solver)),
             "solver_prompt": self.solver_prompt,
             "passage_prompt": self.passage_prompt,
-            "gate": None if self.gate is None else self.gate.describe(),
-            "pool": None if self.pool is None else self.pool.describe(),
+            **self.selection.describe(),
             "heldout": f"{len(self.heldout)} tasks, {derive_seed(0, heldout):x}",
             "heldout_reward": self.heldout_reward,
             "seed": self.seed,

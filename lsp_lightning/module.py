@@ -135,7 +135,7 @@ class SelfPlayModule(ScoresHeldOut):
         self.check_heldout(stage)
         if stage == "fit":
             self.data.check_rounds(self.trainer)
-            self.data.check_range(self.rewards)
+            self.data.selection.check_rewards(self.rewards)
             if self.data.gate is not None:
                 self.data.gate.prepare()
             check_model(self, self.data)
@@ -224,7 +224,7 @@ class SelfPlayModule(ScoresHeldOut):
         start = time.perf_counter()
         advantages = self.objective.advantages(played)
         self.objective.observe(played)
-        self.data.observe(played)
+        self.data.selection.observe(played)
         optimizer, plain = self.optimizers(), self.optimizers(use_pl_optimizer=False)
         assert not isinstance(optimizer, list)
         assert isinstance(plain, torch.optim.Optimizer)
@@ -239,7 +239,7 @@ class SelfPlayModule(ScoresHeldOut):
             scheduler.step()
         seconds = {**played.seconds, "update": time.perf_counter() - start}
         metrics = round_metrics(played, advantages, stats, norm, seconds)
-        metrics = self.data.metrics(played) | metrics
+        metrics = self.data.selection.metrics(played) | metrics
         self.round_means.update({**metrics, "learning_rate": rate})
         self.logged = self.round_means.compute()
         self.log_dict(self.logged, batch_size=1)
