@@ -12,6 +12,8 @@ from lsp_lightning.errors import ConfigError, require_at_least, require_number, 
 from lsp_lightning.functional import dead_groups
 from lsp_lightning.game.gate.gate import checked_range, in_range
 from lsp_lightning.seeding import derive_seed
+from lsp_lightning.text.compared import compared
+from lsp_lightning.text.similarity import similarity_table
 from lsp_lightning.types import SelfPlayRound
 
 _KEY = "data.pool"
@@ -34,9 +36,9 @@ class Pool:
 
     A query enters the pool if it was admitted to training, is valid and well-formed, and its solve
     rate (the mean R as a share of its range) is in a range. It leaves when it is played again and
-    its rate is no longer in the range, or when it is the one that was played longest ago and the
-    pool is full. Queries that are played again train the Solver alone. Needs an R with known
-    limits.
+    its rate is no longer in the range. If the pool is full, one of its two most similar queries
+    leaves, the one that was played longer ago. Queries that are played again train the Solver
+    alone. Needs an R with known limits.
 
     Args:
         share: share of each round's queries that come from the pool, as far as it has enough.
@@ -106,8 +108,24 @@ class Pool:
             if good[i] and _can_be_saved(playout.solution(i)):
                 query = PooledQuery(text, playout.solution(i), playout.passage(i))
                 self._queries[text] = query
-        for text in list(self._queries)[: max(0, len(self) - self.size)]:
-            del self._queries[text]
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Leave out queries until the pool is full: of two that are alike, the older one.
+
+        Without this, a Challenger that narrows would soon fill the pool with one kind of query.
+        """
+        over = len(self) - self.size
+        if over <= 0:
+            return
+        texts = list(self._queries)
+        forms = [compared(text) for text in texts]
+        alike = similarity_table(forms, forms).fill_diagonal_(-1.0)
+        for _ in range(over):
+            pair = divmod(int(alike.argmax()), len(texts))
+            older = min(pair)
+            del self._queries[texts[older]]
+            alike[older, :] = alike[:, older] = -1.0
 
     def _is_good(self, played: SelfPlayRound, rates_N: Tensor) -> Tensor:
         """Whether each query of the round belongs into the pool. -> (N,) bool."""

@@ -103,7 +103,17 @@ def test_a_replayed_query_that_the_gate_left_out_leaves():
     assert pool.texts == ("b",)
 
 
-def test_the_query_that_was_played_longest_ago_makes_room():
+def test_of_two_queries_that_are_alike_the_older_one_makes_room():
+    kinds = ["reverse abcd", "sort 4213", "7+5=?"]
+    pool = observed(played([HALF] * 3, kinds), size=3)
+    for i in range(20):  # a Challenger that narrows
+        pool.observe(played([HALF] * 2, [f"12-{i}=?", f"13-{i}=?"]))
+    # the last subtraction is kept, and of the two that are most alike, one: the others stay
+    assert set(pool.texts) >= {"reverse abcd", "sort 4213"}
+    assert len(pool) == 3
+
+
+def test_without_likeness_the_query_that_was_played_longest_ago_makes_room():
     pool = observed(played([HALF] * 3), size=3)
     pool.observe(played([HALF], ["a"]))  # now b is the oldest
     assert pool.texts == ("b", "c", "a")
@@ -195,8 +205,8 @@ def test_a_solution_that_no_checkpoint_could_hold_stays_out():
 def test_a_smaller_pool_takes_the_newest_of_a_larger_ones_state():
     pool = Pool(size=2)
     pool.load_state_dict(observed(played([HALF] * 5)).state_dict())
-    pool.observe(played([HALF], ["new"]))
-    assert pool.texts == ("e", "new")
+    pool.observe(played([HALF], ["z"]))
+    assert pool.texts == ("e", "z")
 
 
 # -- settings --------------------------------------------------------------------------------------
