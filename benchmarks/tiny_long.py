@@ -28,12 +28,16 @@ LEAST_SHARE = 0.05
 _GATE = ["--config", "benchmarks/tiny_gate.yaml"]
 _POOL = ["--config", "benchmarks/tiny_pool.yaml"]
 _ADDED = {"": [], ", gate": _GATE, ", pool": _POOL, ", gate and pool": [*_GATE, *_POOL]}
+_UNSURE = ["--model.objective.uncertainty", "0.5"]
 _PRESETS = {"paper": "tiny_lsp_paper", "learnability": "tiny_lsp"}
 #: Label of each arm, with its preset and further arguments.
 ARMS: dict[str, Arm] = {
     f"{name}{added}": (preset, extra)
     for name, preset in _PRESETS.items()
     for added, extra in _ADDED.items()
+} | {
+    "learnability and uncertainty": ("tiny_lsp", _UNSURE),
+    "learnability and uncertainty, gate and pool": ("tiny_lsp", [*_UNSURE, *_GATE, *_POOL]),
 }
 
 Figures = dict[str, float]
@@ -76,24 +80,28 @@ def play(args: argparse.Namespace) -> None:
 
 def _keep(arm: str, seed: int, run: Path) -> None:
     """Write the figures of a run into the result file."""
-    rows = _rows()
-    rows[f"{arm}-{seed}"] = windows(run)
+    write_rows(RESULT, {**read_rows(RESULT), f"{arm}-{seed}": windows(run)})
+
+
+def write_rows(path: Path, rows: Mapping[str, Sequence[Figures]]) -> None:
+    """Write the figures of runs, by their names."""
     lines = ",\n".join(
         f"{json.dumps(name)}: [\n"
         + ",\n".join(f"  {json.dumps(figures)}" for figures in found)
         + "\n]"
         for name, found in sorted(rows.items())
     )
-    write_text(RESULT, f"{{\n{lines}\n}}\n")
+    write_text(path, f"{{\n{lines}\n}}\n")
 
 
-def _rows() -> dict[str, list[Figures]]:
-    found: dict[str, list[Figures]] = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+def read_rows(path: Path) -> dict[str, list[Figures]]:
+    """The figures of runs that were written before; none without a file."""
+    found: dict[str, list[Figures]] = json.loads(path.read_text()) if path.is_file() else {}
     return found
 
 
-def windows(run: Path) -> list[Figures]:
-    """The figures of every 100 rounds of a run, each the mean over these rounds.
+def windows(run: Path, every: int = EVERY) -> list[Figures]:
+    """The figures of every 100 (``every``) rounds of a run, each the mean over these rounds.
 
     Malformed, families, level and distinct are of the queries that the Challenger wrote, not of
     those that the pool played again; malformed also counts those that the gate refused.
@@ -105,10 +113,10 @@ def windows(run: Path) -> list[Figures]:
     return [
         _figures(
             end,
-            [row for row in metrics if end - EVERY <= row["step"] < end],
-            [row for row in queries if end - EVERY <= row["round"] < end],
+            [row for row in metrics if end - every <= row["step"] < end],
+            [row for row in queries if end - every <= row["round"] < end],
         )
-        for end in range(EVERY, last + 1, EVERY)
+        for end in range(every, last + 1, every)
     ]
 
 
@@ -154,7 +162,7 @@ _SHOWN = ("sampled", "greedy", "malformed", "families", "largest family", "level
 
 def table(args: argparse.Namespace) -> None:
     """Print a row for each arm and some windows: mean and standard deviation over the seeds."""
-    rows = _rows()
+    rows = read_rows(RESULT)
     print(f"| arm | seeds | rounds | {' | '.join(_SHOWN)} | solve rate | drawn | seconds |")
     print(f"|---|---|---|{'---|' * (len(_SHOWN) + 3)}")
     for arm in ARMS:

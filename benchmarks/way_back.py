@@ -1,0 +1,86 @@
+"""What brings a game back in which every answer is right?
+
+python -m benchmarks.way_back play --out runs/way_back [--seeds 0 1 2] [--processes 2]
+python -m benchmarks.way_back table
+
+Each seed is first led into a dead end: 200 rounds in which the Challenger is paid for sums of two
+digits (solved_start.yaml). From there every arm plays 150 rounds of the usual game, with the base
+as its reference. `play` takes some 25 minutes of one core and writes the figures of every 25 rounds
+to way_back.json; `table` prints them.
+"""
+
+import argparse
+from pathlib import Path
+from statistics import mean
+
+from benchmarks.runs import Arm, folder, play_all
+from benchmarks.tiny_long import read_rows, windows, write_rows
+
+RESULT = Path(__file__).with_name("way_back.json")
+EVERY, ROUNDS, START_ROUNDS = 25, 150, 200
+#: A run goes on from its start with another seed: this one more.
+SHIFT = 10
+START: Arm = ("tiny_lsp", ["--config", "benchmarks/solved_start.yaml"])
+#: Label of each arm, with what it adds to the preset.
+ARMS = {
+    "learnability": [],
+    "uncertainty 0.5": ["--model.objective.uncertainty", "0.5"],
+    "uncertainty 1": ["--model.objective.uncertainty", "1.0"],
+    "gate": ["--config", "benchmarks/tiny_gate.yaml"],
+}
+
+
+def main() -> None:
+    """Run one command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("play")
+    command.add_argument("--out", type=Path, default=Path("runs/way_back"))
+    command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    command.add_argument("--processes", type=int, default=2)
+    command.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    command.set_defaults(run=play)
+    commands.add_parser("table").set_defaults(run=table)
+    args = parser.parse_args()
+    args.run(args)
+
+
+def play(args: argparse.Namespace) -> None:
+    """Play the starts and the arms, and write the figures."""
+    play_all(args.out, {"start": START}, args.seeds, START_ROUNDS, args.processes)
+    for seed in args.seeds:
+        adapter = str(folder(args.out, "start", seed) / "adapter")
+        fixed = ["--model.init_adapter", adapter, "--model.reference", "base"]
+        arms: dict[str, Arm] = {arm: ("tiny_lsp", [*ARMS[arm], *fixed]) for arm in args.arms}
+        play_all(args.out, arms, [seed + SHIFT], ROUNDS, args.processes)
+        runs = {f"{arm}-{seed}": folder(args.out, arm, seed + SHIFT) for arm in args.arms}
+        found = {name: windows(run, EVERY) for name, run in runs.items()}
+        write_rows(RESULT, {**read_rows(RESULT), **found})
+    table(args)
+
+
+def table(args: argparse.Namespace) -> None:
+    """Print each arm's solve rate and level over the rounds, a value for each seed."""
+    rows = read_rows(RESULT)
+    ends = range(EVERY, ROUNDS + 1, EVERY)
+    heads = [f"{end - EVERY + 1}-{end}" for end in ends]
+    print(f"| arm | figure | {' | '.join(heads)} |")
+    print(f"|---|---|{'---|' * len(heads)}")
+    for arm in ARMS:
+        runs = [rows[name] for name in sorted(rows) if name.rpartition("-")[0] == arm]
+        for figure, digits in (("solve rate", 2), ("level", 1), ("sampled", 2)):
+            cells = [
+                " ".join(f"{run[k][figure]:.{digits}f}" for run in runs) for k in range(len(ends))
+            ]
+            if runs:
+                print(f"| {arm} | {figure} | {' | '.join(cells)} |")
+    for arm in ARMS:
+        last = [run[-1]["level"] for name, run in rows.items() if name.rpartition("-")[0] == arm]
+        if last:
+            print(f"{arm}: mean level at the end {mean(last):.2f} (n = {len(last)})")
+
+
+if __name__ == "__main__":
+    main()
