@@ -25,7 +25,7 @@ from lsp_lightning.evaluation.exam import Exam
 from lsp_lightning.functional.evaluation import mean_and_error, pass_at_k, task_means
 from lsp_lightning.rewards import judge_playout
 from lsp_lightning.runs import RunFolder
-from lsp_lightning.runs.transcripts import is_answer
+from lsp_lightning.runs.transcripts import by_query, is_answer
 from lsp_lightning.runs.writing import write_text
 from lsp_lightning.training.batches import by_row, pack
 from lsp_lightning.types import Playout, SelfPlayRound
@@ -227,8 +227,7 @@ def run_figures(path: Path) -> Row:
     check = InstructionVerifier().check
     right = [check(row["query"], [row["answer"]], None)[0] for row in played]
     found["solved, last"] = sum(right) / len(right)
-    written = {(r["round"], r["number"]): r["query"] for r in played if not r.get("replayed")}
-    queries = list(written.values())
+    queries = [rows[0]["query"] for rows in by_query(played) if not rows[0].get("replayed")]
     topics = [match[1].casefold().split() for q in queries if (match := _TOPIC.match(q))]
     found["queries"] = len(queries)
     found["distinct queries"] = len({*queries}) / len(queries)

@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.runs import Arm, cell, folder, play_all
 from lsp_lightning.runs import RunFolder
+from lsp_lightning.runs.transcripts import by_query
 from lsp_lightning.runs.writing import write_text
 
 RESULT = Path(__file__).with_name("tiny_long.json")
@@ -122,8 +123,8 @@ def windows(run: Path, every: int = EVERY) -> list[Figures]:
 
 def _written(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """A row for each query that was written and played."""
-    firsts = {(row["round"], row["number"]): row for row in reversed(rows)}
-    return [row for row in firsts.values() if not row.get("replayed") and not row.get("refused")]
+    firsts = (group[0] for group in by_query(rows))
+    return [row for row in firsts if not row.get("replayed") and not row.get("refused")]
 
 
 def _figures(
