@@ -18,7 +18,7 @@ _POOL = {
 _DOCUMENTS = {
     "documents": "pkg:lsp_lightning/data/passages.txt",
     "queries_per_passage": 2,
-    "passage_words": 80,
+    "passage_words": 40,
 }
 _FOR_QUERIES = {f"lsp_lightning.{kind}Reward" for kind in ("Form", "Novelty", "Rarity")}
 _PAPER = {"class_path": "lsp_lightning.Paper", "init_args": {"invalid_query": "lowest"}}

@@ -158,24 +158,34 @@ def _figures(
 
 _PHASES = ("queries", "answers", "rewards", "update")
 #: The columns of the table.
-_SHOWN = ("sampled", "greedy", "malformed", "families", "largest family", "level", "distinct")
+_SHOWN = ("sampled", "malformed", "families", "largest family", "level", "solve rate")
+#: Its rows: the last round of each.
+_ENDS = (100, 300, 500, 1000)
 
 
 def table(args: argparse.Namespace) -> None:
-    """Print a row for each arm and some windows: mean and standard deviation over the seeds."""
-    rows = read_rows(RESULT)
-    print(f"| arm | seeds | rounds | {' | '.join(_SHOWN)} | solve rate | drawn | seconds |")
-    print(f"|---|---|---|{'---|' * (len(_SHOWN) + 3)}")
+    """Print the table."""
+    print("\n".join(table_lines(read_rows(RESULT))))
+
+
+def table_lines(rows: Mapping[str, Sequence[Figures]]) -> list[str]:
+    """A Markdown table: a row for each arm and some windows, means over the seeds."""
+    lines = [f"| arm | seeds | rounds | {' | '.join(_SHOWN)} | drawn |"]
+    lines.append(f"|---|---|---|{'---|' * (len(_SHOWN) + 1)}")
     for arm in ARMS:
         runs = [found for name, found in rows.items() if name.rpartition("-")[0] == arm]
-        for k in (0, 2, 4, 9):
-            some = [run[k] for run in runs if len(run) > k]
-            if not some:
-                continue
-            cells = [cell([f[name] for f in some]) for name in (*_SHOWN, "solve rate")]
-            cells += [f"{mean(f[name] for f in some):.2f}" for name in ("drawn", "seconds")]
-            end = EVERY * (k + 1)
-            print(f"| {arm} | {len(some)} | {end - EVERY + 1}-{end} | {' | '.join(cells)} |")
+        for end in _ENDS if runs else ():
+            some = [figures for run in runs for figures in run if figures["round"] == end]
+            cells = [_cell([figures[name] for figures in some]) for name in _SHOWN]
+            drawn = f"{mean(figures['drawn'] for figures in some):.1f}"
+            window = f"{end - EVERY + 1}-{end}"
+            lines.append(f"| {arm} | {len(some)} | {window} | {' | '.join(cells)} | {drawn} |")
+    return lines
+
+
+def _cell(values: Sequence[float]) -> str:
+    """Mean and, of several seeds, standard deviation."""
+    return cell(values) if len(values) > 1 else f"{values[0]:.3f}"
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ to way_back.json; `table` prints them.
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 
 from benchmarks.runs import Arm, folder, play_all
-from benchmarks.tiny_long import read_rows, windows, write_rows
+from benchmarks.tiny_long import Figures, read_rows, windows, write_rows
 
 RESULT = Path(__file__).with_name("way_back.json")
 EVERY, ROUNDS, START_ROUNDS = 25, 150, 200
@@ -62,24 +62,23 @@ def play(args: argparse.Namespace) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    """Print each arm's solve rate and level over the rounds, a value for each seed."""
-    rows = read_rows(RESULT)
+    """Print the table."""
+    print("\n".join(table_lines(read_rows(RESULT))))
+
+
+def table_lines(rows: Mapping[str, Sequence[Figures]]) -> list[str]:
+    """A Markdown table: figures of each arm over the rounds, a value for each seed."""
     ends = range(EVERY, ROUNDS + 1, EVERY)
-    heads = [f"{end - EVERY + 1}-{end}" for end in ends]
-    print(f"| arm | figure | {' | '.join(heads)} |")
-    print(f"|---|---|{'---|' * len(heads)}")
+    lines = [f"| arm | figure | {' | '.join(f'{end - EVERY + 1}-{end}' for end in ends)} |"]
+    lines.append(f"|---|---|{'---|' * len(ends)}")
     for arm in ARMS:
         runs = [rows[name] for name in sorted(rows) if name.rpartition("-")[0] == arm]
-        for figure, digits in (("solve rate", 2), ("level", 1), ("sampled", 2)):
+        for figure, digits in (("solve rate", 2), ("level", 1), ("sampled", 2)) if runs else ():
             cells = [
                 " ".join(f"{run[k][figure]:.{digits}f}" for run in runs) for k in range(len(ends))
             ]
-            if runs:
-                print(f"| {arm} | {figure} | {' | '.join(cells)} |")
-    for arm in ARMS:
-        last = [run[-1]["level"] for name, run in rows.items() if name.rpartition("-")[0] == arm]
-        if last:
-            print(f"{arm}: mean level at the end {mean(last):.2f} (n = {len(last)})")
+            lines.append(f"| {arm} | {figure} | {' | '.join(cells)} |")
+    return lines
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ from lsp_lightning import (
     SelfPlayDataModule,
     SelfPlayModule,
     VerifiableReward,
-    datamodule,
     errors,
 )
 from lsp_lightning.callbacks import RoundCheckpoint, RunSummary, Transcripts
+from lsp_lightning.evaluation import tasks as evaluation_tasks
 from lsp_lightning.evaluation.hooks import ScoresHeldOut
 from lsp_lightning.rewards import RewardError, RoundVerifier, Verdict
 
@@ -110,7 +110,7 @@ def fit(folder, base, tasks, verifier=None, rounds=2, ckpt_path=None, validates=
 def test_the_batch_size_changes_no_score(brief_folder, tasks, tmp_path, monkeypatch):
     found = []
     for size in (1, 3, 128):
-        monkeypatch.setattr(datamodule, "HELDOUT_BATCH", size)
+        monkeypatch.setattr(evaluation_tasks, "HELDOUT_BATCH", size)
         module, data = parts(brief_folder, tasks, heldout_draws=4)
         trainer = tiny_trainer(tmp_path, 1)
         trainer.validate(module, datamodule=data, verbose=False)
