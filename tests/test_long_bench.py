@@ -1,0 +1,51 @@
+"""The evidence about long games: its tables stand in the results, and its figures are of runs."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import tiny_long, way_back
+from benchmarks.tiny_long import read_rows, windows, write_rows
+from lsp_lightning.cli.main import main
+from lsp_lightning.runs import RunFolder
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs/results.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("benchmark", [tiny_long, way_back])
+def test_the_tables_of_the_results_are_printed_from_the_rows(benchmark):
+    lines = benchmark.table_lines(read_rows(benchmark.RESULT))
+    assert len(lines) > 6
+    assert "\n".join(lines) in PAGE
+
+
+@pytest.mark.usefixtures("untouched_process")
+def test_figures_are_about_what_the_challenger_wrote(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    overlays = [f"--config=benchmarks/tiny_{part}.yaml" for part in ("gate", "pool")]
+    flags = ["--trainer.max_steps=2", f"--trainer.default_root_dir={tmp_path}"]
+    few = ["--data.heldout=null", "--trainer.val_check_interval=null", "--data.num_queries=8"]
+    assert main(["fit", "--config=configs/tiny_lsp.yaml", *overlays, *flags, *few]) == 0
+    metrics = RunFolder(tmp_path).metrics()
+    [one, two] = windows(tmp_path, every=1)
+    for found, row in zip((one, two), metrics, strict=True):
+        assert found["drawn"] == row["gate/drawn"]
+        assert found["malformed"] == pytest.approx(row["gate/malformed"], abs=1e-4)
+        assert found["solve rate"] == pytest.approx(row["value"], abs=1e-4)
+        assert found["distinct"] == 1  # the gate lets no repetition through
+    assert metrics[1]["pool/replayed"] > 0
+    written = metrics[1]["gate/played"] - metrics[1]["pool/replayed"]
+    known = {
+        row["query"]
+        for row in RunFolder(tmp_path).transcripts()
+        if row["round"] == 1 and row["answer"] is not None and not row["replayed"]
+    }
+    assert len(known) == written
+
+
+def test_rows_are_read_as_they_were_written(tmp_path):
+    rows = {"b-0": [{"round": 100, "level": 1.5}], "a-0": []}
+    write_rows(tmp_path / "rows.json", rows)
+    assert read_rows(tmp_path / "rows.json") == rows
+    assert read_rows(tmp_path / "none.json") == {}
