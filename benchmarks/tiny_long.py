@@ -29,6 +29,8 @@ LEAST_SHARE = 0.05
 _GATE = ["--config", "benchmarks/tiny_gate.yaml"]
 _POOL = ["--config", "benchmarks/tiny_pool.yaml"]
 _ADDED = {"": [], ", gate": _GATE, ", pool": _POOL, ", gate and pool": [*_GATE, *_POOL]}
+_CHECKS = [*_GATE, "--data.gate.solve_rate", "null"]
+_RANGE = ["--data.gate.solve_rate", "[0.1, 0.9]"]
 _UNSURE = ["--model.objective.uncertainty", "0.5"]
 _PRESETS = {"paper": "tiny_lsp_paper", "learnability": "tiny_lsp"}
 #: Label of each arm, with its preset and further arguments.
@@ -37,6 +39,8 @@ ARMS: dict[str, Arm] = {
     for name, preset in _PRESETS.items()
     for added, extra in _ADDED.items()
 } | {
+    "paper, checks alone": ("tiny_lsp_paper", _CHECKS),
+    "paper, range alone": ("tiny_lsp_paper", _RANGE),
     "learnability and uncertainty": ("tiny_lsp", _UNSURE),
     "learnability and uncertainty, gate and pool": ("tiny_lsp", [*_UNSURE, *_GATE, *_POOL]),
 }

@@ -85,8 +85,7 @@ class _Joined:
 
     def __init__(self, num_queries: int) -> None:
         self._accepted: dict[int, tuple[QueryBatch, int]] = {}  # by place: a batch, its query
-        self._draws: list[tuple[QueryBatch, list[int]]] = []  # each with the places of its queries
-        self._reasons: list[dict[int, str]] = []  # of each draw, by query
+        self._draws: list[tuple[QueryBatch, dict[int, str]]] = []  # why queries were refused
         self._places = range(num_queries)
 
     def add(
@@ -101,8 +100,7 @@ class _Joined:
             [batch.texts[i] for i in written], [valid[rows[i]] for i in written], known
         )
         reasons = {i: r for i, r in zip(written, verdicts, strict=True) if r is not None}
-        self._draws.append((batch, list(places)))
-        self._reasons.append(reasons)
+        self._draws.append((batch, reasons))
         for i, place in enumerate(places):
             if i not in reasons:
                 self._accepted[place] = (batch, i)
@@ -120,13 +118,13 @@ class _Joined:
         """All accepted queries, by place; the last refused one if none was accepted."""
         chosen = [self._accepted[place] for place in self._places if place in self._accepted]
         if not chosen:
-            last, reasons = self._draws[-1][0], self._reasons[-1]
+            last, reasons = self._draws[-1]
             chosen = [(last, next(iter(reasons)))]
         answered = {(id(batch), i): k for k, (batch, i) in enumerate(chosen)}
         parts = [batch.written for batch, _ in self._draws if batch.written is not None]
         answered_C: list[int] = []
         refused: dict[int, Refused] = {}
-        for (batch, _), reasons in zip(self._draws, self._reasons, strict=True):
+        for batch, reasons in self._draws:
             for i in batch.written.answered_C.tolist() if batch.written else ():
                 if i in reasons:
                     refused[len(answered_C)] = Refused(batch.texts[i], reasons[i])
