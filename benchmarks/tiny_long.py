@@ -126,34 +126,33 @@ def windows(run: Path, every: int = EVERY) -> list[Figures]:
 
 
 def _written(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """A row for each query that was written and played."""
-    firsts = (group[0] for group in by_query(rows))
-    return [row for row in firsts if not row.get("replayed") and not row.get("refused")]
+    """A row for each query that the Challenger wrote, also for those that the gate refused."""
+    return [group[0] for group in by_query(rows) if not group[0].get("replayed")]
 
 
 def _figures(
     end: int, metrics: Sequence[Mapping[str, float]], queries: Sequence[Mapping[str, Any]]
 ) -> Figures:
     name = "query/verifiable"
-    known = [row for row in queries if not row[f"{name}/malformed"]]
+    played = [row for row in queries if not row.get("refused")]
+    known = [row for row in played if not row[f"{name}/malformed"]]
+    bad = [row for row in queries if row.get("refused") == "malformed"]
+    bad += [row for row in played if row[f"{name}/malformed"]]
     shares = [count / len(known) for count in Counter(r[f"{name}/family"] for r in known).values()]
 
     def average(metric: str, default: float = float("nan")) -> float:
         values = [row[metric] for row in metrics if metric in row]
         return mean(values) if values else default
 
-    gated = average("gate/drawn") == average("gate/drawn")
-    refused = [row.get("gate/malformed", 0.0) for row in metrics if "gate/drawn" in row]
-    unanswered = mean(refused) if gated else average("queries/verifiable/malformed")
     return {
         "round": end,
         "sampled": round(average("heldout/sampled"), 4),
         "greedy": round(average("heldout/greedy"), 4),
-        "malformed": round(unanswered, 4),
+        "malformed": round(len(bad) / max(1, len(queries)), 4),
         "families": sum(share > LEAST_SHARE for share in shares),
         "largest family": round(max(shares, default=0.0), 4),
         "level": round(mean([row[f"{name}/level"] for row in known] or [0.0]), 3),
-        "distinct": round(len({row["query"] for row in queries}) / max(1, len(queries)), 4),
+        "distinct": round(len({row["query"] for row in played}) / max(1, len(played)), 4),
         "solve rate": round(average("value"), 4),
         "drawn": round(average("gate/drawn", 16.0), 2),
         "seconds": round(sum(average(f"seconds/{p}", 0.0) for p in _PHASES), 3),
