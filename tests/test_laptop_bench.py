@@ -12,6 +12,7 @@ from small_game import make_policy, stir
 
 from benchmarks import ifeval, laptop, laptop_score
 from benchmarks.laptop_table import tables
+from benchmarks.runs import folder
 from lsp_lightning import InstructionVerifier, Paper, Query, Sampling, VerifiableReward
 from lsp_lightning.checks.constraints import parse_constraints
 from lsp_lightning.cli.main import main
@@ -58,11 +59,15 @@ def test_each_arm_is_the_preset_with_its_changes(
     assert not data.heldout
     names = [reward.name for reward in module.rewards]
     assert data.queries.selfplay == (arm != "grpo")
-    assert ("novelty" in names) == (arm in ("recommended", "no-length", "fixed"))
+    assert ("novelty" in names) == (arm not in ("grpo", "zero", "paper"))
+    assert (data.gate is not None) == ("gate" in arm)
+    assert (data.pool is not None) == ("pool" in arm)
+    assert (getattr(data.queries, "documents", None) is not None) == (arm == "documents")
     quality = any(reward.enters == "quality" for reward in module.rewards)
     assert quality == (arm not in ("zero", "no-length"))
     assert isinstance(module.objective, Paper) == (arm in ("zero", "paper"))
-    config = yaml.safe_load((tmp_path / f"{arm}-3.yaml").read_text())
+    run = folder(tmp_path, arm, 3)
+    config = yaml.safe_load(run.with_name(f"{run.name}.yaml").read_text())
     assert config["seed_everything"] == 3
     if arm == "fixed":
         fixed = read_queries(str(tmp_path / laptop.FOUR), "fixed")
