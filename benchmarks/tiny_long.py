@@ -11,7 +11,7 @@ finished run again. `table` prints them.
 import argparse
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -48,22 +48,47 @@ ARMS: dict[str, Arm] = {
 Figures = dict[str, float]
 
 
+#: What a command of a benchmark does.
+Command = Callable[[argparse.Namespace], None]
+
+
 def main() -> None:
     """Run one command."""
+    args = arguments(__doc__, ARMS, Path("runs/long"), 1000, play, table)
+    args.run(args)
+
+
+def arguments(
+    description: str | None,
+    arms: Iterable[str],
+    out: Path,
+    rounds: int,
+    play: Command,
+    table: Command,
+) -> argparse.Namespace:
+    """The parsed command line of a benchmark with the commands ``play`` and ``table``.
+
+    Args:
+        description: what its help says.
+        arms: the names of all arms.
+        out: the default folder of the runs.
+        rounds: the default number of rounds of a run.
+        play: plays arms.
+        table: prints their figures.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("play")
-    command.add_argument("--out", type=Path, default=Path("runs/long"))
+    command.add_argument("--out", type=Path, default=out)
     command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    command.add_argument("--rounds", type=int, default=1000)
+    command.add_argument("--rounds", type=int, default=rounds)
     command.add_argument("--processes", type=int, default=2)
-    command.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    command.add_argument("--arms", nargs="+", default=list(arms), choices=list(arms))
     command.set_defaults(run=play)
     commands.add_parser("table").set_defaults(run=table)
-    args = parser.parse_args()
-    args.run(args)
+    return parser.parse_args()
 
 
 def play(args: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.runs import Arm, folder, play_all
-from benchmarks.tiny_long import Figures, read_rows, windows, write_rows
+from benchmarks.tiny_long import Figures, arguments, read_rows, windows, write_rows
 
 RESULT = Path(__file__).with_name("way_back.json")
 EVERY, ROUNDS, START_ROUNDS = 25, 150, 200
@@ -32,18 +32,7 @@ ARMS = {
 
 def main() -> None:
     """Run one command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("play")
-    command.add_argument("--out", type=Path, default=Path("runs/way_back"))
-    command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    command.add_argument("--processes", type=int, default=2)
-    command.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
-    command.set_defaults(run=play)
-    commands.add_parser("table").set_defaults(run=table)
-    args = parser.parse_args()
+    args = arguments(__doc__, ARMS, Path("runs/way_back"), ROUNDS, play, table)
     args.run(args)
 
 
@@ -54,7 +43,7 @@ def play(args: argparse.Namespace) -> None:
         adapter = str(folder(args.out, "start", seed) / "adapter")
         fixed = ["--model.init_adapter", adapter, "--model.reference", "base"]
         arms: dict[str, Arm] = {arm: ("tiny_lsp", [*ARMS[arm], *fixed]) for arm in args.arms}
-        play_all(args.out, arms, [seed + SHIFT], ROUNDS, args.processes)
+        play_all(args.out, arms, [seed + SHIFT], args.rounds, args.processes)
         runs = {f"{arm}-{seed}": folder(args.out, arm, seed + SHIFT) for arm in args.arms}
         found = {name: windows(run, EVERY) for name, run in runs.items()}
         write_rows(RESULT, {**read_rows(RESULT), **found})

@@ -99,7 +99,7 @@ def runs(tmp_path_factory):
 
 
 def resumed(runs: Path, folder: Path, change=lambda checkpoint: None) -> Path:
-    """The killed run, gone on with in a copy after a change to its checkpoint."""
+    """Resume the killed run in a copy, after a change to its checkpoint."""
     shutil.copytree(runs / "cut", folder / "run")
     path = folder / "run" / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)

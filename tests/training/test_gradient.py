@@ -370,8 +370,8 @@ def test_the_gradient_of_a_gated_round_is_that_of_the_admitted_answers(policy, p
     try:
         plain = plain_gradient(policy, left, settings, advantages)
         for shared in (True, False):
-            ours, _, _ = gradient(policy, left, settings, 300, advantages, shared)
-            assert relative(ours, plain) < 2e-6  # log-probs are compared in single precision
+            found, _, _ = gradient(policy, left, settings, 300, advantages, shared)
+            assert relative(found, plain) < 2e-6  # log-probs are compared in single precision
     finally:
         policy.to(torch.float32)
 
@@ -380,7 +380,7 @@ def test_the_gradient_of_a_gated_round_is_that_of_the_admitted_answers(policy, p
 def test_what_the_gate_shut_out_is_no_part_of_the_solvers_loss(policy, played, kl):
     """As if the query had never been answered."""
     settings, left = LossSettings(beta=0.3, kl=kl, alpha_ch=0.0), gated(played)
-    ours, _, batches = gradient(policy, left, settings, ALL_AT_ONCE, shared=False)
+    found, _, batches = gradient(policy, left, settings, ALL_AT_ONCE, shared=False)
     rows = sorted(row for batch in batches for row in batch.rows.tolist())
     assert rows == [4, 5, 6, 10, 11, 12]
     answers, kept = left.playout.answers, [0, 1, 2, 6, 7, 8]
@@ -403,7 +403,7 @@ def test_what_the_gate_shut_out_is_no_part_of_the_solvers_loss(policy, played, k
         admitted_N=None,
     )
     alone, _, _ = gradient(policy, without, settings, ALL_AT_ONCE, shared=False)
-    assert relative(ours, alone) < 1e-6
+    assert relative(found, alone) < 1e-6
 
 
 def test_rewards_of_a_query_outside_of_the_range_leave_no_trace(policy, played):
@@ -416,7 +416,7 @@ def test_rewards_of_a_query_outside_of_the_range_leave_no_trace(policy, played):
         return gradient(policy, found, settings, 300, objective().advantages(found))[0]
 
     expected = of([0.0, 0.0, 0.0])
-    # whoever was right, and if all were: 4 V (1 - V) is 0 as well
+    # the same if all answers are right, where 4 V (1 - V) is 0 as well
     assert torch.equal(of([1.0, 1.0, 1.0]), expected)
     for objective in (Learnability, Paper):
         one = of([1.0, 0.0, 0.0], objective)
@@ -435,10 +435,10 @@ def test_a_round_that_admits_nothing_trains_the_challenger_alone(policy, played,
     settings = LossSettings(beta=0.3, kl=kl, alpha_ch=0.4)
     advantages = Learnability().advantages(nothing)
     assert not advantages.rows().any()
-    ours, facts, _ = gradient(policy, nothing, settings, 300, advantages)
+    found, facts, _ = gradient(policy, nothing, settings, 300, advantages)
     assert facts.loss == facts.loss
     # what is left is the KL term of the written rows
-    assert relative(ours, plain_gradient(policy, nothing, settings, advantages)) < 2e-5
+    assert relative(found, plain_gradient(policy, nothing, settings, advantages)) < 2e-5
     without, _, _ = gradient(policy, nothing, replace(settings, alpha_ch=0.0), 300, advantages)
     assert not without.any()
 
