@@ -50,7 +50,7 @@ class Pool:
         self,
         share: float = 0.25,
         size: int = 256,
-        solve_rate: tuple[float, float] = (0.25, 0.75),
+        solve_rate: tuple[float, float] = (0.1, 0.9),
     ) -> None:
         require_number(share, f"{_KEY}.share", least=0)
         if share >= 1:
@@ -58,7 +58,7 @@ class Pool:
         require_at_least(size, 1, f"{_KEY}.size", "it is a number of queries")
         limits = checked_range(solve_rate, f"{_KEY}.solve_rate")
         if limits is None:
-            remedy = "set two numbers, such as [0.25, 0.75]"
+            remedy = "set two numbers, such as [0.1, 0.9]"
             raise ConfigError(f"{_KEY}.solve_rate", "is null", remedy)
         self.share, self.size, self.solve_rate = share, size, limits
         self._queries: dict[str, PooledQuery] = {}  # the one that was played last comes last

@@ -84,7 +84,7 @@ def test_the_settings_of_a_run_are_plain_even_with_an_empty_pool():
         "redraws": 3,
         "solve_rate": [0.1, 0.9],
     }
-    assert settings["pool"] == {"share": 0.25, "size": 256, "solve_rate": [0.25, 0.75]}
+    assert settings["pool"] == {"share": 0.25, "size": 256, "solve_rate": [0.1, 0.9]}
 
 
 # -- the order of checks ---------------------------------------------------------------------------
