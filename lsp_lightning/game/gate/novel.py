@@ -53,10 +53,15 @@ class Novel(QueryCheck):
         return accepted
 
     def observe(self, played: SelfPlayRound) -> None:
-        """Remember the queries that were written and played in the round."""
+        """Remember the queries that were written and accepted in the round.
+
+        If all were refused, one of them is played. It is not remembered: else a Challenger that
+        repeats it would be refused for ever.
+        """
         playout = played.playout
-        written = zip(playout.query_texts, playout.written_N.tolist(), strict=True)
-        self._played.append([compared(text) for text, is_written in written if is_written])
+        accepted_N = playout.written_N & ~playout.refused_N
+        found = zip(playout.query_texts, accepted_N.tolist(), strict=True)
+        self._played.append([compared(text) for text, accepted in found if accepted])
 
     def state_dict(self) -> dict[str, Any]:
         """The remembered queries, by round."""
