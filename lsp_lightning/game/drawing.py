@@ -49,7 +49,8 @@ def draw_queries(
     accepted = () if batch.all_refused else batch.texts
     missing = num_queries - len(replays) - len(accepted)
     if pool and missing:
-        known = {*accepted, *(query.text for query in replays)}
+        passages = (batch.passages or (None,) * len(batch.texts))[: len(accepted)]
+        known = {*zip(accepted, passages, strict=True), *(query.key for query in replays)}
         replays += pool.drawn(missing, index, seed, known)
     if replays and batch.all_refused:
         batch = _without_queries(batch)

@@ -17,6 +17,8 @@ from lsp_lightning.text.similarity import similarity_table
 from lsp_lightning.types import SelfPlayRound
 
 _KEY = "data.pool"
+#: The text of a query, and the passage that it is about.
+QueryKey = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,11 @@ class PooledQuery:
     """Its known answer or tests, or None."""
     passage: str | None = None
     """The passage that it was written about, or None."""
+
+    @property
+    def key(self) -> "QueryKey":
+        """What tells it from others: the same words about another passage are another query."""
+        return self.text, self.passage
 
 
 class Pool:
@@ -61,7 +68,7 @@ class Pool:
             remedy = "set two numbers, such as [0.1, 0.9]"
             raise ConfigError(f"{_KEY}.solve_rate", "is null", remedy)
         self.share, self.size, self.solve_rate = share, size, limits
-        self._queries: dict[str, PooledQuery] = {}  # the one that was played last comes last
+        self._queries: dict[QueryKey, PooledQuery] = {}  # the one that was played last comes last
 
     def __len__(self) -> int:
         return len(self._queries)
@@ -69,7 +76,7 @@ class Pool:
     @property
     def texts(self) -> tuple[str, ...]:
         """All queries, the one that was played longest ago first."""
-        return tuple(self._queries)
+        return tuple(query.text for query in self._queries.values())
 
     def replays(self, num_queries: int, index: int, seed: int) -> list[PooledQuery]:
         """The queries that a round plays again: a share of N, or fewer if the pool has fewer."""
@@ -80,7 +87,7 @@ class Pool:
         return math.floor(self.share * num_queries + 1e-6)  # 0.29 * 100 is 28.999999999999996
 
     def drawn(
-        self, count: int, index: int, seed: int, without: Collection[str] = ()
+        self, count: int, index: int, seed: int, without: Collection[QueryKey] = ()
     ) -> list[PooledQuery]:
         """At most ``count`` different queries, the same for the same pool, round and seed.
 
@@ -90,7 +97,7 @@ class Pool:
             seed: the run's seed.
             without: queries to leave out.
         """
-        left = [query for text, query in self._queries.items() if text not in without]
+        left = [query for key, query in self._queries.items() if key not in without]
         chance = random.Random(derive_seed(seed, index, "pool", len(without)))
         return chance.sample(left, min(count, len(left)))
 
@@ -104,10 +111,10 @@ class Pool:
         for i, text in enumerate(playout.query_texts):
             if not known[i]:
                 continue
-            self._queries.pop(text, None)
-            if good[i] and _can_be_saved(playout.solution(i)):
-                query = PooledQuery(text, playout.solution(i), playout.passage(i))
-                self._queries[text] = query
+            query = PooledQuery(text, playout.solution(i), playout.passage(i))
+            self._queries.pop(query.key, None)
+            if good[i] and _can_be_saved(query.solution):
+                self._queries[query.key] = query
         self._make_room()
 
     def _make_room(self) -> None:
@@ -118,13 +125,13 @@ class Pool:
         over = len(self) - self.size
         if over <= 0:
             return
-        texts = list(self._queries)
-        forms = [compared(text) for text in texts]
+        keys = list(self._queries)
+        forms = [compared(text) for text, _ in keys]
         alike = similarity_table(forms, forms).fill_diagonal_(-1.0)
         for _ in range(over):
-            pair = divmod(int(alike.argmax()), len(texts))
+            pair = divmod(int(alike.argmax()), len(keys))
             older = min(pair)
-            del self._queries[texts[older]]
+            del self._queries[keys[older]]
             alike[older, :] = alike[:, older] = -1.0
 
     def _is_good(self, played: SelfPlayRound, rates_N: Tensor) -> Tensor:
@@ -144,7 +151,7 @@ class Pool:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the queries."""
         queries = [PooledQuery(**query) for query in state["queries"]]
-        self._queries = {query.text: query for query in queries}
+        self._queries = {query.key: query for query in queries}
 
 
 def _can_be_saved(solution: object) -> bool:

@@ -153,6 +153,19 @@ def test_draws_are_fixed_by_seed_round_and_content():
     assert pool.texts == tuple("abcdefgh")  # to draw is not to play
 
 
+def test_the_same_words_about_another_passage_are_another_query():
+    texts, passages = ["What is it?"] * 2, ("of trees", "of stones")
+    pool = observed(played([HALF, HALF], texts, passages=passages))
+    assert len(pool) == 2
+    pool.observe(played([ALL], texts[:1], passages=passages[:1]))  # this one is too easy now
+    [left] = pool.drawn(2, 0, 0)
+    assert (left.text, left.passage) == ("What is it?", "of stones")
+    assert pool.drawn(2, 0, 0, without={left.key}) == []
+    restored = Pool()
+    restored.load_state_dict(observed(played([HALF, HALF], texts, passages=passages)).state_dict())
+    assert len(restored) == 2
+
+
 def test_every_query_is_drawn_sometimes():
     pool = observed(played([HALF] * 8))
     seen = {query.text for index in range(60) for query in pool.drawn(1, index, 0)}
@@ -161,8 +174,8 @@ def test_every_query_is_drawn_sometimes():
 
 def test_left_out_queries_are_not_drawn():
     pool = observed(played([HALF] * 3))
-    assert {query.text for query in pool.drawn(9, 0, 0, without={"b"})} == {"a", "c"}
-    assert pool.drawn(9, 0, 0, without={*"abc"}) == []
+    assert {query.text for query in pool.drawn(9, 0, 0, without={("b", None)})} == {"a", "c"}
+    assert pool.drawn(9, 0, 0, without={(text, None) for text in "abc"}) == []
     assert pool.drawn(0, 0, 0) == []
 
 
