@@ -44,8 +44,12 @@ def none_valid(written: Written | None, remedies: Remedies) -> Stall | None:
 
 
 def all_out_of_range(played: SelfPlayRound, remedies: Remedies) -> Stall | None:
-    """The gate's range of solve rates, if every judged query of the round lies outside."""
-    gate, rates_N, judged_N = remedies.gate, played.solve_rates_N, played.judged_N
+    """The gate's range of solve rates, if every judged query that was written lies outside.
+
+    Those of the pool were in the range when they entered it, and tell nothing of the Challenger.
+    """
+    gate, rates_N = remedies.gate, played.solve_rates_N
+    judged_N = played.judged_N & played.playout.written_N
     if gate is None or gate.solve_rate is None or rates_N is None or not judged_N.any():
         return None
     if gate.admits(rates_N, judged_N)[judged_N].any():

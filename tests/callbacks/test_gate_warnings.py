@@ -86,6 +86,12 @@ def test_rates_outside_of_the_range_are_told_by_their_side(R, said, remedy):
     assert "widen" not in stall.remedy  # a wider range would let through what teaches nothing
 
 
+def test_queries_of_the_pool_do_not_hide_that_all_others_are_too_easy():
+    played = gated(["a", "b"], {}, rewards=[[1.0, 1.0]] * 2 + [[1.0, 0.0]], replayed=["good"])
+    stall = causes(played, solve_rate=[0.1, 0.9])["solve rates"]
+    assert stall.fact.startswith("every query was too easy for data.gate")
+
+
 def test_a_wider_range_helps_where_answers_differ():
     # 1 of 4 is right: .25, below .4
     played = gated(["a", "b"], {}, rewards=[[1.0, 0.0, 0.0, 0.0]] * 2)
