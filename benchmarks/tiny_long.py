@@ -42,7 +42,10 @@ ARMS: dict[str, Arm] = {
     "paper, checks alone": ("tiny_lsp_paper", _CHECKS),
     "paper, range alone": ("tiny_lsp_paper", _RANGE),
     "learnability and uncertainty": ("tiny_lsp", _UNSURE),
-    "learnability and uncertainty, gate and pool": ("tiny_lsp", [*_UNSURE, *_GATE, *_POOL]),
+    "learnability and uncertainty, gate and pool": (
+        "tiny_lsp",
+        [*_UNSURE, *_GATE, *_POOL, "--data.gate.solve_rate", "[0.1, 1.0]"],
+    ),
 }
 
 Figures = dict[str, float]

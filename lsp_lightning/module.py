@@ -137,7 +137,10 @@ class SelfPlayModule(ScoresHeldOut):
             self.data.check_rounds(self.trainer)
             self.data.selection.check_rewards(self.rewards)
             if self.data.gate is not None:
+                self.objective.check_gate(self.data.gate.solve_rate)
                 self.data.gate.prepare()
+                if self.policy is not None:  # loaded before this fit, perhaps with another gate
+                    self.data.gate.connect(self.reference_player)
             check_model(self, self.data)
             resume.check_optimizer(self.optimizer)
             # log every round; Lightning's default is one step in 50 (0 logs nothing)

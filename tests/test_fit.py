@@ -13,6 +13,8 @@ from small_game import SHORT_PROMPT, Checksum, brief, tiny_trainer
 from lsp_lightning import (
     Challenger,
     ConfigError,
+    Gate,
+    Judged,
     Learnability,
     Lora,
     Paper,
@@ -676,3 +678,13 @@ def test_without_a_number_of_rounds_there_is_a_clear_error(base, tmp_path):
     )
     with pytest.raises(ConfigError, match=r"trainer\.max_steps"):
         trainer.fit(make_module(base), datamodule=make_data())
+
+
+def test_a_gate_gets_its_judge_in_every_fit_of_a_module(base, tmp_path):
+    module = make_module(base)
+    assert module.player is not None  # loads the policy, as in a notebook
+    for run in ("first", "second"):
+        gate = Gate([Judged(least=0.0)])
+        tiny_trainer(tmp_path / run, 1).fit(module, make_data(gate=gate))
+        [check] = gate.checks
+        assert len(check.scores(["a", "b"])) == 2

@@ -95,37 +95,32 @@ def learnability(
     return variance_N / max(float(max_variance), _STD_FLOOR)
 
 
-def uncertainty(
-    rewards_NG: Tensor, surprisal_NG: Tensor, judged_NG: Tensor | None = None
-) -> Tensor:
-    """How uncertain the answers to each query are, as far as R does not tell. (N, G) -> (N,).
+def uncertainty(surprisal_NG: Tensor, solved_N: Tensor, counted_N: Tensor | None = None) -> Tensor:
+    """How uncertain the answers to solved queries are, the more the more are solved. -> (N,).
 
-    A group's uncertainty is the mean surprisal of its answers, ``-log pi(a | q)``. It is 0 for the
-    surest group of the round, 1 for the least sure one, and linear between. All are multiplied by
-    the share of groups that R does not tell apart: where R differs within every group, the result
-    is 0. If a query has one right answer and all answers are right, the surprisal is minus the
-    logarithm of the solve rate, which is known then although no answer was wrong.
+    The uncertainty of a query is the mean surprisal of its answers, ``-log pi(a | q)``. It is 0 for
+    the surest solved query, 1 for the least sure one, linear between, and 0 for queries that are
+    not solved. All are multiplied by the share of queries that are solved. If a query has one right
+    answer, the surprisal is minus the logarithm of the solve rate, which is known then although no
+    answer was wrong.
 
     Args:
-        rewards_NG: R.
-        surprisal_NG: minus the log-prob of each answer, the sum over its tokens; answers for which
-            it is unknown (NaN) do not count.
-        judged_NG: which answers could be judged; None is all. Others do not count.
+        surprisal_NG: minus the log-prob of each answer, the sum over its tokens, (N, G); answers
+            for which it is unknown (NaN) do not count.
+        solved_N: whether all answers are right, (N,) bool.
+        counted_N: the queries that are compared, (N,) bool; None: all.
     """
-    _require_matrix(rewards_NG, "rewards_NG")
-    known_NG = _like(surprisal_NG, rewards_NG).isfinite()
-    if judged_NG is not None:
-        known_NG = known_NG & judged_NG
-    known_N = known_NG.any(dim=1)
-    if not known_N.any():
-        return torch.zeros_like(rewards_NG[:, 0])
+    _require_matrix(surprisal_NG, "surprisal_NG")
+    counted_N = torch.ones_like(solved_N) if counted_N is None else counted_N
+    known_NG = surprisal_NG.isfinite()
+    paid_N = solved_N & counted_N & known_NG.any(dim=1)
+    if not paid_N.any():
+        return torch.zeros_like(surprisal_NG[:, 0])
     mean_N = torch.where(known_NG, surprisal_NG, torch.nan).nanmean(dim=1)
-    low, high = mean_N[known_N].min(), mean_N[known_N].max()
-    centred_NG, _ = _deviations(rewards_NG, judged_NG)
-    alike_N = centred_NG.abs().amax(dim=1) <= _STD_FLOOR
-    share = alike_N[known_N].to(mean_N.dtype).mean()
+    low, high = mean_N[paid_N].min(), mean_N[paid_N].max()
+    share = (solved_N & counted_N).sum() / counted_N.sum()
     scaled_N = (mean_N - low) / (high - low).clamp_min(_STD_FLOOR)
-    return torch.where(known_N, share * scaled_N, 0.0)
+    return torch.where(paid_N, share * scaled_N, 0.0)
 
 
 def frontier(rewards_NG: Tensor) -> Tensor:

@@ -42,6 +42,10 @@ FAST = {
     f"{one('gate.solve_rate', [0.1, 0.9])} {PREFERENCE}": "data.gate.solve_rate: needs task rewa",
     f"{one('gate.redraws', 2)} {GRPO}": "data.gate: is for queries that the Challenger writes, bu",
     check("lsp_lightning.WellFormed", verifier=verifier("MathVerifier")): "data.gate.checks.WellF",
+    f"{one('gate.solve_rate', [0.1, 0.9])} --model.objective.uncertainty 0.5": (
+        "model.objective.init_args.uncertainty: pays for solved queries, but data.gate.solve_rate "
+        "[0.1, 0.9] shuts them out; set data.gate.solve_rate to [0.1, 1], or uncertainty to 0"
+    ),
     check("lsp_lightning.Nowel"): "data.gate.init_args.checks: cannot import lsp_lightning.Nowel",
 }
 MORE = {

@@ -188,43 +188,48 @@ def test_the_solve_rate_is_the_mean_reward_as_a_share_of_its_range():
     torch.testing.assert_close(F.solve_rates(REWARDS, -1.0, 3.0), torch.tensor([0.4375, 0.3125]))
 
 
-SOLVED = torch.ones(3, 2)
+SOLVED = torch.ones(3, dtype=torch.bool)
 # mean surprisal 1, 3 and 2 nats: 0, 1 and 1/2 of the way from the surest to the least sure group
 SURPRISAL = torch.tensor([[0.5, 1.5], [3.0, 3.0], [2.0, 2.0]])
 
 
-def test_uncertainty_orders_solved_groups_by_the_surprisal_of_their_answers():
+def test_uncertainty_orders_solved_queries_by_the_surprisal_of_their_answers():
     expected = torch.tensor([0.0, 1.0, 0.5])
-    torch.testing.assert_close(F.uncertainty(SOLVED, SURPRISAL), expected)
+    torch.testing.assert_close(F.uncertainty(SURPRISAL, SOLVED), expected)
 
 
-def test_uncertainty_fades_as_rewards_begin_to_differ():
-    one_differs = SOLVED.clone()
-    one_differs[0, 0] = 0.0  # two of three groups are alike
-    expected = torch.tensor([0.0, 1.0, 0.5]) * 2 / 3
-    torch.testing.assert_close(F.uncertainty(one_differs, SURPRISAL), expected)
-    all_differ = torch.tensor([[1.0, 0.0]]).expand(3, 2)
-    torch.testing.assert_close(F.uncertainty(all_differ, SURPRISAL), torch.zeros(3))
+def test_uncertainty_fades_as_queries_are_no_longer_solved():
+    # two of three are solved: 1 and 2 nats are the ends now, however unsure the third one is
+    solved = torch.tensor([True, False, True])
+    expected = torch.tensor([0.0, 0.0, 1.0]) * 2 / 3
+    torch.testing.assert_close(F.uncertainty(SURPRISAL, solved), expected)
+    torch.testing.assert_close(F.uncertainty(SURPRISAL, ~SOLVED), torch.zeros(3))
 
 
-def test_uncertainty_leaves_out_what_could_not_be_judged_or_has_no_log_prob():
-    judged = torch.tensor([[True, True], [False, False], [True, True]])
-    surprisal = SURPRISAL.clone()
-    surprisal[2] = torch.tensor([float("nan"), 4.0])  # a server that returned no log-prob
-    # left: 1 and 4 nats
+def test_uncertainty_compares_only_the_counted_queries():
+    counted = torch.tensor([True, False, True])
+    # the second one neither sets the scale nor changes the share
     expected = torch.tensor([0.0, 0.0, 1.0])
-    torch.testing.assert_close(F.uncertainty(SOLVED, surprisal, judged), expected)
-    nothing = torch.zeros(3, 2, dtype=torch.bool)
-    torch.testing.assert_close(F.uncertainty(SOLVED, SURPRISAL, nothing), torch.zeros(3))
+    torch.testing.assert_close(F.uncertainty(SURPRISAL, SOLVED, counted), expected)
+    torch.testing.assert_close(F.uncertainty(SURPRISAL, SOLVED, ~SOLVED), torch.zeros(3))
 
 
-def test_uncertainty_of_equally_sure_groups_is_zero():
-    torch.testing.assert_close(F.uncertainty(SOLVED, torch.ones(3, 2)), torch.zeros(3))
+def test_uncertainty_leaves_out_answers_without_a_log_prob():
+    surprisal = SURPRISAL.clone()
+    surprisal[1] = torch.nan  # a server that returned none
+    surprisal[2, 0] = torch.nan
+    torch.testing.assert_close(F.uncertainty(surprisal, SOLVED), torch.tensor([0.0, 0.0, 1.0]))
+    nothing = torch.full((3, 2), torch.nan)
+    torch.testing.assert_close(F.uncertainty(nothing, SOLVED), torch.zeros(3))
+
+
+def test_uncertainty_of_equally_sure_queries_is_zero():
+    torch.testing.assert_close(F.uncertainty(torch.ones(3, 2), SOLVED), torch.zeros(3))
 
 
 def test_the_surprisal_of_the_one_right_answer_tells_the_solve_rate():
     # one right answer of probability p: nobody fails in two draws, and -log p is still known
     rates = torch.tensor([0.99, 0.9, 0.95])
     surprisal = -rates.log().unsqueeze(1).expand(3, 2)
-    order = F.uncertainty(SOLVED, surprisal).argsort(descending=True)
+    order = F.uncertainty(surprisal, SOLVED).argsort(descending=True)
     assert order.tolist() == rates.argsort().tolist()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from handmade import FixedReward, rollouts, scored_round
+from handmade import FixedReward, gated, rollouts, scored_round
 
 from lsp_lightning import Band, ConfigError, Frontier, Learnability, Objective, Paper
 from lsp_lightning.types import Written
@@ -285,16 +285,62 @@ def test_lsp_adds_quality_for_both_roles_and_lsp_zero_is_the_game_without():
     assert full.challenger_C.tolist() == [-0.5, 0.5]
 
 
-def test_uncertainty_is_paid_on_top_and_only_where_rewards_do_not_differ():
-    played = scored_round([[1.0, 1.0], [1.0, 1.0]], binary=True)
-    logprobs = torch.tensor([[-0.5, -0.5]] * 2 + [[-1.0, -1.0]] * 2)  # 1 nat, then 2 nats
+def surprised(played, *nats):
+    """The round, with so many nats of surprisal in each answer to each query."""
+    g = played.rewards_NG.shape[1]
+    logprobs = torch.zeros_like(played.playout.answers.logprobs)
+    logprobs[:, 0] = -torch.tensor(nats).repeat_interleave(g)
     answers = replace(played.playout.answers, logprobs=logprobs)
-    played = replace(played, playout=replace(played.playout, answers=answers))
+    return replace(
+        played,
+        playout=replace(played.playout, answers=answers),
+        solve_rates_N=played.rewards_NG.mean(dim=1),
+        binary=True,
+    )
+
+
+def test_uncertainty_is_paid_on_top_and_only_for_solved_queries():
+    played = surprised(scored_round([[1.0, 1.0], [1.0, 1.0]]), 1.0, 2.0)
     assert Learnability().challenger_rewards(played).tolist() == [0.0, 0.0]
     assert Learnability(uncertainty=0.5).challenger_rewards(played).tolist() == [0.0, 0.5]
-    differing = replace(played, rewards_NG=torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    differing = surprised(scored_round([[1.0, 0.0], [1.0, 0.0]]), 1.0, 2.0)
     for objective in (Learnability(), Learnability(uncertainty=0.5)):
         assert objective.challenger_rewards(differing).tolist() == [1.0, 1.0]
+
+
+def test_uncertainty_pays_for_no_query_that_nobody_solves():
+    # nobody solves the third, however unsure the answers: two of three are solved
+    played = surprised(scored_round([[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]]), 1.0, 2.0, 9.0)
+    paid = Learnability(uncertainty=0.6).challenger_rewards(played)
+    torch.testing.assert_close(paid, torch.tensor([0.0, 0.4, 0.0]))
+
+
+def test_queries_that_do_not_pay_the_challenger_do_not_set_the_scale_of_uncertainty():
+    # a query of the pool, one that the gate shut out, and a malformed one, all very unsure
+    gone = gated(["a", "b", "c", "d"], {}, rewards=[[1.0, 1.0]] * 5, replayed=["old"])
+    played = surprised(gone, 1.0, 2.0, 8.0, 8.0, 30.0)
+    played = replace(
+        played,
+        admitted_N=torch.tensor([True, True, False, True, True]),
+        malformed_N=torch.tensor([False, False, False, True, False]),
+    )
+    paid = Learnability(uncertainty=0.5).challenger_rewards(played)
+    torch.testing.assert_close(paid, torch.tensor([0.0, 0.5, 0.0, 0.0, 0.0]))
+
+
+def test_uncertainty_needs_a_highest_R_and_a_gate_that_lets_solved_queries_in():
+    objective, key = Learnability(uncertainty=0.5), r"^model\.objective\.init_args\.uncertainty: "
+    with pytest.raises(ConfigError, match=key + r"is 0\.5, which needs task rewards"):
+        objective.check([FixedReward(None)])
+    right = FixedReward(None)
+    right.binary = True
+    objective.check([right])
+    Learnability().check([FixedReward(None)])
+    with pytest.raises(ConfigError, match=key + r".*\[0\.1, 0\.9\] shuts .* \[0\.1, 1\]"):
+        objective.check_gate((0.1, 0.9))
+    for limits in (None, (0.1, 1.0)):
+        objective.check_gate(limits)
+    Learnability().check_gate((0.1, 0.9))
 
 
 def test_uncertainty_is_not_negative():

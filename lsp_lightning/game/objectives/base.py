@@ -70,6 +70,9 @@ class Objective(ABC):
     def check(self, rewards: Sequence[Reward]) -> None:  # noqa: B027 - optional
         """Raise ConfigError if it cannot use these rewards; called before a model is loaded."""
 
+    def check_gate(self, solve_rate: tuple[float, float] | None) -> None:  # noqa: B027 - optional
+        """Raise ConfigError if it cannot work with the range of solve rates of ``data.gate``."""
+
     def observe(self, played: SelfPlayRound) -> None:  # noqa: B027 - optional
         """Update the state after a round; called once per round, after :meth:`advantages`."""
 

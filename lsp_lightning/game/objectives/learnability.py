@@ -1,17 +1,22 @@
 """The objective Learnability: queries that the Solver solves sometimes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import require_number
+from lsp_lightning.errors import ConfigError, require_number
 from lsp_lightning.functional import AdvantageScale, learnability, uncertainty
 from lsp_lightning.game.objectives.base import InvalidQuery, Objective
+from lsp_lightning.rewards import Reward, span_of_R
 from lsp_lightning.types import SelfPlayRound
 
 #: The largest variance of rewards in {0, 1}.
 _BINARY = 0.25
+#: Solve rates are in single precision.
+_ROUNDING = 1e-6
+_UNCERTAINTY = "model.objective.init_args.uncertainty"
 
 
 class Learnability(Objective):
@@ -25,8 +30,9 @@ class Learnability(Objective):
         advantage_scale: see :class:`Objective`.
         invalid_query: see :class:`Objective`.
         uncertainty: a way back from rounds in which every answer is right: what the query with the
-            least certain answers is paid if R differs in no group of the round; less, the more
-            groups it differs in (:func:`lsp_lightning.functional.uncertainty`). 0 pays nothing.
+            least certain answers is paid if all queries are solved; less, the fewer are
+            (:func:`lsp_lightning.functional.uncertainty`). A query is solved if all its answers
+            have the highest possible R. 0 pays nothing; more needs an R with known limits.
     """
 
     def __init__(
@@ -36,7 +42,7 @@ class Learnability(Objective):
         uncertainty: float = 0.0,
     ) -> None:
         super().__init__(advantage_scale, invalid_query)
-        require_number(uncertainty, "model.objective.init_args.uncertainty", least=0)
+        require_number(uncertainty, _UNCERTAINTY, least=0)
         self.uncertainty = uncertainty
         self._largest = 0.0
 
@@ -46,10 +52,29 @@ class Learnability(Objective):
         Uncertainty comes on top.
         """
         pay_N = learnability(played.rewards_NG, self._largest_with(played), played.judged_NG)
-        if self.uncertainty == 0:
+        if self.uncertainty == 0 or played.solve_rates_N is None:
             return pay_N
-        unsure_N = uncertainty(played.rewards_NG, played.surprisal_NG, played.judged_NG)
+        # those that pay the Challenger: others may be much less certain, and would set the scale
+        counted_N = played.playout.written_N & played.trained_N & played.judged_N
+        if played.malformed_N is not None:
+            counted_N = counted_N & ~played.malformed_N
+        solved_N = played.solve_rates_N >= 1 - _ROUNDING
+        unsure_N = uncertainty(played.surprisal_NG, solved_N, counted_N)
         return pay_N + self.uncertainty * unsure_N
+
+    def check(self, rewards: Sequence[Reward]) -> None:
+        """Raise ConfigError if uncertainty is to be paid, but no query can count as solved."""
+        if self.uncertainty > 0 and span_of_R(rewards) is None:
+            problem = f"is {self.uncertainty}, which needs task rewards with a highest score"
+            raise ConfigError(_UNCERTAINTY, problem, "set it to 0, or use such rewards")
+
+    def check_gate(self, solve_rate: tuple[float, float] | None) -> None:
+        """Raise ConfigError if the gate shuts out all queries that uncertainty is paid for."""
+        if self.uncertainty > 0 and solve_rate is not None and solve_rate[1] < 1:
+            limits = f"[{solve_rate[0]:g}, {solve_rate[1]:g}]"
+            problem = f"pays for solved queries, but data.gate.solve_rate {limits} shuts them out"
+            remedy = f"set data.gate.solve_rate to [{solve_rate[0]:g}, 1], or uncertainty to 0"
+            raise ConfigError(_UNCERTAINTY, problem, remedy)
 
     def observe(self, played: SelfPlayRound) -> None:
         """Remember the largest variance; queries that the gate shut out do not count."""
