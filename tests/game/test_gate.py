@@ -60,6 +60,17 @@ def test_settings_that_cannot_work_are_one_line(settings, line):
     assert str(error.value).startswith(f"data.gate.{line}")
 
 
+@pytest.mark.parametrize("reason", ["drawn", "played", "passed", "admitted", "two words", "", None])
+def test_a_reason_is_the_name_of_a_metric_that_the_gate_does_not_have(reason):
+    class Own(Novel):
+        pass
+
+    Own.reason = reason
+    line = rf"^data\.gate\.checks: the reason of Own is {reason!r}; set one word other"
+    with pytest.raises(ConfigError, match=line):
+        Gate([Own()])
+
+
 def test_only_a_gate_is_a_gate_and_only_a_pool_a_pool():
     with pytest.raises(ConfigError, match=r"^data\.gate: is .*; pass a Gate, or null for none"):
         SelfPlayDataModule(gate=[Novel()])

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from handmade import scored_round
+from handmade import gated, scored_round
 from scripted import Does, written
 from small_game import Checksum
 
@@ -48,6 +48,12 @@ def world() -> Policy:
 
 def refusals(check, queries, taken=()):
     return Gate([check]).refusals(queries, [True] * len(queries), taken)
+
+
+def test_a_resumed_run_can_tell_another_verifier_and_another_template():
+    first, second = WellFormed(InstructionVerifier()), WellFormed(TinyWorldVerifier())
+    assert first.describe() == {"verifier": "InstructionVerifier"} != second.describe()
+    assert Judged(least=0.1).describe() == {"least": 0.1, "prompt": None}
 
 
 # -- WellFormed ------------------------------------------------------------------------------------
@@ -172,6 +178,14 @@ def test_who_only_repeats_himself_is_not_refused_for_ever():
     for _ in range(2):
         assert refusals(check, ["alpha"]) == ["repeated"]
         check.observe(played("of the pool", written=None))  # all that was written was refused
+    assert refusals(check, ["alpha"]) == [None]
+
+
+def test_a_refused_query_that_is_played_anyway_is_not_remembered():
+    check = Novel(memory=1)
+    check.observe(gated(["alpha"], {}))
+    assert refusals(check, ["alpha"]) == ["repeated"]
+    check.observe(gated(["alpha"], {0: "repeated"}, played_anyway=0))
     assert refusals(check, ["alpha"]) == [None]
 
 

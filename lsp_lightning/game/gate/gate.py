@@ -14,6 +14,8 @@ from lsp_lightning.types import Reference, SelfPlayRound
 _KEY = "data.gate"
 #: The reason of a query that breaks the form rules.
 INVALID = "invalid"
+#: What the other metrics of the gate count.
+_COUNTED = {"admitted", "drawn", "passed", "played"}
 
 
 class Gate:
@@ -46,6 +48,7 @@ class Gate:
             if not isinstance(check, QueryCheck):
                 problem = f"{check!r} is not a QueryCheck"
                 raise ConfigError(f"{_KEY}.checks", problem, "pass one, such as Novel()")
+            _require_reason(check)
         self.redraws = redraws
         self.solve_rate = checked_range(solve_rate, f"{_KEY}.solve_rate")
 
@@ -118,6 +121,17 @@ class Gate:
         """Stop the processes of the checks."""
         for check in self.checks:
             check.close()
+
+
+def _require_reason(check: QueryCheck) -> None:
+    """Raise ConfigError unless a check's reason can be the name of a metric of its own."""
+    reason: object = check.reason
+    if not isinstance(reason, str) or not reason.isidentifier() or reason in _COUNTED:
+        raise ConfigError(
+            f"{_KEY}.checks",
+            f"the reason of {type(check).__name__} is {reason!r}",
+            f"set one word other than {', '.join(sorted(_COUNTED))}",
+        )
 
 
 def _place(i: int, check: QueryCheck) -> str:

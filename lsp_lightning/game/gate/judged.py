@@ -31,7 +31,7 @@ class Judged(QueryCheck):
         require_number(least, f"{_KEY}.least", least=0)
         if least > 1:
             raise ConfigError(f"{_KEY}.least", f"is {least}", "set at least 0 and at most 1")
-        self.least = least
+        self.least, self.prompt = least, prompt
         self._template = JudgeTemplate(
             prompt, f"{_KEY}.prompt", JUDGE_QUERY, ("instruction",), ("instruction", "Score")
         )

@@ -1,6 +1,7 @@
 """A check of the gate: a verifier can read the query."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.game.gate.base import QueryCheck
@@ -29,6 +30,10 @@ class WellFormed(QueryCheck):
                 "use one that can, such as InstructionVerifier",
             )
         self._verifier.prepare()
+
+    def describe(self) -> dict[str, Any]:
+        """The class of the verifier, to compare when a run is resumed."""
+        return {"verifier": type(self._verifier).__qualname__}
 
     def accepts(self, queries: Sequence[str], taken: Sequence[str]) -> list[bool]:
         """Whether each query is well-formed; False for one that the verifier cannot read."""
