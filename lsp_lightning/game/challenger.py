@@ -188,7 +188,7 @@ class Challenger(QuerySource):
         rows = self._examples(num_queries, index, seed)
         if self.documents is None:
             return [Shown(row) for row in rows]
-        passages = self.documents.drawn(num_queries, index, seed)
+        passages = self.documents.drawn(num_queries, index, seed, self.per_round)
         if len(rows) == 1 and num_queries % self.documents.per_passage == 0:
             return [Shown(rows[0], passage) for passage in passages]
         numbers = self.documents.numbers(range(num_queries))

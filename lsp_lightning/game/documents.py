@@ -70,16 +70,30 @@ class Documents:
         """The number of the passage, within the round, that the query at each place is about."""
         return [place // self.per_passage for place in places]
 
-    def drawn(self, num_queries: int, index: int, seed: int) -> list[str]:
+    def drawn(
+        self, num_queries: int, index: int, seed: int, per_round: int | None = None
+    ) -> list[str]:
         """The passages of a round, the next ones of an endless stream of shuffled passes.
 
-        If their number of queries does not divide N, the last passage has fewer.
+        A round takes its place in the stream by N alone: if it has fewer new queries, because of
+        the pool, the passages left over are skipped, and no other one comes twice in a pass.
+
+        Args:
+            num_queries: new queries; the last passage has fewer if the numbers do not divide.
+            index: the round, from 0.
+            seed: the run's seed.
+            per_round: N; None if it is ``num_queries``.
         """
-        size, count = len(self), -(-num_queries // self.per_passage)
-        places = range(index * count, (index + 1) * count)
+        size, count = len(self), self._count(num_queries)
+        start = index * max(count, self._count(per_round or 0))
+        places = range(start, start + count)
         passes = {place // size for place in places}
         orders = {k: permutation(size, derive_seed(seed, k, "passages")) for k in passes}
         return [self.passages[orders[place // size][place % size]] for place in places]
+
+    def _count(self, num_queries: int) -> int:
+        """How many passages so many queries are about."""
+        return -(-num_queries // self.per_passage)
 
     def longest(self, codec: ChatCodec | None) -> tuple[str, int]:
         """The passage with most tokens, and their number with its tags disarmed.

@@ -229,6 +229,33 @@ def test_passages_follow_from_seed_and_round(texts):
     assert len({tuple(found.drawn(4, index, seed)) for index in range(3) for seed in range(4)}) > 6
 
 
+def test_passages_come_in_passes_whatever_the_pool_takes(tmp_path):
+    texts = [f"Passage {i}." for i in range(12)]
+    found = Documents(written(tmp_path, lines(*({"text": text} for text in texts))), 2, 120)
+    new = [8, 7, 6, 4, 5, 6, 8, 3, 4]  # of 8 queries a round; a pass is three rounds
+    rounds = [found.drawn(number, index, 0, 8) for index, number in enumerate(new)]
+    alone = [found.drawn(8, index, 0) for index in range(9)]
+    for number, passages, whole in zip(new, rounds, alone, strict=True):
+        assert passages == whole[: -(-number // 2)]
+    for start in (0, 3, 6):
+        seen = [passage for passages in rounds[start : start + 3] for passage in passages]
+        assert len(set(seen)) == len(seen)
+        assert {passage for whole in alone[start : start + 3] for passage in whole} == {*texts}
+
+
+def test_a_round_with_replays_is_about_the_passages_that_it_has_without(player, texts):
+    challenger = Challenger(documents=texts, queries_per_passage=2, sampling=SHORT)
+    pool = Pool(share=0.5)
+    for index in range(4):
+        drawn = draw_queries(player, challenger, 4, index, 0, pool=pool)
+        alone = challenger.documents.drawn(4, index, 0)
+        written_about = [drawn.passages[i] for i in drawn.written.answered_C.tolist()]
+        assert written_about == [alone[i // 2] for i in range(len(written_about))]
+        assert len(written_about) == 4 - min(index, 2)
+        state = [vars(PooledQuery(f"An old one {i}?")) for i in range(index + 1)]
+        pool.load_state_dict({"queries": state})
+
+
 @pytest.mark.parametrize(
     ("number", "baselines"), [(8, [0] * 4 + [1] * 4), (6, [0] * 4 + [1] * 2), (3, [0] * 3)]
 )
