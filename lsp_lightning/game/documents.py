@@ -15,6 +15,7 @@ from lsp_lightning.game.rows import read_each
 from lsp_lightning.seeding import derive_seed, permutation
 from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.text.prompts import read_template
+from lsp_lightning.text.words import SENTENCE_END, SPACED_END, WORD
 
 _KEY = "data.queries.init_args"
 #: Most characters of all texts together: a run of thousands of rounds sees no more.
@@ -22,14 +23,6 @@ _MOST_CHARACTERS = 2**26
 #: Most passages whose tokens are counted to find the longest one.
 _MOST_COUNTED = 256
 _FORMATS = "use .txt, .jsonl or .parquet"
-#: Chinese and Japanese write no spaces: two of their characters count as a word. A longer run of
-#: other characters counts as several words, so that a passage has an end in any text.
-_SIGNS = r"\u3040-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_STOPS, _CLOSING = r"\u3002\uff01\uff1f", r"\u300d\u300f"
-_WORD = re.compile(rf"[{_SIGNS}]{{1,2}}[{_STOPS}{_CLOSING}]{{0,8}}|[^\s{_SIGNS}]{{1,40}}")
-#: The end of a word that ends a sentence: always, and if white space follows.
-_SIGN_END = re.compile(rf"[{_STOPS}][{_CLOSING}]*\Z")
-_SENTENCE_END = re.compile(r"[.!?\u2026]['\"\u2019\u201d\u00bb)\]]*\Z")
 _BLANK_LINE = re.compile(r"\n\s*\n")
 
 
@@ -215,7 +208,7 @@ def passages_of(text: str, words: int) -> Iterator[str]:
 
 def _pieces(paragraph: str, words: int) -> Iterator[tuple[str, int]]:
     """Parts of a paragraph with their numbers of words; the words of a part follow one another."""
-    spans = [word.span() for word in _WORD.finditer(paragraph)]
+    spans = [word.span() for word in WORD.finditer(paragraph)]
     ends = [i + 1 for i in range(len(spans)) if _ends_sentence(paragraph, spans, i)]
     start = 0
     while start < len(spans):
@@ -231,4 +224,4 @@ def _ends_sentence(paragraph: str, spans: Sequence[tuple[int, int]], i: int) -> 
     """Whether a sentence ends with a word."""
     word, stop = paragraph[slice(*spans[i])], spans[i][1]
     spaced = i + 1 == len(spans) or spans[i + 1][0] > stop
-    return bool(_SIGN_END.search(word) or (spaced and _SENTENCE_END.search(word)))
+    return bool(SENTENCE_END.search(word) or (spaced and SPACED_END.search(word)))

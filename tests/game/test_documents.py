@@ -94,6 +94,9 @@ def prompts_of(drawn, player) -> list[str]:
         ("a b c d.\n\ne", 3, ["a b c", "d.\n\ne"]),  # the rest of a paragraph has room
         # 北京, 是大, 城。, 我们, 去。: two characters are a word
         ("北京是大城。我们去。", 3, ["北京是大城。", "我们去。"]),
+        # ภาษาไ, ทยเป็, นภาษา: five characters are a word; a space ends a sentence
+        ("ภาษาไทยเป็นภาษา ไทย ง่าย", 4, ["ภาษาไทยเป็นภาษา ไทย", "ง่าย"]),
+        ("ภาษาไทย ภาษาไทยเป็นภาษา", 4, ["ภาษาไทย", "ภาษาไทยเป็นภาษา"]),
         ("x" * 100, 2, ["x" * 80, "x" * 20]),  # 40 characters are a word
         (" \n\n \t\n", 3, []),
     ],
@@ -110,7 +113,7 @@ def test_no_word_is_lost_or_repeated(words):
     assert max(len(passage.split()) for passage in passages) <= words
 
 
-@pytest.mark.parametrize("unit", ["x", ".", " ", "\n", ".'", "a.\n", "\n ", "京"])
+@pytest.mark.parametrize("unit", ["x", ".", " ", "\n", ".'", "a.\n", "\n ", "京", "ก"])
 def test_a_hostile_text_is_split_in_linear_time(unit):
     text = unit * (10**6 // len(unit))
     assert_fast(lambda: list(passages_of(text, 120)), 2)
