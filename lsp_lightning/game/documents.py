@@ -18,6 +18,8 @@ from lsp_lightning.text.prompts import read_template
 from lsp_lightning.text.words import SENTENCE_END, SPACED_END, WORD
 
 _KEY = "data.queries.init_args"
+#: The defaults: other values without documents are a mistake.
+QUERIES_PER_PASSAGE, PASSAGE_WORDS = 4, 120
 #: Most characters of all texts together: a run of thousands of rounds sees no more.
 _MOST_CHARACTERS = 2**26
 #: Most passages whose tokens are counted to find the longest one.
@@ -102,6 +104,25 @@ class Documents:
             for text in by_bytes[-_MOST_COUNTED:]
         }
         return max(counts.items(), key=lambda item: item[1])
+
+
+def read_documents(path: str | None, per_passage: int, words: int) -> Documents | None:
+    """The documents of a file; None without a file.
+
+    Raises:
+        ConfigError: the file or a number cannot be used, or a number is set without a file.
+    """
+    if path is not None:
+        return Documents(path, per_passage, words)
+    values = {
+        "queries_per_passage": (per_passage, QUERIES_PER_PASSAGE),
+        "passage_words": (words, PASSAGE_WORDS),
+    }
+    for name, (value, default) in values.items():
+        if value != default:
+            problem = f"is {value}, but {_KEY}.documents is null: no query is about a passage"
+            raise ConfigError(f"{_KEY}.{name}", problem, f"set documents, or leave it at {default}")
+    return None
 
 
 def read_passages(path: str, key: str, words: int) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """Documents: passages of a text, and queries about them."""
 
 import json
-from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -408,9 +407,6 @@ def test_the_description_tells_documents_apart(texts, tmp_path):
     settings.append({"documents": texts, "queries_per_passage": 2})
     settings.append({"documents": texts, "passage_words": 3})
     assert len({Challenger(sampling=SHORT, **each).describe() for each in settings}) == 5
-    before = Challenger(sampling=SHORT).describe()
-    unused = {"queries_per_passage": 2, "passage_words": 3}  # without documents nothing changes
-    assert Challenger(sampling=replace(SHORT), **unused).describe() == before
 
 
 def test_samples_of_the_same_prompt_do_not_depend_on_how_prompts_are_grouped(player, texts):
