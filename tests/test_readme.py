@@ -278,6 +278,21 @@ def test_sources_of_queries_repeat_a_round(beside, tiny_policy):
     assert all(eval(t.removesuffix(" = ?")) == int(s) for t, s in zip(*_sums(Sums()), strict=True))
 
 
+def test_themes_take_turns_also_if_a_pool_takes_some_places(beside, tiny_policy):
+    from lsp_lightning import Player, Sampling
+
+    beside(ROOT / "docs/queries.md")
+    from my_themes import Themes
+
+    player, names = Player.local(tiny_policy), ["owls", "bees", "cats", "dogs"]
+    source, seen = Themes(names, Sampling(max_new_tokens=2)), []
+    for index, count in enumerate([4, 2, 4, 2]):
+        rollouts = source.draw(player, count, index, 0).written.rollouts
+        prompts = map(player.codec.decode, rollouts.prompt_ids.tolist())
+        seen += [name for prompt in prompts for name in names if name in prompt]
+    assert sorted(seen) == sorted(names * 3)
+
+
 def _sums(source) -> tuple[tuple[str, ...], tuple[object, ...]]:
     drawn = source.draw(None, 4, 0, 0)
     return drawn.texts, drawn.solutions

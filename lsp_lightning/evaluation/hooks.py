@@ -162,10 +162,11 @@ def _require_scorable(reward: Reward, tasks: Sequence[Query], key: str) -> None:
     """Raise ConfigError if the reward can score none of the tasks; warn if it can score some."""
     count = sum(reward.scores_alone(task.solution) for task in tasks)
     if tasks and not count:
-        raise ConfigError(
-            key,
-            f"none of its {len(tasks)} tasks has a solution, so {reward.name!r} can score none",
-            "add solutions, set data.heldout_reward to another reward, or leave it out",
-        )
+        remedy = "set data.heldout_reward to another reward, or leave it out"
+        if reward.needs_passage:
+            problem = f"{reward.name!r} can score none of its {len(tasks)} tasks, because it needs"
+            raise ConfigError(key, f"{problem} a passage, and held-out tasks have none", remedy)
+        problem = f"none of its {len(tasks)} tasks has a solution, so {reward.name!r} can score"
+        raise ConfigError(key, f"{problem} none", f"add solutions, {remedy}")
     if count < len(tasks):
         warn(f"{key}: {reward.name!r} scores the {count} of {len(tasks)} tasks with a solution")

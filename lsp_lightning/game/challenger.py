@@ -7,7 +7,7 @@ import torch
 
 from lsp_lightning.errors import ConfigError, require_at_least, warn
 from lsp_lightning.game.challenger_prompt import ChallengerPrompt, Shown
-from lsp_lightning.game.documents import Documents
+from lsp_lightning.game.documents import PASSAGE_WORDS, QUERIES_PER_PASSAGE, read_documents
 from lsp_lightning.game.known_queries import read_queries
 from lsp_lightning.game.player import Player
 from lsp_lightning.game.queries import QueryBatch, QuerySource, check_sampling, longest_text
@@ -64,8 +64,8 @@ class Challenger(QuerySource):
         num_examples: int = 4,
         examples_from_pool: bool = False,
         documents: str | None = None,
-        queries_per_passage: int = 4,
-        passage_words: int = 120,
+        queries_per_passage: int = QUERIES_PER_PASSAGE,
+        passage_words: int = PASSAGE_WORDS,
         sampling: Sampling = Sampling(max_new_tokens=256),  # noqa: B008 - frozen
     ) -> None:
         check_sampling(sampling, f"{_KEY}.sampling", for_training=True)
@@ -77,9 +77,7 @@ class Challenger(QuerySource):
         self.opening = opening or ""
         self.examples = read_examples(examples, num_examples)
         self._prompt = ChallengerPrompt(text, self.opening, self.examples)
-        self.documents = (
-            None if documents is None else Documents(documents, queries_per_passage, passage_words)
-        )
+        self.documents = read_documents(documents, queries_per_passage, passage_words)
         if self.documents is None and self._prompt.has_slot:
             warn(
                 f"{_KEY}.prompt has a slot {{passage}}, but there is no passage to fill it; set "
@@ -188,7 +186,7 @@ class Challenger(QuerySource):
         rows = self._examples(num_queries, index, seed)
         if self.documents is None:
             return [Shown(row) for row in rows]
-        passages = self.documents.drawn(num_queries, index, seed)
+        passages = self.documents.drawn(num_queries, index, seed, self.per_round)
         if len(rows) == 1 and num_queries % self.documents.per_passage == 0:
             return [Shown(rows[0], passage) for passage in passages]
         numbers = self.documents.numbers(range(num_queries))

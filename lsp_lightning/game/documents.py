@@ -15,21 +15,16 @@ from lsp_lightning.game.rows import read_each
 from lsp_lightning.seeding import derive_seed, permutation
 from lsp_lightning.text.chat import ChatCodec
 from lsp_lightning.text.prompts import read_template
+from lsp_lightning.text.words import SENTENCE_END, SPACED_END, WORD
 
 _KEY = "data.queries.init_args"
+#: The defaults: other values without documents are a mistake.
+QUERIES_PER_PASSAGE, PASSAGE_WORDS = 4, 120
 #: Most characters of all texts together: a run of thousands of rounds sees no more.
 _MOST_CHARACTERS = 2**26
 #: Most passages whose tokens are counted to find the longest one.
 _MOST_COUNTED = 256
 _FORMATS = "use .txt, .jsonl or .parquet"
-#: Chinese and Japanese write no spaces: two of their characters count as a word. A longer run of
-#: other characters counts as several words, so that a passage has an end in any text.
-_SIGNS = r"\u3040-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_STOPS, _CLOSING = r"\u3002\uff01\uff1f", r"\u300d\u300f"
-_WORD = re.compile(rf"[{_SIGNS}]{{1,2}}[{_STOPS}{_CLOSING}]{{0,8}}|[^\s{_SIGNS}]{{1,40}}")
-#: The end of a word that ends a sentence: always, and if white space follows.
-_SIGN_END = re.compile(rf"[{_STOPS}][{_CLOSING}]*\Z")
-_SENTENCE_END = re.compile(r"[.!?\u2026]['\"\u2019\u201d\u00bb)\]]*\Z")
 _BLANK_LINE = re.compile(r"\n\s*\n")
 
 
@@ -70,16 +65,30 @@ class Documents:
         """The number of the passage, within the round, that the query at each place is about."""
         return [place // self.per_passage for place in places]
 
-    def drawn(self, num_queries: int, index: int, seed: int) -> list[str]:
+    def drawn(
+        self, num_queries: int, index: int, seed: int, per_round: int | None = None
+    ) -> list[str]:
         """The passages of a round, the next ones of an endless stream of shuffled passes.
 
-        If their number of queries does not divide N, the last passage has fewer.
+        A round takes its place in the stream by N alone: if it has fewer new queries, because of
+        the pool, the passages left over are skipped, and no other one comes twice in a pass.
+
+        Args:
+            num_queries: new queries; the last passage has fewer if the numbers do not divide.
+            index: the round, from 0.
+            seed: the run's seed.
+            per_round: N; None if it is ``num_queries``.
         """
-        size, count = len(self), -(-num_queries // self.per_passage)
-        places = range(index * count, (index + 1) * count)
+        size, count = len(self), self._count(num_queries)
+        start = index * max(count, self._count(per_round or 0))
+        places = range(start, start + count)
         passes = {place // size for place in places}
         orders = {k: permutation(size, derive_seed(seed, k, "passages")) for k in passes}
         return [self.passages[orders[place // size][place % size]] for place in places]
+
+    def _count(self, num_queries: int) -> int:
+        """How many passages so many queries are about."""
+        return -(-num_queries // self.per_passage)
 
     def longest(self, codec: ChatCodec | None) -> tuple[str, int]:
         """The passage with most tokens, and their number with its tags disarmed.
@@ -95,6 +104,25 @@ class Documents:
             for text in by_bytes[-_MOST_COUNTED:]
         }
         return max(counts.items(), key=lambda item: item[1])
+
+
+def read_documents(path: str | None, per_passage: int, words: int) -> Documents | None:
+    """The documents of a file; None without a file.
+
+    Raises:
+        ConfigError: the file or a number cannot be used, or a number is set without a file.
+    """
+    if path is not None:
+        return Documents(path, per_passage, words)
+    values = {
+        "queries_per_passage": (per_passage, QUERIES_PER_PASSAGE),
+        "passage_words": (words, PASSAGE_WORDS),
+    }
+    for name, (value, default) in values.items():
+        if value != default:
+            problem = f"is {value}, but {_KEY}.documents is null: no query is about a passage"
+            raise ConfigError(f"{_KEY}.{name}", problem, f"set documents, or leave it at {default}")
+    return None
 
 
 def read_passages(path: str, key: str, words: int) -> tuple[str, ...]:
@@ -201,7 +229,7 @@ def passages_of(text: str, words: int) -> Iterator[str]:
 
 def _pieces(paragraph: str, words: int) -> Iterator[tuple[str, int]]:
     """Parts of a paragraph with their numbers of words; the words of a part follow one another."""
-    spans = [word.span() for word in _WORD.finditer(paragraph)]
+    spans = [word.span() for word in WORD.finditer(paragraph)]
     ends = [i + 1 for i in range(len(spans)) if _ends_sentence(paragraph, spans, i)]
     start = 0
     while start < len(spans):
@@ -217,4 +245,4 @@ def _ends_sentence(paragraph: str, spans: Sequence[tuple[int, int]], i: int) -> 
     """Whether a sentence ends with a word."""
     word, stop = paragraph[slice(*spans[i])], spans[i][1]
     spaced = i + 1 == len(spans) or spans[i + 1][0] > stop
-    return bool(_SIGN_END.search(word) or (spaced and _SENTENCE_END.search(word)))
+    return bool(SENTENCE_END.search(word) or (spaced and SPACED_END.search(word)))

@@ -38,7 +38,7 @@ def draw_queries(
         gate: which queries may be played; None lets all pass.
         pool: good queries of earlier rounds; None has none.
     """
-    source.pool = pool
+    source.pool, source.per_round = pool, num_queries
     replays = pool.replays(num_queries, index, seed) if pool else []
     new = num_queries - len(replays)
     batch = source.draw(player, new, index, seed)

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from lsp_lightning.errors import ConfigError, require_at_least, require_number, warn
 from lsp_lightning.functional import dead_groups
+from lsp_lightning.game.crowding import Crowd
 from lsp_lightning.game.gate.gate import checked_range, in_range
 from lsp_lightning.seeding import derive_seed
-from lsp_lightning.text.compared import compared
-from lsp_lightning.text.similarity import similarity_table
 from lsp_lightning.types import SelfPlayRound
 
 _KEY = "data.pool"
@@ -69,6 +68,7 @@ class Pool:
             raise ConfigError(f"{_KEY}.solve_rate", "is null", remedy)
         self.share, self.size, self.solve_rate = share, size, limits
         self._queries: dict[QueryKey, PooledQuery] = {}  # the one that was played last comes last
+        self._crowd = Crowd()
 
     def __len__(self) -> int:
         return len(self._queries)
@@ -125,14 +125,9 @@ class Pool:
         over = len(self) - self.size
         if over <= 0:
             return
-        keys = list(self._queries)
-        forms = [compared(text) for text, _ in keys]
-        alike = similarity_table(forms, forms).fill_diagonal_(-1.0)
-        for _ in range(over):
-            pair = divmod(int(alike.argmax()), len(keys))
-            older = min(pair)
-            del self._queries[keys[older]]
-            alike[older, :] = alike[:, older] = -1.0
+        queries = list(self._queries.items())
+        for place in self._crowd.leaving([query.text for _, query in queries], over):
+            del self._queries[queries[place][0]]
 
     def _is_good(self, played: SelfPlayRound, rates_N: Tensor) -> Tensor:
         """Whether each query of the round belongs into the pool. -> (N,) bool."""
@@ -152,6 +147,7 @@ class Pool:
         """Restore the queries."""
         queries = [PooledQuery(**query) for query in state["queries"]]
         self._queries = {query.key: query for query in queries}
+        self._crowd = Crowd()
 
 
 def _can_be_saved(solution: object) -> bool:

@@ -55,6 +55,8 @@ class QuerySource(ABC):
     sampling: Sampling | None = None
     #: Good queries of earlier rounds, which may be shown as examples. It is set before each draw.
     pool: Pool | None = None
+    #: N, the queries of a round, those of the pool included. It is set before each draw.
+    per_round: int | None = None
 
     @abstractmethod
     def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
@@ -63,7 +65,8 @@ class QuerySource(ABC):
         Args:
             player: the policy, to write queries with (``player.respond``) and to encode prompts
                 (``player.codec``).
-            num_queries: N, how many to return.
+            num_queries: how many to return; with a pool fewer than N, and not in each round as
+                many.
             index: the round, from 0.
             seed: the run's seed. The same seed and round must give the same queries, or resuming
                 is not exact: derive what you need from both (``lsp_lightning.seeding``).

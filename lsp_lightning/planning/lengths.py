@@ -24,6 +24,7 @@ _ASSUMED_FRAME = 32
 ASSUMED_QUERY = 256
 #: Tokens of a passage, assumed if the query source does not say.
 _ASSUMED_PASSAGE = 256
+_PASSAGE_WORDS = "data.queries.init_args.passage_words"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class PlannedRollout:
     """Whether a server samples them; they then take no memory of this process."""
     assumption: str | None = None
     """What was assumed because ``prompt`` is unknown; None if it is known."""
+    has_passage: bool = False
+    """Whether prompts contain a passage of the documents, whose length is a setting."""
 
     @property
     def length(self) -> int:
@@ -90,6 +93,7 @@ def rollouts_of(
                 draws=data.heldout_draws,
                 prompt=_frame(data, codec) + longest,
                 assumption=None,
+                has_passage=False,
             )
         )
     return tuple(replace(rollout, served=model.rollouts.served) for rollout in found)
@@ -113,6 +117,7 @@ def _queries(data: PlannedData, codec: ChatCodec | None) -> list[PlannedRollout]
             sampling=source.sampling,
             key="data.queries.init_args.sampling.max_new_tokens",
             assumption=assumption,
+            has_passage=_has_documents(data),
         )
     ]
 
@@ -137,7 +142,13 @@ def _answers(data: PlannedData, codec: ChatCodec | None) -> PlannedRollout:
         sampling=data.solver,
         key="data.solver.max_new_tokens",
         assumption=assumption,
+        has_passage=data.passage_prompt is not None and _has_documents(data),
     )
+
+
+def _has_documents(data: PlannedData) -> bool:
+    """Whether the Challenger writes about passages of a file, whose length is a setting."""
+    return getattr(data.queries, "documents", None) is not None
 
 
 def _frame(data: PlannedData, codec: ChatCodec | None) -> int:
@@ -212,11 +223,17 @@ def _check_rollout(rollout: PlannedRollout, context: int, name: str) -> None:
     if rollout.length <= context:
         return
     new, room = rollout.sampling.max_new_tokens, context - rollout.prompt
+    shorter = f"lower {_PASSAGE_WORDS}" if rollout.has_passage else ""
+    if room > 0:
+        remedy = f"set {room} or less" + (f", or {shorter}" if shorter else "")
+    else:
+        more = "use shorter prompts and queries, or another model"
+        remedy = f"{shorter}, {more}" if shorter else more
     raise ConfigError(
         rollout.key,
         f"is {new}, after a prompt of up to {rollout.prompt} tokens ({rollout.name}), but {name} "
         f"is {context} tokens",
-        f"set {room} or less" if room > 0 else "use shorter prompts and queries, or another model",
+        remedy,
     )
 
 
@@ -233,10 +250,12 @@ def _check_judge(
         return
     reply = reward.sampling.max_new_tokens if reward.reading == "sampled" else 0
     length = judge_prompt(reward, data, codec, answers, SCORE_PREFIX) + reply
+    seen = answers.has_passage or (reward.template.shows_passage and _has_documents(data))
+    shorter = f"lower {_PASSAGE_WORDS}, " if seen else ""
     if length > context:
         raise ConfigError(
             answers.key,
             f"is {answers.sampling.max_new_tokens}, so reward {reward.name!r} would judge up to "
             f"{length} tokens, but {name} is {context} tokens",
-            "shorten queries or answers, or use another model",
+            f"{shorter}shorten queries or answers, or use another model",
         )

@@ -84,6 +84,8 @@ class Reward(Callback):
     #: Whether an answer is scored against the other answers of its group, so that the score of a
     #: single answer means nothing.
     needs_group: bool = False
+    #: Whether only answers to a query about a passage can be scored. Held-out tasks have none.
+    needs_passage: bool = False
 
     def __init__(
         self,

@@ -136,7 +136,7 @@ class VerifiableReward(Reward):
     ) -> None:
         super().__init__(weight, name, require_answers(enters, name))
         self.verifier = verifier
-        self.binary = verifier.binary
+        self.binary, self.needs_passage = verifier.binary, verifier.needs_passage
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prepare the verifier and check all known solutions, before any model is loaded.
@@ -169,7 +169,7 @@ class VerifiableReward(Reward):
 
         Also false if the verifier needs a passage, because a single query has none.
         """
-        if self.verifier.needs_passage:
+        if self.needs_passage:
             return False
         return solution is not None or not (self.verifier.needs_solution or self.verifier.votes)
 

@@ -58,7 +58,7 @@ def _labels(names: Sequence[str]) -> dict[str, str]:
 
 def _meaning(has_gate: bool, kinds: Iterable[str]) -> str:
     parts = {
-        "queries": "what the Challenger wrote, without replayed queries",
+        "queries": "all queries of these rounds, without replays from the pool",
         "passed": "share that the gate let through",
         "distinct": "different queries of all",
         "distinct_2": "different word pairs of all",

@@ -401,6 +401,10 @@ def test_a_run_without_a_gate_or_of_an_older_version_has_a_table_too(run, capfd)
     assert [line.split() for line in lines[1:4]] == [
         [f"{t}", "1", "1.00", "1.00", "-"] for t in range(3)
     ]
+    # the queries may come from a file as well
+    told = " ".join(lines[4:])
+    assert told.startswith("queries: all queries of these rounds, without replays from the pool; ")
+    assert "Challenger" not in told
 
 
 def test_a_long_run_is_told_in_ten_stretches(tmp_path, capfd):

@@ -17,6 +17,7 @@ from lsp_lightning import (
     Sampling,
     SelfPlayDataModule,
     SelfPlayModule,
+    SpanVerifier,
     VerifiableReward,
     errors,
 )
@@ -248,6 +249,22 @@ def test_tasks_that_a_vote_can_never_score_are_refused_before_a_model_is_loaded(
     with pytest.raises(ConfigError, match=rf"^data\.{key}: none of its 4 tasks has a solution"):
         getattr(trainer, command)(module, datamodule=data)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize("known", [0, 4])
+def test_tasks_without_a_passage_are_refused_if_the_reward_needs_one(brief_folder, tmp_path, known):
+    text = tmp_path / "text.txt"
+    text.write_text("Owls hunt at night.")
+    source = Challenger(documents=str(text), queries_per_passage=2)
+    tasks = questions(tmp_path, known)
+    module, data = parts(brief_folder, tasks, SpanVerifier(), queries=source)
+    with pytest.raises(ConfigError) as error:
+        tiny_trainer(tmp_path / "run", 1).fit(module, datamodule=data)
+    assert str(error.value) == (
+        "data.heldout: 'verifiable' can score none of its 4 tasks, because it needs a passage, and "
+        "held-out tasks have none; set data.heldout_reward to another reward, or leave it out"
+    )
 
 
 def test_tasks_with_a_solution_are_scored_and_their_number_is_said(brief_folder, tmp_path, told):

@@ -1,7 +1,6 @@
 """Documents: passages of a text, and queries about them."""
 
 import json
-from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -94,6 +93,9 @@ def prompts_of(drawn, player) -> list[str]:
         ("a b c d.\n\ne", 3, ["a b c", "d.\n\ne"]),  # the rest of a paragraph has room
         # 北京, 是大, 城。, 我们, 去。: two characters are a word
         ("北京是大城。我们去。", 3, ["北京是大城。", "我们去。"]),
+        # ภาษาไ, ทยเป็, นภาษา: five characters are a word; a space ends a sentence
+        ("ภาษาไทยเป็นภาษา ไทย ง่าย", 4, ["ภาษาไทยเป็นภาษา ไทย", "ง่าย"]),
+        ("ภาษาไทย ภาษาไทยเป็นภาษา", 4, ["ภาษาไทย", "ภาษาไทยเป็นภาษา"]),
         ("x" * 100, 2, ["x" * 80, "x" * 20]),  # 40 characters are a word
         (" \n\n \t\n", 3, []),
     ],
@@ -110,7 +112,7 @@ def test_no_word_is_lost_or_repeated(words):
     assert max(len(passage.split()) for passage in passages) <= words
 
 
-@pytest.mark.parametrize("unit", ["x", ".", " ", "\n", ".'", "a.\n", "\n ", "京"])
+@pytest.mark.parametrize("unit", ["x", ".", " ", "\n", ".'", "a.\n", "\n ", "京", "ก"])
 def test_a_hostile_text_is_split_in_linear_time(unit):
     text = unit * (10**6 // len(unit))
     assert_fast(lambda: list(passages_of(text, 120)), 2)
@@ -227,6 +229,33 @@ def test_passages_follow_from_seed_and_round(texts):
     found = Documents(texts, 2, 120)
     assert found.drawn(4, 3, 1) == Documents(texts, 2, 120).drawn(4, 3, 1)
     assert len({tuple(found.drawn(4, index, seed)) for index in range(3) for seed in range(4)}) > 6
+
+
+def test_passages_come_in_passes_whatever_the_pool_takes(tmp_path):
+    texts = [f"Passage {i}." for i in range(12)]
+    found = Documents(written(tmp_path, lines(*({"text": text} for text in texts))), 2, 120)
+    new = [8, 7, 6, 4, 5, 6, 8, 3, 4]  # of 8 queries a round; a pass is three rounds
+    rounds = [found.drawn(number, index, 0, 8) for index, number in enumerate(new)]
+    alone = [found.drawn(8, index, 0) for index in range(9)]
+    for number, passages, whole in zip(new, rounds, alone, strict=True):
+        assert passages == whole[: -(-number // 2)]
+    for start in (0, 3, 6):
+        seen = [passage for passages in rounds[start : start + 3] for passage in passages]
+        assert len(set(seen)) == len(seen)
+        assert {passage for whole in alone[start : start + 3] for passage in whole} == {*texts}
+
+
+def test_a_round_with_replays_is_about_the_passages_that_it_has_without(player, texts):
+    challenger = Challenger(documents=texts, queries_per_passage=2, sampling=SHORT)
+    pool = Pool(share=0.5)
+    for index in range(4):
+        drawn = draw_queries(player, challenger, 4, index, 0, pool=pool)
+        alone = challenger.documents.drawn(4, index, 0)
+        written_about = [drawn.passages[i] for i in drawn.written.answered_C.tolist()]
+        assert written_about == [alone[i // 2] for i in range(len(written_about))]
+        assert len(written_about) == 4 - min(index, 2)
+        state = [vars(PooledQuery(f"An old one {i}?")) for i in range(index + 1)]
+        pool.load_state_dict({"queries": state})
 
 
 @pytest.mark.parametrize(
@@ -378,9 +407,6 @@ def test_the_description_tells_documents_apart(texts, tmp_path):
     settings.append({"documents": texts, "queries_per_passage": 2})
     settings.append({"documents": texts, "passage_words": 3})
     assert len({Challenger(sampling=SHORT, **each).describe() for each in settings}) == 5
-    before = Challenger(sampling=SHORT).describe()
-    unused = {"queries_per_passage": 2, "passage_words": 3}  # without documents nothing changes
-    assert Challenger(sampling=replace(SHORT), **unused).describe() == before
 
 
 def test_samples_of_the_same_prompt_do_not_depend_on_how_prompts_are_grouped(player, texts):

@@ -29,6 +29,11 @@ TEXT = "\n\n".join(
     f"The {name} tree is old. It stands {i} m high." for i, name in enumerate("abcde")
 )
 KEY = "data.queries.init_args"
+NO_DOCUMENTS = {
+    f"{KEY}.documents": None,
+    f"{KEY}.queries_per_passage": 4,
+    f"{KEY}.passage_words": 120,
+}
 
 
 @pytest.fixture
@@ -259,10 +264,19 @@ def test_other_documents_are_told_when_a_run_is_resumed(tmp_path, text):
         ),
         (
             {f"{KEY}.documents": None},
+            f"{KEY}.queries_per_passage: is 2, but {KEY}.documents is null: no query is about a "
+            "passage; set documents, or leave it at 4\n",
+        ),
+        (
+            {f"{KEY}.documents": None, f"{KEY}.queries_per_passage": 4},
+            f"{KEY}.passage_words: is 9, but {KEY}.documents is null: no query is about a passage;",
+        ),
+        (
+            NO_DOCUMENTS,
             f"data.passage_prompt: is set, but no query has a passage; set {KEY}.documents, or ",
         ),
         (
-            {f"{KEY}.documents": None, "data.passage_prompt": None},
+            NO_DOCUMENTS | {"data.passage_prompt": None},
             "data.queries: SpanVerifier needs passages, but no query has one; use a Challenger",
         ),
     ],

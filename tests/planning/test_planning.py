@@ -535,6 +535,48 @@ def test_a_completion_that_the_context_cannot_hold_is_refused(module, data):
         check_model(module, data)
 
 
+@pytest.mark.parametrize(
+    ("words", "new", "remedy"),
+    [
+        # of 256 tokens, a passage of 40 words has 119
+        (40, {"queries": 200}, "set N or less, or lower data.queries.init_args.passage_words"),
+        (40, {"answers": 200}, "set N or less, or lower data.queries.init_args.passage_words"),
+        (
+            99,
+            {},
+            "lower data.queries.init_args.passage_words, use shorter prompts and queries, or "
+            "another model",
+        ),
+        (
+            40,
+            {"answers": 100, "judged": True},
+            "lower data.queries.init_args.passage_words, shorten queries or answers, or use "
+            "another model",
+        ),
+        (40, {"answers": 300, "hidden": True}, "set N or less"),  # the Solver sees no passage
+    ],
+)
+def test_a_passage_that_the_context_cannot_hold_is_named(module, tmp_path, words, new, remedy):
+    def file(name, text):
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    source = Challenger(
+        prompt=file("ask.txt", "{passage}="),
+        documents=file("long.txt", "12 " * 2000),
+        passage_words=words,
+        sampling=Sampling(max_new_tokens=new.get("queries", 16)),
+    )
+    prompt = None if "hidden" in new else file("solve.txt", "{passage}={query}")
+    solver = Sampling(max_new_tokens=new.get("answers", 8))
+    data = SelfPlayDataModule(source, 4, 3, solver, passage_prompt=prompt)
+    judge = "{passage}={instruction}={response}" if "judged" in new else "{instruction}={response}"
+    module.rewards[1] = SelfReward(prompt=file("judge.txt", judge))
+    with pytest.raises(ConfigError) as error:
+        check_model(module, data)
+    assert re.sub(r"set \d+", "set N", str(error.value)).endswith(f" tokens; {remedy}")
+
+
 class Stranger(QuerySource):
     """A source that tells no lengths. It must never be run by a plan, only by a round."""
 

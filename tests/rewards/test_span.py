@@ -9,6 +9,7 @@ from fast import assert_fast
 from handmade import playout
 
 from lsp_lightning import Challenger, ConfigError, JudgeReward, SpanVerifier, VerifiableReward
+from lsp_lightning.game.documents import passages_of
 from lsp_lightning.rewards import Group, Verdict, Verifier
 from lsp_lightning.rewards.grading import JudgeTemplate, judged_texts
 
@@ -54,6 +55,42 @@ def test_an_answer_is_right_if_it_is_a_span_of_whole_words(answer, score):
     assert verdict == Verdict.of([score])
 
 
+@pytest.mark.parametrize(
+    ("passage", "whole", "parts"),
+    [
+        ("मैं हिन्दी बोलता हूँ", ("हिन्दी", "हिन्दी बोलता", "हूँ।"), ("ह", "हिन्द", "बोल")),
+        ("مُحَمَّد كَتَبَ", ("مُحَمَّد", "كَتَبَ."), ("م", "كت", "كَت")),
+        ("שָׁלוֹם עולם", ("שָׁלוֹם", "עולם"), ("ש", "שָׁ")),
+        ("x\u0323\u0301y z", ("x\u0301\u0323y",), ("x", "y", "x\u0301")),  # in another order
+        ("in\u00adfor\u00admation is", ("information", "in\u00adformation is"), ("in", "for")),
+        ("می\u200cشد رفت", ("می\u200cشد", "میشد"), ("می",)),  # a joiner in a word
+        ("x² and 3½ cups", ("x²", "3½ cups"), ("x", "3")),
+        ("葛\U000e0100城", ("葛\U000e0100", "城"), ("葛",)),  # a variant of the sign
+        ("ภาษาไทยเป็นภาษา", ("ภาษาไทย", "เป็น"), ("ป",)),  # any characters, with their marks
+    ],
+)
+def test_combining_marks_and_invisible_characters_are_part_of_words(passage, whole, parts):
+    [verdict] = SpanVerifier().judge([Group("q", whole + parts, passage=passage)])
+    assert verdict.scores == (1,) * len(whole) + (0,) * len(parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("one, two (three)", 3),
+        ("東京は日本の首都。", 4),  # two signs are a word
+        ("ภาษาไทยเป็นภาษา", 3),  # five Thai characters are
+        ("x" * 81, 3),  # and 40 of any other run
+        ("in\u00adformation", 1),
+    ],
+)
+def test_words_are_counted_as_in_a_passage_also_without_spaces(text, words):
+    group = Group("q", (text,), passage=text)
+    scores = [SpanVerifier(most).judge([group])[0].scores for most in (words, max(words - 1, 1))]
+    assert scores == [(1,), (1.0 if words == 1 else 0.0,)]
+    assert len(list(passages_of(text, 1))) == words
+
+
 def test_a_span_has_at_most_so_many_words():
     group = Group("q", ("a b c", "b c d e", "a b c d"), passage="A b, a b c d e.")
     assert SpanVerifier(most_words=3).judge([group])[0].scores == (1, 0, 0)
@@ -68,7 +105,9 @@ def test_a_query_without_a_passage_is_malformed():
     assert judged.query_info["malformed"] == (False, True)
 
 
-@pytest.mark.parametrize("unit", ["a ", "a", ".", "1,", "京"])
+@pytest.mark.parametrize(
+    "unit", ["a ", "a", ".", "1,", "京", "ก", "\u00ad", "a\u0301", "\u0315\u0300", ".\u0301"]
+)
 def test_long_texts_are_compared_in_linear_time(unit):
     long = unit * 10**5
     group = Group("q", (long, long + "b", "a" + long), passage=long * 2)
