@@ -30,6 +30,8 @@ class PooledQuery:
     """Its known answer or tests, or None."""
     passage: str | None = None
     """The passage that it was written about, or None."""
+    played: int = -1
+    """The round in which it was played last, from 0."""
 
     @property
     def key(self) -> "QueryKey":
@@ -46,9 +48,14 @@ class Pool:
     leaves, the one that was played longer ago. Queries that are played again train the Solver
     alone. Needs an R with known limits.
 
+    Between two times a query rests. Without this, a pool that has become small would give the same
+    few queries to every round, and the Solver would learn these instead of the task.
+
     Args:
         share: share of each round's queries that come from the pool, as far as it has enough.
         size: most queries in the pool.
+        rest: how many rounds a query rests before it is played again. Where the gate leaves places
+            of a round empty, the pool fills them with any of its queries.
         solve_rate: lowest and highest solve rate of a query in the pool.
     """
 
@@ -56,17 +63,19 @@ class Pool:
         self,
         share: float = 0.25,
         size: int = 256,
+        rest: int = 16,
         solve_rate: tuple[float, float] = (0.1, 0.9),
     ) -> None:
         require_number(share, f"{_KEY}.share", least=0)
         if share >= 1:
             raise ConfigError(f"{_KEY}.share", f"is {share}", "set at least 0 and below 1")
         require_at_least(size, 1, f"{_KEY}.size", "it is a number of queries")
+        require_at_least(rest, 0, f"{_KEY}.rest", "it is a number of rounds")
         limits = checked_range(solve_rate, f"{_KEY}.solve_rate")
         if limits is None:
             remedy = "set two numbers, such as [0.1, 0.9]"
             raise ConfigError(f"{_KEY}.solve_rate", "is null", remedy)
-        self.share, self.size, self.solve_rate = share, size, limits
+        self.share, self.size, self.rest, self.solve_rate = share, size, rest, limits
         self._queries: dict[QueryKey, PooledQuery] = {}  # the one that was played last comes last
         self._crowd = Crowd()
 
@@ -79,8 +88,9 @@ class Pool:
         return tuple(query.text for query in self._queries.values())
 
     def replays(self, num_queries: int, index: int, seed: int) -> list[PooledQuery]:
-        """The queries that a round plays again: a share of N, or fewer if the pool has fewer."""
-        return self.drawn(self.most_replays(num_queries), index, seed)
+        """The queries that a round plays again: a share of N, or fewer if fewer have rested."""
+        tired = [key for key, query in self._queries.items() if index - query.played <= self.rest]
+        return self.drawn(self.most_replays(num_queries), index, seed, tired)
 
     def most_replays(self, num_queries: int) -> int:
         """How many of N queries come from the pool if it has enough."""
@@ -98,7 +108,7 @@ class Pool:
             without: queries to leave out.
         """
         left = [query for key, query in self._queries.items() if key not in without]
-        chance = random.Random(derive_seed(seed, index, "pool", len(without)))
+        chance = random.Random(derive_seed(seed, index, "pool", count))
         return chance.sample(left, min(count, len(left)))
 
     def observe(self, played: SelfPlayRound) -> None:
@@ -111,7 +121,7 @@ class Pool:
         for i, text in enumerate(playout.query_texts):
             if not known[i]:
                 continue
-            query = PooledQuery(text, playout.solution(i), playout.passage(i))
+            query = PooledQuery(text, playout.solution(i), playout.passage(i), played.index)
             self._queries.pop(query.key, None)
             if good[i] and _can_be_saved(query.solution):
                 self._queries[query.key] = query
@@ -137,7 +147,8 @@ class Pool:
 
     def describe(self) -> dict[str, Any]:
         """The settings to compare when a run is resumed: plain values only."""
-        return {"share": self.share, "size": self.size, "solve_rate": list(self.solve_rate)}
+        settings = {"share": self.share, "size": self.size, "rest": self.rest}
+        return {**settings, "solve_rate": list(self.solve_rate)}
 
     def state_dict(self) -> dict[str, Any]:
         """All queries, the one that was played longest ago first."""

@@ -247,7 +247,7 @@ def test_passages_come_in_passes_whatever_the_pool_takes(tmp_path):
 
 def test_a_round_with_replays_is_about_the_passages_that_it_has_without(player, texts):
     challenger = Challenger(documents=texts, queries_per_passage=2, sampling=SHORT)
-    pool = Pool(share=0.5)
+    pool = Pool(share=0.5, rest=0)
     for index in range(4):
         drawn = draw_queries(player, challenger, 4, index, 0, pool=pool)
         alone = challenger.documents.drawn(4, index, 0)
@@ -293,7 +293,7 @@ def test_queries_drawn_again_are_about_the_same_passages(player, texts, examples
 
 def test_with_a_gate_and_a_pool_each_query_keeps_its_passage(player, texts):
     challenger = Challenger(documents=texts, queries_per_passage=2, sampling=SHORT)
-    pool = Pool(share=0.25)
+    pool = Pool(share=0.25, rest=0)
     pool.load_state_dict({"queries": [vars(PooledQuery("An old one?", None, PASSAGES[0]))] * 1})
     gate = Gate(checks=[Matches(pattern=r"(?s)[^aeiou]*")], redraws=2)
     drawn = draw_queries(player, challenger, 4, 0, 0, gate, pool)

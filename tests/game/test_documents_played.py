@@ -173,7 +173,10 @@ def settings(folder, base, text) -> dict:
                     ],
                 },
             },
-            "pool": {"class_path": "Pool", "init_args": {"share": 0.25, "solve_rate": [0, 1]}},
+            "pool": {
+                "class_path": "Pool",
+                "init_args": {"share": 0.25, "rest": 0, "solve_rate": [0, 1]},
+            },
             "num_queries": 4,
             "group_size": 4,
             "solver": {"max_new_tokens": 6},

@@ -30,7 +30,7 @@ def drawn(source, n, gate=None, pool=None, index=0, seed=0, player=NOBODY):
 
 
 def pool_of(*texts, share=0.25, **kwargs):
-    pool = Pool(share=share, **kwargs)
+    pool = Pool(share=share, **{"rest": 0, **kwargs})
     pool.load_state_dict({"queries": [{"text": text} for text in texts]})
     return pool
 
@@ -357,8 +357,9 @@ def test_an_empty_pool_gives_nothing_when_all_are_refused():
 
 
 def test_replays_bring_their_solutions_and_passages():
-    pool = Pool(share=0.5)
-    pool._queries["p"] = PooledQuery("p", solution="7", passage="text")
+    pool = Pool(share=0.5, rest=0)
+    query = PooledQuery("p", solution="7", passage="text")
+    pool._queries[query.key] = query
     found = drawn(Scripted(batch(["a"])), 2, pool=pool)
     assert (found.solutions, found.passages) == ((None, "7"), (None, "text"))
 

@@ -95,7 +95,7 @@ def test_the_settings_of_a_run_are_plain_even_with_an_empty_pool():
         "redraws": 3,
         "solve_rate": [0.1, 0.9],
     }
-    assert settings["pool"] == {"share": 0.25, "size": 256, "solve_rate": [0.1, 0.9]}
+    assert settings["pool"] == {"share": 0.25, "size": 256, "rest": 16, "solve_rate": [0.1, 0.9]}
 
 
 # -- the order of checks ---------------------------------------------------------------------------
@@ -413,7 +413,7 @@ QUERIES = [
 def test_hostile_queries_play_whole_rounds(player, tiny_policy):
     gate = Gate([WellFormed(TinyWorldVerifier()), Novel(), Judged(least=0.1)], 2, (0.1, 0.9))
     gate.connect(FrozenPlayer(tiny_policy))
-    pool, objective = Pool(share=0.25), Learnability()
+    pool, objective = Pool(share=0.25, rest=0), Learnability()
     rewards = [VerifiableReward(Checksum()), LengthReward(low=1, high=9, unit="tokens")]
     for index in range(4):
         found = play(player, Hostile(), rewards, 4, gate=gate, pool=pool, index=index)

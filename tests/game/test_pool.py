@@ -140,7 +140,8 @@ def test_the_pool_never_grows_beyond_its_size():
 def test_queries_come_back_with_their_solution_and_passage():
     pool = observed(played([HALF, HALF], solutions=(["t1", {"k": 1}], None), passages=("p", None)))
     found = {query.text: query for query in pool.drawn(9, 0, 0)}
-    assert found == {"a": PooledQuery("a", ["t1", {"k": 1}], "p"), "b": PooledQuery("b")}
+    first, second = PooledQuery("a", ["t1", {"k": 1}], "p", 0), PooledQuery("b", played=0)
+    assert found == {"a": first, "b": second}
 
 
 def test_draws_are_fixed_by_seed_round_and_content():
@@ -151,6 +152,23 @@ def test_draws_are_fixed_by_seed_round_and_content():
     other = [pool.drawn(4, index=i, seed=s) for i, s in ((4, 5), (3, 6))]
     assert all(draw != first for draw in other)
     assert pool.texts == tuple("abcdefgh")  # to draw is not to play
+
+
+def test_a_query_rests_before_it_is_played_again():
+    pool = observed(played([HALF] * 3, index=4), share=0.5, rest=2)
+
+    def replayed(index):
+        return sorted(query.text for query in pool.replays(6, index, 0))
+
+    assert replayed(6) == []
+    assert replayed(7) == ["a", "b", "c"]
+    pool.observe(played([HALF], ["b"], index=7))
+    assert replayed(8) == ["a", "c"]
+    assert replayed(10) == ["a", "b", "c"]
+    assert len(pool.drawn(3, 8, 0)) == 3  # what fills places that are left empty need not rest
+    restored = Pool(share=0.5, rest=2)
+    restored.load_state_dict(saved(pool))
+    assert restored.replays(6, 8, 0) == pool.replays(6, 8, 0)
 
 
 def test_the_same_words_about_another_passage_are_another_query():
@@ -234,6 +252,7 @@ def test_a_smaller_pool_takes_the_newest_of_a_larger_ones_state():
         ({"share": None}, "share"),
         ({"size": 0}, "size"),
         ({"size": None}, "size"),
+        ({"rest": -1}, "rest"),
         ({"solve_rate": None}, "solve_rate"),
         ({"solve_rate": (0.9, 0.1)}, "solve_rate"),
         ({"solve_rate": (0.5,)}, "solve_rate"),

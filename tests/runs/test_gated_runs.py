@@ -45,6 +45,7 @@ data:
   pool:
     share: 0.25
     size: 6
+    rest: 1
     solve_rate: [0.05, 0.95]
 trainer:
   accelerator: cpu
