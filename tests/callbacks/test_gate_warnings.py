@@ -160,6 +160,14 @@ def test_groups_outside_of_the_range_are_counted_apart():
     )
 
 
+def test_a_group_whose_query_was_refused_is_counted_as_refused():
+    played = gated(["a", "b"], {0: "repeated", 1: "repeated"}, played_anyway=0)
+    lines = findings(played)
+    assert lines["queries"].figure.startswith("0 of 2 usable (2 repeated)")
+    assert lines["R"].figure.startswith("differs in 0 of 1 groups (1 refused)")
+    assert lines["R"].remedy == "this follows from the queries"
+
+
 # -- transcripts and examples ----------------------------------------------------------------------
 
 GATED = gated(
