@@ -106,7 +106,7 @@ def pilot_verdict(
         seconds: wall time of the round by phase; None leaves out the line about time.
         rounds: rounds of the whole run, for its time.
     """
-    remedies = Remedies(data)
+    remedies = Remedies(data, rewards)
     found = list(stalls(played, rewards, data))
     queries, enough_queries = _queries(played, rewards, remedies, found)
     of_R, enough_groups = _of_R(played, rewards, remedies, found, queries, enough_queries)
