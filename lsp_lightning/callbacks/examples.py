@@ -44,7 +44,8 @@ def example_lines(played: SelfPlayRound, width: int, count: int = 1) -> Iterator
         played: the scored round.
         width: columns of a line.
         count: how many queries; 1 is the one whose answers differ most, more are spread from this
-            one to the one whose answers differ least. Each takes at most six lines.
+            one to the one whose answers differ least. Each takes at most six lines, and one more
+            for a passage that it is about.
     """
     totals_NG = played.rewards_NG.clone()
     if played.quality_NG is not None:
@@ -52,6 +53,7 @@ def example_lines(played: SelfPlayRound, width: int, count: int = 1) -> Iterator
     low_NG = torch.where(played.judged_NG, totals_NG, torch.inf)
     high_NG = torch.where(played.judged_NG, totals_NG, -torch.inf)
     spread_N = high_NG.amax(dim=1) - low_NG.amin(dim=1)
+    above: str | None = None
     order = spread_N.argsort(descending=True, stable=True)
     for place in torch.linspace(0, len(order) - 1, min(count, len(order))).round().int():
         i = int(order[place])
@@ -60,6 +62,10 @@ def example_lines(played: SelfPlayRound, width: int, count: int = 1) -> Iterator
         worst = int(low_NG[i].argmin())
         if worst == best:  # fewer than two answers were judged
             worst = (best + 1) % played.playout.group_size
+        passage = played.playout.passage(i)
+        if passage is not None and passage != above:
+            yield from _labelled("passage", passage, width, lines=1)
+        above = passage
         yield from _labelled(_kind(played, i), played.playout.query_texts[i], width)
         for name, j in (("best", best), ("worst", worst)):
             yield from _labelled(_scores(name, played, i, j), _said(played, i, j), width)
@@ -87,8 +93,8 @@ def _said(played: SelfPlayRound, i: int, j: int) -> str:
     return played.playout.spoken_groups()[i][j] or played.playout.answer_groups()[i][j]
 
 
-def _labelled(label: str, text: str, width: int) -> Iterator[str]:
-    first, *rest = wrap(f"{label}  {escaped(text.strip())}", width - 4, _LINES)
+def _labelled(label: str, text: str, width: int, lines: int = _LINES) -> Iterator[str]:
+    first, *rest = wrap(f"{label}  {escaped(text.strip())}", width - 4, lines)
     yield f"  {first}"
     for line in rest:
         yield f"    {line}"

@@ -38,11 +38,13 @@ def differing_groups(played: SelfPlayRound, rewards: Sequence[Reward]) -> Tensor
 def alike_groups(
     played: SelfPlayRound, rewards: Sequence[Reward], alike_N: Tensor
 ) -> dict[str, int]:
-    """The number of groups without a spread: not well-formed, wrong, right, not judged, others."""
+    """The number of groups without a spread, by the reason: the query, or its answers."""
     lowest, highest = span_of_R(rewards) or (math.nan, math.nan)
     judged_N, judged_NG, R_NG = played.judged_N, played.judged_NG, played.rewards_NG
-    bad_N = malformed_queries(played, rewards) | ~played.playout.valid_N | played.playout.refused_N
-    good_N = alike_N & ~bad_N  # the answers to other queries say nothing about their difficulty
+    refused_N = played.playout.refused_N
+    bad_N = (malformed_queries(played, rewards) | ~played.playout.valid_N) & ~refused_N
+    # the answers to other queries say nothing about their difficulty
+    good_N = alike_N & ~bad_N & ~refused_N
 
     def all_at(end: float) -> int:
         at_NG = torch.isclose(R_NG, torch.tensor(end)) | ~judged_NG
@@ -50,6 +52,7 @@ def alike_groups(
 
     names = ("all wrong", "all right") if is_binary(rewards) else ("all lowest", "all highest")
     counts = {
+        "refused": int((alike_N & refused_N).sum()),
         "not well-formed": int((alike_N & bad_N).sum()),
         **dict(zip(names, (all_at(lowest), all_at(highest)), strict=True)),
         "not judged": int((good_N & ~judged_N).sum()),

@@ -19,13 +19,22 @@ _LINES = 20
 _SHOWN = {
     "reward": "reward",
     "MALFORMED": "malformed",
-    "gate/passed": "passed",
     "queries/invalid": "invalid",
     "queries/similarity": "alike",
     "value_std": "spread",
     "kl/solver": "kl",
     "quality": "quality",
     "kl/challenger": "challenger kl",
+}
+_PASSED = "gate/passed"
+#: Metrics that are numbers of queries.
+_COUNTS = {"gate/played": "played", "pool/replayed": "replayed"}
+#: The metrics in a run with a gate; it lets no invalid query through.
+_SHOWN_GATED = {
+    "reward": "reward",
+    _PASSED: "passed",
+    **_COUNTS,
+    **{name: label for name, label in _SHOWN.items() if name != "queries/invalid"},
 }
 #: The metric of malformed queries; its group is the name of the reward that found them.
 _MALFORMED = re.compile(r"queries/(.+)/malformed")
@@ -106,22 +115,19 @@ class RoundProgress(ProgressBar):
             say(sep.join(map(str, args)))
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The round's main metrics with two decimals, by label."""
+        """The round's main metrics as texts, by label."""
         metrics = trainer.callback_metrics
-        malformed = [found for found in map(_MALFORMED.fullmatch, sorted(metrics)) if found]
-        # one verifier may be used twice, such as for partial credit
-        several = len({float(metrics[found[0]]) for found in malformed}) > 1
         labels: dict[str, str] = {}
-        for name, label in _SHOWN.items():
-            if name == "queries/invalid" and "gate/passed" in metrics:
-                continue  # the gate refuses them
-            if name != "MALFORMED":
+        for name, label in (_SHOWN_GATED if _PASSED in metrics else _SHOWN).items():
+            if name == "MALFORMED":
+                labels |= _of_malformed(metrics, label)
+            elif name in metrics:
                 labels[name] = label
-                continue
-            for found in malformed:
-                labels[found[0]] = f"malformed ({escaped(found[1])})" if several else label
         # z: no minus before zero
-        return {label: f"{float(metrics[k]):z.2f}" for k, label in labels.items() if k in metrics}
+        return {
+            label: f"{float(metrics[name]):{'.0f' if name in _COUNTS else 'z.2f'}}"
+            for name, label in labels.items()
+        }
 
     # -- rounds ------------------------------------------------------------------------------------
 
@@ -243,6 +249,22 @@ class RoundProgress(ProgressBar):
         if self._line is not None:
             self._line.close()
             self._line = None
+
+
+def _of_malformed(metrics: Mapping[str, Any], label: str) -> dict[str, str]:
+    """The labels of the shares of malformed queries, by metric.
+
+    They are about the queries that were played, so with a gate a 0 says nothing about the refused
+    ones, and is left out.
+    """
+    found = [match for match in map(_MALFORMED.fullmatch, sorted(metrics)) if match]
+    shares = {match[0]: float(metrics[match[0]]) for match in found}
+    several = len(set(shares.values())) > 1  # one verifier may be used twice, for partial credit
+    return {
+        match[0]: f"{label} ({escaped(match[1])})" if several else label
+        for match in found
+        if shares[match[0]] or _PASSED not in metrics
+    }
 
 
 def _sum(batches: Any) -> int:

@@ -1,11 +1,13 @@
 """What to change in a config when a round teaches nothing: the setting by its key, in words."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lsp_lightning.game.challenger import Challenger
 from lsp_lightning.game.gate import Gate, Judged, Matches, Novel, WellFormed
 from lsp_lightning.game.queries import PromptFile
+from lsp_lightning.rewards import Reward, VerifiableReward, Verifier
 from lsp_lightning.types import Sampling
 
 _CHALLENGER = "data.queries.init_args"
@@ -28,9 +30,10 @@ class Remedies:
 
     Args:
         data: the run's DataModule, for the keys and values that a remedy names; None if unknown.
+        rewards: the rewards of the run.
     """
 
-    def __init__(self, data: Any) -> None:
+    def __init__(self, data: Any, rewards: Sequence[Reward] = ()) -> None:
         source = getattr(data, "queries", None)
         self._challenger = source if isinstance(source, Challenger) else None
         self._queries = "data.queries"
@@ -40,6 +43,7 @@ class Remedies:
             self._queries = f"{_CHALLENGER}.path"
         self._solver: Sampling | None = getattr(data, "solver", None)
         self.gate: Gate | None = getattr(data, "gate", None)
+        self._two_verifiers = _two_verifiers(self.gate, rewards)
 
     @property
     def at_query_limit(self) -> str:
@@ -80,26 +84,36 @@ class Remedies:
             return (
                 f"change {self._queries}, so that the queries have the form that the verifier reads"
             )
-        source = self._challenger
-        examples = f"examples ({_CHALLENGER}.examples)"
+        source, of_pool = self._challenger, self._examples_of_pool
+        examples = "" if of_pool else f"examples ({_CHALLENGER}.examples), "
         if source.examples:
-            examples = f"more examples ({_CHALLENGER}.num_examples)"
+            examples = f"more examples ({_CHALLENGER}.num_examples), "
         opening = "" if source.opening else f"an opening ({_CHALLENGER}.opening), "
         return (
-            f"for the form that the verifier reads, give {examples}, "
+            f"{self._two_verifiers}{of_pool}for the form that the verifier reads, give {examples}"
             f"{opening}another prompt ({self._queries}) or a lower "
             f"temperature ({_CHALLENGER}.sampling.temperature, now {source.sampling.temperature:g})"
         )
 
+    @property
+    def _examples_of_pool(self) -> str:
+        """Where queries of the pool are shown, that they may be the cause; else empty."""
+        source = self._challenger
+        if source is None or not source.examples_from_pool or not source.pool:
+            return ""
+        without = f"set {_CHALLENGER}.examples_from_pool to false"
+        return f"{without}; " if source.examples else f"{without}, or give a file of examples; "
+
     def admitted_queries(self, reason: str) -> str:
         """For queries that the gate refuses for this reason; those that are invalid have others."""
+        of_pool = self._examples_of_pool
         change = {
             WellFormed.reason: f"{self.queries_in_form}; or leave WellFormed out",
-            Novel.reason: f"ask for more varied queries ({self._queries}), or raise near or lower "
-            "memory of Novel",
-            Judged.reason: f"change {self._queries}, or lower least of Judged",
-            Matches.reason: f"change {self._queries}, or pattern of Matches",
-        }.get(reason, f"change {self._queries}, or what refuses them as {reason!r}")
+            Novel.reason: f"{of_pool}ask for more varied queries ({self._queries}), or raise near "
+            "or lower memory of Novel",
+            Judged.reason: f"{of_pool}change {self._queries}, or lower least of Judged",
+            Matches.reason: f"{of_pool}change {self._queries}, or pattern of Matches",
+        }.get(reason, f"{of_pool}change {self._queries}, or what refuses them as {reason!r}")
         return f"{change} (data.gate.checks)"
 
     @property
@@ -132,6 +146,33 @@ class Remedies:
     def longer_answers(self) -> str:
         """For answers that are cut off."""
         return "raise data.solver.max_new_tokens"
+
+
+def _two_verifiers(gate: Gate | None, rewards: Sequence[Reward]) -> str:
+    """That WellFormed has another verifier than the rewards, if so; a remedy begins with it."""
+    checking = {
+        type(reward.verifier): reward.name
+        for reward in rewards
+        if isinstance(reward, VerifiableReward) and reward.weight and _reads(reward.verifier)
+    }
+    names = {verifier.__qualname__: name for verifier, name in checking.items()}
+    for check in [] if gate is None else gate.checks:
+        if isinstance(check, WellFormed) and names:
+            reading = check.describe()["verifier"]
+            if reading not in names:
+                verifier, name = next(iter(names.items()))
+                return (
+                    f"WellFormed reads queries by {reading}, but reward {name!r} checks by "
+                    f"{verifier}: use one verifier; "
+                )
+    return ""
+
+
+def _reads(verifier: Verifier) -> bool:
+    """Whether WellFormed can use a verifier."""
+    kind = type(verifier)
+    default = kind.describe is Verifier.describe and kind.well_formed is Verifier.well_formed
+    return not default
 
 
 def _limit(sampling: Sampling | None) -> str:

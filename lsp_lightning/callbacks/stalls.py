@@ -87,7 +87,7 @@ def stalls(played: SelfPlayRound, rewards: Sequence[Reward], data: Any) -> Itera
         rewards: the rewards of the run.
         data: the run's DataModule, for the settings that a line names.
     """
-    remedies = Remedies(data)
+    remedies = Remedies(data, rewards)
     identical = _identical_answers(played.playout, remedies)
     for_R = (
         all_refused(played.playout.written, remedies)

@@ -106,7 +106,7 @@ def pilot_verdict(
         seconds: wall time of the round by phase; None leaves out the line about time.
         rounds: rounds of the whole run, for its time.
     """
-    remedies = Remedies(data)
+    remedies = Remedies(data, rewards)
     found = list(stalls(played, rewards, data))
     queries, enough_queries = _queries(played, rewards, remedies, found)
     of_R, enough_groups = _of_R(played, rewards, remedies, found, queries, enough_queries)
@@ -185,25 +185,27 @@ def _of_R(
     word = _word(count, total, _GROUPS)
     if word == "ok":
         return Finding("R", word, figure), True
-    enough = _enough(count, total)
+    enough, follows = _enough(count, total), "this follows from the queries"
     if not enough_queries:
-        return Finding("R", word, figure, "this follows from the queries"), enough
+        return Finding("R", word, figure, follows), enough
     if played.playout.group_size < 2:
         return Finding("R", word, figure, "raise data.group_size: answers are compared"), enough
     stall = next((s for s in found if not s.cause.startswith("Q constant")), None)
     if stall is not None:
         return Finding("R", word, f"{figure}: {stall.fact}", stall.remedy), enough
     of_kind = (
-        "this follows from the queries",
+        follows,
+        follows,
         remedies.easier_queries,
         remedies.harder_queries,
         "change the reward (model.rewards) or the queries (data.queries)",
         remedies.medium_queries,
         remedies.wider_range,
     )
-    remedy_of, (first, *rest) = dict(zip(alike, of_kind, strict=True)), alike
+    remedy_of = dict(zip(alike, of_kind, strict=True))
     # where the queries are well enough, the other groups tell what to change
-    kinds = rest if queries.word == "ok" and any(alike[kind] for kind in rest) else [first, *rest]
+    rest = [kind for kind, remedy in remedy_of.items() if remedy != follows]
+    kinds = rest if queries.word == "ok" and any(alike[kind] for kind in rest) else list(alike)
     return Finding("R", word, figure, remedy_of[max(kinds, key=alike.__getitem__)]), enough
 
 

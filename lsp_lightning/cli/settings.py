@@ -65,6 +65,8 @@ _FIXED = (
     ("model", "module.SelfPlayModule", "model.", ""),
     ("model", "models.settings.Lora", "model.lora.", ""),
     ("data", "datamodule.SelfPlayDataModule", "data.", ""),
+    ("gate", "game.gate.Gate", "data.gate.", ""),
+    ("pool", "game.pool.Pool", "data.pool.", ""),
     ("sandboxes", "sandbox.Limits", "limits.", "limits of every sandbox"),
     ("sampling", "types.Sampling", "", "data.solver, and every sampling key"),
     ("rollouts", "runtime.http.Client", "client.", "client of ServedRollouts and JudgeReward"),
@@ -74,6 +76,7 @@ _FIXED = (
 )
 _FAMILIES = (
     _Family("data", "game.queries.QuerySource", "query source", "data.queries"),
+    _Family("gate", "game.gate.QueryCheck", "check", "data.gate.checks"),
     _Family("objectives", "game.objectives.Objective", "objective", "model.objective"),
     _Family("rewards", "rewards.Reward", "reward", "model.rewards"),
     _Family("verifiers", "rewards.Verifier", "verifier", "VerifiableReward: verifier"),
@@ -83,6 +86,8 @@ _FAMILIES = (
 _GROUPS = (
     "model",
     "data",
+    "gate",
+    "pool",
     "objectives",
     "rewards",
     "verifiers",

@@ -103,7 +103,8 @@ def show_help() -> str:
 def table(rows: Sequence[Row], width: int, binary: set[str]) -> Iterator[str]:
     """The lines of the table, each of at most ``width`` columns: a query, then its answers.
 
-    A query that the gate refused has none. Text of the players is escaped.
+    A query that the gate refused has none. A passage stands in one line above the queries about
+    it. Text of the players is escaped.
 
     Args:
         rows: rows of the transcripts.
@@ -111,10 +112,14 @@ def table(rows: Sequence[Row], width: int, binary: set[str]) -> Iterator[str]:
         binary: the rewards that score 1 for right and 0 for wrong (:func:`yes_or_no`).
     """
     yield f"{'round':>5}  {'R':>6}  {'Q':>6}  {'verdict':<9}  query, answers"[: max(width, 0)]
-    before = None
+    before = above = None
     for row in rows:
         query = row["round"], row["query"]
         if query != before or not is_answer(row):
+            passage = row["round"], row.get("passage")
+            if is_answer(row) and passage != above:
+                yield from _passage_line(*passage, width)
+                above = passage
             yield from _lines(f"{row['round']:>5}  {_fault(row):<14}  ", row["query"], width)
         before = query if is_answer(row) else None
         if before is None:
@@ -130,11 +135,20 @@ def yes_or_no(rows: Sequence[Row]) -> set[str]:
     return {name for name, found in scores.items() if found and all(x in (0, 1) for x in found)}
 
 
+def _passage_line(round_: object, passage: object, width: int) -> Iterator[str]:
+    """The beginning of a passage; nothing if there is none."""
+    if passage is not None:
+        yield from _lines(f"{round_:>5}  {'passage':<14}  ", passage, width, lines=1)
+
+
 def _fault(row: Row) -> str:
-    """What keeps the row's query out of training; empty if nothing does."""
+    """What sets the row's query apart, such as what kept it out of training; else empty."""
     if (reason := row.get("refused")) is not None:
         return cut(f"refused ({escaped(str(reason)[:_REASON])})", _REASON)
-    return "invalid" if row.get("valid") is False else ""
+    if row.get("valid") is False:
+        return "invalid"
+    marks = {"replayed": row.get("replayed") is True, "not admitted": row.get("admitted") is False}
+    return ", ".join(mark for mark, holds in marks.items() if holds)
 
 
 def _verdict(row: Row, binary: set[str]) -> str:
@@ -147,14 +161,14 @@ def _verdict(row: Row, binary: set[str]) -> str:
     return "unjudged" if math.isnan(_number(row.get("R"), math.nan)) else ""
 
 
-def _lines(before: str, text: object, width: int) -> Iterator[str]:
+def _lines(before: str, text: object, width: int, lines: int = _LINES) -> Iterator[str]:
     if width - len(before) < _NARROW:
         yield before.rstrip()[: max(width, 0)]
         before = "  "
     room = max(width - len(before), 3)
     # an answer may have megabytes; at most two characters in three take no column
-    start = str(text).strip()[: 3 * (_LINES * room + 1)]
-    first, *rest = wrap(escaped(start), room, _LINES)
+    start = str(text).strip()[: 3 * (lines * room + 1)]
+    first, *rest = wrap(escaped(start), room, lines)
     yield before + first
     for line in rest:
         yield " " * len(before) + line

@@ -38,9 +38,9 @@ class Stretch:
     """Different pairs of neighbouring words divided by all."""
     similarity: float
     """Mean similarity of two queries."""
-    kinds: Mapping[str, int]
+    kinds: Mapping[str, int | None]
     """For each finding of a verifier that is a text: how many of its values make up more than 5 %
-    of the well-formed queries."""
+    of the answered, well-formed queries; None if there are none."""
 
 
 def stretches(rows: Iterable[Row]) -> list[Stretch]:
@@ -88,8 +88,11 @@ def _stretch(
     )
 
 
-def common_kinds(rows: Sequence[Row], name: str) -> int:
-    """How many values of a finding make up more than 5 % of the well-formed queries."""
+def common_kinds(rows: Sequence[Row], name: str) -> int | None:
+    """How many values of a finding make up more than 5 % of the answered, well-formed queries.
+
+    None if there is no such query.
+    """
     malformed = f"{name.rpartition('/')[0]}/malformed"
     well_formed = [
         row
@@ -98,6 +101,8 @@ def common_kinds(rows: Sequence[Row], name: str) -> int:
         and row.get("refused") is None
         and row.get(malformed) is not True
     ]
+    if not well_formed:
+        return None
     counts = Counter(kind for row in well_formed for kind in set(_texts(row.get(name))))
     return sum(count > COMMON * len(well_formed) for count in counts.values())
 

@@ -38,7 +38,7 @@ def _cells(stretch: Stretch, has_gate: bool) -> list[str]:
     shares = [*([stretch.passed] if has_gate else [])]
     shares += [stretch.distinct, stretch.distinct_2, stretch.similarity]
     rounds = f"{first}" if first == last else f"{first}-{last}"
-    kinds = (f"{count}" for count in stretch.kinds.values())
+    kinds = ("-" if count is None else f"{count}" for count in stretch.kinds.values())
     return [rounds, f"{stretch.written:,}", *map(_share, shares), *kinds]
 
 
@@ -58,12 +58,15 @@ def _labels(names: Sequence[str]) -> dict[str, str]:
 
 def _meaning(has_gate: bool, kinds: Iterable[str]) -> str:
     parts = {
+        "rounds": "counted from 0, as for show --round",
         "queries": "all queries of these rounds, without replays from the pool",
         "passed": "share that the gate let through",
         "distinct": "different queries of all",
         "distinct_2": "different word pairs of all",
-        "alike": "mean similarity of two queries",
-        ", ".join(kinds): f"kinds above {COMMON:.0%} of the well-formed queries".replace("%", " %"),
+        "alike": "mean similarity of two queries, of as many queries in each row, so it can differ "
+        "from the line of a round",
+        ", ".join(kinds): f"number of kinds that make up more than {COMMON * 100:.0f} % of the "
+        "answered, well-formed queries",
     }
     shown = {name: text for name, text in parts.items() if name and (has_gate or name != "passed")}
     return "; ".join(f"{name}: {text}" for name, text in shown.items())

@@ -42,6 +42,20 @@ def test_without_a_quality_score_or_without_a_difference():
     assert lines[1:] == ["  best   R 1.00  answer 0 0", "  worst  R 1.00  answer 0 1"]
 
 
+def test_the_passage_of_a_query_stands_once_above_it_in_one_line():
+    played = scored_round([[0.0, 0.9], [0.0, 0.5], [0.0, 0.1]])
+    long = "Sugar is\x1b sweet.\nSalt is not. " + "And so on. " * 20
+    made = replace(played.playout, passages=(long, long, "Short."))
+    lines = list(example_lines(replace(played, playout=made), 60, 3))
+    assert [line.strip() for line in lines if "worst" not in line and "best" not in line] == [
+        "passage  Sugar is\\x1b sweet.\u23ceSalt is not. And so on....",
+        "query  query 0",
+        "query  query 1",
+        "passage  Short.",
+        "query  query 2",
+    ]
+
+
 @pytest.mark.parametrize("judged", [[[False, False]], [[True, False]]])
 def test_what_was_not_judged_has_no_score(judged):
     lines = list(example_lines(scored_round([[0.0, 0.0]], judged=judged), 79))

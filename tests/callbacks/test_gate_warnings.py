@@ -9,7 +9,17 @@ import pytest
 import torch
 from handmade import FixedReward, gated
 
-from lsp_lightning import Challenger, Gate, Novel, SelfPlayDataModule
+from lsp_lightning import (
+    Challenger,
+    Gate,
+    InstructionVerifier,
+    Novel,
+    Pool,
+    SelfPlayDataModule,
+    VerifiableReward,
+    Verifier,
+    WellFormed,
+)
 from lsp_lightning.callbacks.examples import example_lines
 from lsp_lightning.callbacks.remedies import Remedies
 from lsp_lightning.callbacks.stalls import PATIENCE, StallWatch, stalls
@@ -17,6 +27,7 @@ from lsp_lightning.callbacks.transcripts import close_shard, refused_rows, rows
 from lsp_lightning.callbacks.verdict import pilot_verdict
 from lsp_lightning.errors import SelfPlayWarning
 from lsp_lightning.runs.transcripts import by_query, read_transcripts
+from lsp_lightning.tinyworld.verifier import TinyWorldVerifier
 
 RIGHT = FixedReward(None, name="r")
 RIGHT.binary = True
@@ -65,6 +76,58 @@ def test_a_gate_that_refuses_everything_is_the_first_cause(replayed):
 def test_the_main_reason_decides_what_helps(reason, words):
     played = gated(["a", "b", "c"], {0: reason, 1: reason, 2: "odd"}, played_anyway=2)
     assert causes(played)["queries refused"].remedy.endswith(words)
+
+
+@pytest.mark.parametrize("reason", ["malformed", "repeated", "long"])
+def test_queries_of_the_pool_that_are_shown_may_be_the_cause(reason):
+    played = gated(["a", "b"], {0: reason, 1: reason}, played_anyway=0)
+    pool = Pool()
+    data = SelfPlayDataModule(Challenger(examples_from_pool=True), gate=Gate([Novel()]), pool=pool)
+    without = "set data.queries.init_args.examples_from_pool to false, or give a file of examples; "
+    for texts in ([], ["a", "b"]):
+        pool.load_state_dict({"queries": [{"text": text} for text in texts]})
+        [stall] = stalls(scored(played), [RIGHT], data)
+        assert stall.remedy.startswith(without) == bool(texts)
+        if texts:
+            assert "examples (" not in stall.remedy
+
+
+def test_with_a_file_of_examples_the_pool_alone_is_left_out(tmp_path):
+    (tmp_path / "examples.txt").write_text("a\nb\nc\nd\n")
+    source = Challenger(examples=str(tmp_path / "examples.txt"), examples_from_pool=True)
+    source.pool = Pool()
+    source.pool.load_state_dict({"queries": [{"text": "a"}]})
+    assert Remedies(SelfPlayDataModule(source, pool=source.pool)).queries_in_form.startswith(
+        "set data.queries.init_args.examples_from_pool to false; for the form that the verifier "
+        "reads, give more examples (data.queries.init_args.num_examples), an opening"
+    )
+
+
+def test_a_gate_with_another_verifier_than_the_reward_is_named_first():
+    played = gated(["a", "b"], {0: "malformed", 1: "malformed"}, played_anyway=0)
+    played = replace(scored(played), components={"verifiable": played.rewards_NG})
+    rewards = [VerifiableReward(TinyWorldVerifier())]
+    words = (
+        "WellFormed reads queries by InstructionVerifier, but reward 'verifiable' checks by "
+        "TinyWorldVerifier: use one verifier; for the form that the verifier reads, give"
+    )
+    for verifier in (InstructionVerifier(), TinyWorldVerifier()):
+        data = SelfPlayDataModule(Challenger(), gate=Gate([WellFormed(verifier)]))
+        differs = isinstance(verifier, InstructionVerifier)
+        [stall] = stalls(played, rewards, data)
+        assert stall.remedy.startswith(words) == differs
+        line = pilot_verdict(played, rewards, data).findings[0]
+        assert line.remedy.startswith(words) == differs
+
+
+def test_a_reward_whose_verifier_reads_no_queries_needs_another_one_in_the_gate():
+    class Plain(Verifier):
+        def check(self, query, answers, solution):
+            return [1.0] * len(answers)
+
+    gate = Gate([WellFormed(InstructionVerifier())])
+    remedies = Remedies(SelfPlayDataModule(Challenger(), gate=gate), [VerifiableReward(Plain())])
+    assert remedies.queries_in_form.startswith("for the form")
 
 
 def test_a_gate_that_lets_one_query_through_is_no_cause():
@@ -158,6 +221,14 @@ def test_groups_outside_of_the_range_are_counted_apart():
     assert line.figure.startswith(
         "differs in 1 of 4 groups (1 all wrong, 2 outside of data.gate.solve_rate)"
     )
+
+
+def test_a_group_whose_query_was_refused_is_counted_as_refused():
+    played = gated(["a", "b"], {0: "repeated", 1: "repeated"}, played_anyway=0)
+    lines = findings(played)
+    assert lines["queries"].figure.startswith("0 of 2 usable (2 repeated)")
+    assert lines["R"].figure.startswith("differs in 0 of 1 groups (1 refused)")
+    assert lines["R"].remedy == "this follows from the queries"
 
 
 # -- transcripts and examples ----------------------------------------------------------------------

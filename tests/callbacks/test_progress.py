@@ -23,7 +23,7 @@ FULL = {
     "queries/verifiable/malformed": 0.06,
     "queries/similarity": 0.34,
 }
-GATED = {**FULL, "gate/passed": 0.83}
+GATED = {**FULL, "gate/passed": 0.83, "gate/played": 16.0}
 
 
 def trainer(metrics=None, **more):
@@ -109,19 +109,37 @@ def test_the_most_useful_figures_that_fit_are_shown(terminal, width, labels):
     ("width", "labels"),
     [
         (40, ["reward", "passed"]),
-        (60, ["reward", "malformed", "kl"]),
-        (80, ["reward", "malformed", "passed", "alike"]),
-        (120, ["reward", "malformed", "passed", "alike", "spread", "kl", "quality"]),
-        (
-            200,
-            ["reward", "malformed", "passed", "alike", "spread", "kl", "quality", "challenger kl"],
-        ),
+        (60, ["reward", "passed", "played"]),
+        (80, ["reward", "passed", "played", "malformed"]),
+        (100, ["reward", "passed", "played", "malformed", "alike", "spread"]),
+        (120, ["reward", "passed", "played", "malformed", "alike", "spread", "kl"]),
     ],
 )
 def test_with_a_gate_the_share_that_passed_stands_for_the_invalid_ones(terminal, width, labels):
     line = line_at(terminal, width, GATED)
     assert [part.rpartition(" ")[0] for part in line.split("  ")[1:]] == labels
     assert columns(line) < width
+
+
+def test_a_round_in_which_everything_was_refused_does_not_look_healthy():
+    """Whatever is played instead may be well-formed."""
+    queries = {"queries__verifiable__malformed": 0.0, "queries__invalid": 0.0}
+    found = shown(reward=0.5, **queries, gate__passed=0.0, gate__played=1.0)
+    assert found == {"reward": "0.50", "passed": "0.00", "played": "1"}
+    found = shown(reward=0.5, **queries, gate__passed=0.0, gate__played=4.0, pool__replayed=4.0)
+    assert found == {"reward": "0.50", "passed": "0.00", "played": "4", "replayed": "4"}
+
+
+def test_with_a_gate_malformed_queries_are_shown_if_some_were_played():
+    found = shown(queries__a__malformed=0.25, gate__passed=1.0, gate__played=8.0)
+    assert found == {"passed": "1.00", "played": "8", "malformed": "0.25"}
+    found = shown(queries__a__malformed=0.25, queries__b__malformed=0.0, gate__passed=1.0)
+    assert found == {"passed": "1.00", "malformed (a)": "0.25"}
+
+
+def test_a_pool_without_a_gate_changes_nothing():
+    found = shown(reward=0.5, queries__a__malformed=0.0, pool__replayed=4.0)
+    assert found == {"reward": "0.50", "malformed": "0.00"}
 
 
 @pytest.mark.parametrize("width", [1, 5, 10, 21, 40, 60, 79, 80, 81, 100, 119, 120, 200])

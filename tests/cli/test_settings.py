@@ -21,7 +21,7 @@ def keys(sections, title=None):
 
 def test_there_are_few_settings(sections):
     once, uses = settings.counts(sections)
-    assert once <= 106
+    assert once <= 118
     assert uses > once
 
 
@@ -45,6 +45,20 @@ def test_what_classes_share_is_listed_once_under_their_base(sections):
     assert len(every) == len(set(every))
 
 
+def test_the_gate_the_pool_and_each_check_are_listed(sections):
+    assert {"data.gate.solve_rate", "data.pool.share"} <= set(keys(sections))
+    of_checks = {
+        name: keys(sections, f"{name} of data.gate.checks")
+        for name in ("WellFormed", "Matches", "Novel", "Judged")
+    }
+    assert of_checks == {
+        "WellFormed": ["init_args.verifier"],
+        "Matches": ["init_args.pattern"],
+        "Novel": ["init_args.near", "init_args.memory"],
+        "Judged": ["init_args.least", "init_args.prompt"],
+    }
+
+
 def test_a_key_that_only_contains_others_is_marked_and_not_counted(sections):
     groups = {s.key for section in sections for s in section.settings if s.is_group}
     assert {"data.solver", "init_args.limits", "init_args.client"} <= groups
@@ -58,6 +72,8 @@ def test_the_list_is_of_all_rooms_that_have_settings(sections):
     assert list(dict.fromkeys(section.group for section in sections)) == [
         "model",
         "data",
+        "gate",
+        "pool",
         "objectives",
         "rewards",
         "verifiers",

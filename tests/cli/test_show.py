@@ -348,6 +348,48 @@ def test_a_refused_query_stands_with_its_reason_and_without_answers(gated_run, c
     assert sum("refused" in line for line in shown(capfd, gated_run, "--limit", 0)[0]) == 3
 
 
+def test_what_was_replayed_and_what_was_out_of_range_is_marked(tmp_path, capfd):
+    (tmp_path / "config.yaml").touch()
+    new, old = {"replayed": False}, {"replayed": True}
+    rows = [
+        row(0, "new", "a", 1.0, admitted=True, **new),
+        row(0, "easy", "a", 1.0, admitted=False, **new),
+        row(0, "old", "a", 1.0, admitted=True, **old),
+        row(0, "old, easy", "a", 1.0, admitted=False, **old),
+    ]
+    write(tmp_path, "rounds-000000.parquet", rows)
+    lines, _ = shown(capfd, tmp_path)
+    assert lines[1::2] == [
+        "    0                  new",
+        "    0  not admitted    easy",
+        "    0  replayed        old",
+        "    0  replayed, not admitted  old, easy",
+    ]
+
+
+def test_a_passage_stands_once_above_the_queries_about_it(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("COLUMNS", "60")
+    (tmp_path / "config.yaml").touch()
+    long = "Sugar is\x1b sweet.\nSalt is not. " + "And so on. " * 20
+    about = [("a", long), ("b", long), ("c", "Short."), ("d", None)]
+    rows = [row(0, q, "x", 1.0, passage=p) for q, p in about for _ in range(2)]
+    rows.append({**dict.fromkeys(rows[0]), **refused(0, "e", "repeated")})
+    rows.append(row(1, "f", "x", 1.0, passage="Short."))
+    write(tmp_path, "rounds-000000.parquet", [{**dict.fromkeys(rows[8]), **r} for r in rows])
+    lines, _ = shown(capfd, tmp_path)
+    assert [line for line in lines[1:] if not line.endswith("x")] == [
+        "    0  passage         Sugar is\\x1b sweet.\u23ceSalt is not....",
+        "    0                  a",
+        "    0                  b",
+        "    0  passage         Short.",
+        "    0                  c",
+        "    0                  d",
+        "    0  refused (repeated)  e",
+        "    1  passage         Short.",
+        "    1                  f",
+    ]
+
+
 def test_the_reason_of_a_stranger_is_harmless(tmp_path, monkeypatch, capfd):
     (tmp_path / "config.yaml").touch()
     bad = [refused(0, "q", "\x1b[2J\u202e" + "long " * 99), row(0, "q", "a", 1.0)]
@@ -379,7 +421,12 @@ def test_breadth_is_a_table_of_the_written_queries(gated_run, capfd):
     ]
     told = " ".join(lines[4:])
     assert "passed: share that the gate let through" in told
-    assert "family, parts: kinds above 5 % of the well-formed queries" in told
+    assert (
+        "family, parts: number of kinds that make up more than 5 % of the answered, well-formed "
+        "queries"
+    ) in told
+    assert told.startswith("rounds: counted from 0, as for show --round; queries: ")
+    assert "alike: mean similarity of two queries, of as many queries in each row" in told
 
 
 @pytest.mark.parametrize("width", [1, 12, 40, 60, 80, 200])
@@ -403,7 +450,7 @@ def test_a_run_without_a_gate_or_of_an_older_version_has_a_table_too(run, capfd)
     ]
     # the queries may come from a file as well
     told = " ".join(lines[4:])
-    assert told.startswith("queries: all queries of these rounds, without replays from the pool; ")
+    assert "; queries: all queries of these rounds, without replays from the pool; " in told
     assert "Challenger" not in told
 
 
@@ -435,3 +482,14 @@ def test_a_kind_counts_above_one_in_twenty_of_the_well_formed(tmp_path):
     rows += [{"query/v/family": ["d"], "query/v/malformed": True}] * 9
     rows += [{"query/v/family": ["e"], "valid": False}] * 9
     assert common_kinds(rows, "query/v/family") == 2
+    assert common_kinds(rows[:40], "query/v/level") == 0
+    assert common_kinds(rows[40:], "query/v/family") is None
+
+
+def test_where_no_query_was_answered_the_number_of_kinds_is_unknown(tmp_path, capfd):
+    (tmp_path / "config.yaml").touch()
+    rows = [row(0, "q", "a", 1.0, number=0, **{"query/v/family": "ask"})]
+    rows.append({**dict.fromkeys(rows[0]), **refused(1, "q", "malformed")})
+    write(tmp_path, "rounds-000000.parquet", [{**dict.fromkeys(rows[1]), **r} for r in rows])
+    lines, _ = shown(capfd, tmp_path, "--breadth")
+    assert [line.split()[-1] for line in lines[:3]] == ["family", "1", "-"]
