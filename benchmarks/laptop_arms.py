@@ -12,7 +12,7 @@ EXAMPLES = "pkg:lsp_lightning/data/instruction_examples.jsonl"
 FOUR = "four_examples.jsonl"
 
 _POOL = {
-    "pool": {"share": 0.25, "size": 128, "solve_rate": [0.15, 0.85]},
+    "pool": {"share": 0.25, "size": 128, "rest": 0, "solve_rate": [0.15, 0.85]},
     "queries": {"init_args": {"examples_from_pool": True}},
 }
 _DOCUMENTS = {

@@ -29,6 +29,10 @@ LEAST_SHARE = 0.05
 _GATE = ["--config", "benchmarks/tiny_gate.yaml"]
 _POOL = ["--config", "benchmarks/tiny_pool.yaml"]
 _ADDED = {"": [], ", gate": _GATE, ", pool": _POOL, ", gate and pool": [*_GATE, *_POOL]}
+_NO_REST = ["--data.pool.rest", "0"]
+#: The pool as it was at first.
+_NARROW = [*_NO_REST, "--data.pool.solve_rate", "[0.25, 0.75]"]
+_TRIED = {", gate and pool without rest": _NO_REST, ", gate and narrow pool": _NARROW}
 _CHECKS = [*_GATE, "--data.gate.solve_rate", "null"]
 _RANGE = ["--data.gate.solve_rate", "[0.1, 0.9]"]
 _UNSURE = ["--model.objective.uncertainty", "0.5"]
@@ -38,6 +42,10 @@ ARMS: dict[str, Arm] = {
     f"{name}{added}": (preset, extra)
     for name, preset in _PRESETS.items()
     for added, extra in _ADDED.items()
+} | {
+    f"{name}{tried}": (preset, [*_GATE, *_POOL, *extra])
+    for name, preset in _PRESETS.items()
+    for tried, extra in _TRIED.items()
 } | {
     "paper, checks alone": ("tiny_lsp_paper", _CHECKS),
     "paper, range alone": ("tiny_lsp_paper", _RANGE),
