@@ -58,7 +58,17 @@ MORE = {
     one("pool.size", 0): "data.pool.size: is 0, but it is a number of queries; set 1 or more",
     one("pool.sise", 9): "data.pool.init_args.sise: there is no such key; did you mean 'size'?",
     one("gate.redraws", -1): "data.gate.redraws: is -1, but it is a number of draws; set 0 or more",
-    one("gate.solve_rate", 0.5): "data.gate.init_args.solve_rate: must be a tuple or null, is 0.5",
+    one("gate.solve_rate", 0.5): "data.gate.init_args.solve_rate: must be two numbers, or null, is",
+    one("gate.solve_rate", [0.1]): "data.gate.init_args.solve_rate: must be two numbers, or null,",
+    one("pool.solve_rate", 0.5): "data.pool.init_args.solve_rate: must be two numbers, is 0.5; see",
+    one("pool", 0.25): "data.pool: must be a mapping such as {share: 0.25}, or null, is 0.25; see",
+    one("gate", [{"class_path": "lsp_lightning.Novel"}]): (
+        "data.gate: must be a mapping such as {redraws: 3}, or null, is [{'class_path': "
+        "'lsp_lightning.Novel'}]; write the list under data.gate.checks"
+    ),
+    check("bad_checks.Forgot"): (
+        "data.gate.init_args.checks: Forgot does not define accepts; rename accept to accepts"
+    ),
     check("lsp_lightning.Novel", near=2): "data.gate.checks.Novel.near: is 2.0; set at least 0 an",
     check("lsp_lightning.Novel", nearr=1): "data.gate.init_args.checks.init_args.nearr: there is",
     check("lsp_lightning.Judged", least=5): "data.gate.checks.Judged.least: is 5.0; set at least",
@@ -72,10 +82,22 @@ MORE = {
 TABLE = {**FAST, **MORE}
 
 
+#: A check of one's own with a misspelt method.
+FORGOT = """\
+import lsp_lightning
+
+
+class Forgot(lsp_lightning.QueryCheck):
+    def accept(self, queries, taken):
+        return [True for _ in queries]
+"""
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("q.txt").write_text("1+1=?\n2+2=?\n")
+    Path("bad_checks.py").write_text(FORGOT)
     shutil.copy(ROOT / "configs" / "tiny_lsp.yaml", "tiny.yaml")
 
 
