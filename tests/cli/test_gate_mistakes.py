@@ -49,12 +49,15 @@ FAST = {
     check("lsp_lightning.Nowel"): "data.gate.init_args.checks: cannot import lsp_lightning.Nowel",
 }
 MORE = {
-    one("gate.solve_rate", [0.9, 0.1]): "data.gate.solve_rate: is [0.9, 0.1]; set two numbers in",
+    one("gate.solve_rate", [10, 90]): (
+        "data.gate.solve_rate: is [10.0, 90.0]; set two numbers between 0 and 1, in order, such as "
+        "[0.1, 0.9]"
+    ),
     f"{one('pool.share', 0.25)} {PREFERENCE}": "data.pool: needs task rewards with a lowest and a",
     f"{one('pool.share', 0.25)} {GRPO}": "data.pool: is for queries that the Challenger writes, b",
     one("pool.share", 1.0): "data.pool.share: is 1.0; set at least 0 and below 1",
     one("pool.share", 0.95): "data.pool.share: is 0.95, which leaves the Challenger fewer than 2",
-    one("pool.solve_rate", [0.9, 0.1]): "data.pool.solve_rate: is [0.9, 0.1]; set two numbers in",
+    one("pool.solve_rate", [0.9, 0.1]): "data.pool.solve_rate: is [0.9, 0.1]; set two numbers be",
     one("pool.size", 0): "data.pool.size: is 0, but it is a number of queries; set 1 or more",
     one("pool.sise", 9): "data.pool.init_args.sise: there is no such key; did you mean 'size'?",
     one("gate.redraws", -1): "data.gate.redraws: is -1, but it is a number of draws; set 0 or more",
@@ -69,7 +72,11 @@ MORE = {
     check("bad_checks.Forgot"): (
         "data.gate.init_args.checks: Forgot does not define accepts; rename accept to accepts"
     ),
-    check("lsp_lightning.Novel", near=2): "data.gate.checks.Novel.near: is 2.0; set at least 0 an",
+    check("lsp_lightning.Novel", near=2): "data.gate.checks.Novel.near: is 2.0; set above 0 and at",
+    check("lsp_lightning.Novel", near=0): (
+        "data.gate.checks.Novel.near: is 0.0; set a finite number above 0, or leave Novel out to "
+        "allow all"
+    ),
     check("lsp_lightning.Novel", nearr=1): "data.gate.init_args.checks.init_args.nearr: there is",
     check("lsp_lightning.Judged", least=5): "data.gate.checks.Judged.least: is 5.0; set at least",
     check("lsp_lightning.Judged"): "data.gate.init_args.checks.init_args.least: not set; ",
