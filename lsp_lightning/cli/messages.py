@@ -9,7 +9,14 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from lsp_lightning.cli.synonyms import about_class, class_near, instead, meant
+from lsp_lightning.cli.synonyms import (
+    about_class,
+    class_near,
+    instead,
+    meant,
+    missing_methods,
+    renaming,
+)
 from lsp_lightning.cli.trust import REMEDY
 from lsp_lightning.errors import (
     ConfigError,
@@ -32,6 +39,7 @@ _NO_VALUE = re.compile(r"argument --([\w.]+): expected one argument")
 _NO_GROUP = re.compile(r"Unable to load config '(.*?)'")
 
 _VALUE = re.compile(r"(?:Given value|Got value): (.*)")
+_WHOLE_VALUE = re.compile(r"Given value: (.*)")  # a part of it may stand before as Got value
 _UNION = "Does not validate against any of the Union subtypes"
 _WANTED = re.compile(r"Expected an? (?:typing\.Literal\[(.*?)\]|<class '([\w.]+)'>)")
 _NAME = re.compile(r"[A-Za-z_][\w.]*(?<!True)(?<!False)(?<!None)")
@@ -46,7 +54,16 @@ _WORDS = {
     "list": "a list",
     "Iterable": "a list",
     "NoneType": "null",
+    "tuple": "two numbers",
 }
+_PAIR = re.compile(r"Expected a tuple with 2 elements|Subtypes: \[tuple\[float, float\], ")
+#: A class or null: the value is neither a path nor a mapping.
+_CLASS_OR_NULL = re.compile(r"Subtypes: \[<class '[\w.]*?(\w+)'>, <class 'NoneType'>\]")
+_NOT_A_CLASS = re.compile(
+    r"Not a valid subclass of \w+ Subclass types|Expected a dot import path|Unexpected import path"
+)
+#: Classes whose settings need no class_path, and an example.
+_MAPPINGS = {"Gate": " such as {redraws: 3}", "Pool": " such as {share: 0.25}"}
 _NO_IMPORT = re.compile(r"(No module named '[\w.]+'|module '[\w.]+' has no attribute '\w+')")
 _IMPORTED = (
     re.compile(r"(?:given class_path |class_path=)'([\w.]+)'"),
@@ -54,7 +71,7 @@ _IMPORTED = (
 )
 _OTHER_CLASS = re.compile(r"Import path (?:([\w.]+) )?does not correspond to a subclass of (\w+)")
 _NO_PATH = re.compile(r"Expected a dot import path string: (\S*)")
-_ABSTRACT = re.compile(r"Expected an instantiatable class, but is abstract")
+_ABSTRACT = re.compile(r"Expected an instantiatable class, but (?:([\w.]+) )?is abstract")
 _LINKED = re.compile(r"Linked \"([\w.]+)\" must be given via \"([\w.]+)\"")
 _DENIED = re.compile(r"Importing '([\w.]+)' is not allowed, denied by")
 _NO_CLASS = re.compile(r"Not a valid subclass of (\w+)\. Got value: (.*)")
@@ -186,8 +203,13 @@ def _problem(message: str) -> str:
     given = other and (other[1] or (value and value[1]))
     if other and given:
         return _short(f"{given} is not {_a(other[2])}")
-    if value and _ABSTRACT.search(text):
-        return _short(f"{value[1]} lacks a method that it must define")
+    abstract = _abstract(message)
+    if abstract:
+        missing = " and ".join(missing_methods(abstract)) or "a method that it must define"
+        return _short(f"{abstract.rpartition('.')[2]} does not define {missing}")
+    kind = _kind(message, text)
+    if kind:
+        return kind
     wanted = _WANTED.findall(text)
     no_path = _NO_PATH.search(text)
     if no_path and not {kind for _, kind in wanted} & {"int", "float"}:
@@ -208,6 +230,27 @@ def _problem(message: str) -> str:
     return _short(re.sub(rf"^(config: )?({_KEY.pattern}:\s*)+", "", text).replace(_UNION, ""))
 
 
+def _abstract(message: str) -> str | None:
+    """The path of the class that lacks a method; None for another message."""
+    found, value = _ABSTRACT.search(message), _VALUE.search(message)
+    return found and (found[1] or (value and value[1]))
+
+
+def _kind(message: str, text: str) -> str | None:
+    """What a value must be that may be null, if null is not all that the message names."""
+    whole = _WHOLE_VALUE.search(message)
+    if not whole:
+        return None
+    if _PAIR.search(text):
+        null = ", or null" if "'NoneType'" in text else ""
+        return _short(f"must be two numbers{null}, is {whole[1]}")
+    owner = _CLASS_OR_NULL.search(text)
+    if not owner or not _NOT_A_CLASS.search(text) or _NAME.fullmatch(whole[1]):
+        return None
+    example = _MAPPINGS.get(owner[1], " of keys to values")
+    return _short(f"must be a mapping{example}, or null, is {whole[1] or 'empty'}")
+
+
 def _remedy(key: str, message: str) -> str:
     """What to do about a value of a known key."""
     value = _VALUE.search(message) or _NO_PATH.search(message) or _NO_GROUP.search(message)
@@ -220,6 +263,11 @@ def _remedy(key: str, message: str) -> str:
         return "did you mean null?"
     if key == "model" and given and not given.startswith("lsp_lightning"):
         return f"did you mean --model.base {_short(given)}?"
+    abstract = _abstract(message)
+    if abstract:
+        return renaming(abstract) or "use a class that does"
+    if key == "data.gate" and given.startswith("["):
+        return "write the list under data.gate.checks"
     if key == "trainer.precision":
         return "leave it out and set model.dtype"
     if key == "model.rewards" and _NAME.fullmatch(given):

@@ -112,3 +112,22 @@ def class_near(key: str, name: str) -> str | None:
     begins = [n for n in names if len(short) > 2 and n.startswith(short)]
     near = begins or difflib.get_close_matches(short, names, n=1, cutoff=0.7)
     return f"{home}.{names[near[0]]}" if near else None
+
+
+def missing_methods(path: str) -> list[str]:
+    """The methods that a class must define and does not; none if it is not imported."""
+    module, _, name = path.rpartition(".")
+    return sorted(getattr(getattr(sys.modules.get(module), name, None), "__abstractmethods__", ()))
+
+
+def renaming(path: str) -> str | None:
+    """What to do about a method whose name is misspelt; None if no name is near."""
+    module, _, name = path.rpartition(".")
+    named = vars(getattr(sys.modules.get(module), name, object))
+    lacking = missing_methods(path)
+    methods = [m for m, found in named.items() if callable(found) and m not in lacking]
+    for missing in lacking:
+        near = difflib.get_close_matches(missing, methods, n=1, cutoff=0.7)
+        if near:
+            return f"rename {near[0]} to {missing}"
+    return None

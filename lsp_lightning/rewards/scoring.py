@@ -234,6 +234,9 @@ def check_rewards(rewards: Sequence[Reward]) -> None:
         if not hasattr(reward, "enters"):
             problem = f"{type(reward).__name__}.__init__ does not call Reward.__init__"
             raise ConfigError(key, problem, "call super().__init__(weight, name) there first")
+        if type(reward).score is Reward.score:
+            problem = f"{type(reward).__name__} does not define score"
+            raise ConfigError(key, problem, "define score(self, playout) in it")
     if not _task(rewards):
         raise ConfigError(
             key,

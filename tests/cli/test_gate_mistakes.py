@@ -49,17 +49,34 @@ FAST = {
     check("lsp_lightning.Nowel"): "data.gate.init_args.checks: cannot import lsp_lightning.Nowel",
 }
 MORE = {
-    one("gate.solve_rate", [0.9, 0.1]): "data.gate.solve_rate: is [0.9, 0.1]; set two numbers in",
+    one("gate.solve_rate", [10, 90]): (
+        "data.gate.solve_rate: is [10.0, 90.0]; set two numbers between 0 and 1, in order, such as "
+        "[0.1, 0.9]"
+    ),
     f"{one('pool.share', 0.25)} {PREFERENCE}": "data.pool: needs task rewards with a lowest and a",
     f"{one('pool.share', 0.25)} {GRPO}": "data.pool: is for queries that the Challenger writes, b",
     one("pool.share", 1.0): "data.pool.share: is 1.0; set at least 0 and below 1",
     one("pool.share", 0.95): "data.pool.share: is 0.95, which leaves the Challenger fewer than 2",
-    one("pool.solve_rate", [0.9, 0.1]): "data.pool.solve_rate: is [0.9, 0.1]; set two numbers in",
+    one("pool.solve_rate", [0.9, 0.1]): "data.pool.solve_rate: is [0.9, 0.1]; set two numbers be",
     one("pool.size", 0): "data.pool.size: is 0, but it is a number of queries; set 1 or more",
     one("pool.sise", 9): "data.pool.init_args.sise: there is no such key; did you mean 'size'?",
     one("gate.redraws", -1): "data.gate.redraws: is -1, but it is a number of draws; set 0 or more",
-    one("gate.solve_rate", 0.5): "data.gate.init_args.solve_rate: must be a tuple or null, is 0.5",
-    check("lsp_lightning.Novel", near=2): "data.gate.checks.Novel.near: is 2.0; set at least 0 an",
+    one("gate.solve_rate", 0.5): "data.gate.init_args.solve_rate: must be two numbers, or null, is",
+    one("gate.solve_rate", [0.1]): "data.gate.init_args.solve_rate: must be two numbers, or null,",
+    one("pool.solve_rate", 0.5): "data.pool.init_args.solve_rate: must be two numbers, is 0.5; see",
+    one("pool", 0.25): "data.pool: must be a mapping such as {share: 0.25}, or null, is 0.25; see",
+    one("gate", [{"class_path": "lsp_lightning.Novel"}]): (
+        "data.gate: must be a mapping such as {redraws: 3}, or null, is [{'class_path': "
+        "'lsp_lightning.Novel'}]; write the list under data.gate.checks"
+    ),
+    check("bad_checks.Forgot"): (
+        "data.gate.init_args.checks: Forgot does not define accepts; rename accept to accepts"
+    ),
+    check("lsp_lightning.Novel", near=2): "data.gate.checks.Novel.near: is 2.0; set above 0 and at",
+    check("lsp_lightning.Novel", near=0): (
+        "data.gate.checks.Novel.near: is 0.0; set a finite number above 0, or leave Novel out to "
+        "allow all"
+    ),
     check("lsp_lightning.Novel", nearr=1): "data.gate.init_args.checks.init_args.nearr: there is",
     check("lsp_lightning.Judged", least=5): "data.gate.checks.Judged.least: is 5.0; set at least",
     check("lsp_lightning.Judged"): "data.gate.init_args.checks.init_args.least: not set; ",
@@ -72,10 +89,22 @@ MORE = {
 TABLE = {**FAST, **MORE}
 
 
+#: A check of one's own with a misspelt method.
+FORGOT = """\
+import lsp_lightning
+
+
+class Forgot(lsp_lightning.QueryCheck):
+    def accept(self, queries, taken):
+        return [True for _ in queries]
+"""
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("q.txt").write_text("1+1=?\n2+2=?\n")
+    Path("bad_checks.py").write_text(FORGOT)
     shutil.copy(ROOT / "configs" / "tiny_lsp.yaml", "tiny.yaml")
 
 

@@ -56,6 +56,13 @@ class Mute(Pet, ABC):
     def sound(self) -> str: ...
 
 
+class Misspelt(Mute):
+    """A class with a method of nearly the right name."""
+
+    def sounds(self) -> str:
+        return ""
+
+
 def no_pet(x: int) -> int:
     """A function that makes no pet."""
     return x
@@ -83,6 +90,8 @@ class Model:
         make: Callable[[Iterable], Pet] = Cat,
         judge: Callable[[int], float] | None = None,
         zoo: list[Pet] | Pet | None = None,
+        span: tuple[float, float] | None = None,
+        ends: tuple[float, float] = (0, 1),
     ) -> None: ...
 
 
@@ -198,7 +207,35 @@ LINES = {
     ),
     "a class with a method missing": (
         [f"--model.pet={HERE}.Mute"],
-        f"model.pet: {HERE}.Mute lacks a method that it must define; see --help",
+        "model.pet: Mute does not define sound; use a class that does",
+    ),
+    "a class with a method missing, in a mapping": (
+        [f'--model.pet={{"class_path": "{HERE}.Mute"}}'],
+        "model.pet: Mute does not define sound; use a class that does",
+    ),
+    "a class with a misspelt method, in a list": (
+        [f'--model.pets=[{{"class_path": "{HERE}.Misspelt"}}]'],
+        "model.pets: Misspelt does not define sound; rename sounds to sound",
+    ),
+    "a number for a class": (
+        "model: {pet: 0.5}",
+        "model.pet: must be a mapping of keys to values, or null, is 0.5; see --help",
+    ),
+    "one number for two": (
+        "model: {span: 0.5}",
+        "model.span: must be two numbers, or null, is 0.5; see --help",
+    ),
+    "another count of numbers": (
+        "model: {span: [0.5]}",
+        "model.span: must be two numbers, or null, is [0.5]; see --help",
+    ),
+    "texts for two numbers": (
+        "model: {span: [a, b]}",
+        "model.span: must be two numbers, or null, is ['a', 'b']; see --help",
+    ),
+    "one number for two that must be given": (
+        ["--model.ends=5"],
+        "model.ends: must be two numbers, is 5; see --help",
     ),
     "no path": (
         ["--model.pet=cat"],

@@ -162,7 +162,7 @@ MORE = {
     "not an Objective; see --help",
     "+ --data.queries q.jsonl": "data.queries: cannot import q.jsonl (No module named 'q'); write "
     "{class_path: lsp_lightning.PromptFile, init_args: {path: q.jsonl}}",
-    "+ --model.lora 8": "model.lora: must be a mapping of keys to values, is 8; see --help",
+    "+ --model.lora 8": "model.lora: must be a mapping of keys to values, or null, is 8; see",
     "+ --model.beta nan": "model.beta: must be a number, is nan; see --help",
     "+ --model.base /no/folder": "model.base: no folder '/no/folder'; give a model folder, or a",
     "+ --data.heldout nowhere.jsonl": "data.heldout: no file 'nowhere.jsonl'; give the path of an",

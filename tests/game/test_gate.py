@@ -47,11 +47,11 @@ from lsp_lightning.types import Refused, Written
         ({"checks": {"a": 1}}, "checks: is {'a': 1}; pass a list of checks"),
         ({"checks": ["Novel"]}, "checks: 'Novel' is not a QueryCheck; pass one, such as Novel()"),
         ({"checks": [Novel]}, "checks: <class "),
-        ({"solve_rate": (0.9, 0.1)}, "solve_rate: is [0.9, 0.1]; set two numbers in order, such"),
+        ({"solve_rate": (0.9, 0.1)}, "solve_rate: is [0.9, 0.1]; set two numbers between 0 an"),
         ({"solve_rate": (0.1,)}, "solve_rate: is (0.1,); set two numbers, such as [0.1, 0.9]"),
         ({"solve_rate": 0.5}, "solve_rate: is 0.5; set two numbers, such as [0.1, 0.9]"),
         ({"solve_rate": "ab"}, "solve_rate: is 'ab'; set two numbers, such as [0.1, 0.9]"),
-        ({"solve_rate": (-0.1, 0.5)}, "solve_rate: is [-0.1, 0.5]; set two numbers in order"),
+        ({"solve_rate": (-0.1, 0.5)}, "solve_rate: is [-0.1, 0.5]; set two numbers between"),
     ],
 )
 def test_settings_that_cannot_work_are_one_line(settings, line):

@@ -10,6 +10,19 @@ from lsp_lightning.rewards import RewardError, Verdict, check_rewards, score_all
 PLAYED = playout(["a", "b"], [["x", "y"], ["x", "y"]])
 
 
+class Forgot(Reward):
+    """Its method has another name."""
+
+    def scores(self, playout):
+        return torch.zeros(2, 2)
+
+
+def test_a_reward_without_score_is_refused_before_a_model_is_loaded():
+    line = r"^model.rewards: Forgot does not define score; define score\(self, playout\) in it$"
+    with pytest.raises(ConfigError, match=line):
+        check_rewards([Forgot()])
+
+
 class Checks(Verifier):
     """Returns what it is told to."""
 

@@ -153,6 +153,6 @@ def checked_range(limits: tuple[float, float] | None, key: str) -> tuple[float, 
     if not two or not all(isinstance(limit, int | float) for limit in limits):
         raise ConfigError(key, f"is {limits!r}", "set two numbers, such as [0.1, 0.9]")
     if not 0 <= limits[0] <= limits[1] <= 1:
-        problem = f"is {list(limits)}"
-        raise ConfigError(key, problem, "set two numbers in order, such as [0.1, 0.9]")
+        remedy = "set two numbers between 0 and 1, in order, such as [0.1, 0.9]"
+        raise ConfigError(key, f"is {list(limits)}", remedy)
     return (float(limits[0]), float(limits[1]))

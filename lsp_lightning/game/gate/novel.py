@@ -30,9 +30,10 @@ class Novel(QueryCheck):
 
     def __init__(self, near: float = 0.8, memory: int = 16) -> None:
         key = "data.gate.checks.Novel"
-        require_number(near, f"{key}.near", least=0)
+        otherwise = ", or leave Novel out to allow all"
+        require_number(near, f"{key}.near", above=0, otherwise=otherwise)
         if near > 1:
-            raise ConfigError(f"{key}.near", f"is {near}", "set at least 0 and at most 1")
+            raise ConfigError(f"{key}.near", f"is {near}", "set above 0 and at most 1")
         require_at_least(memory, 0, f"{key}.memory", "it is a number of rounds")
         self.near, self.memory = near, memory
         self._played: deque[list[str]] = deque(maxlen=memory)
