@@ -38,23 +38,27 @@ _RANGE = ["--data.gate.solve_rate", "[0.1, 0.9]"]
 _UNSURE = ["--model.objective.uncertainty", "0.5"]
 _PRESETS = {"paper": "tiny_lsp_paper", "learnability": "tiny_lsp"}
 #: Label of each arm, with its preset and further arguments.
-ARMS: dict[str, Arm] = {
-    f"{name}{added}": (preset, extra)
-    for name, preset in _PRESETS.items()
-    for added, extra in _ADDED.items()
-} | {
-    f"{name}{tried}": (preset, [*_GATE, *_POOL, *extra])
-    for name, preset in _PRESETS.items()
-    for tried, extra in _TRIED.items()
-} | {
-    "paper, checks alone": ("tiny_lsp_paper", _CHECKS),
-    "paper, range alone": ("tiny_lsp_paper", _RANGE),
-    "learnability and uncertainty": ("tiny_lsp", _UNSURE),
-    "learnability and uncertainty, gate and pool": (
-        "tiny_lsp",
-        [*_UNSURE, *_GATE, *_POOL, "--data.gate.solve_rate", "[0.1, 1.0]"],
-    ),
-}
+ARMS: dict[str, Arm] = (
+    {
+        f"{name}{added}": (preset, extra)
+        for name, preset in _PRESETS.items()
+        for added, extra in _ADDED.items()
+    }
+    | {
+        f"{name}{tried}": (preset, [*_GATE, *_POOL, *extra])
+        for name, preset in _PRESETS.items()
+        for tried, extra in _TRIED.items()
+    }
+    | {
+        "paper, checks alone": ("tiny_lsp_paper", _CHECKS),
+        "paper, range alone": ("tiny_lsp_paper", _RANGE),
+        "learnability and uncertainty": ("tiny_lsp", _UNSURE),
+        "learnability and uncertainty, gate and pool": (
+            "tiny_lsp",
+            [*_UNSURE, *_GATE, *_POOL, "--data.gate.solve_rate", "[0.1, 1.0]"],
+        ),
+    }
+)
 
 Figures = dict[str, float]
 
