@@ -40,7 +40,10 @@ GRPO = one("queries", {"class_path": "lsp_lightning.PromptFile", "init_args": {"
 UNREADABLE = {"class_path": "lsp_lightning.WellFormed", "init_args": {"verifier": 5}}
 #: What is typed after `fit --config tiny.yaml`, and how the line goes on after "error: ".
 FAST = {
-    f"{one('gate.solve_rate', [0.1, 0.9])} {PREFERENCE}": "data.gate.solve_rate: needs task rewa",
+    f"{one('gate.solve_rate', [0.1, 0.9])} {PREFERENCE}": (
+        "data.gate.solve_rate: needs task rewards with a lowest and a highest score, but reward "
+        "'preference' has none; use another reward, or set it to null"
+    ),
     f"{one('gate.redraws', 2)} {GRPO}": "data.gate: is for queries that the Challenger writes, bu",
     check("lsp_lightning.WellFormed", verifier=verifier("MathVerifier")): "data.gate.checks.WellF",
     f"{one('gate.solve_rate', [0.1, 0.9])} --model.objective.uncertainty 0.5": (
