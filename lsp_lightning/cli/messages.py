@@ -5,17 +5,15 @@ Only this file depends on the wording of jsonargparse's messages. A test provoke
 """
 
 import argparse
-import difflib
 import re
 from collections.abc import Sequence
 
 from lsp_lightning.cli.synonyms import (
     about_class,
     class_near,
-    instead,
-    meant,
     missing_methods,
     renaming,
+    unknown_key,
 )
 from lsp_lightning.cli.trust import REMEDY
 from lsp_lightning.errors import (
@@ -57,12 +55,15 @@ _WORDS = {
     "tuple": "two numbers",
 }
 _PAIR = re.compile(r"Expected a tuple with 2 elements|Subtypes: \[tuple\[float, float\], ")
+_LIST_OR_NULL = re.compile(r"Subtypes: \[list\[[\w.]+\], <class 'NoneType'>\]")
 #: A class or null: the value is neither a path nor a mapping.
 _CLASS_OR_NULL = re.compile(r"Subtypes: \[<class '[\w.]*?(\w+)'>, <class 'NoneType'>\]")
 _NOT_A_CLASS = re.compile(
     r"Not a valid subclass of \w+ Subclass types|Expected a dot import path|Unexpected import path"
 )
-#: Classes whose settings need no class_path, and an example.
+#: Keys below which settings stand without class_path and init_args.
+_SHORT = ("data.gate", "data.pool")
+#: Their classes, and an example.
 _MAPPINGS = {"Gate": " such as {redraws: 3}", "Pool": " such as {share: 0.25}"}
 _NO_IMPORT = re.compile(r"(No module named '[\w.]+'|module '[\w.]+' has no attribute '\w+')")
 _IMPORTED = (
@@ -75,7 +76,7 @@ _ABSTRACT = re.compile(r"Expected an instantiatable class, but (?:([\w.]+) )?is 
 _LINKED = re.compile(r"Linked \"([\w.]+)\" must be given via \"([\w.]+)\"")
 _DENIED = re.compile(r"Importing '([\w.]+)' is not allowed, denied by")
 _NO_CLASS = re.compile(r"Not a valid subclass of (\w+)\. Got value: (.*)")
-_TRIED = re.compile(r"Problem with given class_path '[\w.]+':\s+([\w.]+): (.*); (.*)")
+_TRIED = re.compile(r"Problem with given class_path '([\w.]+)':\s+([\w.]+): (.*); (.*)")
 _NO_FUNCTION = re.compile(r"expects a function or a callable class: (.*?)\. Got value: ")
 
 
@@ -109,17 +110,17 @@ def one_line(
     key = _KEY.search(message)
     below = next((e.found for e in causes(cause) if isinstance(e, ClassError)), None)
     if below and key:
-        return ConfigError(f"{key[1]}.{below.key}", below.problem, below.remedy)
+        return ConfigError(_path(key[1], below.key, message), below.problem, below.remedy)
     tried = _TRIED.search(message)
     if tried and key:  # a list was tried before the class, so the error is in the text alone
-        return ConfigError(f"{key[1]}.{tried[1]}", tried[2], tried[3])
+        return ConfigError(_path(key[1], tried[2], message), tried[3], tried[4])
     denied = _DENIED.search(message)
     if denied:
         problem = f"the run's config names code from outside this package ({denied[1]})"
         return ConfigError(key[1] if key else "config", problem, REMEDY)
     unknown = _unknown(message)
     if unknown:
-        return ConfigError(unknown, "there is no such key", _nearest(unknown, keys, of_class))
+        return unknown_key(unknown, keys, of_class)
     linked = _LINKED.search(message)
     if linked:
         return ConfigError(linked[1], f"follows {linked[2]}", f"set --{linked[2]}")
@@ -179,16 +180,16 @@ def _unknown(message: str) -> str | None:
     return found[1] if found else None
 
 
-def _nearest(key: str, keys: Sequence[str], of_class: bool) -> str:
-    other = instead(key)
-    if other:
-        return other
-    near = [meant(key, keys), *difflib.get_close_matches(key, keys, n=1, cutoff=0.6)]
-    found = next((name for name in near if name and name != key), None)
-    if found:
-        return f"did you mean {found!r}?"
-    names = sorted(name for name in keys if name != "help" and not name.endswith(".help"))
-    return f"the keys here are {', '.join(names)}" if of_class else "see --help for the keys"
+def _path(key: str, below: str, message: str) -> str:
+    """The key of a setting of a class, as its error messages and the user's file have it."""
+    value = _WHOLE_VALUE.search(message)
+    named = value is not None and value[1].startswith("{'class_path'")
+    if key in _SHORT and not named:
+        below = below.removeprefix("init_args.")
+    tried = _TRIED.search(message)
+    if tried and _LIST_OR_NULL.search(message):  # which item
+        below = f"{tried[1].rpartition('.')[2]}.{below.removeprefix('init_args.')}"
+    return f"{key}.{below}"
 
 
 def _problem(message: str) -> str:

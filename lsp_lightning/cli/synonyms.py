@@ -5,6 +5,8 @@ import re
 import sys
 from collections.abc import Sequence
 
+from lsp_lightning.errors import ConfigError
+
 _SYNONYMS: dict[str, str] = {
     "seed_everything": "seed random_seed",
     "ckpt_path": "ckpt checkpoint checkpoint_path resume resume_from resume_from_checkpoint load",
@@ -87,6 +89,46 @@ def meant(key: str, keys: Sequence[str]) -> str | None:
     name = target.rpartition(".")[2]  # in the settings of one class
     found = [k for k in keys if k.rpartition(".")[2] == name]
     return found[0] if len(found) == 1 else None
+
+
+def unknown_key(key: str, keys: Sequence[str], of_class: bool) -> ConfigError:
+    """The error for a key that does not exist; it suggests another one.
+
+    Args:
+        key: what was written.
+        keys: the keys that exist.
+        of_class: whether they are the settings of a class, and so few enough to list.
+    """
+    home = None if of_class else _home(key, keys)
+    if home:
+        return ConfigError(home[0], "there is no such key", f"did you mean {home[1]!r}?")
+    return ConfigError(key, "there is no such key", _nearest(key, keys, of_class))
+
+
+def _home(key: str, keys: Sequence[str]) -> tuple[str, str] | None:
+    """The part of an unknown key that is the last name of another key, and that key."""
+    if instead(key) or meant(key, keys):
+        return None
+    parts = key.split(".")
+    for count, part in enumerate(parts, start=1):
+        begun = ".".join(parts[:count])
+        if not any(name == begun or name.startswith(f"{begun}.") for name in keys):
+            same = [name for name in keys if name.rpartition(".")[2] == part]
+            if len(same) == 1:
+                return begun, same[0]
+    return None
+
+
+def _nearest(key: str, keys: Sequence[str], of_class: bool) -> str:
+    other = instead(key)
+    if other:
+        return other
+    names = sorted(name for name in keys if name != "help" and not name.endswith(".help"))
+    near = [meant(key, names), *difflib.get_close_matches(key, names, n=1, cutoff=0.6)]
+    found = next((name for name in near if name and name != key), None)
+    if found:
+        return f"did you mean {found!r}?"
+    return f"the keys here are {', '.join(names)}" if of_class else "see --help for the keys"
 
 
 def about_class(key: str, name: str) -> str | None:

@@ -10,7 +10,7 @@ from lsp_lightning.errors import ConfigError
 from lsp_lightning.game.gate import Gate
 from lsp_lightning.game.pool import Pool
 from lsp_lightning.game.queries import QuerySource
-from lsp_lightning.rewards import Reward, span_of_R
+from lsp_lightning.rewards import Reward, require_limits
 from lsp_lightning.types import SelfPlayRound
 
 
@@ -42,13 +42,11 @@ class Selection:
 
     def check_rewards(self, rewards: Sequence[Reward]) -> None:
         """Raise ConfigError if a solve rate is asked for, but R has no known limits."""
-        if span_of_R(rewards) is not None:
-            return
         by_rate = {"data.gate.solve_rate": self.gate and self.gate.solve_rate}
         for key, asked in {**by_rate, "data.pool": self.pool}.items():
             if asked is not None:
                 problem = "needs task rewards with a lowest and a highest score"
-                raise ConfigError(key, problem, "set it to null, or use such rewards")
+                require_limits(rewards, key, problem, "set it to null")
 
     def metrics(self, played: SelfPlayRound) -> dict[str, Tensor | float]:
         """The pool's size and how many of its queries the round played; 0 for what refused none."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.evaluation.exam import HELDOUT_BATCH
+from lsp_lightning.game.challenger import Challenger
 from lsp_lightning.game.queries import longest_text
 from lsp_lightning.models.loading import load_codec, load_config
 from lsp_lightning.models.precision import check_dtype
@@ -25,6 +26,7 @@ ASSUMED_QUERY = 256
 #: Tokens of a passage, assumed if the query source does not say.
 _ASSUMED_PASSAGE = 256
 _PASSAGE_WORDS = "data.queries.init_args.passage_words"
+_NUM_EXAMPLES = "data.queries.init_args.num_examples"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class PlannedRollout:
     """What was assumed because ``prompt`` is unknown; None if it is known."""
     has_passage: bool = False
     """Whether prompts contain a passage of the documents, whose length is a setting."""
+    has_examples: bool = False
+    """Whether prompts contain examples, whose number is a setting."""
 
     @property
     def length(self) -> int:
@@ -118,6 +122,7 @@ def _queries(data: PlannedData, codec: ChatCodec | None) -> list[PlannedRollout]
             key="data.queries.init_args.sampling.max_new_tokens",
             assumption=assumption,
             has_passage=_has_documents(data),
+            has_examples=_has_examples(data),
         )
     ]
 
@@ -149,6 +154,12 @@ def _answers(data: PlannedData, codec: ChatCodec | None) -> PlannedRollout:
 def _has_documents(data: PlannedData) -> bool:
     """Whether the Challenger writes about passages of a file, whose length is a setting."""
     return getattr(data.queries, "documents", None) is not None
+
+
+def _has_examples(data: PlannedData) -> bool:
+    """Whether the Challenger sees examples, whose number is a setting."""
+    source = data.queries
+    return isinstance(source, Challenger) and bool(source.examples or source.examples_from_pool)
 
 
 def _frame(data: PlannedData, codec: ChatCodec | None) -> int:
@@ -223,7 +234,9 @@ def _check_rollout(rollout: PlannedRollout, context: int, name: str) -> None:
     if rollout.length <= context:
         return
     new, room = rollout.sampling.max_new_tokens, context - rollout.prompt
-    shorter = f"lower {_PASSAGE_WORDS}" if rollout.has_passage else ""
+    settings = [_PASSAGE_WORDS] if rollout.has_passage else []
+    settings += [_NUM_EXAMPLES] if rollout.has_examples else []
+    shorter = f"lower {' or '.join(settings)}" if settings else ""
     if room > 0:
         remedy = f"set {room} or less" + (f", or {shorter}" if shorter else "")
     else:

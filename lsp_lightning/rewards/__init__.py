@@ -4,6 +4,7 @@ from lsp_lightning.rewards.base import Judgement, LoadedModel, Reward, RewardErr
 from lsp_lightning.rewards.function import FunctionReward
 from lsp_lightning.rewards.judge.reward import JudgeReward
 from lsp_lightning.rewards.length import LengthReward
+from lsp_lightning.rewards.limits import require_limits
 from lsp_lightning.rewards.preference import PreferenceReward
 from lsp_lightning.rewards.query_rewards import FormReward, NoveltyReward
 from lsp_lightning.rewards.rarity import RarityReward
@@ -47,6 +48,7 @@ __all__ = [
     "in_unit_range",
     "is_binary",
     "judge_playout",
+    "require_limits",
     "require_unit_range",
     "score_all",
     "span_of_R",

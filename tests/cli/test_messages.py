@@ -118,6 +118,14 @@ LINES = {
         "model: {sampling: {sice: 1}}",
         "model.sampling.sice: there is no such key; did you mean 'model.sampling.size'?",
     ),
+    "at the top, though it is a key of a group": (
+        "pet: {age: 1}",
+        "pet: there is no such key; did you mean 'model.pet'?",
+    ),
+    "in another group": (
+        "other: {pet: {age: 1}}",
+        "other.pet: there is no such key; did you mean 'model.pet'?",
+    ),
     "in plain settings": (
         ["--model.lora.sice=1"],
         "model.lora.sice: there is no such key; did you mean 'size'?",
@@ -132,7 +140,7 @@ LINES = {
     ),
     "in a class of a list": (
         [f'--model.pets=[{{"class_path": "{HERE}.Pet", "init_args": {{"xyz": 1}}}}]'],
-        "model.pets.init_args.xyz: there is no such key; the keys here are age",
+        "model.pets.Pet.xyz: there is no such key; the keys here are age",
     ),
     "in a class of a class": (
         f"model: {{pet: {{class_path: {HERE}.Cat, init_args: "
@@ -170,7 +178,7 @@ LINES = {
     ),
     "in a class, kind": (
         [f'--model.pets=[{{"class_path": "{HERE}.Cat", "init_args": {{"age": "x"}}}}]'],
-        "model.pets.init_args.age: must be a number, is x; see --help",
+        "model.pets.Cat.age: must be a number, is x; see --help",
     ),
     "a group that is none": (
         "model: hello",

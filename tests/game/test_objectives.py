@@ -330,7 +330,7 @@ def test_queries_that_do_not_pay_the_challenger_do_not_set_the_scale_of_uncertai
 
 def test_uncertainty_needs_a_highest_R_and_a_gate_that_lets_solved_queries_in():
     objective, key = Learnability(uncertainty=0.5), r"^model\.objective\.init_args\.uncertainty: "
-    with pytest.raises(ConfigError, match=key + r"is 0\.5, which needs task rewards"):
+    with pytest.raises(ConfigError, match=key + r"is 0\.5, which needs task rewards .*'fixed' has"):
         objective.check([FixedReward(None)])
     right = FixedReward(None)
     right.binary = True

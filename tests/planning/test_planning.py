@@ -15,6 +15,7 @@ from transformers import Gemma3TextConfig, MixtralConfig
 
 from lsp_lightning import (
     Paper,
+    Pool,
     PreferenceReward,
     SelfPlayDataModule,
     SelfPlayModule,
@@ -572,6 +573,28 @@ def test_a_passage_that_the_context_cannot_hold_is_named(module, tmp_path, words
     data = SelfPlayDataModule(source, 4, 3, solver, passage_prompt=prompt)
     judge = "{passage}={instruction}={response}" if "judged" in new else "{instruction}={response}"
     module.rewards[1] = SelfReward(prompt=file("judge.txt", judge))
+    with pytest.raises(ConfigError) as error:
+        check_model(module, data)
+    assert re.sub(r"set \d+", "set N", str(error.value)).endswith(f" tokens; {remedy}")
+
+
+@pytest.mark.parametrize("of_pool", [False, True])
+def test_examples_that_the_context_cannot_hold_are_named(module, tmp_path, of_pool):
+    (tmp_path / "ask.txt").write_text("ask")
+    (tmp_path / "seen.txt").write_text("1+1=?\n" + "12+" * 50 + "\n")
+    # of 256 tokens, the longer example has about 150, and a query of the pool up to 100
+    source = Challenger(
+        prompt=str(tmp_path / "ask.txt"),
+        examples=None if of_pool else str(tmp_path / "seen.txt"),
+        num_examples=4 if of_pool else 1,
+        examples_from_pool=of_pool,
+        sampling=Sampling(max_new_tokens=100 if of_pool else 200),
+    )
+    pool = Pool() if of_pool else None
+    data = SelfPlayDataModule(source, 8, 3, Sampling(max_new_tokens=8), pool=pool)
+    more = "use shorter prompts and queries, or another model"
+    first = "lower data.queries.init_args.num_examples"
+    remedy = f"{first}, {more}" if of_pool else f"set N or less, or {first}"
     with pytest.raises(ConfigError) as error:
         check_model(module, data)
     assert re.sub(r"set \d+", "set N", str(error.value)).endswith(f" tokens; {remedy}")

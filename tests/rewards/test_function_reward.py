@@ -11,13 +11,14 @@ import yaml
 from handmade import playout
 from lightning.pytorch import Trainer
 
-from lsp_lightning import ConfigError, FunctionReward
+from lsp_lightning import ConfigError, FunctionReward, LengthReward
 from lsp_lightning.cli.main import main
 from lsp_lightning.rewards import (
     RewardError,
     check_rewards,
     in_unit_range,
     is_binary,
+    require_limits,
     require_unit_range,
     score_all,
 )
@@ -361,3 +362,31 @@ def test_a_coroutine_and_a_wrong_count_name_the_function_too():
     short = FunctionReward(lambda q, a, s: [0.0], name="mine")
     with pytest.raises(RewardError, match=r"1 scores for 2 answers, at \S+<lambda>; return a list"):
         score_all([short], PLAYED)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({}, "needs limits, but reward 'half' has none; set its span or binary, or stop"),
+        (
+            {"span": (0, 2), "standardize": True},
+            "needs limits, but reward 'half' has none while it is standardized; set its "
+            "standardize to false, or stop",
+        ),
+        ({"span": (0, 2)}, None),
+        ({"binary": True}, None),
+        ({"enters": "quality"}, None),  # it is no part of R
+        ({"weight": 0.0}, None),
+    ],
+)
+def test_a_reward_without_limits_is_named_with_the_setting_that_gives_some(settings, line):
+    def half(query, answers, solution):
+        return [0.5] * len(answers)
+
+    rewards = [LengthReward(10, 20), FunctionReward(half, **settings)]
+    if line is None:
+        require_limits(rewards, "key", "needs limits", "stop")
+        return
+    with pytest.raises(ConfigError) as error:
+        require_limits(rewards, "key", "needs limits", "stop")
+    assert str(error.value) == f"key: {line}"

@@ -9,7 +9,7 @@ from torch import Tensor
 from lsp_lightning.errors import ConfigError, require_number
 from lsp_lightning.functional import AdvantageScale, learnability, uncertainty
 from lsp_lightning.game.objectives.base import InvalidQuery, Objective
-from lsp_lightning.rewards import Reward, span_of_R
+from lsp_lightning.rewards import Reward, require_limits
 from lsp_lightning.types import SelfPlayRound
 
 #: The largest variance of rewards in {0, 1}.
@@ -64,9 +64,9 @@ class Learnability(Objective):
 
     def check(self, rewards: Sequence[Reward]) -> None:
         """Raise ConfigError if uncertainty is to be paid, but no query can count as solved."""
-        if self.uncertainty > 0 and span_of_R(rewards) is None:
+        if self.uncertainty > 0:
             problem = f"is {self.uncertainty}, which needs task rewards with a highest score"
-            raise ConfigError(_UNCERTAINTY, problem, "set it to 0, or use such rewards")
+            require_limits(rewards, _UNCERTAINTY, problem, "set it to 0")
 
     def check_gate(self, solve_rate: tuple[float, float] | None) -> None:
         """Raise ConfigError if the gate shuts out all queries that uncertainty is paid for."""
