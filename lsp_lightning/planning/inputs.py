@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import torch
 
+from lsp_lightning.game.gate import Gate
 from lsp_lightning.game.known_queries import Query
 from lsp_lightning.game.queries import QuerySource
 from lsp_lightning.generation import RolloutSettings
@@ -37,6 +38,8 @@ class PlannedData(Protocol):
 
     @property
     def queries(self) -> QuerySource: ...
+    @property
+    def gate(self) -> Gate | None: ...
     @property
     def num_queries(self) -> int: ...
     @property

@@ -6,6 +6,7 @@ from typing import Any
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.evaluation.exam import HELDOUT_BATCH
 from lsp_lightning.game.challenger import Challenger
+from lsp_lightning.game.gate import Judged
 from lsp_lightning.game.queries import longest_text
 from lsp_lightning.models.loading import load_codec, load_config
 from lsp_lightning.models.precision import check_dtype
@@ -205,6 +206,7 @@ def check_model(model: PlannedModule, datamodule: PlannedData) -> None:
     rollouts = [r for r in rollouts_of(model, datamodule, codec) if r.assumption is None]
     for rollout in rollouts:
         _check_rollout(rollout, context, name)
+    _check_gate(datamodule, codec, context, name)
     for answers in rollouts:
         if answers.name == "answers":
             for reward in model.rewards:
@@ -248,6 +250,15 @@ def _check_rollout(rollout: PlannedRollout, context: int, name: str) -> None:
         f"is {context} tokens",
         remedy,
     )
+
+
+def _check_gate(data: PlannedData, codec: ChatCodec, context: int, name: str) -> None:
+    """Raise ConfigError unless the prompts of the gate's judge fit into the context."""
+    for check in [] if data.gate is None else data.gate.checks:
+        if isinstance(check, Judged):
+            query = data.queries.longest_query(codec) or 0
+            length = template_length(codec, check.template.text, SCORE_PREFIX) + query
+            check.check_length(length, context, name)
 
 
 def _check_judge(

@@ -84,6 +84,12 @@ MORE = {
     check("lsp_lightning.Novel", nearr=1): "data.gate.checks.Novel.nearr: there is",
     check("lsp_lightning.Judged", least=5): "data.gate.checks.Judged.least: is 5.0; set at least",
     check("lsp_lightning.Judged"): "data.gate.checks.Judged.least: not set; ",
+    check("lsp_lightning.Judged", least=0.5): (
+        "data.gate.checks.Judged.prompt: makes prompts of up to "
+    ),
+    check("lsp_lightning.Judged", least=0.5, prompt="judge.txt"): (
+        "data.gate.checks.Judged.prompt: 'judge.txt' has the slot {response}, but only the query is"
+    ),
     check("lsp_lightning.Matches", pattern="("): "data.gate.checks.Matches.pattern: is not a regu",
     check("lsp_lightning.Paper"): "data.gate.checks: lsp_lightning.Paper is not a Query",
     one("gate.checks", {"near": 0.8}): "data.gate.checks: must be a list or null, is {'",
@@ -119,6 +125,7 @@ class Forgot(lsp_lightning.QueryCheck):
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("judge.txt").write_text("{instruction} {response}")
     Path("q.txt").write_text("1+1=?\n2+2=?\n")
     Path("top.yaml").write_text("gate: {redraws: 3}")
     Path("pool.yaml").write_text("pool: {share: 0.25}")

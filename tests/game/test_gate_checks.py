@@ -276,6 +276,20 @@ def test_without_a_judge_it_says_what_to_call():
         refusals(Judged(least=0.5), ["x"])
 
 
+@pytest.mark.parametrize("slot", ["response", "passage"])
+def test_a_judges_slot_that_nothing_fills_is_refused(tmp_path, slot):
+    path = tmp_path / "judge.txt"
+    path.write_text(f"{{instruction}} {{{slot}}}")
+    with pytest.raises(ConfigError, match=rf"Judged\.prompt: '.*' has the slot {{{slot}}}, but on"):
+        Judged(least=0.5, prompt=str(path))
+
+
+def test_a_judges_template_that_is_longer_than_the_context_is_refused(world):
+    line = r"^data\.gate\.checks\.Judged\.prompt: makes prompts of up to \d+ tokens, but .* 256 to"
+    with pytest.raises(ConfigError, match=line):
+        Judged(least=0.5).connect(FrozenPlayer(world))
+
+
 @pytest.mark.parametrize("least", [-0.1, 7, float("nan"), None])
 def test_a_bar_outside_of_zero_and_one_is_refused(least):
     with pytest.raises(ConfigError, match=r"^data\.gate\.checks\.Judged\.least: is "):
@@ -307,15 +321,16 @@ def test_a_judge_that_rarely_gives_a_score_is_said_without_a_metric(tiny_policy)
 @pytest.mark.parametrize(
     "check",
     [
-        lambda: WellFormed(InstructionVerifier()),
-        lambda: WellFormed(TinyWorldVerifier()),
-        lambda: Matches(r"\w+ (.*)+"),
-        lambda: Novel(),
-        lambda: Judged(least=0.4),
+        lambda template: WellFormed(InstructionVerifier()),
+        lambda template: WellFormed(TinyWorldVerifier()),
+        lambda template: Matches(r"\w+ (.*)+"),
+        lambda template: Novel(),
+        lambda template: Judged(least=0.4, prompt=template),
     ],
 )
-def test_no_hostile_query_breaks_a_check(check, world):
-    gate = Gate([check()])
+def test_no_hostile_query_breaks_a_check(check, world, tmp_path):
+    (tmp_path / "judge.txt").write_text("<|judge|>{instruction}<|answer|>idk")
+    gate = Gate([check(str(tmp_path / "judge.txt"))])
     gate.connect(FrozenPlayer(world))
     texts = list(HOSTILE.values())
     found = gate.refusals(texts, [True] * len(texts), texts[:3])

@@ -14,6 +14,8 @@ from torch import nn
 from transformers import Gemma3TextConfig, MixtralConfig
 
 from lsp_lightning import (
+    Gate,
+    Judged,
     Paper,
     Pool,
     PreferenceReward,
@@ -534,6 +536,28 @@ def test_a_completion_that_the_context_cannot_hold_is_refused(module, data):
     data.queries.sampling = Sampling(max_new_tokens=100_000)
     with pytest.raises(ConfigError, match=r"data\.queries\.init_args\.sampling\.max_new_tokens"):
         check_model(module, data)
+
+
+def test_a_gates_judge_whose_prompt_the_context_cannot_hold_is_refused(module, tmp_path):
+    (tmp_path / "judge.txt").write_text("{instruction}" + "." * 100)
+    short = f"{WORLD}/prompts/challenger.txt"
+
+    def check(template, tokens):
+        module.rewards[1] = SelfReward(prompt=f"{WORLD}/prompts/judge.txt")
+        source = Challenger(prompt=short, sampling=Sampling(max_new_tokens=tokens))
+        gate = Gate([Judged(least=0.1, prompt=template)])
+        check_model(module, SelfPlayDataModule(source, 2, 3, Sampling(max_new_tokens=8), gate=gate))
+
+    check(str(tmp_path / "judge.txt"), 16)
+    line = (
+        r"^data\.gate\.checks\.Judged\.prompt: makes prompts of up to \d+ tokens, but the context "
+    )
+    with pytest.raises(
+        ConfigError, match=line + r".* is 256 tokens; set a file with a shorter tem"
+    ):
+        check(None, 16)
+    with pytest.raises(ConfigError, match=line):
+        check(str(tmp_path / "judge.txt"), 160)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from lsp_lightning.text.prompts import JUDGE_QUERY, SCORE_PREFIX
 from lsp_lightning.types import Reference
 
 _KEY = "data.gate.checks.Judged"
+#: Slots that other judges' templates have.
+_NOT_FILLED = ("response", "passage")
 
 
 class Judged(QueryCheck):
@@ -32,16 +34,41 @@ class Judged(QueryCheck):
         if least > 1:
             raise ConfigError(f"{_KEY}.least", f"is {least}", "set at least 0 and at most 1")
         self.least, self.prompt = least, prompt
-        self._template = JudgeTemplate(
+        self.template = JudgeTemplate(
             prompt, f"{_KEY}.prompt", JUDGE_QUERY, ("instruction",), ("instruction", "Score")
         )
+        for slot in _NOT_FILLED:
+            if f"{{{slot}}}" in self.template.text:
+                problem = f"{prompt!r} has the slot {{{slot}}}, but only the query is judged"
+                raise ConfigError(f"{_KEY}.prompt", problem, "remove it from the template")
         self._reference: Reference | None = None
         self._scale: ScoreScale | None = None
 
     def connect(self, reference: Reference) -> None:
-        """Keep the reference as the judge."""
-        self._scale = ScoreScale(reference, self._template.text, _KEY, "use another model")
+        """Keep the reference as the judge.
+
+        Raises:
+            ConfigError: the template leaves no room for a query in the reference's context, or the
+                tokenizer has no single token for one of the scores.
+        """
+        length = len(reference.encode(self.template.text, {}, SCORE_PREFIX))
+        if reference.context is not None:
+            self.check_length(length, reference.context, "the model's context")
+        self._scale = ScoreScale(reference, self.template.text, _KEY, "use another model")
         self._reference = reference
+
+    def check_length(self, length: int, context: int, name: str) -> None:
+        """Raise ConfigError unless the context holds a prompt.
+
+        Args:
+            length: tokens of the prompt.
+            context: the most that the judge can take.
+            name: what that limit is called.
+        """
+        if length > context:
+            problem = f"makes prompts of up to {length} tokens, but {name} is {context} tokens"
+            remedy = "set a file with a shorter template, or use another model"
+            raise ConfigError(f"{_KEY}.prompt", problem, remedy)
 
     def accepts(self, queries: Sequence[str], taken: Sequence[str]) -> list[bool]:
         """Whether the score of each query is at least ``least``."""
@@ -51,7 +78,7 @@ class Judged(QueryCheck):
         """The judge's score of each query, in [0, 1]."""
         if self._scale is None or self._reference is None:
             raise ConfigError(_KEY, "has no judge", "call connect(reference) of the gate first")
-        reference, template = self._reference, self._template
+        reference, template = self._reference, self.template
         prompts = [
             reference.encode(
                 template.text,
