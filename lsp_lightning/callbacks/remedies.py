@@ -6,8 +6,9 @@ from typing import Any
 
 from lsp_lightning.game.challenger import Challenger
 from lsp_lightning.game.gate import Gate, Judged, Matches, Novel, WellFormed
+from lsp_lightning.game.gate.well_formed import tells_form
 from lsp_lightning.game.queries import PromptFile
-from lsp_lightning.rewards import Reward, VerifiableReward, Verifier
+from lsp_lightning.rewards import Reward, VerifiableReward
 from lsp_lightning.types import Sampling
 
 _CHALLENGER = "data.queries.init_args"
@@ -153,7 +154,7 @@ def _two_verifiers(gate: Gate | None, rewards: Sequence[Reward]) -> str:
     checking = {
         type(reward.verifier): reward.name
         for reward in rewards
-        if isinstance(reward, VerifiableReward) and reward.weight and _reads(reward.verifier)
+        if isinstance(reward, VerifiableReward) and reward.weight and tells_form(reward.verifier)
     }
     names = {verifier.__qualname__: name for verifier, name in checking.items()}
     for check in [] if gate is None else gate.checks:
@@ -166,13 +167,6 @@ def _two_verifiers(gate: Gate | None, rewards: Sequence[Reward]) -> str:
                     f"{verifier}: use one verifier; "
                 )
     return ""
-
-
-def _reads(verifier: Verifier) -> bool:
-    """Whether WellFormed can use a verifier."""
-    kind = type(verifier)
-    default = kind.describe is Verifier.describe and kind.well_formed is Verifier.well_formed
-    return not default
 
 
 def _limit(sampling: Sampling | None) -> str:

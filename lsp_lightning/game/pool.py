@@ -31,10 +31,10 @@ class PooledQuery:
     passage: str | None = None
     """The passage that it was written about, or None."""
     played: int = -1
-    """The round in which it was played last, from 0."""
+    """The round in which it was played last, from 0; -1: none."""
 
     @property
-    def key(self) -> "QueryKey":
+    def key(self) -> QueryKey:
         """What tells it from others: the same words about another passage are another query."""
         return self.text, self.passage
 
