@@ -27,7 +27,8 @@ def draw_queries(
 ) -> QueryBatch:
     """The queries of one round; with a gate they may be fewer than ``num_queries``.
 
-    The pool's come last. They also stand in for queries that the gate refused to the end.
+    The pool's come last. Those that have rested also stand in for queries that the gate
+    refused to the end.
 
     Args:
         player: the policy, to write queries with.
@@ -39,7 +40,8 @@ def draw_queries(
         pool: good queries of earlier rounds; None has none.
     """
     source.pool, source.per_round = pool, num_queries
-    replays = pool.replays(num_queries, index, seed) if pool else []
+    share = pool.most_replays(num_queries) if pool else 0
+    replays = pool.replays(share, index, seed) if pool else []
     new = num_queries - len(replays)
     batch = source.draw(player, new, index, seed)
     check_batch(batch, source, new)
@@ -51,7 +53,7 @@ def draw_queries(
     if pool and missing:
         passages = (batch.passages or (None,) * len(batch.texts))[: len(accepted)]
         known = {*zip(accepted, passages, strict=True), *(query.key for query in replays)}
-        replays += pool.drawn(missing, index, seed, known)
+        replays += pool.replays(missing, index, seed, known)
     if replays and batch.all_refused:
         batch = _without_queries(batch)
     return _with_replays(batch, replays)

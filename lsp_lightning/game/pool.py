@@ -54,8 +54,7 @@ class Pool:
     Args:
         share: share of each round's queries that come from the pool, as far as it has enough.
         size: most queries in the pool.
-        rest: how many rounds a query rests before it is played again. Where the gate leaves places
-            of a round empty, the pool fills them with any of its queries.
+        rest: how many rounds a query rests before it is played again.
         solve_rate: lowest and highest solve rate of a query in the pool.
     """
 
@@ -87,19 +86,30 @@ class Pool:
         """All queries, the one that was played longest ago first."""
         return tuple(query.text for query in self._queries.values())
 
-    def replays(self, num_queries: int, index: int, seed: int) -> list[PooledQuery]:
-        """The queries that a round plays again: a share of N, or fewer if fewer have rested."""
-        tired = [key for key, query in self._queries.items() if index - query.played <= self.rest]
-        return self.drawn(self.most_replays(num_queries), index, seed, tired)
-
     def most_replays(self, num_queries: int) -> int:
         """How many of N queries come from the pool if it has enough."""
         return math.floor(self.share * num_queries + 1e-6)  # 0.29 * 100 is 28.999999999999996
 
+    def replays(
+        self, count: int, index: int, seed: int, without: Collection[QueryKey] = ()
+    ) -> list[PooledQuery]:
+        """At most ``count`` different queries that have rested, to be played in a round.
+
+        Args:
+            count: how many.
+            index: the round, from 0.
+            seed: the run's seed.
+            without: queries to leave out.
+        """
+        tired = [key for key, query in self._queries.items() if index - query.played <= self.rest]
+        return self.drawn(count, index, seed, {*tired, *without})
+
     def drawn(
         self, count: int, index: int, seed: int, without: Collection[QueryKey] = ()
     ) -> list[PooledQuery]:
-        """At most ``count`` different queries, the same for the same pool, round and seed.
+        """At most ``count`` different queries, rested or not.
+
+        The same for the same pool, round and seed.
 
         Args:
             count: how many.

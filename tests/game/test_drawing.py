@@ -332,6 +332,16 @@ def test_the_pool_gives_no_query_twice():
     assert sorted(found.texts) == ["p", "q", "r"]
 
 
+def test_a_query_that_must_rest_does_not_stand_in():
+    # else a pool that is still small would give the same few queries to every round
+    gate, pool = Gate([NotBad()], redraws=0), Pool(share=0, rest=2)
+    pool.load_state_dict({"queries": [{"text": "tired", "played": 3}, {"text": "p"}]})
+    texts = ["bad", "good", "bad"]
+    assert drawn(Scripted(batch(texts)), 3, gate, pool, index=5).texts == ("good", "p")
+    assert drawn(Scripted(batch(texts)), 3, gate, pool, index=6).texts[0] == "good"
+    assert len(drawn(Scripted(batch(texts)), 3, gate, pool, index=6).texts) == 3
+
+
 def test_if_all_are_refused_the_pool_plays_the_whole_round():
     source = Scripted(batch(["bad", "bad"]))
     pool = pool_of("p", "q", "r", share=0.0)

@@ -165,7 +165,7 @@ def test_a_query_rests_before_it_is_played_again():
     pool.observe(played([HALF], ["b"], index=7))
     assert replayed(8) == ["a", "c"]
     assert replayed(10) == ["a", "b", "c"]
-    assert len(pool.drawn(3, 8, 0)) == 3  # what fills places that are left empty need not rest
+    assert len(pool.drawn(3, 8, 0)) == 3  # an example in the prompt need not rest
     restored = Pool(share=0.5, rest=2)
     restored.load_state_dict(saved(pool))
     assert restored.replays(6, 8, 0) == pool.replays(6, 8, 0)
