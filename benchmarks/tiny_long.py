@@ -200,10 +200,10 @@ def _figures(
 
 
 _PHASES = ("queries", "answers", "rewards", "update")
-#: The columns of the table.
-_SHOWN = ("sampled", "malformed", "families", "largest family", "level", "solve rate")
-#: Its rows: the last round of each.
+#: The hundreds of rounds whose scores the table shows, by their last round; the columns after them
+#: are about the last one.
 _ENDS = (100, 300, 500, 1000)
+_SHARES = ("malformed", "largest family", "level", "solve rate")
 
 
 def table(args: argparse.Namespace) -> None:
@@ -212,23 +212,33 @@ def table(args: argparse.Namespace) -> None:
 
 
 def table_lines(rows: Mapping[str, Sequence[Figures]]) -> list[str]:
-    """A Markdown table: a row for each arm and some windows, means over the seeds."""
-    lines = [f"| arm | seeds | rounds | {' | '.join(_SHOWN)} | drawn |"]
-    lines.append(f"|---|---|---|{'---|' * (len(_SHOWN) + 1)}")
+    """A Markdown table with a row for each arm: means over the seeds."""
+    scores = [f"sampled, {end - EVERY + 1}-{end}" for end in _ENDS]
+    columns = ["arm", "seeds", *scores, *_SHARES, "families", "fewest", "drawn"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for arm in ARMS:
         runs = [found for name, found in rows.items() if name.rpartition("-")[0] == arm]
-        for end in _ENDS if runs else ():
-            some = [figures for run in runs for figures in run if figures["round"] == end]
-            cells = [_cell([figures[name] for figures in some]) for name in _SHOWN]
-            drawn = f"{mean(figures['drawn'] for figures in some):.1f}"
-            window = f"{end - EVERY + 1}-{end}"
-            lines.append(f"| {arm} | {len(some)} | {window} | {' | '.join(cells)} | {drawn} |")
+        if runs:
+            lines.append(f"| {arm} | {len(runs)} | {' | '.join(_cells(runs))} |")
     return lines
 
 
-def _cell(values: Sequence[float]) -> str:
-    """Mean and, of several seeds, standard deviation."""
-    return cell(values) if len(values) > 1 else f"{values[0]:.3f}"
+def _cells(runs: Sequence[Sequence[Figures]]) -> list[str]:
+    """The figures of an arm, from those of its runs."""
+
+    def at(end: int, name: str) -> list[float]:
+        return [row[name] for run in runs for row in run if row["round"] == end]
+
+    last = _ENDS[-1]
+    scores = [at(end, "sampled") for end in _ENDS]
+    fewest = min(row["families"] for run in runs for row in run)
+    return [
+        *(cell(values) if len(runs) > 1 else f"{values[0]:.3f}" for values in scores),
+        *(f"{mean(at(last, name)):.2f}" for name in _SHARES),
+        f"{mean(at(last, 'families')):.1f}",
+        f"{fewest:.0f}",
+        f"{mean(at(last, 'drawn')):.1f}",
+    ]
 
 
 if __name__ == "__main__":
