@@ -16,24 +16,28 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import yaml
+
 from benchmarks.runs import Arm, cell, folder, play_all
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.runs.transcripts import by_query
 from lsp_lightning.runs.writing import write_text
 
+ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).with_name("tiny_long.json")
 EVERY = 100
 #: A family counts if it makes up this share of the well-formed queries.
 LEAST_SHARE = 0.05
 
-_GATE = ["--config", "benchmarks/tiny_gate.yaml"]
-_POOL = ["--config", "benchmarks/tiny_pool.yaml"]
-_ADDED = {"": [], ", gate": _GATE, ", pool": _POOL, ", gate and pool": [*_GATE, *_POOL]}
+_PRESET = yaml.safe_load((ROOT / "configs/tiny_lsp_long.yaml").read_text(encoding="utf-8"))["data"]
+GATE = ["--data.gate", json.dumps(_PRESET["gate"])]
+_POOL = ["--data.pool", json.dumps(_PRESET["pool"])]
+_ADDED = {"": [], ", gate": GATE, ", pool": _POOL, ", gate and pool": [*GATE, *_POOL]}
 _NO_REST = ["--data.pool.rest", "0"]
 #: The pool as it was at first.
 _NARROW = [*_NO_REST, "--data.pool.solve_rate", "[0.25, 0.75]"]
 _TRIED = {", gate and pool without rest": _NO_REST, ", gate and narrow pool": _NARROW}
-_CHECKS = [*_GATE, "--data.gate.solve_rate", "null"]
+_CHECKS = [*GATE, "--data.gate.solve_rate", "null"]
 _RANGE = ["--data.gate.solve_rate", "[0.1, 0.9]"]
 _UNSURE = ["--model.objective.uncertainty", "0.5"]
 _PRESETS = {"paper": "tiny_lsp_paper", "learnability": "tiny_lsp"}
@@ -45,7 +49,7 @@ ARMS: dict[str, Arm] = (
         for added, extra in _ADDED.items()
     }
     | {
-        f"{name}{tried}": (preset, [*_GATE, *_POOL, *extra])
+        f"{name}{tried}": (preset, [*GATE, *_POOL, *extra])
         for name, preset in _PRESETS.items()
         for tried, extra in _TRIED.items()
     }
@@ -55,7 +59,7 @@ ARMS: dict[str, Arm] = (
         "learnability and uncertainty": ("tiny_lsp", _UNSURE),
         "learnability and uncertainty, gate and pool": (
             "tiny_lsp",
-            [*_UNSURE, *_GATE, *_POOL, "--data.gate.solve_rate", "[0.1, 1.0]"],
+            [*_UNSURE, *GATE, *_POOL, "--data.gate.solve_rate", "[0.1, 1.0]"],
         ),
     }
 )

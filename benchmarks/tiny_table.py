@@ -1,4 +1,4 @@
-"""The README's table of learning on the tiny world: five arms, several seeds, the same test tasks.
+"""The README's table of learning on the tiny world: several arms and seeds, the same test tasks.
 
 python -m benchmarks.tiny_table --out runs/table [--seeds 0 1 2] [--rounds 100] [--processes 2]
 
@@ -33,6 +33,7 @@ ARMS: dict[str, Arm] = {
     "LSP-Zero": ("tiny_lsp_zero", []),
     "LSP, paper's form": ("tiny_lsp_paper", []),
     "LSP, recommended": ("tiny_lsp", []),
+    "LSP, gate and pool": ("tiny_lsp_long", []),
 }
 
 

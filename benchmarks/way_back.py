@@ -14,19 +14,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.runs import Arm, folder, play_all
-from benchmarks.tiny_long import Figures, arguments, read_rows, windows, write_rows
+from benchmarks.tiny_long import GATE, Figures, arguments, read_rows, windows, write_rows
 
 RESULT = Path(__file__).with_name("way_back.json")
 EVERY, ROUNDS, START_ROUNDS = 25, 150, 200
 #: A run goes on from its start with another seed: this one more.
 SHIFT = 10
 START: Arm = ("tiny_lsp", ["--config", "benchmarks/solved_start.yaml"])
-#: Label of each arm, with what it adds to the preset.
-ARMS = {
-    "learnability": [],
-    "uncertainty 0.5": ["--model.objective.uncertainty", "0.5"],
-    "uncertainty 1": ["--model.objective.uncertainty", "1.0"],
-    "gate": ["--config", "benchmarks/tiny_gate.yaml"],
+#: Label of each arm, with its preset and further arguments.
+ARMS: dict[str, Arm] = {
+    "learnability": ("tiny_lsp", []),
+    "uncertainty 0.5": ("tiny_lsp", ["--model.objective.uncertainty", "0.5"]),
+    "uncertainty 1": ("tiny_lsp", ["--model.objective.uncertainty", "1.0"]),
+    "gate": ("tiny_lsp", GATE),
+    "gate and pool": ("tiny_lsp_long", []),
 }
 
 
@@ -42,7 +43,7 @@ def play(args: argparse.Namespace) -> None:
     for seed in args.seeds:
         adapter = str(folder(args.out, "start", seed) / "adapter")
         fixed = ["--model.init_adapter", adapter, "--model.reference", "base"]
-        arms: dict[str, Arm] = {arm: ("tiny_lsp", [*ARMS[arm], *fixed]) for arm in args.arms}
+        arms: dict[str, Arm] = {arm: (ARMS[arm][0], [*ARMS[arm][1], *fixed]) for arm in args.arms}
         play_all(args.out, arms, [seed + SHIFT], args.rounds, args.processes)
         runs = {f"{arm}-{seed}": folder(args.out, arm, seed + SHIFT) for arm in args.arms}
         found = {name: windows(run, EVERY) for name, run in runs.items()}
