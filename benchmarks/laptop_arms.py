@@ -12,8 +12,8 @@ EXAMPLES = "pkg:lsp_lightning/data/instruction_examples.jsonl"
 FOUR = "four_examples.jsonl"
 
 _POOL = {"pool": {"share": 0.25, "size": 128}}
-#: The first that was tried: it refuses three of four queries at first, so that the pool, whose
-#: queries did not rest then, fills half of each round with few.
+#: The pool that was tried first, with a gate that also asks for a form. That one refuses three of
+#: four queries at first, so a pool without rest fills half of each round with the same few.
 _STRICT_POOL = {
     "pool": {"share": 0.25, "size": 128, "rest": 0, "solve_rate": [0.15, 0.85]},
     "queries": {"init_args": {"examples_from_pool": True}},
