@@ -67,7 +67,7 @@ def _gain(way: str, other: str = "base", unseen_only: bool = False) -> Column:
     def cell(arm: str, by_arm: Rows, unseen: Tensor) -> str:
         name, comma, room = arm.partition(",")
         peer = f"{other}{comma}{room}"
-        if name in ("base", other) or peer not in by_arm or way not in by_arm[arm][0]:
+        if name.startswith(("base", other)) or peer not in by_arm or way not in by_arm[arm][0]:
             return "-"
         gains = _shares(by_arm[arm], way) - _shares(by_arm[peer], way)
         gain, half = figure(gains[unseen] if unseen_only else gains)
@@ -89,6 +89,7 @@ _TABLES: tuple[dict[str, Column], ...] = (
         "T 1": _value("T 1", "solved"),
         "T 1 - base": _gain("T 1"),
         "T 1 - GRPO": _gain("T 1", "grpo"),
+        "T 1 - recommended": _gain("T 1", "recommended"),
         "T .7": _value("T .7", "solved"),
         "T .7 - base": _gain("T .7"),
         "greedy": _value("greedy", "solved"),

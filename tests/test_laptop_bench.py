@@ -227,13 +227,17 @@ def test_differences_to_the_base_are_paired_by_task():
         }
 
     rows = [row("base", 0, "04"), row("recommended", 0, "48"), row("recommended", 1, "86")]
+    rows += [row("recommended without seed 0", 1, "86"), row("pool", 0, "88")]
     scores, kinds, *_ = tables(rows, ["base", "grpo", "recommended"], torch.tensor([False, True]))
-    base, recommended = scores.splitlines()[2:]
-    assert base.startswith("| base | 1 | 0.250 | - | - | 0.250 |")
+    base, recommended, without, pool = scores.splitlines()[2:]
+    assert base.startswith("| base | 1 | 0.250 | - | - | - | 0.250 |")
     # tasks: .75 - 0 and .875 - .5; mean .5625, standard error .1875
     assert recommended.startswith(
-        "| recommended | 2 | 0.812 ± 0.088 | +0.562 [+0.195, +0.930] | - |"
+        "| recommended | 2 | 0.812 ± 0.088 | +0.562 [+0.195, +0.930] | - | - | 0.812"
     )
+    # to the mean of both seeds: 1 - .75 and 1 - .875; mean .1875, standard error .0625
+    assert "| +0.188 [+0.065, +0.310] |" in pool
+    assert without.split(" | ")[5] == "-"
     assert "+0.375 [" in kinds.splitlines()[2]
     assert "grpo" not in scores
 
