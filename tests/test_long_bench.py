@@ -1,6 +1,7 @@
 """The evidence about long games: its tables stand in the results, and its figures are of runs."""
 
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
@@ -18,6 +19,22 @@ def test_the_tables_of_the_results_are_printed_from_the_rows(benchmark):
     lines = benchmark.table_lines(read_rows(benchmark.RESULT))
     assert len(lines) > 6
     assert "\n".join(lines) in PAGE
+
+
+def test_the_summary_of_gate_and_pool_is_of_the_rows():
+    rows = read_rows(tiny_long.RESULT)
+
+    def summary(arm):
+        last = [rows[f"{arm}-{seed}"][-1] for seed in (0, 1, 2)]
+        assert {row["round"] for row in last} == {1000}
+        score = f"{mean(row['sampled'] for row in last):.2f}".lstrip("0")
+        return f"{score}, {mean(row['families'] for row in last):.1f}"
+
+    page = (ROOT / "docs/gate-and-pool.md").read_text("utf-8")
+    for objective in ("Paper", "Learnability"):
+        parts = ("", ", gate", ", pool", ", gate and pool")
+        cells = " | ".join(summary(f"{objective.lower()}{part}") for part in parts)
+        assert f"| `{objective}` | {cells} |" in page
 
 
 @pytest.mark.usefixtures("untouched_process")
