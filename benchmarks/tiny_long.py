@@ -40,6 +40,14 @@ _TRIED = {", gate and pool without rest": _NO_REST, ", gate and narrow pool": _N
 _CHECKS = [*GATE, "--data.gate.solve_rate", "null"]
 _RANGE = ["--data.gate.solve_rate", "[0.1, 0.9]"]
 _UNSURE = ["--model.objective.uncertainty", "0.5"]
+_NOVELTY = {"class_path": "lsp_lightning.NoveltyReward", "init_args": {"weight": 0.1}}
+#: What could still be added to the preset for long runs, one at a time.
+_CHANGES = {
+    "alpha_ch 0.5": ["--model.alpha_ch", "0.5"],
+    "beta 0.2": ["--model.beta", "0.2"],
+    "band": ["--model.objective", "lsp_lightning.Band"],
+    "novelty": ["--model.rewards+", json.dumps(_NOVELTY)],
+}
 _PRESETS = {"paper": "tiny_lsp_paper", "learnability": "tiny_lsp"}
 #: Label of each arm, with its preset and further arguments.
 ARMS: dict[str, Arm] = (
@@ -62,6 +70,7 @@ ARMS: dict[str, Arm] = (
             [*_UNSURE, *GATE, *_POOL, "--data.gate.solve_rate", "[0.1, 1.0]"],
         ),
     }
+    | {f"long, {change}": ("tiny_lsp_long", extra) for change, extra in _CHANGES.items()}
 )
 
 Figures = dict[str, float]
