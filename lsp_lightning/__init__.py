@@ -38,6 +38,7 @@ _HOME = {
     "Paper": "game.objectives",
     "Player": "game.player",
     "Policy": "models.policy",
+    "PastChallenger": "game.past",
     "Pool": "game.pool",
     "PreferenceReward": "rewards",
     "ProgramOutputVerifier": "rewards.verifiers",
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from lsp_lightning.game.objectives import Learnability as Learnability
     from lsp_lightning.game.objectives import Objective as Objective
     from lsp_lightning.game.objectives import Paper as Paper
+    from lsp_lightning.game.past import PastChallenger as PastChallenger
     from lsp_lightning.game.player import FrozenPlayer as FrozenPlayer
     from lsp_lightning.game.player import Player as Player
     from lsp_lightning.game.pool import Pool as Pool

@@ -136,6 +136,8 @@ class SelfPlayModule(ScoresHeldOut):
         if stage == "fit":
             self.data.check_rounds(self.trainer)
             self.data.selection.check_rewards(self.rewards)
+            adapts = bool(self.policy_settings.lora or self.policy_settings.init_adapter)
+            self.data.selection.check_policy(adapts, self.rollouts.served)
             if self.data.gate is not None:
                 self.objective.check_gate(self.data.gate.solve_rate)
                 self.data.gate.prepare()
@@ -203,7 +205,9 @@ class SelfPlayModule(ScoresHeldOut):
 
     def play(self, index: int) -> SelfPlayRound:
         """Play round ``index`` with the weights as they are now."""
-        data = self.data
+        data, past = self.data, self.data.selection.past
+        if past is not None:
+            past.prepare(index, self.loaded_policy)
         return play_round(
             self.player,
             data.queries,
@@ -215,6 +219,7 @@ class SelfPlayModule(ScoresHeldOut):
             passage_prompt=data.passage_prompt,
             gate=data.gate,
             pool=data.pool,
+            past=past,
             index=index,
             seed=self._seed("play"),
         )

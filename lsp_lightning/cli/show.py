@@ -147,7 +147,8 @@ def _fault(row: Row) -> str:
         return cut(f"refused ({escaped(str(reason)[:_REASON])})", _REASON)
     if row.get("valid") is False:
         return "invalid"
-    marks = {"replayed": row.get("replayed") is True, "not admitted": row.get("admitted") is False}
+    marks = {name: row.get(name) is True for name in ("past", "replayed")}
+    marks["not admitted"] = row.get("admitted") is False
     return ", ".join(mark for mark, holds in marks.items() if holds)
 
 

@@ -65,6 +65,24 @@ class RunFolder:
         return self.path / "checkpoints" / PREVIOUS
 
     @property
+    def snapshots_path(self) -> Path:
+        """Folder of the adapters that a run keeps, see ``checkpoint.snapshots``."""
+        return self.path / "snapshots"
+
+    def snapshot_path(self, rounds: int) -> Path:
+        """Folder of the adapter after so many rounds."""
+        return self.snapshots_path / f"round-{rounds:05}"
+
+    def snapshots(self) -> dict[int, Path]:
+        """The folders of the kept adapters by the number of rounds that they had played."""
+        found = {}
+        for path in sorted(self.snapshots_path.glob("round-*")):
+            number = path.name.removeprefix("round-")
+            if number.isdecimal() and path.is_dir():
+                found[int(number)] = path
+        return dict(sorted(found.items()))
+
+    @property
     def transcripts_path(self) -> Path:
         """Folder of the queries and answers, as Parquet files."""
         return self.path / "transcripts"
