@@ -92,6 +92,46 @@ class SelfPlayTrainer(Trainer):
         form = export_run(policy, record["base"], form, target, record)
         print(f"exported to {target}/ ({form}); its README.md shows how to load it")
 
+    def crossplay(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule,
+        ckpt_path: str | None = None,
+        players: list[str] | None = None,
+        queries: int = 64,
+        answers: int = 4,
+        out: Path | None = None,
+    ) -> None:
+        """Let Challengers and Solvers of several rounds play against each other.
+
+        Each policy writes queries, and each answers all of them. The matrix tells whether later
+        Challengers are harder and later Solvers better.
+
+        Args:
+            model: the module.
+            datamodule: its data.
+            ckpt_path: the run's checkpoint.
+            players: who plays: base, trained (the checkpoint), snapshots (adapters that the run has
+                kept, see checkpoint.snapshots), and folders of adapters of the same base; null is
+                [base, snapshots, trained].
+            queries: queries of each Challenger.
+            answers: answers of each Solver to each query.
+            out: file to write; null takes crossplay.json in the run's folder.
+        """
+        from lsp_lightning.cli import crossplay
+
+        if ckpt_path is None:
+            raise ConfigError("ckpt_path", "is not set", "give a run's checkpoints/last.ckpt")
+        module, data = _narrowed(model, datamodule)
+        crossplay.check_sizes(queries, answers, data)
+        checkpoint, run = read_checkpoint(ckpt_path), RunFolder(self.default_root_dir)
+        who = crossplay.contenders(players, run, resume.rounds_of(checkpoint))
+        policy = load_policy(module, checkpoint, self.strategy.root_device)
+        found = crossplay.play(policy, module, data, who, queries, answers)
+        path = out or run.crossplay_path
+        crossplay.write(found, path, queries, answers)
+        crossplay.print_result(found, path)
+
     def chat(
         self,
         model: LightningModule,

@@ -32,6 +32,7 @@ COMMANDS = {
     "plan": "estimate GPU memory before loading anything",
     "export": "export the trained adapter or merged model",
     "show": "print the queries and answers of a run with their scores",
+    "crossplay": "let Challengers and Solvers of several rounds play against each other",
     "chat": "chat with the base model or a trained checkpoint",
     "list": "list settings: every setting with its default and meaning",
 }

@@ -66,14 +66,14 @@ def adapter_from(policy: Policy, folder: str, key: str) -> Iterator[Any]:
         ConfigError: the adapter does not fit the base.
     """
     model: Any = policy.model
-    try:
-        attach(model, folder, _OTHER)
-    except ConfigError as error:
-        raise ConfigError(key, error.problem, error.remedy) from error
-    model.set_adapter(_OTHER, inference_mode=True)
-    try:
-        with inference_state(model, policy.device.type):
+    with inference_state(model, policy.device.type):  # around it all: peft leaves the eval mode on
+        try:
+            attach(model, folder, _OTHER)
+        except ConfigError as error:
+            raise ConfigError(key, error.problem, error.remedy) from error
+        model.set_adapter(_OTHER, inference_mode=True)
+        try:
             yield causal_lm(model)
-    finally:
-        model.set_adapter(_TRAINED)
-        model.delete_adapter(_OTHER)
+        finally:
+            model.set_adapter(_TRAINED)
+            model.delete_adapter(_OTHER)

@@ -88,6 +88,11 @@ class RunFolder:
         return self.path / "transcripts"
 
     @property
+    def crossplay_path(self) -> Path:
+        """The result of ``crossplay``, as JSON."""
+        return self.path / "crossplay.json"
+
+    @property
     def predictions_path(self) -> Path:
         """The answers that ``predict`` wrote, as JSON lines."""
         return self.path / "predictions.jsonl"
