@@ -1,7 +1,6 @@
 """Which charts a page has, and the points of their lines; the browser draws them."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,20 +92,31 @@ class Charts:
             for run, steps, drawn in zip(self._runs, self._steps, self._drawn, strict=True)
             if len(drawn) < len(steps)
         ]
-        return f"drawn: {', '.join(parts)}; lines are smoothed over all rounds" if parts else ""
+        return f"{', '.join(parts)} are drawn; lines are smoothed over all." if parts else ""
 
     def _names(self) -> list[str]:
         return sorted({name for run in self._runs for row in run.metrics for name in row})
 
     def _curves(self) -> list[Chart]:
-        rewards = [name for name in self._names() if re.fullmatch("reward/.+", name)]
-        found = [self._held_out(), *(self._chart(*curve) for curve in _CURVES)]
+        rewards = [name for name in self._names() if name.startswith("reward/")]
+        curves = [curve for curve in _CURVES if curve[0] != "Value V" or self._value_differs()]
+        found = [self._held_out(), *(self._chart(*curve) for curve in curves)]
         scores = sorted(
             {n for n in self._names() if n.startswith("heldout/") and self._has_error(n)}
         )
         found += [self._held_out_alone(n) for n in scores if n not in _HELD_OUT.values()]
         found += [self._chart(name, "mean over the judged", {"": name}) for name in rewards]
         return [chart for chart in found if chart.lines]
+
+    def _value_differs(self) -> bool:
+        """Whether V is not mean R, as where some answers are not judged."""
+        pairs = [
+            (row["value"], row["reward"])
+            for run in self._runs
+            for row in run.metrics
+            if "value" in row and "reward" in row
+        ]
+        return any(abs(value - reward) > 1e-4 for value, reward in pairs)
 
     def _has_error(self, name: str) -> bool:
         return f"{name}_se" in self._names()
@@ -210,7 +220,7 @@ def _scored(
     rounds, so it is at 25, and the score before training at 0."""
     values, errors = series(run.metrics, name), series(run.metrics, f"{name}_se")
     points = [(step + 1, short(values[step]), short(errors.get(step))) for step in sorted(values)]
-    if short(before[0]) is not None:
+    if points and short(before[0]) is not None:
         points.insert(0, (0, short(before[0]), short(before[1])))
     if not points:
         return []

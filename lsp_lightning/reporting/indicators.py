@@ -51,32 +51,34 @@ class Bound:
 
 
 _REPEATS = "the Challenger repeats itself"
+_NOISE = "queries turn to noise"
 _FALL: dict[str, Any] = {"side": "below", "against": "ratio"}
 #: For zlib: what is noise does not compress, what repeats itself compresses well.
 BOUNDS = (
     Bound(r"queries/(.+)/malformed", "malformed queries", "no right answer exists", 0.3, 0.5),
     Bound("queries/invalid", "invalid queries", "queries break the form rules", 0.2, 0.5),
-    Bound("queries/truncated", "cut-off queries", "queries hit the length limit", 0.2, 0.5),
+    Bound("queries/truncated", "cut-off queries", "queries hit the length limit", 0.2, None),
     Bound("queries/duplicate", "duplicate queries", _REPEATS, 0.2, 0.5),
     Bound("queries/similarity", "similarity of queries", _REPEATS, 0.2, 0.4, against="rise"),
     Bound("queries/distinct_2", "word pairs of queries", _REPEATS, 0.7, 0.4, **_FALL),
     Bound("queries/seen", "queries seen before", "earlier queries come again", 0.5, 0.8),
-    Bound("queries/zlib", "zlib of queries", "queries turn to noise", 1.4, 1.8, against="ratio"),
+    Bound("queries/zlib", "zlib of queries", _NOISE, 1.4, 1.8, against="ratio"),
     Bound("queries/zlib", "zlib of queries", _REPEATS, 0.7, 0.5, **_FALL),
     Bound("value", "value V of queries", "queries are too hard", 0.15, 0.05, "below"),
     Bound("value", "value V of queries", "queries are too easy", 0.97, None),
     Bound("dead_groups", "dead groups", "all answers to a query score alike", 0.9, None),
     Bound("entropy/challenger", "entropy, Challenger", "its queries narrow", 0.3, 0.1, **_FALL),
+    Bound("entropy/challenger", "entropy, Challenger", _NOISE, 1.8, 2.5, against="ratio"),
     Bound("entropy/solver", "entropy, Solver", "its answers narrow", 0.2, 0.05, **_FALL),
     Bound("answers/distinct_2", "word pairs of answers", "answers are alike", 0.6, 0.3, **_FALL),
     Bound("answers/zlib", "zlib of answers", "answers turn to noise", 1.6, 2.2, against="ratio"),
     Bound("answers/zlib", "zlib of answers", "answers repeat themselves", 0.6, 0.4, **_FALL),
     Bound("answers/code", "code in answers", "answers turn to code", 0.3, 0.6, against="rise"),
     Bound("answers/tokens", "length of answers", "answers get longer", 2.0, 4.0, against="ratio"),
-    Bound("answers/truncated", "cut-off answers", "answers hit the length limit", 0.4, 0.8),
+    Bound("answers/truncated", "cut-off answers", "answers hit the length limit", 0.4, None),
     Bound("quality_std", "spread of Q", "Q hardly tells answers apart", 0.05, None, **_FALL),
-    Bound(r"unjudged/(.+)", "unjudged answers", "a reward cannot score", 0.1, 0.5),
-    Bound("skipped", "skipped rounds", "gradients are not finite", 0.05, 0.3),
+    Bound(r"unjudged/(.+)", "unjudged answers", "a reward cannot score", 0.1, None),
+    Bound("skipped", "skipped rounds", "gradients are not finite", 0.05, None),
 )
 #: Metrics whose bounds hold only if all values are between 0 and 1: R may have any scale.
 _SHARES = frozenset(("value",))

@@ -97,7 +97,7 @@ def _told(runs: Sequence[Run], transcripts: Sequence[Transcript]) -> str:
         name = f"{run.name}: " if len(runs) > 1 else ""
         parts += [f"{name}{count} answers and refused queries"] if found.total else []
     whole = (
-        "Shown as a sample of whole groups: " if any(t.shown < t.total for t in transcripts) else ""
+        "A sample of whole groups: " if any(t.shown < t.total for t in transcripts) else "Shown: "
     )
     return f"{whole}{'; '.join(parts)}."
 

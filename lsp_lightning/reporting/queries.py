@@ -67,12 +67,13 @@ class Transcript:
 
     def _query(self, group: Group, limit: int) -> dict[str, Any]:
         first = group[0]
-        known = [float(row["R"]) for row in group if is_number(row.get("R"))]
+        answers = [row for row in group if is_answer(row)]
+        known = [float(row["R"]) for row in answers if is_number(row.get("R"))]
         found: dict[str, Any] = {
             "t": first["round"],
             "q": shown(first["query"], limit),
             "v": short(sum(known) / len(known)) if known else None,
-            "a": [self._answer(row, limit) for row in group if is_answer(row)],
+            "a": [self._answer(row, limit) for row in answers],
         }
         if marks := _marks(first):
             found["m"] = marks
@@ -97,10 +98,10 @@ def sampled(groups: Sequence[Group], most: int) -> list[Group]:
     if sum(map(len, groups)) <= most or not rounds:
         return list(groups)
     ends, between = [rounds[0], *rounds[1:][-1:]], rounds[1:-1]
-    kept = {id(queries): _some(queries, most / len(ends)) or queries[:1] for queries in ends}
+    kept = {id(queries): _some(queries, most / len(ends)) for queries in ends}
     left, used = most - sum(_size(found) for found in kept.values()), 0
     for i, queries in enumerate(between):
-        # what a round leaves goes to the next
+        # what a round takes too much, the next ones take less
         found = _some(queries, left * (i + 1) / len(between) - used)
         kept[id(queries)] = found
         used += _size(found)
@@ -108,14 +109,15 @@ def sampled(groups: Sequence[Group], most: int) -> list[Group]:
 
 
 def _some(queries: Sequence[Group], most: float) -> Sequence[Group]:
-    """Random groups of a round, in their order, up to the first that exceeds ``most`` rows."""
+    """Random groups of a round, in their order, until they have ``most`` rows or one group more:
+    what does not fit is not left out, or large groups would be rare."""
     order = list(range(len(queries)))
     random.Random(queries[0][0]["round"]).shuffle(order)
     used, chosen = 0, list[int]()
     for i in order:
-        used += len(queries[i])
-        if used > most:
+        if used >= most:
             break
+        used += len(queries[i])
         chosen.append(i)
     return [queries[i] for i in sorted(chosen)]
 

@@ -157,7 +157,8 @@ def _intervals(value: Any, size: int) -> list[str] | None:
         return None
     cells = []
     for item in value:
-        numbers = [short(item.get(key)) for key in ("rating", "low", "high")] if item else [None]
+        found = item if isinstance(item, dict) else {}
+        numbers = [short(found.get(key)) for key in ("rating", "low", "high")]
         rating, *interval = numbers
         text = "-" if rating is None else f"{rating:+.2f}"
         if rating is not None and None not in interval:

@@ -22,8 +22,7 @@ def series(metrics: Iterable[Mapping[str, float]], name: str) -> dict[int, float
 def smoothed(values: Sequence[float | None]) -> list[float | None]:
     """The mean of each value and its neighbours, about 4 % of all; None has no part in it.
 
-    Shorter at both ends, so that the first and the last value are not shifted. A run of fewer than
-    50 values is not smoothed.
+    Fewer than 50 values are not smoothed.
 
     >>> smoothed([1.0, None, 2.0])
     [1.0, None, 2.0]
@@ -33,8 +32,7 @@ def smoothed(values: Sequence[float | None]) -> list[float | None]:
     counts = [0, *accumulate(value is not None for value in values)]
     found: list[float | None] = []
     for i, value in enumerate(values):
-        near = min(reach, i, len(values) - 1 - i)
-        low, high = i - near, i + near + 1
+        low, high = max(0, i - reach), min(len(values), i + reach + 1)
         known = counts[high] - counts[low]
         mean = None if value is None else (sums[high] - sums[low]) / known
         found.append(value if reach == 0 else mean)

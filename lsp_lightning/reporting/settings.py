@@ -10,6 +10,7 @@ from lsp_lightning.reporting.texts import shown
 #: A config of a run has about 150 settings; aliases in YAML could make any number of them.
 _MOST_SETTINGS, _DEEPEST = 3000, 12
 _MOST_CHARACTERS = 300
+_NULL = "null"
 #: Settings that differ between any two runs and say nothing.
 _TRIVIAL = ("trainer.default_root_dir", "ckpt_path", "trainer.logger")
 
@@ -17,8 +18,10 @@ _TRIVIAL = ("trainer.default_root_dir", "ckpt_path", "trainer.logger")
 def flat(config: Mapping[str, Any]) -> dict[str, str]:
     """Each setting as text, by its key. Items of a list go by their ``name`` or class, if any.
 
+    An object's class goes by the key of the object.
+
     >>> flat({"model": {"rewards": [{"class_path": "a.B", "init_args": {"weight": 2}}]}})
-    {'model.rewards.B.class_path': 'a.B', 'model.rewards.B.weight': '2'}
+    {'model.rewards.B': 'a.B', 'model.rewards.B.weight': '2'}
     """
     return dict(islice(_leaves(config, (), 0), _MOST_SETTINGS))
 
@@ -31,8 +34,8 @@ def _leaves(value: Any, path: tuple[str, ...], depth: int) -> Iterator[tuple[str
         value.items() if isinstance(value, dict) else zip(_item_names(value), value, strict=True)
     )
     for name, item in named:
-        # the key of an argument is shorter without what every class has
-        inner = path if name == "init_args" else (*path, str(name))
+        # every object has these two, so keys are shorter without them
+        inner = path if name in ("class_path", "init_args") else (*path, str(name))
         yield from _leaves(item, inner, depth + 1)
 
 
@@ -40,7 +43,7 @@ def _as_text(value: Any) -> str:
     """A setting as in YAML; what is nested too deep is not told."""
     if isinstance(value, dict | list):
         return "..." if value else "none"
-    words = {None: "null", True: "true", False: "false"}
+    words = {None: _NULL, True: "true", False: "false"}
     return (
         words[value]
         if value is None or value is True or value is False
@@ -72,12 +75,22 @@ def differing(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """
     tables = [flat(run.config) for run in runs]
     known = [table for table in tables if table]
-    keys = dict.fromkeys(key for table in tables for key in table)
     return [
         (key, [table.get(key, "-") for table in tables])
-        for key in keys
-        if key not in _TRIVIAL and len({table.get(key) for table in known}) > 1
+        for key in dict.fromkeys(key for table in tables for key in table)
+        if key not in _TRIVIAL
+        and len({table.get(key) for table in known}) > 1
+        and all(_has_owner(table, key, tables) for table in known)
     ]
+
+
+def _has_owner(table: Mapping[str, str], key: str, tables: Sequence[Mapping[str, str]]) -> bool:
+    """Whether a table has the object that a setting belongs to, if any has: of a reward that a run
+    lacks, its class is told, and not all of its settings."""
+    parts = key.split(".")
+    owners = {".".join(parts[:end]) for end in range(1, len(parts))}
+    present = {owner for owner in owners for t in tables if t.get(owner, _NULL) != _NULL}
+    return all(table.get(owner, _NULL) != _NULL for owner in present)
 
 
 def main_settings(run: Run) -> dict[str, str]:

@@ -166,10 +166,10 @@ def _last(run: Run, name: str) -> float:
 
 
 def _fall(run: Run, change: Change) -> str:
-    """One line if the score is well below the run's best; else empty."""
+    """One line if the score is well below the run's best, but not below its start; else empty."""
     values = series(run.metrics, f"heldout/{change.answers}")
     errors = series(run.metrics, f"heldout/{change.answers}_se")
-    if not values:
+    if not values or change.level == "alarm":
         return ""
     best = max(values, key=lambda step: values[step])
     spread = math.hypot(errors.get(best, math.nan), change.after_error)

@@ -68,14 +68,15 @@ function limitsOf(chart) {
 }
 
 function heightsOf(chart, traces) {
-  // the nearest bound belongs to the picture; one far away would flatten the curve
+  // the first bound belongs to the picture; the second only if it is near
   const values = traces.flatMap((trace) => trace.y).filter((y) => y !== null);
   if (!values.length) return {};
   let [low, high] = [Math.min(...values), Math.max(...values)];
   const reach = Math.max(high - low, Math.abs(high) * 0.5, 1e-9);
-  for (const { y } of chart.limits) {
-    if (y > high && y <= high + 2 * reach) high = y;
-    if (y < low && y >= low - 2 * reach) low = y;
+  for (const { y, level } of chart.limits) {
+    const far = level === "watch" ? Infinity : reach;
+    if (y > high && y <= high + far) high = y;
+    if (y < low && y >= low - far) low = y;
   }
   const room = (high - low || Math.abs(high) || 1) * 0.06;
   return { range: [low - room, high + room] };
@@ -108,8 +109,8 @@ function drawHeat(place) {
     colorbar: { thickness: 10, outlinewidth: 0, title: { text: "solve rate", side: "right" } },
   }], layoutOf({
     hovermode: "closest", margin: { l: 60, r: 8, t: 8, b: 40 },
-    xaxis: { ...ticks, title: { text: "Solver" }, fixedrange: true },
-    yaxis: { ...ticks, title: { text: "Challenger" }, autorange: "reversed", fixedrange: true },
+    xaxis: { ...ticks, title: { text: "Solver", standoff: 10 }, fixedrange: true },
+    yaxis: { ...ticks, title: { text: "Challenger", standoff: 14 }, autorange: "reversed", fixedrange: true },
   }), { displayModeBar: false, responsive: true });
   place.dataset.drawn = "yes";
 }
