@@ -21,7 +21,7 @@ from lsp_lightning.reporting.verdict import judge
 #: Answers on the page unless told otherwise, and bytes of them: the page stays below 15 MB.
 ROWS, _BYTES = 12_000, 7_500_000
 #: Most characters of a text, from the first that gives a page of this size.
-_LIMITS = (2000, 1000, 500, 250, 120)
+_LIMITS = (2000, 1000, 500, 250, 120, 60)
 #: What could end a script or is a line break to some parsers; all are letters of JSON's strings.
 _UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 

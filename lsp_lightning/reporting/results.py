@@ -159,10 +159,10 @@ def _intervals(value: Any, size: int) -> list[str] | None:
     for item in value:
         found = item if isinstance(item, dict) else {}
         numbers = [short(found.get(key)) for key in ("rating", "low", "high")]
-        rating, *interval = numbers
+        rating, low, high = numbers
         text = "-" if rating is None else f"{rating:+.2f}"
-        if rating is not None and None not in interval:
-            text += " [{:+.2f}, {:+.2f}]".format(*interval)
+        if rating is not None and low is not None and high is not None:
+            text += f" [{low:+.2f}, {high:+.2f}]"
         cells.append(text)
     return cells
 

@@ -6,8 +6,9 @@ import random
 import pytest
 from report_runs import answers
 
-from lsp_lightning.reporting.page import in_script
+from lsp_lightning.reporting.page import in_script, page
 from lsp_lightning.reporting.queries import Transcript, sampled
+from lsp_lightning.reporting.reading import Run
 from lsp_lightning.reporting.texts import figure, shown
 from lsp_lightning.runs.transcripts import by_query
 
@@ -96,6 +97,14 @@ def test_json_in_a_script_element_cannot_end_it_and_reads_back():
     assert json.loads(encoded) == {"q": text}
     with pytest.raises(ValueError, match="JSON compliant"):
         in_script(float("nan"))
+
+
+@pytest.mark.parametrize("text", ["<" * 2000, "\u4e2d" * 2000, "\u202e" * 2000])
+def test_the_texts_of_the_default_number_of_answers_always_fit(text):
+    rows = [row for t in range(30) for row in answers(t, text, [text] * 400)]
+    page_of = page([Run("run", rows=rows)])
+    assert len(page_of.encode()) < 15_000_000
+    assert "Texts are cut after" in page_of
 
 
 def test_numbers_are_short():
