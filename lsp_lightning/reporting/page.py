@@ -104,11 +104,21 @@ def _told(runs: Sequence[Run], transcripts: Sequence[Transcript]) -> str:
 
 def _within(transcripts: Sequence[Transcript]) -> tuple[list[dict[str, Any]], int]:
     """The queries of all runs with texts so short that they fit. -> them, and characters a text."""
+    texts = [
+        str(row.get(name) or "")[: _LIMITS[0]]
+        for transcript in transcripts
+        for group in transcript.groups
+        for row in group
+        for name in ("answer", "judged_answer")
+    ]
     for limit in _LIMITS:
+        # escaping many texts takes long, so the size is estimated first
+        if sum(len(text[:limit].encode(errors="replace")) for text in texts) > _BYTES:
+            continue
         found = [transcript.as_json(limit) for transcript in transcripts]
         if len(in_script(found).encode()) <= _BYTES:
-            break
-    return found, limit
+            return found, limit
+    return [transcript.as_json(_LIMITS[-1]) for transcript in transcripts], _LIMITS[-1]
 
 
 def in_script(value: object) -> str:

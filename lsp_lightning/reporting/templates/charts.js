@@ -59,7 +59,7 @@ function limitsOf(chart) {
   return chart.limits
     .filter((limit) => limit.run === null || !hidden.run.has(limit.run))
     .map((limit) => ({
-      type: "line", xref: "paper", x0: 0, x1: 1, y0: limit.y, y1: limit.y, layer: "below",
+      type: "line", xref: "paper", x0: 0, x1: 1, y0: limit.y, y1: limit.y, layer: "above",
       line: {
         width: 1.3, dash: limit.level === "alarm" ? "solid" : "dot", color: css(limit.level),
       },
