@@ -39,25 +39,6 @@ def page(runs: Sequence[Run], most_rows: int = ROWS) -> str:
     share = most_rows and max(1, most_rows // len(runs))
     transcripts = [Transcript.of(run.rows, share) for run in runs]
     queries, limit = _within(transcripts)
-    data = {
-        "runs": [
-            {"name": run.name, "rounds": r} for run, r in zip(runs, charts.rounds, strict=True)
-        ],
-        "charts": [
-            {"kinds": chart.kinds, "lines": chart.lines, "limits": chart.limits}
-            for chart in (*charts.curves, *charts.indicators, *charts.others)
-        ],
-        "crossplay": [
-            run.crossplay
-            and {
-                "players": run.crossplay.players,
-                "rate": run.crossplay.solve_rate,
-                "error": run.crossplay.standard_error,
-            }
-            for run in runs
-        ],
-        "queries": queries,
-    }
     environment = Environment(
         loader=PackageLoader("lsp_lightning.reporting"),
         autoescape=True,
@@ -81,8 +62,34 @@ def page(runs: Sequence[Run], most_rows: int = ROWS) -> str:
         style=_template("report.css"),
         scripts=scripts,
         policy=_policy(scripts),
-        data=in_script(data),
+        data=in_script(_data(runs, charts, queries)),
     )
+
+
+def _data(runs: Sequence[Run], charts: Charts, queries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the scripts of the page read; the charts in the order of the page."""
+    games = [
+        {
+            "players": game.players,
+            "rate": game.solve_rate,
+            "error": game.standard_error,
+        }
+        if (game := run.crossplay)
+        else None
+        for run in runs
+    ]
+    return {
+        "runs": [
+            {"name": run.name, "rounds": rounds}
+            for run, rounds in zip(runs, charts.rounds, strict=True)
+        ],
+        "charts": [
+            {"kinds": chart.kinds, "lines": chart.lines, "limits": chart.limits}
+            for chart in (*charts.curves, *charts.indicators, *charts.others)
+        ],
+        "crossplay": games,
+        "queries": queries,
+    }
 
 
 def _told(runs: Sequence[Run], transcripts: Sequence[Transcript]) -> str:

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.reporting.results import CrossPlay, Evaluation, read_crossplay, read_evaluations
-from lsp_lightning.reporting.texts import read_json, shown
+from lsp_lightning.reporting.texts import shown
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.runs.transcripts import read_transcripts
 
@@ -17,6 +17,11 @@ _REMEDY = "give the folder of a run, such as runs/tiny_lsp"
 _MOST_CONFIG = 100_000
 #: Most warnings on the page; the last ones are kept.
 _MOST_WARNINGS = 200
+#: What a report cannot show without a file.
+_LACKING = {
+    "metrics.csv": "no round has ended yet, so there are no curves",
+    "config.yaml": "the settings are unknown",
+}
 
 Found = TypeVar("Found")
 
@@ -107,13 +112,7 @@ def read_run(path: Path, name: str) -> Run:
         notes.append("no summary.json: the run has not ended, or was killed")
     # the messages quote files
     notes = [shown(note.replace(str(path), name), 500) for note in notes]
-    return Run(**{**vars(found), "notes": notes})
-
-
-_LACKING = {
-    "metrics.csv": "no round has ended yet, so there are no curves",
-    "config.yaml": "the settings are unknown",
-}
+    return replace(found, notes=notes)
 
 
 def _config_text(folder: RunFolder) -> str:
@@ -145,7 +144,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _warnings(path: Path, skipped: Callable[[str], None]) -> list[Warned]:
     if not path.exists():
         return []
-    lines = read_json_lines(path, skipped)
+    lines = _json_lines(path, skipped)
     found = []
     for line in lines[-_MOST_WARNINGS:]:
         number = line.get("round")
@@ -157,7 +156,7 @@ def _warnings(path: Path, skipped: Callable[[str], None]) -> list[Warned]:
     return found
 
 
-def read_json_lines(path: Path, skipped: Callable[[str], None]) -> list[dict[str, Any]]:
+def _json_lines(path: Path, skipped: Callable[[str], None]) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines, without its damaged lines."""
     try:
         content = path.read_bytes() if path.is_file() else b""
@@ -177,6 +176,3 @@ def read_json_lines(path: Path, skipped: Callable[[str], None]) -> list[dict[str
     if damaged:
         skipped(f"skipped {damaged} damaged lines of {path.name}")
     return found
-
-
-__all__ = ["Run", "Warned", "read_json", "read_run", "read_runs"]
