@@ -117,7 +117,8 @@ def read_run(path: Path, name: str) -> Run:
 
 def _config_text(folder: RunFolder) -> str:
     try:
-        return folder.config_path.read_text(encoding="utf-8")
+        is_file = folder.config_path.is_file()  # opening a pipe would wait for ever
+        return folder.config_path.read_text(encoding="utf-8") if is_file else ""
     except (OSError, UnicodeDecodeError):
         return ""  # reading its settings says why
 

@@ -112,7 +112,7 @@ def test_all_charts_are_drawn_without_errors_and_requests(shown):
     assert len(drawn) == 12
     assert all(drawn)
     assert shown.execute_script("return performance.getEntriesByType('resource').length") == 0
-    assert "± 0.02" in " ".join(texts(shown, ".scores"))
+    assert "50.0% ± 2.0%" in " ".join(texts(shown, ".scores"))
 
 
 def test_a_page_of_this_policy_can_load_and_run_nothing_else(shown):

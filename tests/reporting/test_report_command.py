@@ -122,6 +122,14 @@ def test_a_damaged_file_is_a_note_and_the_rest_is_shown(tmp_path, file, content,
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_pipes_in_the_place_of_files_do_not_block(tmp_path):
+    run = write_run(tmp_path / "run", rounds=2)
+    for name in ("metrics.csv", "config.yaml", "summary.json", "crossplay.json", "warnings.jsonl"):
+        (run / name).unlink(missing_ok=True)
+        os.mkfifo(run / name)
+    assert "queries" in Parsed(made(run)).ids
+
+
 def test_a_run_that_plays_or_has_not_begun_is_shown(tmp_path):
     run = write_run(tmp_path / "run", rounds=1, heldout=None)
     assert "the run has not ended" in made(run)
