@@ -33,6 +33,7 @@ COMMANDS = {
     "export": "export the trained adapter or merged model",
     "show": "print the queries and answers of a run with their scores",
     "crossplay": "let Challengers and Solvers of several rounds play against each other",
+    "report": "write a page about runs: verdicts, curves, queries and answers",
     "chat": "chat with the base model or a trained checkpoint",
     "list": "list settings: every setting with its default and meaning",
 }
@@ -61,6 +62,7 @@ examples:
   lsp-lightning export --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt --form merged --out my_model
   lsp-lightning chat --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
   lsp-lightning show runs/tiny_lsp --round -1
+  lsp-lightning report runs/tiny_lsp
 """
 
 
@@ -105,6 +107,10 @@ def _run(args: list[str]) -> int:
         from lsp_lightning.cli.show import show
 
         return show(args[1:])
+    if args[0] == "report":
+        from lsp_lightning.cli.report import report
+
+        return report(args[1:])
     if args[0] == "list":
         from lsp_lightning.cli.settings import list_topic
 

@@ -98,6 +98,21 @@ class RunFolder:
         return self.path / "predictions.jsonl"
 
     @property
+    def evaluations_path(self) -> Path:
+        """Folder of the results of ``evaluate``, one JSON file each."""
+        return self.path / "evaluations"
+
+    @property
+    def warnings_path(self) -> Path:
+        """The warnings about a collapse, as JSON lines."""
+        return self.path / "warnings.jsonl"
+
+    @property
+    def report_path(self) -> Path:
+        """The page that ``report`` writes by default."""
+        return self.path / "report.html"
+
+    @property
     def wandb_id_path(self) -> Path:
         """The id of this run at W&B; written if the run has a WandbLogger."""
         return self.path / "wandb_id"
@@ -147,13 +162,11 @@ class RunFolder:
         Raises:
             ConfigError: there are no metrics, or they cannot be read.
         """
-        rows = []
-        for row in csv.DictReader(self._text(self.metrics_path).splitlines()):
-            try:
-                rows.append({name: float(value) for name, value in row.items() if value})
-            except (TypeError, ValueError) as error:  # cut off by a crash, or changed by hand
-                raise self._unreadable(self.metrics_path, error) from error
-        return rows
+        table = csv.DictReader(self._text(self.metrics_path).splitlines())
+        try:
+            return [{name: float(value) for name, value in row.items() if value} for row in table]
+        except (TypeError, ValueError, csv.Error) as error:  # cut off by a crash, changed by hand
+            raise self._unreadable(self.metrics_path, error) from error
 
     def summary(self) -> dict[str, Any]:
         """Rounds, seconds and held-out scores of a run that has ended.
