@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": "answer the held-out queries and write the answers to a file",
     "plan": "estimate GPU memory before loading anything",
     "export": "export the trained adapter or merged model",
+    "reproduce": "play the paper's comparisons again and say what is seen (an hour)",
     "show": "print the queries and answers of a run with their scores",
     "chat": "chat with the base model or a trained checkpoint",
     "list": "list settings: every setting with its default and meaning",
@@ -60,6 +61,7 @@ examples:
   lsp-lightning export --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt --form merged --out my_model
   lsp-lightning chat --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
   lsp-lightning show runs/tiny_lsp --round -1
+  lsp-lightning reproduce --arms base grpo lsp --seeds 0 1 2
 """
 
 
@@ -91,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
-        lines = [f"  {name:<10}{meaning}" for name, meaning in COMMANDS.items()]
+        lines = [f"  {name:<11}{meaning}" for name, meaning in COMMANDS.items()]
         print(HELP.format(commands="\n".join(lines)), end="")
         return 0
     if args[0] == "--version":
@@ -104,6 +106,10 @@ def _run(args: list[str]) -> int:
         from lsp_lightning.cli.show import show
 
         return show(args[1:])
+    if args[0] == "reproduce":
+        from lsp_lightning.cli.reproduce import reproduce
+
+        return reproduce(args[1:])
     if args[0] == "list":
         from lsp_lightning.cli.settings import list_topic
 
