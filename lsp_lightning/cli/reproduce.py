@@ -52,7 +52,7 @@ def reproduce(args: Sequence[str]) -> int:
             status = _play(comparison, comparison.jobs(arms, seeds), typed.processes)
         except KeyboardInterrupt:
             again = shlex.join(["lsp-lightning", "reproduce", *args])
-            print(f"stopped; to go on where it was:\n  {again}", file=sys.stderr)
+            print(f"\nstopped; to go on where it was:\n  {again}", file=sys.stderr)
             return INTERRUPTED
     _show(comparison, typed.json)
     return status
@@ -158,9 +158,10 @@ def _play(comparison: Comparison, jobs: Sequence[Job], processes: int) -> int:
         file=sys.stderr,
     )
     failures = Pool(comparison, processes, _Progress(forecast, len(left))).run(left)
-    for failure in failures:
-        print(f"error: {_named(failure.job)}: {failure.reason}", file=sys.stderr)
-    return 1 if failures else 0
+    if not failures:
+        return 0
+    print(f"error: {len(failures)} jobs failed, see above; fix it and start again", file=sys.stderr)
+    return 1
 
 
 class _Progress(Watcher):

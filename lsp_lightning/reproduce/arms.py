@@ -1,7 +1,9 @@
 """What an arm of a comparison is, and what a world is in which arms are compared."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from lsp_lightning.paths import resolve
@@ -105,11 +107,15 @@ class World:
 
 def preset_config(name: str) -> dict[str, Any]:
     """The settings of a preset."""
+    return copy.deepcopy(_read_preset(name))
+
+
+@cache
+def _read_preset(name: str) -> dict[str, Any]:
     import yaml
 
-    found: dict[str, Any] = yaml.safe_load(
-        resolve(f"{PRESETS}/{name}.yaml").read_text(encoding="utf-8")
-    )
+    text = resolve(f"{PRESETS}/{name}.yaml").read_text(encoding="utf-8")
+    found: dict[str, Any] = yaml.safe_load(text)
     return found
 
 

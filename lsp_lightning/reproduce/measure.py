@@ -72,7 +72,7 @@ def measure(spec: Spec) -> Measured:
 def _levels(queries: Sequence[str], reward: VerifiableReward) -> tuple[int, ...]:
     """The level of each query, by the verifier; empty if it knows no levels."""
     known = [(reward.verifier.describe(query) or {}).get("level") for query in queries]
-    levels = tuple(level for level in known if isinstance(level, int))
+    levels = tuple(int(level) for level in known if isinstance(level, int | float))
     return levels if len(levels) == len(queries) else ()
 
 

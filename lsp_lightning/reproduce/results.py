@@ -29,7 +29,7 @@ def write_results(comparison: Comparison) -> tuple[dict[str, Any], str]:
     rows = read_rows(comparison)
     if not rows:
         problem = f"nothing has been measured yet in {str(comparison.out)!r}"
-        raise ConfigError("reproduce --out", problem, "start the command without --table")
+        raise ConfigError("reproduce --out", problem, "play some arms first")
     results = as_json(comparison, rows)
     table = markdown(comparison.world, comparison.rounds, rows)
     contents = {

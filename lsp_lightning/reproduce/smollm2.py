@@ -53,7 +53,7 @@ def smollm2_world() -> World:
             start=30.0,
             measure=700.0,
             curve=0.0,
-            calibration=1.0,
+            calibration=0.2,
             megabytes=140.0,
         ),
         out="runs/reproduce_smollm2",

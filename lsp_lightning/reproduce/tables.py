@@ -178,6 +178,8 @@ def _changed(world: World, rows: Rows) -> list[Column]:
 def _claims(world: World, decided: Sequence[Decided], paper: bool) -> str:
     heads = ["claim", *(["paper, v3", "paper, v1"] if paper else []), "here", "difference", "n"]
     lines = [f"| {' | '.join([*heads, 'verdict'])} |", "|---" * (len(heads) + 1) + "|"]
+    if not decided:
+        return "The arms that these are about have not been measured."
     for found in decided:
         claim = found.claim
         here = f"{world.arm(claim.arm).label} minus {world.arm(claim.other).label}"

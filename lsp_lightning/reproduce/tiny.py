@@ -169,7 +169,7 @@ def tiny_world() -> World:
             start=10.0,
             measure=18.0,
             curve=8.0,
-            calibration=1.0,
+            calibration=0.2,
             megabytes=4.5,
         ),
         out="runs/reproduce",
