@@ -145,6 +145,7 @@ def _check_model(comparison: Comparison) -> None:
 def _play(comparison: Comparison, jobs: Sequence[Job], processes: int) -> int:
     """Do what is left to do. -> 1 if something failed."""
     left = [job for job in jobs if not comparison.is_done(job)]
+    _tell_adopted(comparison, jobs)
     if not left:
         print("everything has been played and measured", file=sys.stderr)
         return 0
@@ -162,6 +163,14 @@ def _play(comparison: Comparison, jobs: Sequence[Job], processes: int) -> int:
         return 0
     print(f"error: {len(failures)} jobs failed, see above; fix it and start again", file=sys.stderr)
     return 1
+
+
+def _tell_adopted(comparison: Comparison, jobs: Sequence[Job]) -> None:
+    """Name the finished runs that came from elsewhere."""
+    plays = [job.run for job in jobs if isinstance(job, Play) and comparison.is_played(job.run)]
+    if adopted := [run for run in plays if not comparison.config_path(run).is_file()]:
+        names = ", ".join(adopted)
+        print(f"taken as they are, without comparing settings: {names}", file=sys.stderr)
 
 
 class _Progress(Watcher):

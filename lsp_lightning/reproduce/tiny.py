@@ -1,6 +1,6 @@
 """The arms of the tiny world."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lsp_lightning.reproduce.arms import Arm, Costs, Stage, World, preset_config
@@ -56,7 +56,7 @@ _MAIN = (
     Arm(
         "random",
         "random rewards",
-        "control: recommended game without Q, with a coin for R",
+        "control: the recommended game without Q, and R is a coin",
         (Stage("random", RECOMMENDED, _random(RECOMMENDED, quality=False)),),
     ),
     Arm("grpo", "GRPO with data", "queries from a file of 8,192", (_GRPO,)),
@@ -64,111 +64,96 @@ _MAIN = (
     Arm("zero", "LSP-Zero", "the zero-sum game: no Q", (Stage("zero", "tiny_lsp_zero"),)),
     Arm("paper", "LSP, paper's form", "the Challenger is paid -V + VQ", (_PAPERS,)),
     Arm("lsp", "LSP, recommended", "our recommended preset", (_LSP,)),
-    _two(_GRPO, _PAPERS, "GRPO, then LSP (paper)", "RL, then LSP", "grpo-grpo"),
-    _two(_GRPO, _LSP, "GRPO, then LSP (recommended)", "RL, then LSP", "grpo-grpo"),
+    _two(
+        _GRPO, _PAPERS, "GRPO, then LSP (paper)", "LSP improves what data have taught?", "grpo-grpo"
+    ),
+    _two(
+        _GRPO,
+        _LSP,
+        "GRPO, then LSP (recommended)",
+        "LSP improves what data have taught?",
+        "grpo-grpo",
+    ),
     _two(_GRPO, _GRPO, "GRPO, then GRPO", _CONTINUED),
-    _two(_PAPERS, _GRPO, "LSP (paper), then GRPO", "LSP, then RL", "grpo-grpo"),
-    _two(_LSP, _GRPO, "LSP (recommended), then GRPO", "LSP, then RL", "lsp-lsp"),
+    _two(_PAPERS, _GRPO, "LSP (paper), then GRPO", "LSP as a start for RL?", "grpo-grpo"),
+    _two(_LSP, _GRPO, "LSP (recommended), then GRPO", "LSP as a start for RL?", "lsp-lsp"),
     _two(_LSP, _LSP, "LSP, then LSP (recommended)", _CONTINUED),
-    _two(_FEW, _LSP, "48 queries, then LSP (recommended)", "LSP when data run out", "few-few"),
+    _two(_FEW, _LSP, "48 queries, then LSP (recommended)", "LSP when data run out?", "few-few"),
     _two(_FEW, _FEW, "48 queries, then the same", _CONTINUED),
 )
 
 
-def _ablation(name: str, of: str, label: str, about: str, changes: Mapping[str, Any]) -> Arm:
-    preset = {"paper": _PAPER, "lsp": RECOMMENDED}[of]
-    return Arm(name, label, about, (Stage(name, preset, changes),), changes=of)
+#: A setting that an ablation changes: name, label, what it shows, what changes.
+_Change = tuple[str, str, str, Mapping[str, Any]]
 
 
-def _ablations() -> tuple[Arm, ...]:
+def _ablations(of: str, preset: str, changes: Iterable[_Change]) -> Iterator[Arm]:
+    """Arms that each differ from another one in one setting."""
+    for name, label, about, change in changes:
+        yield Arm(name, label, about, (Stage(name, preset, change),), changes=of)
+
+
+def _of_paper() -> Iterator[_Change]:
     weight = preset_config(_PAPER)["model"]["rewards"][1]["init_args"]["weight"]
-    long = preset_config("tiny_lsp_long")["data"]
+    for name, factor in (("half", 0.5), ("double", 2.0)):
+        change = _rewards(_PAPER, {"weight": weight * factor})
+        yield f"q-{name}", f"Q at {name} its weight", "how much Q is needed", change
     sampled = {"reading": "sampled", "sampling": {"max_new_tokens": 40}}
-    return (
-        _ablation(
-            "q-half", "paper", "Q at half its weight", "Q", _rewards(_PAPER, {"weight": weight / 2})
-        ),
-        _ablation(
-            "q-double",
-            "paper",
-            "Q at double its weight",
-            "Q",
-            _rewards(_PAPER, {"weight": weight * 2}),
-        ),
-        _ablation(
-            "q-sampled",
-            "paper",
-            "Q sampled, not expected",
-            "the paper's reading of Q; half of the tiny judge's replies lack the sum",
-            _rewards(_PAPER, sampled),
-        ),
-        *(
-            _ablation(
-                f"alpha-{alpha:g}", "paper", f"alpha_ch {alpha:g}", about, _model("alpha_ch", alpha)
-            )
-            for alpha, about in (
-                (0.0, "the Challenger is frozen"),
-                (0.5, "a stronger Challenger"),
-                (1.0, "the two losses added, as in version 1 of the paper"),
-            )
-        ),
-        *(
-            _ablation(f"kl-{form[:2]}", "paper", f"KL as {form}", about, _model("kl", form))
-            for form, about in (
-                ("k1_loss", "as printed; its expected gradient is 0"),
-                ("k2_loss", "half the squared log-ratio"),
-                ("k3_loss", "the other direction, token by token"),
-            )
-        ),
-        *(
-            _ablation(
-                name.lower(),
-                "lsp",
-                f"objective {name}",
-                "what the Challenger is paid",
-                _model("objective", {"class_path": f"lsp_lightning.{name}"}),
-            )
-            for name in ("Band", "Frontier")
-        ),
-        _ablation("gate", "lsp", "with a gate", "which queries train", {"data": _added(long, 1)}),
-        _ablation(
-            "gate-pool", "lsp", "with gate and pool", "as in long runs", {"data": _added(long, 2)}
-        ),
-        _ablation(
-            "q-alone",
-            "lsp",
-            "random rewards, with Q",
-            "what Q alone teaches",
-            _random(RECOMMENDED, quality=True),
-        ),
-    )
+    about = "the paper's way to read Q"
+    yield "q-sampled", "Q sampled, not expected", about, _rewards(_PAPER, sampled)
+    for alpha, about in (
+        (0.0, "the Challenger is frozen"),
+        (0.5, "a faster Challenger"),
+        (1.0, "the two losses added, as in version 1 of the paper"),
+    ):
+        yield f"alpha-{alpha:g}", f"alpha_ch {alpha:g}", about, _model("alpha_ch", alpha)
+    for form, about in (
+        ("k1_loss", "the KL term as printed; its expected gradient is 0"),
+        ("k2_loss", "half the squared log-ratio"),
+        ("k3_loss", "the other direction, token by token"),
+    ):
+        yield f"kl-{form[:2]}", f"KL as {form}", about, _model("kl", form)
+
+
+def _of_recommended() -> Iterator[_Change]:
+    long = preset_config("tiny_lsp_long")["data"]
+    for name, about in (
+        ("Band", "the Challenger is paid for solve rates from .25 to .75"),
+        ("Frontier", "the Challenger is paid for hard queries that are solved once"),
+    ):
+        change = _model("objective", {"class_path": f"lsp_lightning.{name}"})
+        yield name.lower(), f"objective {name}", about, change
+    gate = {"gate": long["gate"], "pool": None}
+    yield "gate", "with a gate", "which queries train", {"data": gate}
+    both = {"gate": long["gate"], "pool": long["pool"]}
+    yield "gate-pool", "with gate and pool", "as in long runs", {"data": both}
+    about = "control: what Q alone teaches"
+    yield "q-alone", "random rewards, with Q", about, _random(RECOMMENDED, quality=True)
 
 
 def _model(key: str, value: Any) -> dict[str, Any]:
     return {"model": {key: value}}
 
 
-def _added(long: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """The first so many of gate and pool as the preset for long runs has them, and no other."""
-    names = ("gate", "pool")
-    return {name: long[name] if i < count else None for i, name in enumerate(names)}
-
-
 def tiny_world() -> World:
     """The tiny world: a model of 0.8M parameters, tasks that a program checks."""
-    per_round = {"tiny_grpo": 0.4, "tiny_lsp_zero": 0.5, "tiny_lsp_paper": 0.5, "tiny_lsp": 0.5}
+    lsp = dict.fromkeys((RECOMMENDED, _PAPER, "tiny_lsp_zero"), 0.52)
     return World(
         name="tiny",
-        arms=(*_MAIN, *_ablations()),
+        arms=(
+            *_MAIN,
+            *_ablations("paper", _PAPER, _of_paper()),
+            *_ablations("lsp", RECOMMENDED, _of_recommended()),
+        ),
         preset=RECOMMENDED,
         tasks="pkg:lsp_lightning/tinyworld/data/test.jsonl",
         rounds=100,
         seeds=(0, 1, 2, 3, 4),
         costs=Costs(
-            round={**per_round, "tiny_lsp_long": 0.5},
+            round={"tiny_grpo": 0.42, **lsp},
             start=10.0,
-            measure=18.0,
-            curve=8.0,
+            measure=11.0,
+            curve=6.0,
             calibration=0.2,
             megabytes=4.5,
         ),
