@@ -87,18 +87,26 @@ def _lines(
 ) -> go.Figure:
     """A line with a band for each arm that has points."""
     figure = go.Figure()
-    for i, arm in enumerate(arms):
+    numbers = {arm.name: i for i, arm in enumerate(sorted(arms, key=_is_later))}
+    for arm in arms:
         values: dict[float, list[float]] = {}
         for row in rows[arm.name].values():
             for x, y in points(row):
                 values.setdefault(x, []).append(y)
         if values:
             known = [(x, Interval.of(ys)) for x, ys in sorted(values.items())]
-            figure.add_traces(_band(arm, known, i))
+            figure.add_traces(_band(arm, known, numbers[arm.name]))
     figure.update_layout(
         title=title, xaxis_title=over, yaxis_title=label, height=480, template="simple_white"
     )
-    return figure.update_xaxes(type="log", dtick="D1") if over == "k" else figure
+    if over == "k":
+        figure.update_xaxes(type="log", tickvals=[2**i for i in range(10)])
+    return figure
+
+
+def _is_later(arm: Arm) -> bool:
+    """Whether an arm is not drawn at first, so that those that are have plain colours."""
+    return arm.name not in _FIRST
 
 
 def _band(arm: Arm, known: Sequence[tuple[float, Interval]], number: int) -> list[go.Scatter]:

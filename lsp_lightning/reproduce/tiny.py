@@ -152,7 +152,7 @@ def tiny_world() -> World:
         costs=Costs(
             round={"tiny_grpo": 0.42, **lsp},
             start=10.0,
-            measure=11.0,
+            measure=9.0,
             curve=6.0,
             calibration=0.2,
             megabytes=4.5,
