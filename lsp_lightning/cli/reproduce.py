@@ -98,6 +98,9 @@ def _comparison(typed: argparse.Namespace) -> Comparison:
             problem = f"cannot be combined with {', '.join(unused)}"
             raise ConfigError("reproduce --table", problem, "leave them out; it shows all")
         found = read_identity(out)
+        if found["world"] not in _WORLDS:
+            problem = f"{str(out)!r} is of an unknown world, {found['world']!r}"
+            raise ConfigError("reproduce --out", problem, "give another folder")
         return Comparison(_WORLDS[found["world"]](), out, found["rounds"], found["model"])
     rounds = world.rounds if typed.rounds is None else typed.rounds
     if typed.model and typed.world == "tiny":
@@ -153,7 +156,8 @@ def _play(comparison: Comparison, jobs: Sequence[Job], processes: int) -> int:
     forecast = Forecast(comparison, left, processes, pace)
     runs = sum(isinstance(job, Play) for job in left)
     print(
-        f"{runs} runs to play and {len(left) - runs} arms to score, {processes} at a time: about "
+        f"{_counted(runs, 'run')} to play, {_counted(len(left) - runs, 'policy', 'policies')} to "
+        f"score, {processes} at a time: about "
         f"{clock(forecast.seconds_left())} and {disk(comparison, left) / 1e6:,.0f} MB in "
         f"{comparison.out}/",
         file=sys.stderr,
@@ -161,7 +165,8 @@ def _play(comparison: Comparison, jobs: Sequence[Job], processes: int) -> int:
     failures = Pool(comparison, processes, _Progress(forecast, len(left))).run(left)
     if not failures:
         return 0
-    print(f"error: {len(failures)} jobs failed, see above; fix it and start again", file=sys.stderr)
+    failed = _counted(len(failures), "job")
+    print(f"error: {failed} failed, see above; fix it and start again", file=sys.stderr)
     return 1
 
 
@@ -204,6 +209,10 @@ class _Progress(Watcher):
         clear = "\r\x1b[K" if self._live else ""
         line = escaped(f"[{self._ended}/{self._total}] {text}")
         print(f"{clear}{line}", file=sys.stderr, flush=True)
+
+
+def _counted(number: int, one: str, several: str = "") -> str:
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
 
 
 def _named(job: Job) -> str:

@@ -154,11 +154,10 @@ class Comparison:
         if isinstance(job, Measure):
             return job.spec.is_answered_by(folder.path / MEASURED)
         path = self.config_path(job.run)
-        if path.is_file() and folder.path.exists():
-            kept = yaml.safe_load(path.read_text(encoding="utf-8"))
-            if _deciding(kept) != _deciding(job.config):
-                problem = f"{str(folder.path)!r} was played with other settings"
-                raise ConfigError(_OUT, problem, "give another folder, or delete this run")
+        kept = path.is_file() and folder.path.exists()
+        if kept and _read_deciding(path) != _deciding(job.config):
+            problem = f"{str(folder.path)!r} was played with other settings"
+            raise ConfigError(_OUT, problem, "give another folder, or delete this run")
         return self.is_played(job.run)
 
     def is_played(self, run: str) -> bool:
@@ -178,6 +177,8 @@ def read_identity(out: Path) -> dict[str, Any]:
     path = out / "comparison.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found["rounds"], int):
+            raise TypeError("rounds")
         return {name: found[name] for name in ("world", "rounds", "model")}
     except FileNotFoundError as error:
         problem = f"nothing has been played in {str(out)!r}"
@@ -185,6 +186,14 @@ def read_identity(out: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         problem = f"{str(path)!r} cannot be read"
         raise ConfigError(_OUT, problem, "give another folder") from error
+
+
+def _read_deciding(path: Path) -> dict[str, Any] | None:
+    """The settings in a run's file; None if it is damaged."""
+    try:
+        return _deciding(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _deciding(config: dict[str, Any]) -> dict[str, Any]:

@@ -50,6 +50,9 @@ def test_a_folder_that_cannot_be_written_or_is_for_something_else(capsys, tmp_pa
     assert f"cannot write to '{out}'" in mistake(capsys, "--arms", "base", "--out", out)
     (tmp_path / "comparison.json").write_text("{")
     assert "cannot be read" in mistake(capsys, "--table", "--out", str(tmp_path))
+    moon = '{"world": "moon", "rounds": 7, "model": null}'
+    (tmp_path / "comparison.json").write_text(moon)
+    assert "of an unknown world, 'moon'" in mistake(capsys, "--table", "--out", str(tmp_path))
     kept = '{"world": "tiny", "rounds": 7, "model": null}'
     (tmp_path / "comparison.json").write_text(kept)
     said = mistake(capsys, "--arms", "base", "--out", str(tmp_path))

@@ -88,6 +88,10 @@ def test_a_run_is_played_measured_and_never_again(tmp_path):
     [job] = [job for job in other.jobs([other.world.arm("grpo")], [0]) if isinstance(job, Play)]
     with pytest.raises(ConfigError, match=r"'.*grpo-0' was played with other settings; give"):
         other.is_done(job)
+    comparison.config_path("grpo-0").write_text("model: [")
+    [job, _] = comparison.jobs([comparison.world.arm("grpo")], [0])
+    with pytest.raises(ConfigError, match="was played with other settings"):
+        comparison.is_done(job)
     with pytest.raises(ConfigError, match="has a comparison with world tiny, rounds 1, model None"):
         replace(comparison, rounds=2).claim()
 
@@ -161,7 +165,7 @@ def test_the_command_plays_prints_tables_and_shows_them_again(tmp_path):
     ran = subprocess.run([*command, *flags], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("# Comparison in the world tiny")
-    assert "0 runs to play and 1 arms to score, " in ran.stderr
+    assert "0 runs to play, 1 policy to score, " in ran.stderr
     assert re.search(r"\[1/1\] score base-0\.3-3 in \d+ (s|min); about 0 s left", ran.stderr)
     again = subprocess.run([*command, "--table", "--json"], capture_output=True, text=True)
     assert json.loads(again.stdout) == json.loads((tmp_path / "out/results.json").read_text())
