@@ -146,7 +146,7 @@ def _gain(rows: Rows, peer: Callable[[Arm], str | None], figure: str) -> Callabl
 
 def _differences(world: World, rows: Rows) -> list[Column]:
     columns: list[Column] = [_seeds(rows)]
-    for peer in _PEERS:
+    for peer in filter(rows.__contains__, _PEERS):
         to_peer = _gain(rows, lambda arm, peer=peer: peer, _SCORE)  # type: ignore[misc]
         columns.append((f"minus {world.arm(peer).label}", to_peer))
     return [*columns, ("minus its control", _gain(rows, lambda arm: arm.control, _SCORE))]
