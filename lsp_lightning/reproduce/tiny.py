@@ -150,7 +150,7 @@ def tiny_world() -> World:
         rounds=100,
         seeds=(0, 1, 2, 3, 4),
         costs=Costs(
-            round={"tiny_grpo": 0.42, **lsp},
+            round={"tiny_grpo": 0.46, **lsp},
             start=10.0,
             measure=9.0,
             curve=6.0,
