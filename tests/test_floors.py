@@ -24,7 +24,7 @@ FLOORS = {
     **dict.fromkeys(["datamodule", "planning"], 8),
     **dict.fromkeys(["callbacks", "diagnosis"], 9),
     "module": 10,
-    **dict.fromkeys(["export", "reporting", "tinyworld"], 11),
+    **dict.fromkeys(["export", "reporting", "reproduce", "tinyworld"], 11),
     "cli": 12,
     "__main__": 13,
 }

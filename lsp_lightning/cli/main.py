@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": "answer the held-out queries and write the answers to a file",
     "plan": "estimate GPU memory before loading anything",
     "export": "export the trained adapter or merged model",
+    "reproduce": "play the paper's comparisons again and say what is seen (an hour)",
     "show": "print the queries and answers of a run with their scores",
     "crossplay": "let Challengers and Solvers of several rounds play against each other",
     "report": "write a page about runs: verdicts, curves, queries and answers",
@@ -63,6 +64,7 @@ examples:
   lsp-lightning chat --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
   lsp-lightning show runs/tiny_lsp --round -1
   lsp-lightning report runs/tiny_lsp
+  lsp-lightning reproduce --arms base grpo lsp --seeds 0 1 2
 """
 
 
@@ -94,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
-        lines = [f"  {name:<10}{meaning}" for name, meaning in COMMANDS.items()]
+        lines = [f"  {name:<11}{meaning}" for name, meaning in COMMANDS.items()]
         print(HELP.format(commands="\n".join(lines)), end="")
         return 0
     if args[0] == "--version":
@@ -111,6 +113,10 @@ def _run(args: list[str]) -> int:
         from lsp_lightning.cli.report import report
 
         return report(args[1:])
+    if args[0] == "reproduce":
+        from lsp_lightning.cli.reproduce import reproduce
+
+        return reproduce(args[1:])
     if args[0] == "list":
         from lsp_lightning.cli.settings import list_topic
 
