@@ -1,0 +1,225 @@
+"""Compares the newest rounds of a run with its first ones. Needs metrics only, no model."""
+
+import math
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lsp_lightning.diagnosis.symptom import Symptom
+from lsp_lightning.diagnosis.symptoms import SYMPTOMS
+
+#: Rounds at the beginning of a run that later ones are compared with.
+FIRST_ROUNDS = 5
+#: Logged in each round in which the Challenger wrote queries, and in no other.
+_WRITTEN = "queries/tokens"
+
+Row = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A symptom that a run has."""
+
+    symptom: Symptom
+    """The symptom."""
+    metric: str
+    """The metric that shows it."""
+    first: int
+    """The first round of the window, from 0."""
+    last: int
+    """The last round of the window."""
+    now: float
+    """The mean in the window, or the score."""
+    before: float
+    """The mean in the first rounds, or the score before training; NaN if unknown."""
+
+    @property
+    def text(self) -> str:
+        """One line: when, what, compared with what, what it means, what to change."""
+        symptom = self.symptom
+        rounds = f"rounds {self.first}-{self.last}"
+        since = "in the first rounds"
+        if symptom.rounds == 1:
+            rounds, since = f"after round {self.last}", "before training"
+        beside = "" if math.isnan(self.before) else f", {symptom.show(self.before)} {since}"
+        fact = symptom.fact.format(now=symptom.show(self.now))
+        return (
+            f"{rounds}: {fact} ({self.metric}{beside}): {symptom.meaning}; {symptom.helps} "
+            "(docs/runs-and-metrics.md)"
+        )
+
+
+@dataclass
+class _Series:
+    """The values of a metric that are compared."""
+
+    first: list[float] = field(default_factory=list)
+    """The values of the first rounds."""
+    newest: deque[tuple[int, float]] = field(default_factory=deque)
+    """The newest values after them, with their rounds."""
+
+    def add(self, index: int, value: float, most: int) -> None:
+        if len(self.first) < FIRST_ROUNDS:
+            self.first.append(value)
+            return
+        self.newest.append((index, value))
+        while len(self.newest) > most:
+            self.newest.popleft()
+
+    def window(self, rounds: int) -> tuple[int, float] | None:
+        """The first round of the newest window, and its mean; None while it is not full."""
+        if len(self.newest) < rounds:
+            return None
+        part = list(self.newest)[-rounds:]
+        return part[0][0], _mean(value for _, value in part)
+
+
+class Windows:
+    """Finds the symptoms of a run in the metrics of its rounds.
+
+    A symptom is found once, and again if it returns after a window of rounds without it.
+
+    Args:
+        symptoms: what to look for, causes before their consequences.
+    """
+
+    def __init__(self, symptoms: Sequence[Symptom] = SYMPTOMS) -> None:
+        self._symptoms = symptoms
+        self._of_rounds = [s for s in symptoms if s.errors is None]
+        self._of_scores = [s for s in symptoms if s.errors is not None]
+        self._most = max((s.rounds for s in self._of_rounds), default=1)
+        self._series: dict[str, _Series] = {}
+        self._told: dict[str, int] = {}  # rounds in a row without a symptom that was found
+        self._before: dict[str, float] = {}  # held-out scores before training
+
+    def observe(self, index: int, row: Row, stalls: Mapping[str, bool]) -> list[Finding]:
+        """Look at a round. -> the symptoms that are found now.
+
+        Args:
+            index: the round's number, from 0.
+            row: its metrics; NaN counts as missing.
+            stalls: why the round teaches nothing, and whether the user has been told of this cause:
+                see :attr:`lsp_lightning.callbacks.stalls.StallWatch.causes`.
+        """
+        known = {name for name, value in row.items() if not math.isnan(value)}
+        for name in known & self._watched(row):
+            self._series.setdefault(name, _Series()).add(index, row[name], self._most)
+        found: list[Finding] = []
+        for symptom in self._of_rounds:
+            if symptom.of_challenger and _WRITTEN not in known:
+                continue
+            names = sorted(name for name in known if symptom.matches(name))
+            judged = [self._judge(symptom, name, index) for name in names]
+            if any(verdict is not None for verdict in judged):
+                shown = next((verdict for verdict in judged if isinstance(verdict, Finding)), None)
+                found += self._new(symptom, shown, stalls)
+        return found
+
+    def start(self, scores: Row) -> None:
+        """Remember the held-out scores before training, with their standard errors."""
+        self._before = dict(scores)
+
+    def score(self, index: int, scores: Row) -> list[Finding]:
+        """Compare held-out scores after round ``index`` with those before training."""
+        found: list[Finding] = []
+        for symptom in self._of_scores:
+            names = [name for name in scores if symptom.matches(name)]
+            falls = [self._fall(symptom, name, index, scores) for name in sorted(names)]
+            if any(not math.isnan(scores[name]) for name in names):
+                shown = next((fall for fall in falls if fall is not None), None)
+                found += self._new(symptom, shown, {})
+        return found
+
+    def mark(self, names: Iterable[str]) -> None:
+        """Count these symptoms as found already."""
+        self._told |= dict.fromkeys(names, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is remembered, as plain values."""
+        return {
+            "series": {
+                name: [list(series.first), [list(pair) for pair in series.newest]]
+                for name, series in self._series.items()
+            },
+            "told": dict(self._told),
+            "before": dict(self._before),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state``."""
+        self._series = {
+            name: _Series(list(first), deque((int(index), value) for index, value in newest))
+            for name, (first, newest) in state["series"].items()
+        }
+        self._told, self._before = dict(state["told"]), dict(state["before"])
+
+    def _watched(self, row: Row) -> set[str]:
+        """The metrics of a row that a symptom is about."""
+        divisors = {symptom.per for symptom in self._of_rounds}
+        return {n for n in row if n in divisors or any(s.matches(n) for s in self._of_rounds)}
+
+    def _judge(self, symptom: Symptom, name: str, index: int) -> "Finding | bool | None":
+        """The finding, False if the run does not have the symptom, or None if it is too early."""
+        series = self._series[name]
+        window = series.window(symptom.rounds)
+        if window is None:
+            return None
+        start, now = window
+        before = _mean(series.first)
+        if symptom.per is not None:
+            divisor = self._series.get(symptom.per, _Series())
+            under = divisor.window(symptom.rounds)
+            if under is None or under[1] <= 0 or _mean(divisor.first) <= 0:
+                return None
+            now, before = now / under[1], before / _mean(divisor.first)
+        if not _is_beyond(symptom, now, before):
+            return False
+        return Finding(symptom, name, start, index, now, before)
+
+    def _fall(self, symptom: Symptom, name: str, index: int, scores: Row) -> Finding | None:
+        now, before = scores[name], self._before.get(name, math.nan)
+        errors = [by.get(f"{name}_se", math.nan) for by in (scores, self._before)]
+        limit = before - (symptom.errors or 0.0) * math.hypot(*errors)
+        if not now < limit:  # False if anything is NaN
+            return None
+        return Finding(symptom, name, index, index, now, before)
+
+    def _new(
+        self, symptom: Symptom, found: Finding | None, stalls: Mapping[str, bool]
+    ) -> Iterator[Finding]:
+        """The finding if it has to be told."""
+        name = symptom.name
+        if found is None:
+            if name in self._told:
+                self._told[name] += 1
+                if self._told[name] >= symptom.rounds:
+                    del self._told[name]
+            return
+        if name in self._told:
+            self._told[name] = 0
+            return
+        explained = {cause for cause in stalls if cause.startswith(symptom.follows)}
+        if any(stalls[cause] for cause in explained) or self._told.keys() & set(symptom.follows):
+            self._told[name] = 0  # the user knows the cause
+        elif not explained:  # otherwise StallWatch may be about to name it
+            self._told[name] = 0
+            yield found
+
+
+def _is_beyond(symptom: Symptom, now: float, before: float) -> bool:
+    """Whether a mean fulfils all conditions of a symptom, compared with the first rounds'."""
+    sign = 1 if symptom.worse == "above" else -1
+    limits = [symptom.bound]
+    if symptom.change is not None:
+        limits.append(before + sign * symptom.change)
+    if symptom.factor is not None:
+        if before <= 0:  # a multiple of it says nothing
+            return False
+        limits.append(before * symptom.factor)
+    return all(sign * now > sign * limit for limit in limits if limit is not None)
+
+
+def _mean(values: Iterable[float]) -> float:
+    found: Collection[float] = list(values)
+    return sum(found) / len(found) if found else math.nan
