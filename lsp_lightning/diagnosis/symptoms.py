@@ -135,7 +135,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         meaning="the judge finds queries and answers worse than at the start",
         helps="raise model.beta or the weight of the quality reward (model.rewards)",
         worse="below",
-        factor=0.8,
+        factor=0.85,
         style="number",
     ),
     Symptom(

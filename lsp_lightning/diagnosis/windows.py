@@ -89,6 +89,8 @@ class Windows:
         self._of_rounds = [s for s in symptoms if s.errors is None]
         self._of_scores = [s for s in symptoms if s.errors is not None]
         self._most = max((s.rounds for s in self._of_rounds), default=1)
+        self._divisors = {symptom.per for symptom in symptoms}
+        self._about: dict[str, tuple[Symptom, ...]] = {}  # the symptoms that a metric shows
         self._series: dict[str, _Series] = {}
         self._told: dict[str, int] = {}  # rounds in a row without a symptom that was found
         self._before: dict[str, float] = {}  # held-out scores before training
@@ -103,13 +105,18 @@ class Windows:
                 see :attr:`lsp_lightning.callbacks.stalls.StallWatch.causes`.
         """
         known = {name for name, value in row.items() if not math.isnan(value)}
-        for name in known & self._watched(row):
-            self._series.setdefault(name, _Series()).add(index, row[name], self._most)
+        names_of: dict[str, list[str]] = {}
+        for name in sorted(known):
+            shown_by = self._shown_by(name)
+            if shown_by or name in self._divisors:
+                self._series.setdefault(name, _Series()).add(index, row[name], self._most)
+            for symptom in shown_by:
+                names_of.setdefault(symptom.name, []).append(name)
         found: list[Finding] = []
         for symptom in self._of_rounds:
             if symptom.of_challenger and _WRITTEN not in known:
                 continue
-            names = sorted(name for name in known if symptom.matches(name))
+            names = names_of.get(symptom.name, ())
             judged = [self._judge(symptom, name, index) for name in names]
             if any(verdict is not None for verdict in judged):
                 shown = next((verdict for verdict in judged if isinstance(verdict, Finding)), None)
@@ -126,8 +133,8 @@ class Windows:
         for symptom in self._of_scores:
             names = [name for name in scores if symptom.matches(name)]
             falls = [self._fall(symptom, name, index, scores) for name in sorted(names)]
-            if any(not math.isnan(scores[name]) for name in names):
-                shown = next((fall for fall in falls if fall is not None), None)
+            shown = next((fall for fall in falls if fall is not None), None)
+            if shown is not None or not any(math.isnan(scores[name]) for name in names):
                 found += self._new(symptom, shown, {})
         return found
 
@@ -154,10 +161,11 @@ class Windows:
         }
         self._told, self._before = dict(state["told"]), dict(state["before"])
 
-    def _watched(self, row: Row) -> set[str]:
-        """The metrics of a row that a symptom is about."""
-        divisors = {symptom.per for symptom in self._of_rounds}
-        return {n for n in row if n in divisors or any(s.matches(n) for s in self._of_rounds)}
+    def _shown_by(self, name: str) -> tuple[Symptom, ...]:
+        """The symptoms that a metric of a round shows."""
+        if name not in self._about:
+            self._about[name] = tuple(s for s in self._of_rounds if s.matches(name))
+        return self._about[name]
 
     def _judge(self, symptom: Symptom, name: str, index: int) -> "Finding | bool | None":
         """The finding, False if the run does not have the symptom, or None if it is too early."""
