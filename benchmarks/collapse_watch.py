@@ -33,12 +33,16 @@ RESULT = Path(__file__).with_name("collapse_watch.json")
 ROUNDS = 100
 #: The arms that `play` plays, with their presets.
 PLAYED: dict[str, Arm] = {
-    name: (name, [])
-    for name in ("tiny_lsp_zero", "tiny_lsp_paper", "tiny_preference", "tiny_lsp", "tiny_grpo")
+    **{
+        name: (name, [])
+        for name in ("tiny_lsp_zero", "tiny_lsp_paper", "tiny_preference", "tiny_lsp", "tiny_grpo")
+    },
+    "zero_judged": ("tiny_lsp_zero", ["--config", "benchmarks/judged_zero.yaml"]),
 }
 #: The label of each arm in the table, by the name of its runs' folders, in the table's order.
 ARMS = {
     "tiny_lsp_zero": "`tiny_lsp_zero`",
+    "zero_judged": "the same, judged by `SelfReward`",
     "tiny_lsp_paper": "`tiny_lsp_paper`",
     "tiny_preference": "`tiny_preference`",
     "paper": "`tiny_lsp_paper`, 1,000 rounds",

@@ -10,7 +10,8 @@ class Symptom:
     """A symptom, and the metric that shows it.
 
     A run has it if the mean of the metric over ``rounds`` rounds fulfils all conditions that are
-    given: ``bound``, ``change``, ``factor``, ``errors``.
+    given: ``bound``, ``change``, ``factor``, ``errors``. A difference to the first rounds must also
+    be larger than chance explains, by the spread of the metric from round to round.
     """
 
     name: str

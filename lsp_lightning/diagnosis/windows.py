@@ -2,8 +2,9 @@
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from lsp_lightning.diagnosis.symptom import Symptom
@@ -11,6 +12,8 @@ from lsp_lightning.diagnosis.symptoms import SYMPTOMS
 
 #: Rounds at the beginning of a run that later ones are compared with.
 FIRST_ROUNDS = 5
+#: A difference to the first rounds of fewer standard errors may be chance: rounds can be small.
+_ERRORS = 3.0
 #: Logged in each round in which the Challenger wrote queries, and in no other.
 _WRITTEN = "queries/tokens"
 
@@ -67,12 +70,14 @@ class _Series:
         while len(self.newest) > most:
             self.newest.popleft()
 
-    def window(self, rounds: int) -> tuple[int, float] | None:
-        """The first round of the newest window, and its mean; None while it is not full."""
-        if len(self.newest) < rounds:
-            return None
-        part = list(self.newest)[-rounds:]
-        return part[0][0], _mean(value for _, value in part)
+    def window(self, rounds: int) -> list[float]:
+        """The values of the newest window; none while it is not full."""
+        part = [value for _, value in self.newest][-rounds:]
+        return part if len(part) == rounds else []
+
+    def start(self, rounds: int) -> int:
+        """The first round of the newest window."""
+        return self.newest[-rounds][0]
 
 
 class Windows:
@@ -170,20 +175,19 @@ class Windows:
     def _judge(self, symptom: Symptom, name: str, index: int) -> "Finding | bool | None":
         """The finding, False if the run does not have the symptom, or None if it is too early."""
         series = self._series[name]
-        window = series.window(symptom.rounds)
-        if window is None:
+        first, window = series.first, series.window(symptom.rounds)
+        if not window:
             return None
-        start, now = window
-        before = _mean(series.first)
+        now, before, error = fmean(window), fmean(first), math.hypot(_error(first), _error(window))
         if symptom.per is not None:
             divisor = self._series.get(symptom.per, _Series())
-            under = divisor.window(symptom.rounds)
-            if under is None or under[1] <= 0 or _mean(divisor.first) <= 0:
+            under, under_first = divisor.window(symptom.rounds), divisor.first
+            if not under or fmean(under) <= 0 or fmean(under_first) <= 0:
                 return None
-            now, before = now / under[1], before / _mean(divisor.first)
-        if not _is_beyond(symptom, now, before):
+            now, before, error = now / fmean(under), before / fmean(under_first), 0.0
+        if not _is_beyond(symptom, now, before, error):
             return False
-        return Finding(symptom, name, start, index, now, before)
+        return Finding(symptom, name, series.start(symptom.rounds), index, now, before)
 
     def _fall(self, symptom: Symptom, name: str, index: int, scores: Row) -> Finding | None:
         now, before = scores[name], self._before.get(name, math.nan)
@@ -215,10 +219,19 @@ class Windows:
             yield found
 
 
-def _is_beyond(symptom: Symptom, now: float, before: float) -> bool:
-    """Whether a mean fulfils all conditions of a symptom, compared with the first rounds'."""
+def _is_beyond(symptom: Symptom, now: float, before: float, error: float) -> bool:
+    """Whether a mean fulfils all conditions of a symptom.
+
+    Args:
+        symptom: the symptom.
+        now: the mean in the window.
+        before: the mean in the first rounds.
+        error: the standard error of the difference of the two.
+    """
     sign = 1 if symptom.worse == "above" else -1
     limits = [symptom.bound]
+    if symptom.change is not None or symptom.factor is not None:
+        limits.append(before + sign * _ERRORS * error)
     if symptom.change is not None:
         limits.append(before + sign * symptom.change)
     if symptom.factor is not None:
@@ -228,6 +241,8 @@ def _is_beyond(symptom: Symptom, now: float, before: float) -> bool:
     return all(sign * now > sign * limit for limit in limits if limit is not None)
 
 
-def _mean(values: Iterable[float]) -> float:
-    found: Collection[float] = list(values)
-    return sum(found) / len(found) if found else math.nan
+def _error(values: Sequence[float]) -> float:
+    """The standard error of the mean of values, by their spread over the rounds."""
+    n, center = len(values), fmean(values)
+    variance = sum((value - center) ** 2 for value in values) / max(1, n - 1)
+    return math.sqrt(variance / n)

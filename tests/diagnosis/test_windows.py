@@ -12,8 +12,8 @@ NAN = float("nan")
 #: In each round in which the Challenger writes queries.
 WRITTEN = {"queries/tokens": 10.0}
 MALFORMED = "queries/checker/malformed"
-#: For each symptom: its metrics in the first rounds; later, in a sick run; later, in a healthy run that
-#: has changed as well.
+#: For each symptom: its metrics in the first rounds; later, in a sick run; later, in a healthy run
+#: that has changed as well.
 RUNS: dict[str, tuple[dict[str, float], dict[str, float], dict[str, float]]] = {
     "malformed queries": ({MALFORMED: 0.14}, {MALFORMED: 0.72}, {MALFORMED: 0.28}),
     "invalid queries": (
