@@ -3,12 +3,13 @@
 python -m benchmarks.collapse_watch play --out runs/collapse_watch [--seeds 0 1 2] [--processes 2]
 python -m benchmarks.collapse_watch replay runs/collapse_watch/* runs/long/* runs/laptop/*
 python -m benchmarks.collapse_watch table
+python -m benchmarks.collapse_watch symptoms
 
 `play` plays 100 rounds of the presets of the tiny world. The benchmarks tiny_long, way_back and
 laptop play longer games and SmolLM2. `replay` gives the metrics of finished runs to the code of the
 callback, round by round, and writes what it finds to collapse_watch.json. Metrics that a run has
 not logged are computed from its transcripts. `table` prints the warnings, also those of a run whose
-verifier does not tell which queries are malformed.
+verifier does not tell which queries are malformed. `symptoms` prints the limits of each symptom.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.runs import Arm, play_all
-from lsp_lightning.diagnosis import Finding, Windows
+from lsp_lightning.diagnosis import SYMPTOMS, Finding, Windows
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.runs.transcripts import by_query
@@ -79,6 +80,7 @@ def main() -> None:
     replaying.add_argument("runs", type=Path, nargs="+")
     replaying.set_defaults(run=replay)
     commands.add_parser("table").set_defaults(run=table)
+    commands.add_parser("symptoms").set_defaults(run=symptoms)
     args = parser.parse_args()
     args.run(args)
 
@@ -116,6 +118,22 @@ def replay(args: argparse.Namespace) -> None:
 def table(args: argparse.Namespace) -> None:
     """Print the table."""
     print("\n".join(table_lines(json.loads(RESULT.read_text("utf-8")))))
+
+
+def symptoms(args: argparse.Namespace) -> None:
+    """Print the symptoms."""
+    print("\n".join(symptom_lines()))
+
+
+def symptom_lines() -> list[str]:
+    """A Markdown table: what shows each symptom, from which value on, and what helps."""
+    lines = ["| symptom | what shows it | limit | meaning | what helps |", "|---|---|---|---|---|"]
+    for symptom in SYMPTOMS:
+        metrics = ", ".join(f"`{name}`" for name in symptom.metrics)
+        over = f" / `{symptom.per}`" if symptom.per else ""
+        cells = [symptom.name, metrics + over, symptom.rule, symptom.meaning, symptom.helps]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def findings(rounds: Sequence[Row], before: Row) -> Iterator[Finding]:

@@ -124,8 +124,7 @@ class SelfPlayModule(ScoresHeldOut):
             chat_template_kwargs,
             activation_checkpointing,
         )
-        self.round_means = Means(keep_nan=True)
-        self._seen = SeenQueries()
+        self.round_means, self._seen = Means(keep_nan=True), SeenQueries()
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """The rewards, which are callbacks too; one that closes the engine; one that says why a

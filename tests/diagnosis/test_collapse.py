@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 import pytest
+import torch
 from lightning.pytorch import Trainer
 from small_game import SHORT_PROMPT, tiny_trainer
 
@@ -57,6 +58,7 @@ class HardeningReward(VerifiableReward):
 
 
 def fit(folder, base, rounds=ROUNDS, ckpt_path=None, queries=None) -> Trainer:
+    torch.manual_seed(0)  # of the adapter
     challenger = Challenger(prompt=SHORT_PROMPT, sampling=Sampling(max_new_tokens=6))
     data = SelfPlayDataModule(
         queries=queries or challenger,
@@ -95,9 +97,9 @@ def whole(brief_folder, tmp_path_factory):
 
 def test_a_game_that_becomes_too_hard_is_warned_of_once_and_in_its_folder(whole):
     folder, _, said = whole
-    [line] = [text for text in said if text.startswith("rounds ")]
+    [line] = [text for text in said if "solve_rate" in text]
     assert line.startswith("rounds 5-14: answers solve 17 % of the queries (solve_rate, 100 % in")
-    [found] = RunFolder(folder).warnings()
+    [found] = [one for one in RunFolder(folder).warnings() if one["symptom"] == "too hard"]
     assert found == {"round": FOUND, "symptom": "too hard", "text": line}
 
 

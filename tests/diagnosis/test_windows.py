@@ -153,8 +153,8 @@ def test_a_missing_value_counts_neither_way():
 def test_it_is_found_again_only_after_a_window_without_it():
     first, sick, _ = RUNS["malformed queries"]
     once = [first] * 5 + [sick] * 10
-    # after 7 good rounds the mean is below the limit; ten windows later the symptom is gone
-    assert played(Windows(), once + [first] * 12 + [sick] * 20) == [(14, "malformed queries")]
+    # good rounds that are too few for ten windows without it in a row
+    assert played(Windows(), once + [first] * 6 + [sick] * 20) == [(14, "malformed queries")]
     again = played(Windows(), once + [first] * 30 + [sick] * 20)
     assert [name for _, name in again] == ["malformed queries"] * 2
 
@@ -190,6 +190,15 @@ def test_what_a_stall_explains_is_left_to_it():
     # causes may carry the name of a reward
     first, sick, _ = RUNS["spread of Q"]
     assert played(Windows(), [first] * 5 + [sick] * 30, stalls={"Q constant: 'a'": True}) == []
+
+
+def test_in_small_rounds_a_difference_may_be_chance():
+    first, sick, _ = RUNS["malformed queries"]
+    # a third of three queries or none; then, as by chance, all of them in every third round
+    few = [{MALFORMED: share} for share in (0.0, 1 / 3, 0.0, 1 / 3, 0.0)]
+    bursts = [{MALFORMED: share} for share in (1.0, 0.0, 0.0)] * 6
+    assert played(Windows(), few + bursts) == []
+    assert played(Windows(), few + [sick] * 10) == [(14, "malformed queries")]
 
 
 @pytest.mark.parametrize("cut", [3, 9, 14, 15, 40])
