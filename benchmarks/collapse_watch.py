@@ -15,6 +15,7 @@ verifier does not tell which queries are malformed. `symptoms` prints the limits
 import argparse
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -131,7 +132,8 @@ def symptom_lines() -> list[str]:
     for symptom in SYMPTOMS:
         metrics = ", ".join(f"`{name}`" for name in symptom.metrics)
         over = f" / `{symptom.per}`" if symptom.per else ""
-        cells = [symptom.name, metrics + over, symptom.rule, symptom.meaning, symptom.helps]
+        helps = re.sub(r"\b(?:model|data)(?:\.\w+)+", r"`\g<0>`", symptom.helps)
+        cells = [symptom.name, metrics + over, symptom.rule, symptom.meaning, helps]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -233,20 +235,22 @@ def table_lines(results: Mapping[str, Result]) -> list[str]:
         names = sorted(name for name in results if name.rpartition("-")[0] == arm)
         runs = [results[name] for name in names]
         if runs:
-            half = ", ".join(
-                "-" if run["malformed"] is None else str(run["malformed"]) for run in runs
-            )
+            halves = [str(run["malformed"]) for run in runs if run["malformed"] is not None]
+            half = ", ".join(halves) or "never"
             cells = [label, str(len(runs)), _first(runs, "found"), _later(runs)]
             lines.append(f"| {' | '.join([*cells, _first(runs, 'without a parser'), half])} |")
     return lines
 
 
 def _first(runs: Sequence[Result], kind: str) -> str:
-    """The first warning of each run."""
-    firsts = [run[kind][:1] for run in runs]
-    if not any(firsts):
-        return "none"
-    return ", ".join(f"{found[0][1]} {found[0][0]}" if found else "none" for found in firsts)
+    """The first warning of each run, with its round."""
+    rounds: dict[str, list[str]] = {}
+    for run in runs:
+        for index, name in run[kind][:1]:
+            rounds.setdefault(name, []).append(str(index))
+    silent = sum(not run[kind] for run in runs)
+    cells = [f"{name} ({', '.join(found)})" for name, found in rounds.items()]
+    return "; ".join([*cells, *([f"none ({silent} of {len(runs)})"] if silent else [])])
 
 
 def _later(runs: Sequence[Result]) -> str:

@@ -1,7 +1,7 @@
 """Compares the newest rounds of a run with its first ones. Needs metrics only, no model."""
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -109,23 +109,26 @@ class Windows:
             stalls: why the round teaches nothing, and whether the user has been told of this cause:
                 see :attr:`lsp_lightning.callbacks.stalls.StallWatch.causes`.
         """
-        known = {name for name, value in row.items() if not math.isnan(value)}
-        names_of: dict[str, list[str]] = {}
-        for name in sorted(known):
-            shown_by = self._shown_by(name)
-            if shown_by or name in self._divisors:
+        known = sorted(name for name, value in row.items() if not math.isnan(value))
+        written = _WRITTEN in known
+        shown_by = {
+            name: [one for one in self._shown_by(name) if written or not one.of_challenger]
+            for name in known
+        }
+        for name in known:
+            if shown_by[name] or name in self._divisors:
                 self._series.setdefault(name, _Series()).add(index, row[name], self._most)
-            for symptom in shown_by:
-                names_of.setdefault(symptom.name, []).append(name)
+        verdicts: defaultdict[str, list[Finding | bool]] = defaultdict(list)
+        for name in known:
+            for symptom in shown_by[name]:
+                verdict = self._judge(symptom, name, index)
+                if verdict is not None:
+                    verdicts[symptom.name].append(verdict)
         found: list[Finding] = []
         for symptom in self._of_rounds:
-            if symptom.of_challenger and _WRITTEN not in known:
-                continue
-            names = names_of.get(symptom.name, ())
-            judged = [self._judge(symptom, name, index) for name in names]
-            if any(verdict is not None for verdict in judged):
-                shown = next((verdict for verdict in judged if isinstance(verdict, Finding)), None)
-                found += self._new(symptom, shown, stalls)
+            if verdicts[symptom.name]:
+                shown = (one for one in verdicts[symptom.name] if isinstance(one, Finding))
+                found += self._new(symptom, next(shown, None), stalls)
         return found
 
     def start(self, scores: Row) -> None:
@@ -172,7 +175,7 @@ class Windows:
             self._about[name] = tuple(s for s in self._of_rounds if s.matches(name))
         return self._about[name]
 
-    def _judge(self, symptom: Symptom, name: str, index: int) -> "Finding | bool | None":
+    def _judge(self, symptom: Symptom, name: str, index: int) -> Finding | bool | None:
         """The finding, False if the run does not have the symptom, or None if it is too early."""
         series = self._series[name]
         first, window = series.first, series.window(symptom.rounds)

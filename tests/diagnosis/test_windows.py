@@ -193,7 +193,7 @@ def test_what_a_stall_explains_is_left_to_it():
 
 
 def test_in_small_rounds_a_difference_may_be_chance():
-    first, sick, _ = RUNS["malformed queries"]
+    sick = RUNS["malformed queries"][1]
     # a third of three queries or none; then, as by chance, all of them in every third round
     few = [{MALFORMED: share} for share in (0.0, 1 / 3, 0.0, 1 / 3, 0.0)]
     bursts = [{MALFORMED: share} for share in (1.0, 0.0, 0.0)] * 6
