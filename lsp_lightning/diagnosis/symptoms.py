@@ -39,7 +39,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         name="unsolved queries",
         metrics=("queries/unsolved",),
         fact="{now} of the queries are solved by no answer",
-        meaning="they are too hard or have no right answer, and an objective of -V pays most for them",
+        meaning="they are too hard or have no right answer; an objective of -V pays most for them",
         helps="set model.objective to Learnability, or raise model.beta",
         bound=0.35,
         change=0.2,
@@ -144,8 +144,8 @@ SYMPTOMS: tuple[Symptom, ...] = (
         per="reward_std",
         fact="within a query, Q differs by {now} of what R differs by",
         meaning="the judge is saturated: it no longer tells answers apart that R does",
-        helps="use a stronger judge, or start a new run from this adapter (model.init_adapter): then "
-        "it is the judge",
+        helps="use a stronger judge, or start a new run from this adapter (model.init_adapter), so "
+        "that it is the judge",
         worse="below",
         factor=0.05,
         rounds=20,
