@@ -183,6 +183,16 @@ class RunFolder:
             raise self._unreadable(self.summary_path, "not a JSON object")
         return found
 
+    def warnings(self) -> list[dict[str, Any]]:
+        """The warnings of a collapse: each has a ``round``, a ``symptom`` and a ``text``.
+
+        Empty if there are none; lines that are no warnings are skipped.
+        """
+        with suppress(OSError, UnicodeDecodeError):
+            lines = self.warnings_path.read_text(encoding="utf-8").split("\n")
+            return [found for line in lines if (found := _warning(line)) is not None]
+        return []
+
     def transcripts(self, skipped: Callable[[str], None] = warn) -> list[dict[str, Any]]:
         """One row for each answer: its round, query, text, scores and findings about the query.
 
@@ -222,3 +232,15 @@ class RunFolder:
     def _unreadable(self, path: Path, reason: object) -> ConfigError:
         problem = f"cannot read {str(path)!r} ({reason})"
         return ConfigError("run", problem, "fix or restore the file")
+
+
+def _warning(line: str) -> dict[str, Any] | None:
+    """A line of ``warnings.jsonl``; None if it is not a warning."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or type(found.get("round")) is not int:
+        return None
+    whole = all(isinstance(found.get(name), str) for name in ("symptom", "text"))
+    return found if whole else None
