@@ -29,6 +29,7 @@ COMMANDS = {
     "validate": "score the held-out tasks that are for choosing settings",
     "test": "score the held-out tasks that are for reporting",
     "predict": "answer the held-out queries and write the answers to a file",
+    "evaluate": "measure a policy against the frozen base: win rates and pass@k",
     "plan": "estimate GPU memory before loading anything",
     "export": "export the trained adapter or merged model",
     "show": "print the queries and answers of a run with their scores",
@@ -57,6 +58,7 @@ examples:
   lsp-lightning fit --config configs/tiny_lsp.yaml --data.group_size 16 --trainer.max_steps 200
   lsp-lightning fit --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt --trainer.max_steps 300
   lsp-lightning test --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
+  lsp-lightning evaluate --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
   lsp-lightning export --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt --form merged --out my_model
   lsp-lightning chat --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
   lsp-lightning show runs/tiny_lsp --round -1

@@ -75,6 +75,11 @@ class RunFolder:
         return self.path / "predictions.jsonl"
 
     @property
+    def evaluations_path(self) -> Path:
+        """Folder of the results of ``evaluate``, as JSON files."""
+        return self.path / "evaluations"
+
+    @property
     def wandb_id_path(self) -> Path:
         """The id of this run at W&B; written if the run has a WandbLogger."""
         return self.path / "wandb_id"
