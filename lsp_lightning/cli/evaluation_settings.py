@@ -86,7 +86,7 @@ def read_plan(typed: Typed, module: SelfPlayModule, data: SelfPlayDataModule) ->
         require_at_least(typed.limit, 1, "limit", "an evaluation needs a query")
     sampling = data.solver
     if typed.temperature is not None:
-        require_number(typed.temperature, "temperature", above=0.0)
+        require_number(typed.temperature, "temperature", above=0)
         sampling = replace(sampling, temperature=typed.temperature)
     elif sampling.temperature == 0:
         problem = "is 0, so all draws of a prompt would be equal"

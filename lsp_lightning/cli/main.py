@@ -110,7 +110,7 @@ def _run(args: list[str]) -> int:
         from lsp_lightning.cli.settings import list_topic
 
         return list_topic(args[1:])
-    args, trust = without_trust(args)
+    args, trust = without_trust(with_json(args))
     permissions, run = None, run_with_config(args)
     if run is not None:
         permissions = None if trust else Permissions(run.path, args)
@@ -164,6 +164,15 @@ def _inside(folder: Path) -> str:
         if checkpoint.is_file():
             return f"give {shlex.quote(str(checkpoint))}"
     return _CHECKPOINT
+
+
+def with_json(args: Sequence[str]) -> list[str]:
+    """The arguments with ``--json true`` in place of ``--json`` alone."""
+    following = [*args[1:], ""]
+    return [
+        f"{arg}=true" if arg == "--json" and after not in ("true", "false") else arg
+        for arg, after in zip(args, following, strict=True)
+    ]
 
 
 def without_trust(args: Sequence[str]) -> tuple[list[str], bool]:
