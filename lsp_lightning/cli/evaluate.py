@@ -138,7 +138,8 @@ class Evaluator:
         return self._write(evaluation, settings)[0]
 
     def _exam(self, part: Part) -> Exam:
-        return Exam.of(
+        """The queries as an exam; raise ConfigError if one does not fit into the context."""
+        exam = Exam.of(
             self._policy.codec,
             part.queries,
             part.reward,
@@ -147,6 +148,16 @@ class Evaluator:
             self._plan.draws,
             derive_seed(self._data.seed, "evaluate"),
         )
+        context, answer = self._reference.context, self._plan.sampling.max_new_tokens
+        longest = max(map(len, exam.prompts)) + answer
+        if context is not None and longest > context:
+            raise ConfigError(
+                part.name,
+                f"the longest query takes {longest} tokens with its answer, and the context of "
+                f"{self._base_name!r} has {context}",
+                "remove long queries, or lower data.solver.max_new_tokens",
+            )
+        return exam
 
     def _scorer(self, reward: Reward) -> Scorer:
         # the reference may be the judge

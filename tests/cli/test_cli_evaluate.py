@@ -1,6 +1,7 @@
 """The command ``evaluate``: its files, its output, and mistakes in one line."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,10 @@ def test_ctrl_c_keeps_what_was_done(tasks, tmp_path, capfd, monkeypatch):
     assert "Traceback" not in capfd.readouterr().err
     kept = (tmp_path / "evaluations" / "answers.jsonl").read_text().splitlines()
     assert len(kept) == 8
+
+
+def test_a_prompt_that_does_not_fit_into_the_context_is_refused(tmp_path, capfd):
+    path = tmp_path / "long.jsonl"
+    path.write_text(json.dumps({"query": "1+1=? " * 3000}) + "\n")
+    assert evaluate(tmp_path / "run", "--prompts", str(path)) == 2
+    assert re.search(r"long.jsonl: the longest query takes \d+ tokens", one_line(capfd))

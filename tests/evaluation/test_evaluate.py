@@ -18,7 +18,7 @@ from lsp_lightning.evaluation.ledger import Ledger, digest
 from lsp_lightning.evaluation.scores import Case, Scorer
 from lsp_lightning.evaluation.solved import TaskSet, solved
 from lsp_lightning.evaluation.win_rate import win_rate
-from lsp_lightning.game.known_queries import Query
+from lsp_lightning.game.known_queries import Query, read_queries
 from lsp_lightning.game.player import FrozenPlayer, Player
 from lsp_lightning.rewards import RewardError
 from lsp_lightning.types import Rollouts
@@ -435,3 +435,17 @@ def test_an_answer_is_read_as_it_was_written():
     for entry in (None, [], ["a", "a", [1.5], True], ["a", "a", [True], True], {"a": 1}):
         with pytest.raises(ValueError, match="not an answer"):
             Answer.read(entry)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", '[{"instruction": "q", "dataset": "koala", "output": "x", "generator": "g"}]'),
+        ("a.jsonl", '{"query": "q", "subset": "koala", "dataset": "other"}'),
+        ("a.csv", "query,Dataset\nq,koala"),
+    ],
+)
+def test_a_file_names_the_subset_of_a_query(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    (query,) = read_queries(str(tmp_path / name), "prompts")
+    assert (query.text, query.solution, query.subset) == ("q", None, "koala")

@@ -151,7 +151,6 @@ def test_an_answer_cannot_forge_the_tags_or_turns_of_the_judges_prompt(
     ("settings", "message"),
     [
         ({"quantization": "nf4"}, "LocalJudge.quantization: is set, but the frozen reference"),
-        ({"chat_template_kwargs": {"a": 1}}, "chat_template_kwargs: is set, but the frozen"),
         ({"model": "/no/such/folder"}, "LocalJudge.model: no folder"),
         ({"enters": "challenger"}, "cannot enter for the challenger"),
         ({"prompt": "/no/such/file"}, "LocalJudge.prompt: no file"),

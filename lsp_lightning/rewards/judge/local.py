@@ -1,7 +1,5 @@
 """A judge in this process that compares two answers: a causal LM, or the frozen reference."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -48,7 +46,6 @@ class LocalJudge(Reward):
         enters: where it enters, see :class:`lsp_lightning.rewards.base.Reward`.
         prompt: file with the judge's template; it needs the slots {instruction}, {first} and
             {second}, and may have {passage}, which is empty for a query without a passage.
-        chat_template_kwargs: fixed arguments of the model's chat template.
         quantization: nf4 stores the model's linear layers in 4 bits; null leaves them as they are.
     """
 
@@ -62,18 +59,16 @@ class LocalJudge(Reward):
         name: str = "local_judge",
         enters: AnswerEnters = "task",
         prompt: str | None = None,
-        chat_template_kwargs: dict[str, Any] | None = None,
         quantization: Quantization | None = None,
     ) -> None:
         super().__init__(weight, name, require_answers(enters, name))
         if model is not None:
             check_base(model, f"{_KEY}.model")
-        elif quantization or chat_template_kwargs:
-            key = f"{_KEY}.{'quantization' if quantization else 'chat_template_kwargs'}"
-            raise ConfigError(key, "is set, but the frozen reference judges", "set model, too")
+        elif quantization:
+            problem = "is set, but the frozen reference judges"
+            raise ConfigError(f"{_KEY}.quantization", problem, "set model, too")
         self.model = model
         self.quantization: Quantization | None = quantization
-        self.chat_template_kwargs: dict[str, Any] = chat_template_kwargs or {}
         self.template = JudgeTemplate(
             prompt, f"{_KEY}.prompt", COMPARE, _SLOTS, COMPARE_TAGS, ("passage",)
         )
@@ -110,7 +105,6 @@ class LocalJudge(Reward):
                 self.model,
                 key,
                 self.quantization,
-                self.chat_template_kwargs,
                 reference.device,
                 reference.pass_tokens,
             )

@@ -1,7 +1,6 @@
 """A causal LM that judges in this process, beside the policy."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +21,6 @@ class JudgeModel:
         source: folder or hub id of a causal LM.
         key: its config key, for errors.
         quantization: nf4 or None.
-        chat_template_kwargs: fixed arguments of its chat template.
         device: where it computes.
         tokens: most tokens in one pass; fewer after an out-of-memory error.
 
@@ -35,7 +33,6 @@ class JudgeModel:
         source: str,
         key: str,
         quantization: Quantization | None,
-        chat_template_kwargs: Mapping[str, Any],
         device: torch.device,
         tokens: int,
     ) -> None:
@@ -44,7 +41,7 @@ class JudgeModel:
         self._model = load_model(source, dtype, quantization, device, key).requires_grad_(False)
         check_head(self._model)
         enable_prefix_sharing(self._model)
-        self._codec, self._pad_id = load_codec(source, self._model, chat_template_kwargs, key)
+        self._codec, self._pad_id = load_codec(source, self._model, {}, key)
         self._model.to(device)
         self.budget = TokenBudget(key, tokens)
 
