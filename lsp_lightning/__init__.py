@@ -27,6 +27,7 @@ _HOME = {
     "Learnability": "game.objectives",
     "LengthReward": "rewards",
     "LocalEngine": "generation",
+    "LocalJudge": "rewards",
     "LocalRollouts": "generation",
     "Lora": "models.settings",
     "Matches": "game.gate",
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
     from lsp_lightning.rewards import Judgement as Judgement
     from lsp_lightning.rewards import JudgeReward as JudgeReward
     from lsp_lightning.rewards import LengthReward as LengthReward
+    from lsp_lightning.rewards import LocalJudge as LocalJudge
     from lsp_lightning.rewards import NoveltyReward as NoveltyReward
     from lsp_lightning.rewards import PreferenceReward as PreferenceReward
     from lsp_lightning.rewards import RarityReward as RarityReward

@@ -165,13 +165,7 @@ class SelfPlayDataModule(LightningDataModule):
                     f"{key}: {count - known} of {count} queries have no solution; there {name} "
                     "pays the answer that most of a group agree on"
                 )
-            for query in queries:
-                try:
-                    verifier.require(query.solution)
-                except ValueError as error:
-                    text = query.text if len(query.text) <= 40 else f"{query.text[:40]}..."
-                    problem = f"the solution of {text!r} {in_one_line(str(error))}"
-                    raise ConfigError(key, problem, "fix the file") from error
+            check_solutions(queries, verifier, key)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the gate, the pool and the earlier policy, for a checkpoint."""
@@ -223,6 +217,17 @@ class SelfPlayDataModule(LightningDataModule):
         if not tasks:
             raise ConfigError("data.test", "is not set", "give a file of queries to answer")
         return HeldOutTasks(tasks)
+
+
+def check_solutions(queries: Sequence[Query], verifier: Verifier, key: str) -> None:
+    """Raise ConfigError unless the verifier can use all solutions; it names key and query."""
+    for query in queries:
+        try:
+            verifier.require(query.solution)
+        except ValueError as error:
+            text = query.text if len(query.text) <= 40 else f"{query.text[:40]}..."
+            problem = f"the solution of {text!r} {in_one_line(str(error))}"
+            raise ConfigError(key, problem, "fix the file") from error
 
 
 def check_precision(precision: object) -> None:

@@ -63,8 +63,8 @@ _DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs/lsp",
 }
 
-#: Commands for a run that may come from another machine: its accelerator is ignored.
-_OF_ANY_MACHINE = ("plan", "export", "crossplay", "chat")
+#: The commands that Lightning does not have.
+_OWN = ("pilot", "plan", "export", "evaluate", "crossplay", "chat")
 _TERMINATED = 143  # the status that a shell gives a process ended by SIGTERM
 # the module's default objective, written so that a printed config contains it
 _OBJECTIVE: dict[str, Any] = {"class_path": "lsp_lightning.Learnability"}
@@ -103,7 +103,7 @@ class SelfPlayCLI(LightningCLI):
 
         Only this one, because building the parsers of all commands takes half of the startup time.
         """
-        more = {name: {"model", "datamodule"} for name in ("pilot", *_OF_ANY_MACHINE)}
+        more = {name: {"model", "datamodule"} for name in _OWN}
         return {self._typed: {**LightningCLI.subcommands(), **more}[self._typed]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -140,7 +140,7 @@ class SelfPlayCLI(LightningCLI):
         if self._permissions is not None:
             self._permissions.check(config)
         check_checkpoint(config)
-        if self.subcommand in _OF_ANY_MACHINE:
+        if self.subcommand in ("plan", "export", "chat"):  # the run may come from another machine
             config.trainer.accelerator = "auto"
         check_trainer(config.trainer)
         if self.subcommand == "fit":

@@ -4,12 +4,14 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from lsp_lightning.callbacks.closing import without_nan
+from lsp_lightning.callbacks.progress import say
+from lsp_lightning.cli.evaluate import progress
 from lsp_lightning.datamodule import SelfPlayDataModule
 from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.evaluation.crossplay import (
@@ -89,32 +91,44 @@ def _name(folder: Path) -> str:
     return path.parent.name if path.name == "adapter" else path.name
 
 
-def check_sizes(queries: int, answers: int, data: SelfPlayDataModule) -> None:
-    """Raise ConfigError unless the game can be played."""
-    require_at_least(queries, 2, "queries", "a mean over one query has no error")
-    require_at_least(answers, 1, "answers", "a query needs an answer")
+@dataclass(frozen=True)
+class Sizes:
+    """How much is played."""
+
+    queries: int
+    """Queries of each Challenger."""
+    answers: int
+    """Answers of each Solver to each query."""
+
+
+def check(module: SelfPlayModule, data: SelfPlayDataModule, sizes: Sizes) -> list[Reward]:
+    """The task rewards that score the answers.
+
+    Raises:
+        ConfigError: the run has no Challenger, or so few queries and answers cannot be scored.
+    """
+    require_at_least(sizes.queries, 2, "queries", "a mean over one query has no error")
+    require_at_least(sizes.answers, 1, "answers", "a query needs an answer")
     if not data.queries.selfplay:
-        raise ConfigError(
-            "data.queries",
-            "reads queries from a file, so there is no Challenger",
-            "use a run of self-play, or lsp-lightning evaluate",
-        )
+        problem = "reads queries from a file, so there is no Challenger"
+        remedy = "use a run of self-play, or lsp-lightning evaluate"
+        raise ConfigError("data.queries", problem, remedy)
+    rewards = [r for r in module.rewards if r.enters == "task" and r.weight != 0]
+    comparing = [reward for reward in rewards if reward.needs_group]
+    if sizes.answers < 2 and comparing:
+        problem = f"is {sizes.answers}, but {comparing[0].name!r} compares answers"
+        raise ConfigError("answers", problem, "set 2 or more")
+    return rewards
 
 
 def play(
     policy: Policy,
-    module: SelfPlayModule,
+    rewards: Sequence[Reward],
     data: SelfPlayDataModule,
     who: Sequence[Contender],
-    queries: int,
-    answers: int,
+    sizes: Sizes,
 ) -> CrossPlay:
     """Play the game of a run; progress goes to stderr."""
-    task = [r for r in module.rewards if r.enters == "task" and r.weight != 0]
-    rewards: list[Reward] = [reward for reward in task if answers > 1 or not reward.needs_group]
-    if not rewards:
-        problem = f"is {answers}, but {task[0].name!r} compares answers"
-        raise ConfigError("answers", problem, "set 2 or more")
     for reward in rewards:
         reward.connect(FrozenPlayer(policy))
     game = Game(
@@ -123,22 +137,23 @@ def play(
         sampling=data.solver,
         solver_prompt=data.solver_prompt,
         passage_prompt=data.passage_prompt,
-        num_queries=queries,
-        group_size=answers,
+        num_queries=sizes.queries,
+        group_size=sizes.answers,
         seed=data.seed,
     )
-    return cross_play(policy, who, game, lambda line: print(line, file=sys.stderr, flush=True))
+    with progress() as told:
+        return cross_play(policy, who, game, told)
 
 
-def as_json(found: CrossPlay, queries: int, answers: int) -> dict[str, Any]:
+def as_json(found: CrossPlay, sizes: Sizes) -> dict[str, Any]:
     """The result as plain values; None where nothing could be judged."""
     means, errors = found.matrix
     ratings = found.ratings
     named = None if ratings is None else dict(zip(("solver", "challenger"), ratings, strict=True))
     return {
         "players": list(found.names),
-        "n": queries,
-        "group_size": answers,
+        "n": sizes.queries,
+        "group_size": sizes.answers,
         "scale": "solve rate" if found.is_rate else "mean R",
         "solve_rate": [list(map(_plain, row)) for row in means.tolist()],
         "standard_error": [list(map(_plain, row)) for row in errors.tolist()],
@@ -156,11 +171,16 @@ def _plain(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def write(found: CrossPlay, path: Path, queries: int, answers: int) -> None:
+def write(found: CrossPlay, path: Path, sizes: Sizes) -> None:
     """Write the result as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path):
-        write_text(path, json.dumps(without_nan(as_json(found, queries, answers)), indent=2) + "\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, _text(found, sizes))
+    say(f"written to {path}")
+
+
+def _text(found: CrossPlay, sizes: Sizes) -> str:
+    return json.dumps(as_json(found, sizes), indent=2, ensure_ascii=False) + "\n"
 
 
 def lines(found: CrossPlay, width: int) -> Iterator[str]:
@@ -231,8 +251,10 @@ def _range(change: float, error: float) -> str:
     return f"[{change - 1.96 * error:+.2f}, {change + 1.96 * error:+.2f}]"
 
 
-def print_result(found: CrossPlay, path: Path) -> None:
-    """Print the result and where it is written."""
+def print_result(found: CrossPlay, sizes: Sizes, as_json: bool) -> None:
+    """Print the result as JSON, or as tables with what they say."""
+    if as_json:
+        print(_text(found, sizes), end="")
+        return
     for line in lines(found, width_of(sys.stdout) - 1):
         print(line)
-    print(f"written to {escaped(str(path))}")

@@ -29,6 +29,7 @@ COMMANDS = {
     "validate": "score the held-out tasks that are for choosing settings",
     "test": "score the held-out tasks that are for reporting",
     "predict": "answer the held-out queries and write the answers to a file",
+    "evaluate": "measure a policy against the frozen base: win rates and pass@k",
     "plan": "estimate GPU memory before loading anything",
     "export": "export the trained adapter or merged model",
     "reproduce": "play the paper's comparisons again and say what is seen (an hour)",
@@ -60,6 +61,7 @@ examples:
   lsp-lightning fit --config configs/tiny_lsp.yaml --data.group_size 16 --trainer.max_steps 200
   lsp-lightning fit --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt --trainer.max_steps 300
   lsp-lightning test --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
+  lsp-lightning evaluate --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
   lsp-lightning export --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt --form merged --out my_model
   lsp-lightning chat --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
   lsp-lightning show runs/tiny_lsp --round -1
@@ -121,7 +123,7 @@ def _run(args: list[str]) -> int:
         from lsp_lightning.cli.settings import list_topic
 
         return list_topic(args[1:])
-    args, trust = without_trust(args)
+    args, trust = without_trust(with_json(args))
     permissions, run = None, run_with_config(args)
     if run is not None:
         permissions = None if trust else Permissions(run.path, args)
@@ -175,6 +177,15 @@ def _inside(folder: Path) -> str:
         if checkpoint.is_file():
             return f"give {shlex.quote(str(checkpoint))}"
     return _CHECKPOINT
+
+
+def with_json(args: Sequence[str]) -> list[str]:
+    """The arguments with ``--json true`` in place of ``--json`` alone."""
+    following = [*args[1:], ""]
+    return [
+        f"{arg}=true" if arg == "--json" and after not in ("true", "false") else arg
+        for arg, after in zip(args, following, strict=True)
+    ]
 
 
 def without_trust(args: Sequence[str]) -> tuple[list[str], bool]:

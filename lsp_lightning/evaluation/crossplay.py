@@ -1,7 +1,7 @@
 """Cross-play: Challengers and Solvers of several policies against each other."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lsp_lightning.errors import ConfigError
+from lsp_lightning.evaluation.answers import Told
 from lsp_lightning.functional.evaluation import mean_and_error
 from lsp_lightning.functional.ratings import elo_ratings
 from lsp_lightning.game.player import Player
@@ -24,6 +25,7 @@ from lsp_lightning.seeding import derive_seed
 from lsp_lightning.types import Playout, Sampling
 
 KEY = "players"
+_WHAT = "cross-play"
 #: The base without an adapter, and the weights of the checkpoint.
 BASE, TRAINED = "base", "trained"
 
@@ -116,7 +118,7 @@ def cross_play(
     policy: Policy,
     contenders: Sequence[Contender],
     game: Game,
-    progress: Callable[[str], None] = lambda line: None,
+    told: Told = lambda what, done, total: None,
 ) -> CrossPlay:
     """Let every contender write queries, and every contender answer all of them.
 
@@ -124,28 +126,28 @@ def cross_play(
         policy: holds the base, and the trained weights.
         contenders: who plays; each name once.
         game: what is played.
-        progress: called with one line before each step.
+        told: is told how many of the K writings and K * K answerings are done.
 
     Raises:
         ConfigError: an adapter does not fit the base.
         RewardError: a reward failed.
     """
-    K, steps = len(contenders), len(contenders) * (1 + len(contenders))
-    batches = []
-    for k, contender in enumerate(contenders):
-        progress(f"{k + 1}/{steps}  {contender.name} writes {game.num_queries} queries")
+    K = len(contenders)
+    steps, batches = K * (1 + K), list[QueryBatch]()
+    for contender in contenders:
+        told(_WHAT, len(batches), steps)
         with _player(policy, contender) as player:
             batches.append(_write(player, game))
     scored: list[list[Tensor]] = [[] for _ in contenders]
     faulty = [~_valid_N(batch) for batch in batches]
     for s, solver in enumerate(contenders):
         with _player(policy, solver) as player:
-            for c, challenger in enumerate(contenders):
-                step = K + s * K + c + 1
-                progress(f"{step}/{steps}  {solver.name} answers {challenger.name}")
+            for c in range(K):
+                told(_WHAT, K + s * K + c, steps)
                 rates_N, malformed_N = _answer(player, batches[c], game)
                 scored[c].append(rates_N)
                 faulty[c] = faulty[c] | malformed_N
+    told(_WHAT, steps, steps)
     rates_KKN = torch.stack([torch.stack(rows) for rows in scored])
     faulty_KN = torch.stack(faulty)
     unknown_KN = faulty_KN | rates_KKN.isnan().any(dim=1)

@@ -167,7 +167,10 @@ def test_without_known_limits_of_R_there_are_no_ratings():
     assert handmade(TWO[:1] * 2, is_rate=False).ratings is None
     nothing = torch.full((2, 2, 3), math.nan)
     assert handmade(nothing.tolist()).ratings is None
-    assert command.as_json(handmade(nothing.tolist()), 3, 1)["solve_rate"] == [[None, None]] * 2
+    assert (
+        command.as_json(handmade(nothing.tolist()), command.Sizes(3, 1))["solve_rate"]
+        == [[None, None]] * 2
+    )
 
 
 def test_players_are_at_least_two_and_named_once():
@@ -205,12 +208,13 @@ def test_a_run_with_snapshots_is_played_against_itself(tmp_path, capsys, monkeyp
     assert found["n"] == 5
     assert len(found["solve_rate"]) == len(found["solve_rate"][0]) == 3
     assert "queries by" in shown.out
-    assert "written to" in shown.out
-    assert "12/12  round 2 answers round 2" in shown.err
+    assert "written to" in shown.err
+    assert "cross-play 12/12" in shown.err
     # again: the same numbers
     first = run.crossplay_path.read_bytes()
-    assert main([*arguments, "--answers", "2"]) == 0
+    assert main([*arguments, "--answers", "2", "--json"]) == 0
     assert run.crossplay_path.read_bytes() == first
+    assert json.loads(capsys.readouterr().out) == found
     # an adapter of the same base from elsewhere, by its folder
     chosen = f"[base, {run.snapshot_path(1)}]"
     out = tmp_path / "new" / "two.json"
