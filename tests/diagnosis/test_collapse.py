@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from few import few
 from lightning.pytorch import Trainer
 from small_game import SHORT_PROMPT, tiny_trainer
 
@@ -34,7 +35,7 @@ class Hardening(Verifier):
     """A game that becomes too hard: all answers are right, after five rounds only the first is."""
 
     def check(self, query: str, answers: Sequence[str], solution: object | None) -> list[float]:
-        return [1.0] + [float(self.round < 5)] * (len(answers) - 1)
+        return [float(self.round < 5 or (i == 0 and len(answers) > 1)) for i in range(len(answers))]
 
 
 class HardeningReward(VerifiableReward):
@@ -57,7 +58,7 @@ class HardeningReward(VerifiableReward):
         self.checker.round = state_dict["round"]
 
 
-def fit(folder, base, rounds=ROUNDS, ckpt_path=None, queries=None) -> Trainer:
+def fit(folder, base, rounds=ROUNDS, ckpt_path=None, queries=None, heldout=None) -> Trainer:
     torch.manual_seed(0)  # of the adapter
     challenger = Challenger(prompt=SHORT_PROMPT, sampling=Sampling(max_new_tokens=6))
     data = SelfPlayDataModule(
@@ -65,10 +66,13 @@ def fit(folder, base, rounds=ROUNDS, ckpt_path=None, queries=None) -> Trainer:
         num_queries=3,
         group_size=6,
         solver=Sampling(max_new_tokens=4),
+        heldout=heldout,
         seed=3,
     )
     module = SelfPlayModule(str(base), [HardeningReward()], lora=Lora(rank=2, alpha=4))
-    trainer = tiny_trainer(folder, rounds, [RoundCheckpoint()], logger=[RunTable(folder)])
+    scoring = {} if heldout is None else {"val_check_interval": 6}
+    table = RunTable(folder)
+    trainer = tiny_trainer(folder, rounds, [RoundCheckpoint()], logger=[table], **scoring)
     trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
     return trainer
 
@@ -103,7 +107,7 @@ def test_a_game_that_becomes_too_hard_is_warned_of_once_and_in_its_folder(whole)
     assert found == {"round": FOUND, "symptom": "too hard", "text": line}
 
 
-@pytest.mark.parametrize("cut", [3, 10, FOUND + 1])
+@pytest.mark.parametrize("cut", few(1, [10, 3, FOUND + 1]))
 def test_a_resumed_run_warns_and_logs_as_the_one_in_one_go(cut, whole, brief_folder, tmp_path):
     folder, trainer, _ = whole
     fit(tmp_path, brief_folder, rounds=cut)
@@ -122,6 +126,21 @@ def test_warnings_of_rounds_that_are_played_again_are_dropped(whole, brief_folde
     path.write_text("".join(f"{json.dumps(line)}\n" for line in (early, stale)) + '{"round": 1')
     fit(tmp_path, brief_folder, ckpt_path=str(tmp_path / "checkpoints" / "last.ckpt"))
     assert RunFolder(tmp_path).warnings() == [early, *RunFolder(folder).warnings()]
+
+
+def test_a_held_out_score_that_fell_is_named_once_also_in_a_resumed_run(brief_folder, tmp_path):
+    file = tmp_path / "tasks.jsonl"
+    file.write_text("".join(f'{{"query": "say {word}"}}\n' for word in ("a", "b", "c")))
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    fit(whole, brief_folder, rounds=12, heldout=str(file))
+    [line] = RunFolder(whole).warnings()
+    # a single answer is right in the first five rounds only; the score is taken after the sixth
+    assert (line["round"], line["symptom"]) == (5, "skill falls")
+    assert "the held-out score is 0 (heldout/greedy, 1 before training)" in line["text"]
+    fit(cut, brief_folder, rounds=6, heldout=str(file))
+    checkpoint = str(cut / "checkpoints" / "last.ckpt")  # it is older than the scores
+    fit(cut, brief_folder, rounds=12, heldout=str(file), ckpt_path=checkpoint)
+    assert RunFolder(cut).warnings() == [line]
 
 
 def test_queries_of_a_file_are_measured_but_not_suspected(brief_folder, tmp_path):
