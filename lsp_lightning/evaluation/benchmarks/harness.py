@@ -4,6 +4,7 @@ import difflib
 import logging
 import math
 import random
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -88,7 +89,9 @@ class HarnessBenchmark(Benchmark):
             return BenchmarkScore.paired(name, label, each[0], each[1], better)
         error = f"{metric}_stderr,{chosen}"
         first, second = (
-            Estimate(float(results["results"][name][key]), _number(results["results"][name], error))
+            Estimate.normal(
+                float(results["results"][name][key]), _number(results["results"][name], error)
+            )
             for results in (before, after)
         )
         n = int(before["results"][name]["sample_len"])
@@ -125,33 +128,39 @@ def load_tasks(names: Sequence[str], limit: int | None) -> dict[str, HarnessBenc
         problem = f"{names[0]!r} needs lm-evaluation-harness, which cannot be imported ({error})"
         raise ConfigError(KEY, problem, _INSTALL) from error
     with _quiet():
+        files = [name for name in names if _is_yaml(name)]
+        for name in files:
+            _check_file(name)
         # reading the harness's 14,000 files takes a while, and a file of a task needs none of them
-        manager = TaskManager(include_defaults=not all(map(_is_task_file, names)))
+        manager = TaskManager(include_defaults=len(files) < len(names))
         for name in names:
-            _check_name(name, manager.all_tasks)
+            if name not in files:
+                _check_name(name, manager.all_tasks)
         return {name: HarnessBenchmark(name, _load(name, manager), limit) for name in names}
-
-
-def _is_task_file(name: str) -> bool:
-    """Whether this is the YAML file of a task; a group's may name tasks of the harness."""
-    file = Path(name)
-    return _is_yaml(name) and file.is_file() and b"group:" not in file.read_bytes()
 
 
 def _is_yaml(name: str) -> bool:
     return name.endswith((".yaml", ".yml"))
 
 
+def _check_file(name: str) -> None:
+    """Raise ConfigError unless this is the YAML file of a task."""
+    file = Path(name).expanduser()
+    if not file.is_file():
+        raise ConfigError(KEY, f"there is no file {name!r}", "give a YAML file of lm-eval")
+    if re.search(rb"^group:", file.read_bytes(), re.MULTILINE):
+        problem = f"{name!r} is a group, which lm-eval does not load from a file"
+        raise ConfigError(KEY, problem, "give the files of its tasks")
+
+
 def _check_name(name: str, known: Sequence[str]) -> None:
-    """Raise ConfigError unless a name is known, or is a YAML file."""
-    if _is_yaml(name):
-        if not Path(name).is_file():
-            raise ConfigError(KEY, f"there is no file {name!r}", "give a YAML file of lm-eval")
-    elif name not in known:
-        near = difflib.get_close_matches(name, [HUMANEVAL, *known], n=5)
-        near = near or [other for other in known if name.lower() in other.lower()][:5]
-        remedy = f"near names: {', '.join(near)}" if near else "'lm-eval ls tasks' prints all names"
-        raise ConfigError(KEY, f"no benchmark is named {name!r}", remedy)
+    """Raise ConfigError unless the harness knows this name."""
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, [HUMANEVAL, *known], n=5)
+    near = near or [other for other in known if name.lower() in other.lower()][:5]
+    remedy = f"near names: {', '.join(near)}" if near else "'lm-eval ls tasks' prints all names"
+    raise ConfigError(KEY, f"no benchmark is named {name!r}", remedy)
 
 
 def _load(name: str, manager: Any) -> Mapping[str, Any]:

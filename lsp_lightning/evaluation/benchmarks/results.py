@@ -1,14 +1,19 @@
 """Scores of a benchmark before and after training, and the file that keeps them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
 from torch import Tensor
 
-from lsp_lightning.functional.evaluation import mean_and_error
+from lsp_lightning.functional.evaluation import (
+    Interval,
+    difference_interval,
+    mean_and_error,
+    proportion_interval,
+)
 
 #: Half the width of a 95 % interval, in standard errors.
 _Z = 1.959964
@@ -21,35 +26,50 @@ _NOTE = (
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over tasks."""
+    """A figure with its standard error and 95 % interval, NaN where they are unknown."""
 
     value: float
-    """The mean."""
+    """The figure."""
     error: float
-    """Its standard error; NaN if unknown."""
+    """Its standard error."""
+    low: float
+    """Lower end of the interval."""
+    high: float
+    """Upper end of the interval."""
 
     @classmethod
-    def of(cls, scores_T: Tensor) -> Self:
-        """The mean of some tasks' scores, (tasks,), and its standard error."""
-        mean, error = mean_and_error(scores_T)
-        return cls(float(mean), float(error))
+    def normal(cls, value: float, error: float) -> Self:
+        """A figure with a known standard error, and the normal interval."""
+        return cls(value, error, value - _Z * error, value + _Z * error)
 
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The normal 95 % interval; NaN if the standard error is unknown."""
-        return self.value - _Z * self.error, self.value + _Z * self.error
+    @classmethod
+    def mean(cls, scores_T: Tensor) -> Self:
+        """The mean of some tasks' scores, (tasks,)."""
+        return cls._of(scores_T, proportion_interval if _are_shares(scores_T) else None)
+
+    @classmethod
+    def change(cls, before_T: Tensor, after_T: Tensor) -> Self:
+        """The mean of paired differences, after minus before, (tasks,) each."""
+        shares = _are_shares(before_T) and _are_shares(after_T)
+        return cls._of(after_T - before_T, difference_interval if shares else None)
+
+    @classmethod
+    def _of(cls, values_T: Tensor, interval: Callable[[Tensor], Interval] | None) -> Self:
+        mean, error = (float(x) for x in mean_and_error(values_T))
+        return (
+            cls.normal(mean, error)
+            if interval is None
+            else cls(mean, error, *interval(values_T)[1:])
+        )
 
     def __str__(self) -> str:
-        if math.isnan(self.error):
+        if math.isnan(self.low):
             return f"{self.value:.3f}"
-        low, high = self.interval
-        return f"{self.value:.3f} [{low:.3f}, {high:.3f}]"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     def plain(self) -> dict[str, float | None]:
         """For JSON, which has no NaN."""
-        low, high = self.interval
-        found = {"value": self.value, "error": self.error, "low": low, "high": high}
-        return {name: x if math.isfinite(x) else None for name, x in found.items()}
+        return {name: x if math.isfinite(x) else None for name, x in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -90,9 +110,9 @@ class BenchmarkScore:
             benchmark,
             metric,
             len(before_T),
-            Estimate.of(before_T),
-            Estimate.of(after_T),
-            Estimate.of(after_T - before_T),
+            Estimate.mean(before_T),
+            Estimate.mean(after_T),
+            Estimate.change(before_T, after_T),
             higher_is_better,
         )
 
@@ -141,3 +161,8 @@ def benchmark_document(
         },
         "settings": dict(settings),
     }
+
+
+def _are_shares(scores_T: Tensor) -> bool:
+    """Whether all scores lie in [0, 1]."""
+    return bool(((scores_T >= 0) & (scores_T <= 1)).all())
