@@ -1,6 +1,7 @@
 """Tasks of lm-evaluation-harness: our figures are those of its definition and of its command."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +23,10 @@ pytest.importorskip("lm_eval", reason="lm-eval is not installed (the extra `benc
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
-from lsp_lightning.evaluation.benchmarks.harness import HarnessBenchmark, _check_name
+from lsp_lightning.evaluation.benchmarks.harness import HarnessBenchmark, _check_name, _check_safe
 from lsp_lightning.evaluation.benchmarks.harness_model import PolicyLM
 
+ROOT = Path(__file__).parents[2]
 GENERATE = {
     "task": "tiny_generate",
     "output_type": "generate_until",
@@ -154,8 +156,10 @@ def test_choices_are_ranked_by_their_log_probs(policy, tmp_path):
     assert score.before.value == pytest.approx(sum(right) / len(right))
 
 
-def test_an_untrained_policy_differs_in_no_task(tmp_path):
-    for score in run(make_policy(BASE_DIR), write(tmp_path, GENERATE), write(tmp_path, CHOOSE)):
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+def test_an_untrained_policy_differs_in_no_task(tmp_path, quantization):
+    policy = make_policy(BASE_DIR, quantization=quantization)
+    for score in run(policy, write(tmp_path, GENERATE), write(tmp_path, CHOOSE)):
         assert score.before == score.after
         assert (score.difference.value, score.difference.error) == (0.0, 0.0)
 
@@ -309,3 +313,20 @@ def test_files_that_cannot_be_loaded_are_one_line(tmp_path):
 def test_a_task_that_runs_code_without_a_sandbox_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="without a sandbox; use humaneval"):
         load_benchmarks([write(tmp_path, GENERATE, unsafe_code=True)])
+
+
+def test_a_task_of_the_harness_that_runs_code_is_refused_before_it_is_loaded():
+    with pytest.raises(ConfigError, match="'mbpp' runs code in answers without a sandbox"):
+        _check_safe("mbpp", {"unsafe_code": True})
+    _check_safe("gsm8k", {})
+
+
+def test_the_task_shown_in_the_documentation_runs(tmp_path, monkeypatch):
+    pages = [page.read_text() for page in (ROOT / "docs").glob("evaluation*.md")]
+    [shown] = re.findall(r"```yaml\n(task: my_task\n.*?)```", "\n".join(pages), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_task.yaml").write_text(shown)
+    row = {"question": docs()[0]["query"], "answer": docs()[0]["answer"]}
+    (tmp_path / "my_task.jsonl").write_text(json.dumps(row) + "\n")
+    [score] = run(make_policy(BASE_DIR), "my_task.yaml")
+    assert (score.benchmark, score.metric, score.n) == ("my_task", "exact_match", 1)

@@ -136,6 +136,7 @@ def load_tasks(names: Sequence[str], limit: int | None) -> dict[str, HarnessBenc
         for name in names:
             if name not in files:
                 _check_name(name, manager.all_tasks)
+                _check_safe(name, manager.task_index[name].cfg or {})
         return {name: HarnessBenchmark(name, _load(name, manager), limit) for name in names}
 
 
@@ -163,6 +164,13 @@ def _check_name(name: str, known: Sequence[str]) -> None:
     raise ConfigError(KEY, f"no benchmark is named {name!r}", remedy)
 
 
+def _check_safe(name: str, config: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a task runs answers; asked before loading, which may fetch code."""
+    if config.get("unsafe_code"):
+        problem = f"{name!r} runs code in answers without a sandbox"
+        raise ConfigError(KEY, problem, f"use {HUMANEVAL}, which has one")
+
+
 def _load(name: str, manager: Any) -> Mapping[str, Any]:
     """A task, group or tag with its data sets."""
     random.seed(0)  # some data sets are shuffled; as the harness's own command does
@@ -180,9 +188,7 @@ def _load(name: str, manager: Any) -> Mapping[str, Any]:
         problem = f"{name!r} could not be loaded ({type(error).__name__}: {error})"
         raise ConfigError(KEY, problem, "'lm-eval validate --tasks' tells more") from error
     for task in loaded["tasks"].values():
-        if getattr(task, "UNSAFE_CODE", False):
-            problem = f"{name!r} runs code in answers without a sandbox"
-            raise ConfigError(KEY, problem, f"use {HUMANEVAL}, which has one")
+        _check_safe(name, {"unsafe_code": getattr(task, "UNSAFE_CODE", False)})
         if getattr(task, "MULTIMODAL", False):
             raise ConfigError(KEY, f"{name!r} shows images", "give a benchmark of text")
     return loaded
