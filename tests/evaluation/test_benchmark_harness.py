@@ -323,7 +323,7 @@ def test_a_task_of_the_harness_that_runs_code_is_refused_before_it_is_loaded():
 
 def test_the_task_shown_in_the_documentation_runs(tmp_path, monkeypatch):
     pages = [page.read_text() for page in (ROOT / "docs").glob("evaluation*.md")]
-    [shown] = re.findall(r"```yaml\n(task: my_task\n.*?)```", "\n".join(pages), re.DOTALL)
+    [shown] = re.findall(r"```yml\n(task: my_task\n.*?)```", "\n".join(pages), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_task.yaml").write_text(shown)
     row = {"question": docs()[0]["query"], "answer": docs()[0]["answer"]}
