@@ -188,6 +188,24 @@ def test_a_group_is_scored_over_the_tasks_of_all_its_members(policy, tmp_path):
     assert whole.difference is not None
 
 
+def test_a_metric_that_is_no_mean_of_tasks_has_no_difference(policy, tmp_path):
+    # the perplexity of all words together: the task's own figures are pairs of numbers
+    task = {
+        "task": "tiny_perplexity",
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{query}}",
+        "metric_list": [
+            {"metric": "word_perplexity"},
+        ],
+    }
+    [score] = run(policy, write(tmp_path, task))
+    assert (score.metric, score.n, score.difference) == ("word_perplexity", len(docs()), None)
+    assert not score.higher_is_better
+    assert 1 < score.before.value != score.after.value
+    assert score.row()[-1] == "-"
+
+
 @pytest.mark.slow
 def test_the_harness_own_command_gives_the_exported_model_the_same_figures(policy, tmp_path):
     files = [write(tmp_path, GENERATE), write(tmp_path, CHOOSE)]
@@ -308,6 +326,11 @@ def test_files_that_cannot_be_loaded_are_one_line(tmp_path):
         with pytest.raises(ConfigError, match=message) as caught:
             load_benchmarks([str(tmp_path / name)])
         assert "\n" not in str(caught.value)
+
+
+def test_a_template_that_names_no_key_of_the_rows_is_one_line_before_a_model_loads(tmp_path):
+    with pytest.raises(ConfigError, match=r"could not be loaded .*'quety' is undefined"):
+        load_benchmarks([write(tmp_path, GENERATE, doc_to_text="{{quety}}")])
 
 
 def test_a_task_that_runs_code_without_a_sandbox_is_refused(tmp_path):

@@ -44,11 +44,11 @@ class HarnessBenchmark(Benchmark):
     ) -> list[BenchmarkScore]:
         """See :meth:`Benchmark.run`; the task says how answers are sampled."""
         first, second = (
-            self._evaluate(side, seed, f"{self.name} {label}")
+            self._evaluate(side, seed, f"{Path(self.name).name} {label}")
             for side, label in ((before, "before"), (after, "after"))
         )
-        names = [name for name in first["results"] if name in first.get("groups", {})]
-        names = names[:1] or list(first["results"])  # a group's own row comes first
+        # of a group that has scores of its own, only these
+        names = [self.name] if self.name in first.get("groups", {}) else list(first["results"])
         return [
             self._score(name, key, first, second)
             for name in names
@@ -63,8 +63,6 @@ class HarnessBenchmark(Benchmark):
         from lsp_lightning.evaluation.benchmarks.harness_model import PolicyLM
 
         for task in self.loaded["tasks"].values():
-            if task.get_config("num_fewshot") is None:
-                task.set_config(key="num_fewshot", value=0)
             task.set_fewshot_seed(seed=_SEED)  # both models get the same examples
         with _quiet():
             results: Mapping[str, Any] = evaluate(
@@ -176,6 +174,11 @@ def _load(name: str, manager: Any) -> Mapping[str, Any]:
     random.seed(0)  # some data sets are shuffled; as the harness's own command does
     try:
         loaded: Mapping[str, Any] = manager.load([name])
+        for task in loaded["tasks"].values():
+            if task.get_config("num_fewshot") is None:
+                task.set_config(key="num_fewshot", value=0)
+            task.set_fewshot_seed(seed=_SEED)
+            task.build_all_requests(limit=1, rank=0, world_size=1)  # its templates may fail
     except ImportError as error:
         raise ConfigError(KEY, f"{name!r} needs another package ({error})", _INSTALL) from error
     except OSError as error:

@@ -38,7 +38,9 @@ class PolicyLM(TemplateLM):  # type: ignore[misc] # lm-eval has no types
     Thinking is removed as in training. Log-probs need the logits of continuations only, where HFLM
     computes those of whole rows. And HFLM changes the tokenizer that it is given.
 
-    Prompts, tokens and cuts are those of HFLM, so both give one model the same figures.
+    Prompts and cuts are those of HFLM, so both give one model the same figures. One thing differs:
+    HFLM adds a BOS token that the tokenizer likes and the chat template does not write; training
+    does not, and neither does this.
 
     Args:
         side: the model.
