@@ -174,13 +174,13 @@ class SelfPlayTrainer(Trainer):
         prompts: str | None = None,
         tasks: str | None = None,
         judge: Reward | None = None,
-        draws: int = 4,
+        draws: int | None = None,
         temperature: float | None = None,
         limit: int | None = None,
         out: Path | None = None,
         json: bool = False,
     ) -> None:
-        """Measure a policy against the frozen base: win rates on prompts, pass@k on tasks.
+        """Measure a policy against the frozen base: win rates, pass@k on tasks, benchmarks.
 
         Without prompts and tasks, the run's data.test or else data.heldout is used. A command that
         was stopped goes on where it was; the same command again prints its result at once.
@@ -190,9 +190,11 @@ class SelfPlayTrainer(Trainer):
             datamodule: its data.
             ckpt_path: the run's checkpoint; null evaluates the policy before training.
             prompts: file of prompts for win rates, in a format of PromptFile or AlpacaEval's.
-            tasks: files of tasks with solutions for pass@k, separated by commas.
+            tasks: files of tasks with solutions for pass@k, and names of benchmarks (gsm8k, ifeval,
+                humaneval), separated by commas.
             judge: the reward that compares two answers; null takes the run's comparable reward.
-            draws: answers to each prompt or task, at most 64.
+            draws: answers to each prompt or task, at most 64; null is 4, and for benchmarks one
+                greedy answer.
             temperature: sampling temperature; null takes that of data.solver.
             limit: most prompts or tasks of a file, spread over it; null takes all.
             out: folder to write; null takes "evaluations" in the run's folder.

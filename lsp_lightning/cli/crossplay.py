@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from lsp_lightning.callbacks.progress import say
-from lsp_lightning.cli.evaluate import progress
+from lsp_lightning.cli.long_work import progress
 from lsp_lightning.datamodule import SelfPlayDataModule
 from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.evaluation.crossplay import (

@@ -3,20 +3,23 @@
 import json
 import os
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lsp_lightning.callbacks.progress import StatusLine, say
 from lsp_lightning.callbacks.summary import opponent_of
 from lsp_lightning.cli.evaluation_settings import Part, Plan
+from lsp_lightning.cli.long_work import Progress, progress
 from lsp_lightning.datamodule import SelfPlayDataModule
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.evaluation.alpaca import alpaca_outputs
 from lsp_lightning.evaluation.answers import Contestant
+from lsp_lightning.evaluation.benchmarks import (
+    BenchmarkScore,
+    benchmark_evaluation,
+    run_benchmarks,
+)
 from lsp_lightning.evaluation.exam import Exam
 from lsp_lightning.evaluation.identity import weights_of
 from lsp_lightning.evaluation.ledger import Ledger, digest
@@ -32,9 +35,6 @@ from lsp_lightning.runs.writing import write_text, writing
 from lsp_lightning.seeding import derive_seed
 from lsp_lightning.text.terminal import width_of
 from lsp_lightning.training.resume import plain_settings
-
-#: Without a terminal, progress is a line for about each tenth of the work.
-_LINES = 10
 
 
 class Evaluator:
@@ -68,8 +68,9 @@ class Evaluator:
         reference = FrozenPlayer(policy, budgets.rollouts, budgets.passes)
         weights = weights_of(policy)
         self._reference, self._weights = reference, weights
+        self._player = Player.local(policy, budgets.rollouts)
         self._players = (
-            Contestant("policy answers", Player.local(policy, budgets.rollouts), weights[0]),
+            Contestant("policy answers", self._player, weights[0]),
             Contestant("base answers", reference, weights[1]),
         )
         self._answers = Ledger(folder / "answers.jsonl")
@@ -85,9 +86,11 @@ class Evaluator:
                 found["win_rate"] = self._win_rate(self._plan.prompts, told)
             if self._plan.tasks:
                 found["pass_at_k"] = self._pass_at_k(told)
+        if self._plan.benchmarks:
+            found["benchmark"] = self._run_benchmarks()
         return found
 
-    def _win_rate(self, part: Part, told: "Progress") -> dict[str, Any]:
+    def _win_rate(self, part: Part, told: Progress) -> dict[str, Any]:
         judge, (policy, base) = part.reward, self._players
         name = f"{type(judge).__name__} {judge.name!r}"
         result = win_rate(
@@ -113,7 +116,7 @@ class Evaluator:
             write_text(outputs / f"{file}_outputs.json", _json(rows))
         return document
 
-    def _pass_at_k(self, told: "Progress") -> dict[str, Any]:
+    def _pass_at_k(self, told: Progress) -> dict[str, Any]:
         parts, (policy, base) = self._plan.tasks, self._players
         names = [part.label for part in parts]
         if len(set(names)) < len(names):
@@ -136,6 +139,28 @@ class Evaluator:
             **self._settings(),
         }
         return self._write(evaluation, settings)[0]
+
+    def _run_benchmarks(self) -> dict[str, Any]:
+        plan, kept = self._plan, Ledger(self._folder / "benchmarks.jsonl")
+        settings = {**self._settings(), "draws": plan.benchmark_draws}
+        scores: list[BenchmarkScore] = []
+        for name, benchmark in plan.benchmarks.items():
+            key = digest(name, settings, self._weights[1])
+            found = None if name.endswith((".yaml", ".yml")) else _kept_scores(kept.get(key))
+            if found is None:  # nobody knows what a task's own file reads
+                found = run_benchmarks(
+                    [benchmark],
+                    self._policy,
+                    self._player,
+                    self._reference,
+                    sampling=plan.sampling,
+                    draws=plan.benchmark_draws,
+                    seed=derive_seed(self._data.seed, "evaluate"),
+                )
+                kept.add({key: [score.plain() for score in found]})
+            scores += found
+        settings = {"benchmarks": list(plan.benchmarks), **settings}
+        return self._write(benchmark_evaluation(scores), settings)[0]
 
     def _exam(self, part: Part) -> Exam:
         """The queries as an exam; raise ConfigError if one does not fit into the context."""
@@ -218,53 +243,19 @@ def writable(folder: Path) -> Path:
     return folder
 
 
-class Progress:
-    """Says what is done: one line that is updated on a terminal, else about ten lines."""
-
-    def __init__(self) -> None:
-        self._line: StatusLine | None = None
-        self._what, self._first, self._start, self._said = "", 0, 0.0, 0
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """``done`` of ``total`` are done."""
-        if what != self._what or (self._line and self._line.total != total) or done < self._first:
-            self.close()
-            self._what, self._first, self._start, self._said = what, done, time.monotonic(), done
-            if sys.stderr.isatty():
-                self._line = StatusLine(what, total, done)
-        if self._line is not None:
-            self._line.show(done)
-        elif done - self._said >= total / _LINES or done == total:
-            self._said = done
-            new = done - self._first
-            left = (time.monotonic() - self._start) / new * (total - done) if new else 0.0
-            more = f", about {StatusLine.format_interval(left)} left" if done < total else ""
-            say(f"{what} {done}/{total}{more}")
-        if done == total:
-            self.close()
-
-    def close(self) -> None:
-        """End the line."""
-        if self._line is not None:
-            self._line.close()
-        self._line, self._what = None, ""
-
-
-@contextmanager
-def progress() -> Iterator[Progress]:
-    """Progress whose line ends when the work does, also by an error or Ctrl-C."""
-    shown = Progress()
-    try:
-        yield shown
-    finally:
-        shown.close()
-
-
 def _described(reward: Reward) -> dict[str, Any]:
     """A reward in the settings of a result."""
     loaded = reward.loads()
     more = {} if loaded is None else {"model": loaded.source}
     return {**plain_settings(reward), **more}
+
+
+def _kept_scores(found: Any) -> list[BenchmarkScore] | None:
+    """The scores of a benchmark from the file that keeps them; None if they are not there."""
+    try:
+        return [BenchmarkScore.of_plain(score) for score in found]
+    except (KeyError, TypeError, ValueError):  # none, or a damaged file
+        return None
 
 
 def _json(value: Any) -> str:

@@ -1,6 +1,6 @@
 """The settings of ``lsp-lightning evaluate``, checked before a model is loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from lightning.pytorch import Trainer
 
 from lsp_lightning.datamodule import SelfPlayDataModule, check_solutions
 from lsp_lightning.errors import ConfigError, require_at_least, require_number, warn
+from lsp_lightning.evaluation.benchmarks import Benchmark, is_benchmark, load_benchmarks
 from lsp_lightning.evaluation.heldout import heldout_reward
 from lsp_lightning.evaluation.solved import MOST_DRAWS
 from lsp_lightning.game.known_queries import Query, read_queries
 from lsp_lightning.module import SelfPlayModule
-from lsp_lightning.paths import require_path
 from lsp_lightning.rewards import Reward, VerifiableReward
 from lsp_lightning.types import Sampling
 
@@ -20,6 +20,8 @@ _JUDGES = (
     "give --judge, such as lsp_lightning.LocalJudge, or lsp_lightning.PreferenceReward with "
     "--judge.model FOLDER"
 )
+#: Answers to each prompt or task if none are asked for.
+_DRAWS = 4
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Typed:
     prompts: str | None
     tasks: str | None
     judge: Reward | None
-    draws: int
+    draws: int | None
     temperature: float | None
     limit: int | None
 
@@ -59,10 +61,14 @@ class Plan:
     """Prompts for win rates."""
     tasks: tuple[Part, ...]
     """Tasks for pass@k."""
+    benchmarks: Mapping[str, Benchmark]
+    """Benchmarks by the names that were typed."""
     sampling: Sampling
     """How answers are sampled."""
     draws: int
     """Answers to each query."""
+    benchmark_draws: int
+    """Answers to each task of HumanEval; one is greedy."""
     limit: int | None
     """Most queries of a file."""
 
@@ -79,9 +85,10 @@ def read_plan(typed: Typed, module: SelfPlayModule, data: SelfPlayDataModule) ->
     Raises:
         ConfigError: a flag is wrong, a file cannot be read, or no reward can score its queries.
     """
-    require_at_least(typed.draws, 1, "draws", "each prompt needs an answer")
-    if typed.draws > MOST_DRAWS:
-        raise ConfigError("draws", f"is {typed.draws}", f"set at most {MOST_DRAWS}")
+    draws = _DRAWS if typed.draws is None else typed.draws
+    require_at_least(draws, 1, "draws", "each prompt needs an answer")
+    if draws > MOST_DRAWS:
+        raise ConfigError("draws", f"is {draws}", f"set at most {MOST_DRAWS}")
     if typed.limit is not None:
         require_at_least(typed.limit, 1, "limit", "an evaluation needs a query")
     sampling = data.solver
@@ -91,10 +98,31 @@ def read_plan(typed: Typed, module: SelfPlayModule, data: SelfPlayDataModule) ->
     elif sampling.temperature == 0:
         problem = "is 0, so all draws of a prompt would be equal"
         raise ConfigError("data.solver.temperature", problem, "give --temperature 1")
-    prompts, tasks = _parts(typed, module, data)
+    files, names = _split(typed.tasks)
+    prompts, tasks = _parts(typed, files, names, module, data)
     if typed.judge is not None and prompts is None:
         raise ConfigError("judge", "is set, but only tasks are scored", "give --prompts FILE")
-    return Plan(prompts, tasks, sampling, typed.draws, typed.limit)
+    loaded = load_benchmarks(names, typed.limit) if names else []
+    benchmarks = dict(zip(names, loaded, strict=True))
+    return Plan(prompts, tasks, benchmarks, sampling, draws, typed.draws or 1, typed.limit)
+
+
+def _split(tasks: str | None) -> tuple[list[str], list[str]]:
+    """Files of tasks, and names of benchmarks, out of ``--tasks``."""
+    if tasks is None:
+        return [], []
+    found = [name.strip() for name in tasks.split(",")]
+    if not all(found):
+        raise ConfigError("tasks", f"{tasks!r} has an empty name", "write FILE,FILE")
+    if len(set(found)) < len(found):
+        raise ConfigError("tasks", f"{tasks!r} names one twice", "name each once")
+    names = [name for name in found if is_benchmark(name) and not _is_file(name)]
+    return [name for name in found if name not in names], names
+
+
+def _is_file(name: str) -> bool:
+    """Whether a name without an ending is a file of tasks."""
+    return not name.endswith((".yaml", ".yml")) and Path(name).is_file()
 
 
 def prepare(plan: Plan, module: SelfPlayModule, trainer: Trainer) -> None:
@@ -111,17 +139,22 @@ def prepare(plan: Plan, module: SelfPlayModule, trainer: Trainer) -> None:
 
 
 def _parts(
-    typed: Typed, module: SelfPlayModule, data: SelfPlayDataModule
+    typed: Typed,
+    files: Sequence[str],
+    names: Sequence[str],
+    module: SelfPlayModule,
+    data: SelfPlayDataModule,
 ) -> tuple[Part | None, tuple[Part, ...]]:
     """The files to evaluate; without a flag those of the run."""
-    if typed.prompts is not None or typed.tasks is not None:
-        prompts = tasks = None
+    if typed.prompts is not None or files or names:
+        prompts, tasks = None, tuple[Part, ...]()
         if typed.prompts is not None:
             found = read_queries(typed.prompts, "prompts")
             prompts = _prompts(typed.prompts, found, _judge(typed.judge, module), typed)
-        if typed.tasks is not None:
-            tasks = _task_parts(typed, module, data)
-        return prompts, tasks or ()
+        if files:
+            reward = _binary_of(module, data)
+            tasks = tuple(_tasks(f, read_queries(f, "tasks"), reward, typed) for f in files)
+        return prompts, tasks
     key, queries = ("data.test", data.test) if data.test else ("data.heldout", data.heldout)
     if not queries:
         raise ConfigError(
@@ -132,30 +165,6 @@ def _parts(
     if typed.judge is not None or _binary(module, data) is None:
         return _prompts(key, queries, _judge(typed.judge, module), typed), ()
     return None, (_tasks(key, queries, _binary_of(module, data), typed),)
-
-
-def _task_parts(typed: Typed, module: SelfPlayModule, data: SelfPlayDataModule) -> tuple[Part, ...]:
-    assert typed.tasks is not None
-    names = [name.strip() for name in typed.tasks.split(",")]
-    if not all(names):
-        raise ConfigError("tasks", f"{typed.tasks!r} has an empty name", "write FILE,FILE")
-    if len(set(names)) < len(names):
-        raise ConfigError("tasks", f"{typed.tasks!r} names a file twice", "name each once")
-    reward = _binary_of(module, data)
-    return tuple(_tasks(name, read_tasks(name), reward, typed) for name in names)
-
-
-def read_tasks(name: str) -> Sequence[Query]:
-    """The tasks that a name of ``--tasks`` stands for. Names of known benchmarks belong here.
-
-    Raises:
-        ConfigError: it is no file, or the file cannot be read.
-    """
-    plain = name.replace("_", "").replace("-", "").isalnum()
-    if plain and not require_path(name, "tasks").exists():
-        problem = f"{name!r} is neither a file nor the name of a known benchmark"
-        raise ConfigError("tasks", problem, "give a file of tasks with solutions")
-    return read_queries(name, "tasks")
 
 
 def _binary(module: SelfPlayModule, data: SelfPlayDataModule) -> Reward | None:

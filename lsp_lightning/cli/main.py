@@ -29,7 +29,7 @@ COMMANDS = {
     "validate": "score the held-out tasks that are for choosing settings",
     "test": "score the held-out tasks that are for reporting",
     "predict": "answer the held-out queries and write the answers to a file",
-    "evaluate": "measure a policy against the frozen base: win rates and pass@k",
+    "evaluate": "measure a policy against the base: win rates, pass@k, benchmarks",
     "plan": "estimate GPU memory before loading anything",
     "export": "export the trained adapter or merged model",
     "reproduce": "play the paper's comparisons again and say what is seen (an hour)",
