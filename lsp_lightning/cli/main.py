@@ -30,12 +30,12 @@ COMMANDS = {
     "test": "score the held-out tasks that are for reporting",
     "predict": "answer the held-out queries and write the answers to a file",
     "evaluate": "measure a policy against the base: win rates, pass@k, benchmarks",
+    "crossplay": "let Challengers and Solvers of several rounds play against each other",
+    "show": "print the queries and answers of a run with their scores",
+    "report": "write a page about runs: verdicts, curves, queries and answers",
+    "reproduce": "play the paper's comparisons again and say what is seen (an hour)",
     "plan": "estimate GPU memory before loading anything",
     "export": "export the trained adapter or merged model",
-    "reproduce": "play the paper's comparisons again and say what is seen (an hour)",
-    "show": "print the queries and answers of a run with their scores",
-    "crossplay": "let Challengers and Solvers of several rounds play against each other",
-    "report": "write a page about runs: verdicts, curves, queries and answers",
     "chat": "chat with the base model or a trained checkpoint",
     "list": "list settings: every setting with its default and meaning",
 }
@@ -61,7 +61,7 @@ examples:
   lsp-lightning fit --config configs/tiny_lsp.yaml --data.group_size 16 --trainer.max_steps 200
   lsp-lightning fit --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt --trainer.max_steps 300
   lsp-lightning test --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
-  lsp-lightning evaluate --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
+  lsp-lightning evaluate --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt --draws 16
   lsp-lightning export --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt --form merged --out my_model
   lsp-lightning chat --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
   lsp-lightning show runs/tiny_lsp --round -1
