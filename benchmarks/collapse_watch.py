@@ -23,6 +23,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.runs import Arm, play_all
+from benchmarks.tiny_long import PLAIN
 from lsp_lightning.diagnosis import SYMPTOMS, Finding, Windows
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.runs import RunFolder
@@ -37,8 +38,9 @@ ROUNDS = 100
 PLAYED: dict[str, Arm] = {
     **{
         name: (name, [])
-        for name in ("tiny_lsp_zero", "tiny_lsp_paper", "tiny_preference", "tiny_lsp", "tiny_grpo")
+        for name in ("tiny_lsp_zero", "tiny_lsp_paper", "tiny_preference", "tiny_grpo")
     },
+    "tiny_lsp": ("tiny_lsp", PLAIN),
     "zero_judged": ("tiny_lsp_zero", ["--config", "benchmarks/judged_zero.yaml"]),
 }
 #: The label of each arm in the table, by the name of its runs' folders, in the table's order.
@@ -50,13 +52,13 @@ ARMS = {
     "paper": "`tiny_lsp_paper`, 1,000 rounds",
     "paper_pool": "the same with a pool",
     "start": "narrowed on purpose (`way_back`)",
-    "tiny_lsp": "`tiny_lsp`",
+    "tiny_lsp": "`tiny_lsp` without gate and pool",
     "tiny_grpo": "`tiny_grpo`",
-    "LSP_recommended": "`tiny_lsp_long`",
-    "learnability": "`tiny_lsp`, 1,000 rounds",
+    "LSP_recommended": "`tiny_lsp`, alpha_ch 0.2",
+    "learnability": "`tiny_lsp` without gate and pool, 1,000 rounds",
     "learnability_gate": "the same with a gate",
     "learnability_pool": "the same with a pool",
-    "learnability_gate_and_pool": "`tiny_lsp_long`, 1,000 rounds",
+    "learnability_gate_and_pool": "`tiny_lsp`, alpha_ch 0.2, 1,000 rounds",
     "paper_gate": "`tiny_lsp_paper` with a gate, 1,000 rounds",
     "paper_gate_and_pool": "the same with gate and pool",
     "gate": "SmolLM2 with a gate",

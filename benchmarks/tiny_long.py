@@ -29,9 +29,11 @@ EVERY = 100
 #: A family counts if it makes up this share of the well-formed queries.
 LEAST_SHARE = 0.05
 
-_PRESET = yaml.safe_load((ROOT / "configs/tiny_lsp_long.yaml").read_text(encoding="utf-8"))["data"]
+_PRESET = yaml.safe_load((ROOT / "configs/tiny_lsp.yaml").read_text(encoding="utf-8"))["data"]
 GATE = ["--data.gate", json.dumps(_PRESET["gate"])]
 _POOL = ["--data.pool", json.dumps(_PRESET["pool"])]
+#: The recommended preset without a gate and a pool, with a slower Challenger.
+PLAIN = ["--data.gate", "null", "--data.pool", "null", "--model.alpha_ch", "0.2"]
 _ADDED = {"": [], ", gate": GATE, ", pool": _POOL, ", gate and pool": [*GATE, *_POOL]}
 _NO_REST = ["--data.pool.rest", "0"]
 #: The pool as it was at first.
@@ -41,37 +43,39 @@ _CHECKS = [*GATE, "--data.gate.solve_rate", "null"]
 _RANGE = ["--data.gate.solve_rate", "[0.1, 0.9]"]
 _UNSURE = ["--model.objective.uncertainty", "0.5"]
 _NOVELTY = {"class_path": "lsp_lightning.NoveltyReward", "init_args": {"weight": 0.1}}
-#: What could still be added to the preset for long runs, one at a time.
+_SLOW = ["--model.alpha_ch", "0.2"]
+#: What could be changed in the game with a gate and a pool, one at a time.
 _CHANGES = {
     "alpha_ch 0.5": ["--model.alpha_ch", "0.5"],
+    "alpha_ch 1": ["--model.alpha_ch", "1"],
     "beta 0.2": ["--model.beta", "0.2"],
     "band": ["--model.objective", "lsp_lightning.Band"],
     "novelty": ["--model.rewards+", json.dumps(_NOVELTY)],
     "past": ["--data.past", "{share: 0.25, age: 50}"],
 }
-_PRESETS = {"paper": "tiny_lsp_paper", "learnability": "tiny_lsp"}
+_PRESETS: dict[str, Arm] = {"paper": ("tiny_lsp_paper", []), "learnability": ("tiny_lsp", PLAIN)}
 #: Label of each arm, with its preset and further arguments.
 ARMS: dict[str, Arm] = (
     {
-        f"{name}{added}": (preset, extra)
-        for name, preset in _PRESETS.items()
+        f"{name}{added}": (preset, [*plain, *extra])
+        for name, (preset, plain) in _PRESETS.items()
         for added, extra in _ADDED.items()
     }
     | {
-        f"{name}{tried}": (preset, [*GATE, *_POOL, *extra])
-        for name, preset in _PRESETS.items()
+        f"{name}{tried}": (preset, [*plain, *GATE, *_POOL, *extra])
+        for name, (preset, plain) in _PRESETS.items()
         for tried, extra in _TRIED.items()
     }
     | {
         "paper, checks alone": ("tiny_lsp_paper", _CHECKS),
         "paper, range alone": ("tiny_lsp_paper", _RANGE),
-        "learnability and uncertainty": ("tiny_lsp", _UNSURE),
+        "learnability and uncertainty": ("tiny_lsp", [*PLAIN, *_UNSURE]),
         "learnability and uncertainty, gate and pool": (
             "tiny_lsp",
-            [*_UNSURE, *GATE, *_POOL, "--data.gate.solve_rate", "[0.1, 1.0]"],
+            [*PLAIN, *_UNSURE, *GATE, *_POOL, "--data.gate.solve_rate", "[0.1, 1.0]"],
         ),
     }
-    | {f"long, {change}": ("tiny_lsp_long", extra) for change, extra in _CHANGES.items()}
+    | {f"long, {change}": ("tiny_lsp", [*_SLOW, *extra]) for change, extra in _CHANGES.items()}
 )
 
 Figures = dict[str, float]
@@ -222,8 +226,9 @@ _SHARES = ("malformed", "largest family", "level", "solve rate")
 
 
 def table(args: argparse.Namespace) -> None:
-    """Print the table."""
-    print("\n".join(table_lines(read_rows(RESULT))))
+    """Print the tables."""
+    rows = read_rows(RESULT)
+    print("\n".join([*table_lines(rows), "", *wide_lines(rows)]))
 
 
 def table_lines(rows: Mapping[str, Sequence[Figures]]) -> list[str]:
@@ -236,6 +241,55 @@ def table_lines(rows: Mapping[str, Sequence[Figures]]) -> list[str]:
         if runs:
             lines.append(f"| {arm} | {len(runs)} | {' | '.join(_cells(runs))} |")
     return lines
+
+
+#: What a game that stays wide fulfils in its last hundred rounds: the held-out score is at most so
+#: far below that of its best hundred, fewer queries are malformed, at least so many families make
+#: up 5 % each, and the level is at least that of the base's queries and half a step.
+_BELOW_BEST, _MALFORMED, _FAMILIES, _LEVEL = 0.02, 0.1, 4, 1.52 + 0.5
+
+
+def wide_lines(rows: Mapping[str, Sequence[Figures]]) -> list[str]:
+    """A Markdown table: which changes of the game with a gate and a pool keep it wide."""
+    columns = ["changed", "seeds", "sampled, 901-1000", "below its best hundred", "malformed"]
+    columns += ["families", "level", "all four", "runs with all four"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    arms = {"nothing": "learnability, gate and pool", **{c: f"long, {c}" for c in _CHANGES}}
+    for change, arm in arms.items():
+        found = [runs for name, runs in rows.items() if name.rpartition("-")[0] == arm]
+        tried = [_wide(run) for run in found if run[-1]["round"] == _ENDS[-1]]
+        if tried:
+            lines.append(f"| {change} | {len(tried)} | {' | '.join(_wide_cells(tried))} |")
+    return lines
+
+
+def _wide(run: Sequence[Figures]) -> Figures:
+    """The last hundred rounds of a run, with how far the score is below that of its best ones."""
+    last = run[-1]
+    return {**last, "below": max(row["sampled"] for row in run) - last["sampled"]}
+
+
+def _wide_cells(runs: Sequence[Figures]) -> list[str]:
+    names = ("sampled", "below", "malformed", "families", "level")
+    average = {name: mean(run[name] for run in runs) for name in names}
+    return [
+        cell([run["sampled"] for run in runs]),
+        cell([run["below"] for run in runs]),
+        f"{average['malformed']:.3f}",
+        f"{average['families']:.1f}",
+        f"{average['level']:.2f}",
+        "yes" if _is_wide(average) else "no",
+        str(sum(_is_wide(run) for run in runs)),
+    ]
+
+
+def _is_wide(last: Figures) -> bool:
+    return (
+        last["below"] <= _BELOW_BEST
+        and last["malformed"] < _MALFORMED
+        and last["families"] >= _FAMILIES
+        and last["level"] >= _LEVEL
+    )
 
 
 def _cells(runs: Sequence[Sequence[Figures]]) -> list[str]:

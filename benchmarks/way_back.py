@@ -14,20 +14,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.runs import Arm, folder, play_all
-from benchmarks.tiny_long import GATE, Figures, arguments, read_rows, windows, write_rows
+from benchmarks.tiny_long import GATE, PLAIN, Figures, arguments, read_rows, windows, write_rows
 
 RESULT = Path(__file__).with_name("way_back.json")
 EVERY, ROUNDS, START_ROUNDS = 25, 150, 200
 #: A run goes on from its start with another seed: this one more.
 SHIFT = 10
-START: Arm = ("tiny_lsp", ["--config", "benchmarks/solved_start.yaml"])
+START: Arm = ("tiny_lsp", [*PLAIN, "--config", "benchmarks/solved_start.yaml"])
 #: Label of each arm, with its preset and further arguments.
 ARMS: dict[str, Arm] = {
-    "learnability": ("tiny_lsp", []),
-    "uncertainty 0.5": ("tiny_lsp", ["--model.objective.uncertainty", "0.5"]),
-    "uncertainty 1": ("tiny_lsp", ["--model.objective.uncertainty", "1.0"]),
-    "gate": ("tiny_lsp", GATE),
-    "gate and pool": ("tiny_lsp_long", []),
+    "learnability": ("tiny_lsp", PLAIN),
+    "uncertainty 0.5": ("tiny_lsp", [*PLAIN, "--model.objective.uncertainty", "0.5"]),
+    "uncertainty 1": ("tiny_lsp", [*PLAIN, "--model.objective.uncertainty", "1.0"]),
+    "gate": ("tiny_lsp", [*PLAIN, *GATE]),
+    "gate and pool": ("tiny_lsp", ["--model.alpha_ch", "0.2"]),
 }
 
 

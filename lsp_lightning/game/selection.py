@@ -42,12 +42,12 @@ class Selection:
         if self.pool is None and getattr(source, "examples_from_pool", False):
             key = "data.queries.init_args.examples_from_pool"
             raise ConfigError(key, "is true, but data.pool is null", "set data.pool, or false")
-        shares = {} if self.pool is None else {"pool": self.pool.most_replays(num_queries)}
+        taken = [] if self.pool is None else [("pool", self.pool.share, self.pool.most_replays)]
         if self.past is not None:
-            shares["past"] = self.past.queries(num_queries)
-        if shares and num_queries - sum(shares.values()) < 2:
-            key = max(shares, key=lambda name: shares[name])
-            problem = "leaves the Challenger fewer than 2 new queries a round"
+            taken.append(("past", self.past.share, self.past.queries))
+        if taken and num_queries - sum(most(num_queries) for *_, most in taken) < 2:
+            key, share, _ = max(taken, key=lambda part: part[2](num_queries))
+            problem = f"is {share}, which leaves the Challenger fewer than 2 new queries a round"
             raise ConfigError(f"data.{key}.share", problem, "lower it, or raise data.num_queries")
 
     def check_rewards(self, rewards: Sequence[Reward]) -> None:

@@ -121,17 +121,16 @@ def _of_paper() -> Iterator[_Change]:
 
 
 def _of_recommended() -> Iterator[_Change]:
-    long = preset_config("tiny_lsp_long")["data"]
     for name, about in (
         ("Band", "the Challenger is paid for solve rates from .25 to .75"),
         ("Frontier", "the Challenger is paid for hard queries that are solved once"),
     ):
         change = _model("objective", {"class_path": f"lsp_lightning.{name}"})
         yield name.lower(), f"objective {name}", about, change
-    gate = {"gate": long["gate"], "pool": None}
-    yield "gate", "with a gate", "which queries train", {"data": gate}
-    both = {"gate": long["gate"], "pool": long["pool"]}
-    yield "gate-pool", "with gate and pool", "as in long runs", {"data": both}
+    yield "no-gate", "without a gate", "all queries train", {"data": {"gate": None}}
+    yield "no-pool", "without a pool", "no query comes again", {"data": {"pool": None}}
+    neither = {"gate": None, "pool": None}
+    yield "plain", "without gate and pool", "the game alone", {"data": neither}
     about = "control: what Q alone teaches"
     yield "q-alone", "random rewards, with Q", about, _random(RECOMMENDED, quality=True)
 

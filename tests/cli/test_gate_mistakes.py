@@ -2,10 +2,10 @@
 
 import json
 import shlex
-import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lsp_lightning.cli.main import main
 
@@ -131,7 +131,9 @@ def here(tmp_path, monkeypatch):
     Path("pool.yaml").write_text("pool: {share: 0.25}")
     Path("model.yaml").write_text("model: {gate: {redraws: 3}}")
     Path("bad_checks.py").write_text(FORGOT)
-    shutil.copy(ROOT / "configs" / "tiny_lsp.yaml", "tiny.yaml")
+    preset = yaml.safe_load((ROOT / "configs" / "tiny_lsp.yaml").read_text())
+    plain = {**preset["data"], "gate": None, "pool": None}
+    Path("tiny.yaml").write_text(yaml.safe_dump({**preset, "data": plain}))
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,13 @@ def test_a_game_without_a_well_formed_query_cannot_start(here, capfd):
     prompt = ["--data.queries.init_args.prompt", "prompt.txt"]
     size = ["--data.num_queries", "4", "--data.group_size", "2", "--trainer.min_steps", "3"]
     assert main(["pilot", "--config", TINY, *prompt, *size]) == 1
+    refused = capfd.readouterr().out
+    assert "every query was refused by the gate (16 malformed)" in " ".join(refused.split())
+    plain = ["--data.gate", "null", "--data.pool", "null"]
+    assert main(["pilot", "--config", TINY, *prompt, *size, *plain]) == 1
     shown = capfd.readouterr().out
     assert shown.count("query (malformed)") == 3  # of one round
-    assert words(shown)["queries"] == "none"
+    assert words(shown)["queries"] == words(refused)["queries"] == "none"
     assert "data.queries.init_args.examples" in shown
     assert shown.endswith("\nthe game cannot start\n")
     assert [path.name for path in here.iterdir()] == ["prompt.txt"]

@@ -137,8 +137,8 @@ def test_a_run_with_a_function_alone_ends_with_its_mean(tmp_path, brief_folder, 
         *("fit", "--config", str(ROOT / "configs/tiny_lsp.yaml")),
         *("--model.base", str(brief_folder), "--model.rewards", json.dumps(rewards)),
         *("--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.max_steps", "1"),
-        *("--data.num_queries", "2", "--data.group_size", "2"),
-        *("--data.heldout", str(tmp_path / "tasks.jsonl")),
+        *("--data.num_queries", "2", "--data.group_size", "2", "--data.gate", "null"),
+        *("--data.heldout", str(tmp_path / "tasks.jsonl"), "--data.pool", "null"),
     ]
     assert main(arguments) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

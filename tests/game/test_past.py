@@ -200,7 +200,7 @@ def test_settings_out_of_range_are_refused(settings, message):
 
 def test_the_challenger_keeps_two_new_queries_beside_the_pool_and_the_past():
     shares = {"pool": Pool(share=0.5), "past": PastChallenger(share=0.4)}
-    with pytest.raises(ConfigError, match=r"data.pool.share: leaves the Challenger fewer than 2"):
+    with pytest.raises(ConfigError, match=r"data.pool.share: is 0.5, which leaves the Challenger"):
         SelfPlayDataModule(challenger(), num_queries=N, **shares)
     SelfPlayDataModule(challenger(), num_queries=2 * N, **shares)
 

@@ -29,7 +29,7 @@ def test_the_presets_of_the_package_are_those_of_configs(path):
 
 def test_every_preset_of_an_arm_is_shipped_and_has_a_cost():
     used = {stage.preset for world in WORLDS for arm in world.arms for stage in arm.stages}
-    assert used < {path.stem for path in SHIPPED}
+    assert used == {path.stem for path in SHIPPED}
     for world in WORLDS:
         needed = {stage.preset for arm in world.arms for stage in arm.stages}
         assert needed <= set(world.costs.round)
@@ -91,8 +91,9 @@ def built(name, tmp_path):
 def test_each_arm_makes_a_module_and_its_data(name, tmp_path):
     module, data = built(name, tmp_path)
     assert data.queries.selfplay == (name not in ("grpo", "few"))
-    assert (data.gate is not None) == ("gate" in name)
-    assert (data.pool is not None) == (name == "gate-pool")
+    wide = ("lsp", "random", "band", "frontier", "q-alone")  # the recommended game
+    assert (data.gate is not None) == (name in (*wide, "no-pool"))
+    assert (data.pool is not None) == (name in (*wide, "no-gate"))
     judges = [reward for reward in module.rewards if isinstance(reward, SelfReward)]
     assert bool(judges) == (name not in ("grpo", "few", "zero", "random"))
     paid = [r for r in module.rewards if isinstance(r, VerifiableReward) and r.weight > 0]
@@ -117,7 +118,7 @@ def test_an_ablation_changes_its_arm_in_one_place(arm):
         for key in {*before[part], *after[part]}
         if before[part].get(key) != after[part].get(key)
     }
-    also = {"data.pool"} if arm.name == "gate-pool" else set()
+    also = {"data.pool"} if arm.name == "plain" else set()
     also |= {"data.heldout_reward"} if arm.name == "q-alone" else set()  # the coin is logged, too
     assert len(changed - also) == 1
 

@@ -30,7 +30,7 @@ def test_shared_runs_count_once(comparison):
 
 
 def test_ablations_have_no_curve(comparison):
-    jobs = jobs_of(comparison, "gate")
+    jobs = jobs_of(comparison, "no-gate")
     assert Forecast(comparison, jobs, 1, 1.0).seconds_left() == 210 + 20
 
 

@@ -359,6 +359,7 @@ def fit(tmp_path, monkeypatch, rewards, *more):
     command = ["fit", "--config", str(ROOT / "configs/tiny_lsp.yaml"), "--config", str(overlay)]
     command += ["--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.max_steps", "1"]
     command += ["--data.heldout", "null", "--data.num_queries", "2", "--data.group_size", "2"]
+    command += ["--data.gate", "null", "--data.pool", "null"]
     monkeypatch.chdir(tmp_path)
     return main([*command, *more])
 
