@@ -1,63 +1,239 @@
-"""Does the policy hack a reward model, with and without Q? Compares its score with the true one.
+"""What keeps a reward model from being hacked? Compares its score with the true one.
 
-python -m benchmarks.reward_model_hacking --out runs/hacking [--seeds 0 1 2] [--rounds 150]
+python -m benchmarks.reward_model_hacking play --out runs/hacking [--seeds 0 1 2] [--arms ...]
+python -m benchmarks.reward_model_hacking table
+
+`play` plays the arms; a run of 150 rounds takes some three minutes of one core. Then it scores the
+adapter of every 15th round on the held-out tasks: by the reward model that is paid, by the watch (a
+second one, which is not paid), and by the verifier. The rows go to reward_model_hacking.json as
+soon as a run has ended, and no finished run is played again. `table` prints the tables.
 """
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 
-from benchmarks.runs import Arm, cell, folder, play_all, summary, window
+from benchmarks.reward_model_scores import MODELS, Board, Row
+from benchmarks.runs import Arm, cell, folder, play_all, window
+from benchmarks.tiny_long import arguments, read_rows, write_rows
+from benchmarks.two_reward_models import adapter_after
 
-ARMS: dict[str, Arm] = {
-    "with Q": ("tiny_preference", []),
-    "with Q, learnability": (
-        "tiny_preference",
-        ["--model.objective", "lsp_lightning.Learnability"],
-    ),
-    "without Q": ("tiny_preference_zero", []),
+RESULT = Path(__file__).with_name("reward_model_hacking.json")
+EVERY = 15
+CONTROL = "learnability"
+
+_KEEP = {
+    "class_path": "benchmarks.two_reward_models.KeepAdapters",
+    "init_args": {"every": EVERY},
 }
+_ALL = ["--trainer.callbacks", json.dumps(_KEEP), "--data.heldout", "null"]
+_ALL += ["--trainer.val_check_interval", "null"]
+_LEARNABILITY = ["--model.objective", "lsp_lightning.Learnability", *_ALL]
+
+
+def _rewards(*task: Mapping[str, object], quality: float = 2.0) -> list[str]:
+    """The argument for the preset's rewards with these task rewards and this weight of Q."""
+    judge = {
+        "name": "self_reward",
+        "weight": quality,
+        "prompt": "pkg:lsp_lightning/tinyworld/prompts/judge.txt",
+    }
+    truth = {
+        "name": "true_score",
+        "weight": 0.0,
+        "verifier": "lsp_lightning.tinyworld.verifier.TinyWorldVerifier",
+    }
+    rewards = [
+        *task,
+        {"class_path": "lsp_lightning.SelfReward", "init_args": judge},
+        {"class_path": "lsp_lightning.VerifiableReward", "init_args": truth},
+    ]
+    return ["--model.rewards", json.dumps(rewards)]
+
+
+def _model(which: str, name: str, weight: float, standardize: bool = True) -> dict[str, object]:
+    settings = {"model": MODELS[which], "name": name, "weight": weight, "standardize": standardize}
+    return {"class_path": "lsp_lightning.PreferenceReward", "init_args": settings}
+
+
+_PAID = _model("paid", "preference", 1.0)
+_WATCH = _model("watch", "watch", 0.0, standardize=False)
+_MEAN = (_model("paid", "preference", 0.5), _model("watch", "watch", 0.5))
+_MINIMUM = {
+    "class_path": "benchmarks.two_reward_models.MinimumReward",
+    "init_args": {"models": list(MODELS.values())},
+}
+#: Both reward models, logged beside their minimum.
+_LOGGED = (_model("paid", "preference", 0.0, standardize=False), _WATCH)
+
+
+def _beta(beta: float) -> list[str]:
+    return ["--model.beta", str(beta)]
+
+
+#: Label of each arm, with its preset and further arguments.
+ARMS: dict[str, Arm] = {
+    CONTROL: ("tiny_preference", _LEARNABILITY),
+    "paper": ("tiny_preference", _ALL),
+    "paper without Q": ("tiny_preference_zero", _ALL),
+    "beta 0.2": ("tiny_preference", [*_LEARNABILITY, *_beta(0.2)]),
+    "beta 0.5": ("tiny_preference", [*_LEARNABILITY, *_beta(0.5)]),
+    "Q 4": ("tiny_preference", [*_LEARNABILITY, *_rewards(_PAID, _WATCH, quality=4.0)]),
+    "Q 8": ("tiny_preference", [*_LEARNABILITY, *_rewards(_PAID, _WATCH, quality=8.0)]),
+    "mean of two": ("tiny_preference", [*_LEARNABILITY, *_rewards(*_MEAN)]),
+    "minimum of two": ("tiny_preference", [*_LEARNABILITY, *_rewards(_MINIMUM, *_LOGGED)]),
+    "mean of two, beta 0.2": (
+        "tiny_preference",
+        [*_LEARNABILITY, *_rewards(*_MEAN), *_beta(0.2)],
+    ),
+}
+#: Figures of the queries that the Challenger wrote, means over the rounds since the row before.
 METRICS = {
-    "reward model": "reward/preference",
+    "paid score": "reward/preference",
+    "watch score": "reward/watch",
     "true score": "reward/true_score",
     "malformed": "queries/true_score/malformed",
     "family entropy": "queries/true_score/family_entropy",
     "answer tokens": "answers/tokens",
+    "KL": "kl/solver",
+}
+#: Which held-out figure of the dev tasks decides the round whose adapter is kept; None: the last.
+RULES: dict[str, str | None] = {
+    "last round": None,
+    "best for the paid model": "dev, sampled, paid wins",
+    "best for the watch": "dev, sampled, watch wins",
+    "best for the watch, greedy": "dev, greedy, watch wins",
+    "best in truth": "dev, sampled, true",
 }
 
 
 def main() -> None:
-    """Play all runs and print a row for every 25 rounds (``--every``)."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/hacking"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rounds", type=int, default=150)
-    parser.add_argument("--every", type=int, default=25)
-    parser.add_argument("--processes", type=int, default=2)
-    args = parser.parse_args()
-    play_all(args.out, ARMS, args.seeds, args.rounds, args.processes)
-    report: dict[str, object] = {"rounds": args.rounds, "seeds": args.seeds}
-    print(f"| arm | rounds | {' | '.join(METRICS)} |\n|---|---|{'---|' * len(METRICS)}")
-    for arm in ARMS:
-        runs = [folder(args.out, arm, seed) for seed in args.seeds]
-        rows = []
-        for start in range(1, args.rounds + 1, args.every):
-            end = start + args.every - 1
-            figures = {
-                name: [window(run, metric, start, end) for run in runs]
-                for name, metric in METRICS.items()
-            }
-            rows.append({"rounds": f"{start}-{end}", **figures})
-            cells = [cell(values) for values in figures.values()]
-            print(f"| {arm} | {start}-{end} | {' | '.join(cells)} |")
-        heldout = [
-            {when: summary(run)[f"heldout_{when}"] for when in ("before", "after")} for run in runs
-        ]
-        report[arm] = {"rows": rows, "heldout": heldout}
-        for name in ("sampled", "greedy"):
-            before, after = (cell([h[when][name] for h in heldout]) for when in ("before", "after"))
-            print(f"| {arm} | held-out tasks solved, {name} | {before} -> {after} |")
-    (args.out / "hacking.json").write_text(json.dumps(report, indent=2) + "\n")
+    """Run one command."""
+    args = arguments(__doc__, ARMS, Path("runs/hacking"), 150, play, table)
+    args.run(args)
+
+
+def play(args: argparse.Namespace) -> None:
+    """Play the arms, score their adapters, and keep the rows of all that have ended."""
+    boards: dict[int, Board] = {}
+    for seed in args.seeds:
+        for start in range(0, len(args.arms), args.processes):
+            some = args.arms[start : start + args.processes]
+            arms = {arm: ARMS[arm] for arm in some}
+            play_all(args.out, arms, [seed], args.rounds, args.processes)
+            for arm in some:
+                if f"{arm}-{seed}" not in read_rows(RESULT):
+                    board = boards.setdefault(seed, Board(seed))
+                    rows = run_rows(board, folder(args.out, arm, seed), args.rounds)
+                    write_rows(RESULT, {**read_rows(RESULT), f"{arm}-{seed}": rows})
+    table(args)
+
+
+def run_rows(board: Board, run: Path, rounds: int, every: int = EVERY) -> list[Row]:
+    """The base (round 0), and a row for every ``every`` rounds: means since the row before, and
+    the held-out scores of the adapter."""
+    rows: list[Row] = [{"round": 0, **board.row(None)}]
+    for end in range(every, rounds + 1, every):
+        figures = {
+            name: round(window(run, metric, end - every + 1, end), 4)
+            for name, metric in METRICS.items()
+        }
+        rows.append({"round": end, **figures, **board.row(adapter_after(run, end))})
+    return rows
+
+
+def kept(rows: Sequence[Row], rule: str | None) -> Row:
+    """The row whose adapter a rule keeps: the first with the highest figure; None: the last."""
+    return rows[-1] if rule is None else max(rows, key=lambda row: row[rule])
+
+
+def runs_of(rows: Mapping[str, list[Row]]) -> dict[str, dict[int, list[Row]]]:
+    """The runs by arm and seed, in the order of the arms."""
+    found: dict[str, dict[int, list[Row]]] = {arm: {} for arm in ARMS}
+    for name, run in rows.items():
+        arm, seed = name.rsplit("-", 1)
+        found[arm][int(seed)] = run
+    return {arm: dict(sorted(runs.items())) for arm, runs in found.items() if runs}
+
+
+def table(args: argparse.Namespace) -> None:
+    """Print the tables."""
+    rows = read_rows(RESULT)
+    for lines in (during_lines(rows), stopping_lines(rows)):
+        print("\n".join(lines), end="\n\n")
+
+
+def during_lines(rows: Mapping[str, list[Row]]) -> list[str]:
+    """A Markdown table: what an arm's reward models and the truth say about its queries and at its
+    end about the test tasks."""
+    heads = ["arm", "seeds", "paid", "watch", "true", "malformed", "KL"]
+    heads += ["paid wins", "watch wins", "sampled", "greedy", "sampled - control"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    arms = runs_of(rows)
+    base = [runs[0] for runs in arms.get(CONTROL, {}).values()]
+    if base:
+        cells = [_ends([[row] for row in base], name) for name in _AT_THE_END]
+        lines.append(f"| base | {len(base)} | | | | | | {' | '.join(cells)} | - |")
+    for arm, runs in arms.items():
+        cells = [_course(list(runs.values()), name) for name in ("paid score", "watch score")]
+        cells += [_course(list(runs.values()), name) for name in ("true score", "malformed")]
+        cells += [_ends(list(runs.values()), "KL")]
+        cells += [_ends(list(runs.values()), name) for name in _AT_THE_END]
+        cells.append(_differences(runs, arms.get(CONTROL, {}), arm))
+        lines.append(f"| {arm} | {len(runs)} | {' | '.join(cells)} |")
+    return lines
+
+
+_AT_THE_END = (
+    "test, sampled, paid wins",
+    "test, sampled, watch wins",
+    "test, sampled, true",
+    "test, greedy, true",
+)
+
+
+def _course(runs: Sequence[Sequence[Row]], name: str) -> str:
+    """Means over the seeds of the first, the middle and the last window."""
+    chosen = (1, len(runs[0]) // 2, len(runs[0]) - 1)
+    return ", ".join(f"{mean(run[i][name] for run in runs):.2f}" for i in chosen)
+
+
+def _ends(runs: Sequence[Sequence[Row]], name: str) -> str:
+    return cell([run[-1][name] for run in runs])
+
+
+def _differences(
+    runs: Mapping[int, Sequence[Row]], control: Mapping[int, Sequence[Row]], arm: str
+) -> str:
+    """The differences to the control at the end, one for each seed that both have."""
+    name = "test, sampled, true"
+    both = [seed for seed in runs if seed in control]
+    found = [f"{runs[seed][-1][name] - control[seed][-1][name]:+.3f}" for seed in both]
+    return "-" if arm == CONTROL or not found else ", ".join(found)
+
+
+def stopping_lines(rows: Mapping[str, list[Row]]) -> list[str]:
+    """A Markdown table: the adapter that each rule keeps, and its true scores of the test tasks."""
+    lines = [
+        "| arm | seeds | kept adapter | rounds | sampled | - last | greedy | - last |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for arm, runs in runs_of(rows).items():
+        for rule, figure in RULES.items():
+            chosen = [kept(run, figure) for run in runs.values()]
+            cells = [", ".join(str(row["round"]) for row in chosen)]
+            for way in ("sampled", "greedy"):
+                name = f"test, {way}, true"
+                gains = [
+                    row[name] - run[-1][name]
+                    for row, run in zip(chosen, runs.values(), strict=True)
+                ]
+                cells.append(cell([row[name] for row in chosen]))
+                cells.append("-" if figure is None else ", ".join(f"{g:+.3f}" for g in gains))
+            lines.append(f"| {arm} | {len(runs)} | {rule} | {' | '.join(cells)} |")
+    return lines
 
 
 if __name__ == "__main__":
