@@ -16,12 +16,15 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.reward_model_scores import MODELS, Board, Row
-from benchmarks.runs import Arm, cell, folder, play_all, window
+from benchmarks.runs import Arm, folder, play_all, window
+from benchmarks.runs import cell as mean_and_spread
 from benchmarks.tiny_long import arguments, read_rows, write_rows
 from benchmarks.two_reward_models import adapter_after
 
 RESULT = Path(__file__).with_name("reward_model_hacking.json")
 EVERY = 15
+#: Seeds of an arm that is confirmed.
+MAIN = 3
 CONTROL = "learnability"
 
 _KEEP = {
@@ -169,29 +172,50 @@ def during_lines(rows: Mapping[str, list[Row]]) -> list[str]:
     """A Markdown table: what an arm's reward models and the truth say about its queries and at its
     end about the test tasks."""
     heads = ["arm", "seeds", "paid", "watch", "true", "malformed", "KL"]
-    heads += ["paid wins", "watch wins", "sampled", "greedy", "sampled - control"]
+    heads += ["paid wins", "watch wins", "sampled", "- control", "greedy", "- control"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     arms = runs_of(rows)
-    base = [runs[0] for runs in arms.get(CONTROL, {}).values()]
-    if base:
-        cells = [_ends([[row] for row in base], name) for name in _AT_THE_END]
-        lines.append(f"| base | {len(base)} | | | | | | {' | '.join(cells)} | - |")
+    control = arms.get(CONTROL, {})
+    if control:
+        base = [[run[0]] for run in control.values()]
+        ends = [cell for name in _AT_THE_END for cell in _end(base, name)]
+        lines.append(f"| base | {len(base)} | | | | | | {' | '.join(ends)} |")
     for arm, runs in arms.items():
-        cells = [_course(list(runs.values()), name) for name in ("paid score", "watch score")]
-        cells += [_course(list(runs.values()), name) for name in ("true score", "malformed")]
-        cells += [_ends(list(runs.values()), "KL")]
-        cells += [_ends(list(runs.values()), name) for name in _AT_THE_END]
-        cells.append(_differences(runs, arms.get(CONTROL, {}), arm))
+        played = list(runs.values())
+        cells = [_course(played, name) for name in ("paid score", "watch score", "true score")]
+        cells += [_course(played, "malformed"), cell([run[-1]["KL"] for run in played])]
+        for name in _AT_THE_END:
+            compared = [] if arm == CONTROL else differences(runs, control, name)
+            cells += _end(played, name, compared)
         lines.append(f"| {arm} | {len(runs)} | {' | '.join(cells)} |")
     return lines
 
 
-_AT_THE_END = (
-    "test, sampled, paid wins",
-    "test, sampled, watch wins",
-    "test, sampled, true",
-    "test, greedy, true",
-)
+_WINS = ("test, sampled, paid wins", "test, sampled, watch wins")
+_TRUE = ("test, sampled, true", "test, greedy, true")
+_AT_THE_END = (*_WINS, *_TRUE)
+
+
+def differences(
+    runs: Mapping[int, Sequence[Row]], control: Mapping[int, Sequence[Row]], name: str
+) -> list[float]:
+    """The differences to the control in the last row, one for each seed that both have."""
+    return [runs[seed][-1][name] - control[seed][-1][name] for seed in runs if seed in control]
+
+
+def _end(runs: Sequence[Sequence[Row]], name: str, compared: Sequence[float] = ()) -> list[str]:
+    """The cells of a figure in the last row; true scores have one for the differences, too."""
+    found = [cell([run[-1][name] for run in runs])]
+    return [*found, _signed(compared) or "-"] if name in _TRUE else found
+
+
+def cell(values: Sequence[float]) -> str:
+    """Mean and standard deviation over the seeds; the figure alone if there is one seed."""
+    return mean_and_spread(values) if len(values) > 1 else f"{values[0]:.3f}"
+
+
+def _signed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:+.3f}" for value in values)
 
 
 def _course(runs: Sequence[Sequence[Row]], name: str) -> str:
@@ -200,27 +224,17 @@ def _course(runs: Sequence[Sequence[Row]], name: str) -> str:
     return ", ".join(f"{mean(run[i][name] for run in runs):.2f}" for i in chosen)
 
 
-def _ends(runs: Sequence[Sequence[Row]], name: str) -> str:
-    return cell([run[-1][name] for run in runs])
-
-
-def _differences(
-    runs: Mapping[int, Sequence[Row]], control: Mapping[int, Sequence[Row]], arm: str
-) -> str:
-    """The differences to the control at the end, one for each seed that both have."""
-    name = "test, sampled, true"
-    both = [seed for seed in runs if seed in control]
-    found = [f"{runs[seed][-1][name] - control[seed][-1][name]:+.3f}" for seed in both]
-    return "-" if arm == CONTROL or not found else ", ".join(found)
-
-
 def stopping_lines(rows: Mapping[str, list[Row]]) -> list[str]:
-    """A Markdown table: the adapter that each rule keeps, and its true scores of the test tasks."""
+    """A Markdown table: the adapter that each rule keeps, and its true scores of the test tasks.
+
+    Arms that were only tried, with fewer than ``MAIN`` seeds, are left out.
+    """
     lines = [
         "| arm | seeds | kept adapter | rounds | sampled | - last | greedy | - last |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for arm, runs in runs_of(rows).items():
+    confirmed = {arm: runs for arm, runs in runs_of(rows).items() if len(runs) >= MAIN}
+    for arm, runs in confirmed.items():
         for rule, figure in RULES.items():
             chosen = [kept(run, figure) for run in runs.values()]
             cells = [", ".join(str(row["round"]) for row in chosen)]
@@ -231,7 +245,7 @@ def stopping_lines(rows: Mapping[str, list[Row]]) -> list[str]:
                     for row, run in zip(chosen, runs.values(), strict=True)
                 ]
                 cells.append(cell([row[name] for row in chosen]))
-                cells.append("-" if figure is None else ", ".join(f"{g:+.3f}" for g in gains))
+                cells.append("-" if figure is None else _signed(gains))
             lines.append(f"| {arm} | {len(runs)} | {rule} | {' | '.join(cells)} |")
     return lines
 
