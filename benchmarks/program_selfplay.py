@@ -9,8 +9,6 @@ quality score Q (which also prefers right answers) and once without.
 
 import argparse
 import json
-import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -32,12 +30,6 @@ ARMS: dict[str, Arm] = {
         ["--config", "benchmarks/random_rewards_without_q.yaml"],
     ),
 }
-
-
-def coin(query: str, answers: Sequence[str], solution: object) -> list[float]:
-    """Random rewards of 0 or 1; the same query and answers always get the same rewards."""
-    rng = random.Random(f"{query}\n{answers}")
-    return [float(rng.random() < 0.5) for _ in answers]
 
 
 def main() -> None:

@@ -19,8 +19,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from benchmarks.runs import Arm, cell, folder, play_all
-from benchmarks.tiny_table import DRAWS, SOLVER, WORLD
-from lsp_lightning import Player, Policy, VerifiableReward
+from lsp_lightning import Player, Policy, Sampling, VerifiableReward
 from lsp_lightning.evaluation.heldout import score_tasks
 from lsp_lightning.functional.evaluation import pass_at_k
 from lsp_lightning.game.known_queries import read_queries
@@ -29,7 +28,10 @@ from lsp_lightning.models.logits import head_logits, hidden_states
 from lsp_lightning.models.quantization import Quantization, full_weight, linear_layers
 from lsp_lightning.tinyworld.verifier import TinyWorldVerifier
 
+WORLD = "pkg:lsp_lightning/tinyworld"
 BASE = f"{WORLD}/base"
+DRAWS = 8
+SOLVER = Sampling(max_new_tokens=8)
 KINDS: dict[str, Quantization | None] = {"fp32": None, "nf4": "nf4"}
 ARMS: dict[str, Arm] = {
     "fp32": ("tiny_lsp", []),

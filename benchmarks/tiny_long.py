@@ -47,6 +47,7 @@ _CHANGES = {
     "beta 0.2": ["--model.beta", "0.2"],
     "band": ["--model.objective", "lsp_lightning.Band"],
     "novelty": ["--model.rewards+", json.dumps(_NOVELTY)],
+    "past": ["--data.past", "{share: 0.25, age: 50}"],
 }
 _PRESETS = {"paper": "tiny_lsp_paper", "learnability": "tiny_lsp"}
 #: Label of each arm, with its preset and further arguments.
@@ -180,7 +181,8 @@ def windows(run: Path, every: int = EVERY) -> list[Figures]:
 
 def _written(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """A row for each query that the Challenger wrote, also for those that the gate refused."""
-    return [group[0] for group in by_query(rows) if not group[0].get("replayed")]
+    first = (group[0] for group in by_query(rows))
+    return [row for row in first if not (row.get("replayed") or row.get("past"))]
 
 
 def _figures(

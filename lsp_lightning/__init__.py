@@ -27,6 +27,7 @@ _HOME = {
     "Learnability": "game.objectives",
     "LengthReward": "rewards",
     "LocalEngine": "generation",
+    "LocalJudge": "rewards",
     "LocalRollouts": "generation",
     "Lora": "models.settings",
     "Matches": "game.gate",
@@ -38,6 +39,7 @@ _HOME = {
     "Paper": "game.objectives",
     "Player": "game.player",
     "Policy": "models.policy",
+    "PastChallenger": "game.past",
     "Pool": "game.pool",
     "PreferenceReward": "rewards",
     "ProgramOutputVerifier": "rewards.verifiers",
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
     from lsp_lightning.game.objectives import Learnability as Learnability
     from lsp_lightning.game.objectives import Objective as Objective
     from lsp_lightning.game.objectives import Paper as Paper
+    from lsp_lightning.game.past import PastChallenger as PastChallenger
     from lsp_lightning.game.player import FrozenPlayer as FrozenPlayer
     from lsp_lightning.game.player import Player as Player
     from lsp_lightning.game.pool import Pool as Pool
@@ -99,6 +102,7 @@ if TYPE_CHECKING:
     from lsp_lightning.rewards import Judgement as Judgement
     from lsp_lightning.rewards import JudgeReward as JudgeReward
     from lsp_lightning.rewards import LengthReward as LengthReward
+    from lsp_lightning.rewards import LocalJudge as LocalJudge
     from lsp_lightning.rewards import NoveltyReward as NoveltyReward
     from lsp_lightning.rewards import PreferenceReward as PreferenceReward
     from lsp_lightning.rewards import RarityReward as RarityReward

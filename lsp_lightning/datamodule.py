@@ -14,6 +14,7 @@ from lsp_lightning.game.challenger import Challenger
 from lsp_lightning.game.documents import read_passage_prompt
 from lsp_lightning.game.gate import Gate
 from lsp_lightning.game.known_queries import Query, counted, read_queries
+from lsp_lightning.game.past import PastChallenger
 from lsp_lightning.game.pool import Pool
 from lsp_lightning.game.queries import QuerySource, check_sampling
 from lsp_lightning.game.selection import Selection
@@ -41,6 +42,8 @@ class SelfPlayDataModule(LightningDataModule):
             {passage} and {query}; null shows it the query alone.
         gate: which of the Challenger's queries enter training; null takes all, as in the paper.
         pool: good queries of earlier rounds to play again; null plays none, as in the paper.
+        past: an earlier policy that writes a share of the queries; null plays without one, as in
+            the paper.
         heldout: file of held-out tasks for choosing settings, in a format of PromptFile; scored
             before, during and after a run, and by ``validate``.
         test: file of held-out tasks for reporting; scored by ``test``.
@@ -61,6 +64,7 @@ class SelfPlayDataModule(LightningDataModule):
         passage_prompt: str | None = None,
         gate: Gate | None = None,
         pool: Pool | None = None,
+        past: PastChallenger | None = None,
         heldout: str | None = None,
         test: str | None = None,
         heldout_draws: int = 1,
@@ -79,11 +83,12 @@ class SelfPlayDataModule(LightningDataModule):
             )
         self.queries.check_num_queries(num_queries)
         self.queries.pool = pool
+        self.queries.shares_rounds = pool is not None or past is not None
         self.num_queries = num_queries
         self.group_size = group_size
         self.solver = solver
         self.gate, self.pool = gate, pool
-        self.selection = Selection(gate, pool)
+        self.selection = Selection(gate, pool, past)
         self.selection.check(self.queries, num_queries)
         self.solver_prompt = read_template(solver_prompt, SOLVER, "data.solver_prompt", ("query",))
         self.passage_prompt = read_passage_prompt(passage_prompt, self.queries)
@@ -160,20 +165,14 @@ class SelfPlayDataModule(LightningDataModule):
                     f"{key}: {count - known} of {count} queries have no solution; there {name} "
                     "pays the answer that most of a group agree on"
                 )
-            for query in queries:
-                try:
-                    verifier.require(query.solution)
-                except ValueError as error:
-                    text = query.text if len(query.text) <= 40 else f"{query.text[:40]}..."
-                    problem = f"the solution of {text!r} {in_one_line(str(error))}"
-                    raise ConfigError(key, problem, "fix the file") from error
+            check_solutions(queries, verifier, key)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the gate and of the pool, for a checkpoint."""
+        """The state of the gate, the pool and the earlier policy, for a checkpoint."""
         return self.selection.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the gate and the pool."""
+        """Restore the gate, the pool and the earlier policy."""
         self.selection.load_state_dict(state_dict)
 
     def teardown(self, stage: str) -> None:
@@ -218,6 +217,17 @@ class SelfPlayDataModule(LightningDataModule):
         if not tasks:
             raise ConfigError("data.test", "is not set", "give a file of queries to answer")
         return HeldOutTasks(tasks)
+
+
+def check_solutions(queries: Sequence[Query], verifier: Verifier, key: str) -> None:
+    """Raise ConfigError unless the verifier can use all solutions; it names key and query."""
+    for query in queries:
+        try:
+            verifier.require(query.solution)
+        except ValueError as error:
+            text = query.text if len(query.text) <= 40 else f"{query.text[:40]}..."
+            problem = f"the solution of {text!r} {in_one_line(str(error))}"
+            raise ConfigError(key, problem, "fix the file") from error
 
 
 def check_precision(precision: object) -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lsp_lightning.callbacks.close_engine import ClosesEngine
 from lsp_lightning.callbacks.stalls import StallWatch
 from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
+from lsp_lightning.diagnosis import CollapseWatch
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.evaluation.hooks import ScoresHeldOut
 from lsp_lightning.functional import KLForm
@@ -31,6 +32,7 @@ from lsp_lightning.training import resume
 from lsp_lightning.training.divergence import require_finite
 from lsp_lightning.training.gradient import LossSettings
 from lsp_lightning.training.metrics import round_metrics
+from lsp_lightning.training.seen_queries import SeenQueries
 from lsp_lightning.training.update import RoundUpdate, by_round
 from lsp_lightning.types import SelfPlayRound
 
@@ -122,12 +124,14 @@ class SelfPlayModule(ScoresHeldOut):
             chat_template_kwargs,
             activation_checkpointing,
         )
-        self.round_means = Means(keep_nan=True)
+        self.round_means, self._seen = Means(keep_nan=True), SeenQueries()
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """The rewards, which are callbacks too; one that closes the engine; one that says why a
-        run learns nothing."""
-        return [*self.rewards, ClosesEngine(lambda: self._player), StallWatch()]
+        run learns nothing, and one that warns of a collapse."""
+        stalls = StallWatch()
+        watches = (stalls, CollapseWatch(lambda: stalls.causes))
+        return [*self.rewards, ClosesEngine(lambda: self._player), *watches]
 
     def setup(self, stage: str) -> None:
         """Raise ConfigError for settings that cannot work, before the model is loaded."""
@@ -136,6 +140,8 @@ class SelfPlayModule(ScoresHeldOut):
         if stage == "fit":
             self.data.check_rounds(self.trainer)
             self.data.selection.check_rewards(self.rewards)
+            adapts = bool(self.policy_settings.lora or self.policy_settings.init_adapter)
+            self.data.selection.check_policy(adapts, self.rollouts.served)
             if self.data.gate is not None:
                 self.objective.check_gate(self.data.gate.solve_rate)
                 self.data.gate.prepare()
@@ -203,7 +209,9 @@ class SelfPlayModule(ScoresHeldOut):
 
     def play(self, index: int) -> SelfPlayRound:
         """Play round ``index`` with the weights as they are now."""
-        data = self.data
+        data, past = self.data, self.data.selection.past
+        if past is not None:
+            past.prepare(index, self.loaded_policy)
         return play_round(
             self.player,
             data.queries,
@@ -215,6 +223,7 @@ class SelfPlayModule(ScoresHeldOut):
             passage_prompt=data.passage_prompt,
             gate=data.gate,
             pool=data.pool,
+            past=past,
             index=index,
             seed=self._seed("play"),
         )
@@ -243,7 +252,8 @@ class SelfPlayModule(ScoresHeldOut):
         seconds = {**played.seconds, "update": time.perf_counter() - start}
         metrics = round_metrics(played, advantages, stats, norm, seconds)
         metrics = self.data.selection.metrics(played) | metrics
-        self.round_means.update({**metrics, "learning_rate": rate})
+        seen = self._seen.measure(played.playout)
+        self.round_means.update({**metrics, **seen, "learning_rate": rate})
         self.logged = self.round_means.compute()
         self.log_dict(self.logged, batch_size=1)
         if played.index + 1 >= rounds:  # global_step does not count skipped rounds
@@ -269,6 +279,7 @@ class SelfPlayModule(ScoresHeldOut):
         resume.stay_open(checkpoint)
         checkpoint["lsp_lightning"] = self.resume_settings()
         checkpoint["objective"] = [self._objective_class(), self.objective.state_dict()]
+        checkpoint["seen_queries"] = self._seen.state_dict()
         checkpoint["found_out"] = self._update.state_dict() | self.budgets.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -283,6 +294,7 @@ class SelfPlayModule(ScoresHeldOut):
         found_out = checkpoint.get("found_out", {})
         self.budgets.load_state_dict(found_out)
         self._update.load_state_dict(found_out)
+        self._seen.load_state_dict(checkpoint.get("seen_queries", {}))
         name, state = checkpoint.get("objective", [None, {}])
         if name == self._objective_class():  # another objective starts without a state
             self.objective.load_state_dict(state)

@@ -10,8 +10,7 @@ import lsp_lightning
 
 ROOT = Path(lsp_lightning.__file__).parent
 #: Every room and the floor it is on: a room imports from lower floors only, so that rooms of one
-#: floor do not know one another. A new room gets its floor here; `runs` and `diagnosis` wait for
-#: what is planned.
+#: floor do not know one another. A new room gets its floor here.
 FLOORS = {
     **dict.fromkeys(["functional", "errors", "seeding"], 0),
     **dict.fromkeys(["paths", "runtime"], 1),
@@ -24,7 +23,7 @@ FLOORS = {
     **dict.fromkeys(["datamodule", "planning"], 8),
     **dict.fromkeys(["callbacks", "diagnosis"], 9),
     "module": 10,
-    **dict.fromkeys(["export", "tinyworld"], 11),
+    **dict.fromkeys(["export", "reporting", "reproduce", "tinyworld"], 11),
     "cli": 12,
     "__main__": 13,
 }

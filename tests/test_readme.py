@@ -10,7 +10,9 @@ from typing import NamedTuple
 import pytest
 from handmade import playout, scored_round
 
+from lsp_lightning.cli import reproduce
 from lsp_lightning.cli.main import COMMANDS, main
+from lsp_lightning.reproduce.tiny import tiny_world
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -90,9 +92,16 @@ def test_a_command_names_existing_keys_and_configs(line, monkeypatch, capsys, un
     if command == "list":
         assert main([command, *flags]) == 0
         return
-    if command == "show":  # a run that was not played here, but its flags are read first
+    if command in (
+        "show",
+        "report",
+    ):  # a run that was not played here, but its flags are read first
         assert main([command, *flags]) == 2
         assert capsys.readouterr().err.startswith("error: run: no folder 'runs/")
+        return
+    if command == "reproduce":
+        typed = reproduce._parser().parse_args(flags)
+        assert typed.table or reproduce._arms(typed.arms, reproduce._WORLDS[typed.world]())
         return
     if "--ckpt_path" in flags:  # of a run that was not played here: its config stands for it
         at = flags.index("--ckpt_path")
@@ -234,6 +243,14 @@ def test_the_families_of_models_are_counted():
 
     speed = (ROOT / "docs/speed.md").read_text("utf-8")
     assert f"Of the {len(ARCHITECTURES)} families" in speed
+
+
+def test_the_arms_of_the_page_are_those_that_are_played():
+    page = (ROOT / "docs/reproduce.md").read_text("utf-8")
+    for arm in tiny_world().arms:
+        name, other = f"`{arm.name}`", arm.changes or arm.control
+        cells = [name, arm.label, arm.about, f"`{other}`" if other else "-"]
+        assert f"| {' | '.join(cells)} |" in page
 
 
 def test_its_error_message_is_the_one_printed(capsys, monkeypatch, untouched_process):

@@ -1,5 +1,6 @@
 """Checkpoints between two rounds: a crash costs at most the rounds since the last one."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lsp_lightning.callbacks.table import RunTable
-from lsp_lightning.errors import require_at_least
+from lsp_lightning.errors import ConfigError, require_at_least
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.runs.checkpoint import read_checkpoint
 from lsp_lightning.runs.writing import put_in_place, writing
@@ -25,15 +26,26 @@ class RoundCheckpoint(Checkpoint):
     Args:
         every: rounds between two checkpoints. If it is more than 1 and validation stops the run
             early, the saved adapter can be newer than the last checkpoint.
+        snapshots: rounds between two adapters that are kept for good, as snapshots/round-00100 in
+            the run's folder, to play them against each other later; 0 keeps none.
     """
 
-    def __init__(self, every: int = 1) -> None:
+    def __init__(self, every: int = 1, snapshots: int = 0) -> None:
         require_at_least(every, 1, "checkpoint.every", "the run could not be resumed")
-        self.every = every
+        require_at_least(snapshots, 0, "checkpoint.snapshots", "it is a number of rounds")
+        self.every, self.snapshots = every, snapshots
         self._whole: Path | None = None  # the last checkpoint, once it is known to be whole
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take over the files from Lightning, unless the Trainer has a plugin for them."""
+        """Take over the files from Lightning, unless the Trainer has a plugin for them.
+
+        Raises:
+            ConfigError: snapshots are asked for, but the run trains no adapter.
+        """
+        settings = getattr(pl_module, "policy_settings", None)
+        if self.snapshots and settings and settings.lora is None and settings.init_adapter is None:
+            problem = f"is {self.snapshots}, but without LoRA each snapshot would be a whole model"
+            raise ConfigError("checkpoint.snapshots", problem, "set 0, or set model.lora")
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = RunCheckpointIO()
 
@@ -53,6 +65,8 @@ class RoundCheckpoint(Checkpoint):
         checkpoint could not play more rounds.
         """
         played = batch.index + 1
+        if self.snapshots and played % self.snapshots == 0:
+            save_snapshot(trainer, pl_module, played)
         last = played == trainer.max_steps or trainer.should_stop
         if played % self.every == 0 or last:
             _log_ahead(trainer, pl_module, batch.index)
@@ -91,6 +105,24 @@ def _log_ahead(trainer: Trainer, pl_module: Any, index: int) -> None:
     for table in trainer.loggers:
         if isinstance(table, RunTable):
             table.log_ahead({**pl_module.logged, "epoch": trainer.current_epoch}, index)
+
+
+def save_snapshot(trainer: Trainer, pl_module: LightningModule, rounds: int) -> None:
+    """Write the adapter as it is after so many rounds.
+
+    Raises:
+        Diverged: a trained weight is not finite.
+    """
+    if trainer.is_global_zero:
+        policy: Any = pl_module.policy
+        require_finite(policy, "in the snapshot")
+        path = RunFolder(trainer.default_root_dir).snapshot_path(rounds)
+        partial = path.with_name(f"{path.name}.partial")
+        with writing(path):
+            shutil.rmtree(partial, ignore_errors=True)
+            policy.save_adapter(partial)
+            shutil.rmtree(path, ignore_errors=True)  # of a round that is played again
+            partial.replace(path)
 
 
 def save_weights(trainer: Trainer, pl_module: LightningModule) -> None:

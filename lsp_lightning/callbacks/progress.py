@@ -28,7 +28,7 @@ _SHOWN = {
 }
 _PASSED = "gate/passed"
 #: Metrics that are numbers of queries.
-_COUNTS = {"gate/played": "played", "pool/replayed": "replayed"}
+_COUNTS = {"gate/played": "played", "past/queries": "past", "pool/replayed": "replayed"}
 #: The metrics in a run with a gate; it lets no invalid query through.
 _SHOWN_GATED = {
     "reward": "reward",

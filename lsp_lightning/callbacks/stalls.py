@@ -59,6 +59,19 @@ class StallWatch(Callback):
         module: Any = pl_module
         self.observe(batch, list(stalls(batch, module.rewards, data)))
 
+    @property
+    def causes(self) -> dict[str, bool]:
+        """The causes that the last round had or that a warning has named: whether one has."""
+        return dict.fromkeys(self._seen, False) | dict.fromkeys(self._gone, True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was counted and named."""
+        return {"seen": dict(self._seen), "gone": dict(self._gone)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        self._seen, self._gone = dict(state_dict["seen"]), dict(state_dict["gone"])
+
     def observe(self, played: SelfPlayRound, found: Sequence[Stall]) -> None:
         """Count the causes of a round, and warn of those that have lasted long enough."""
         now = {stall.cause: stall for stall in found}

@@ -139,7 +139,7 @@ class RunSummary(Callback):
         varied = module.data.queries.selfplay
         lines = [
             *(queries_lines(folder, width_of(sys.stdout) - 1) if varied else []),
-            *result_lines(summary, folder, _opponent(pl_module)),
+            *result_lines(summary, folder, opponent_of(pl_module)),
             next_line(folder, bool(module.data.test) and reward is not None, self._trust),
             curves_line(folder),
         ]
@@ -237,8 +237,8 @@ def gpu_peak(device: torch.device) -> dict[str, float] | None:
     return {name: round(peak / _GIB, 3) for name, peak in peaks.items()}
 
 
-def _opponent(pl_module: LightningModule) -> str:
-    """The name of the reference in the printed result."""
+def opponent_of(pl_module: LightningModule) -> str:
+    """The name of the reference in printed results."""
     settings = getattr(pl_module, "policy_settings", None)
     started = settings and settings.init_adapter and settings.reference == "start"
     return "the start adapter" if started else "the base"

@@ -107,12 +107,14 @@ def rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
 
 
 def _places(played: SelfPlayRound) -> list[dict[str, Any]]:
-    """Whether each query came from the pool, and whether it entered training, if that varies."""
+    """Where each query came from, and whether it entered training, if that varies."""
     playout, refused = played.playout, _played_though_refused(played.playout)
     found: list[dict[str, Any]] = [{} for _ in playout.query_texts]
     for i, row in enumerate(found):
         if playout.written is not None and not playout.written_N.all():
-            row["replayed"] = not bool(playout.written_N[i])
+            row["replayed"] = bool(playout.replayed_N[i])
+        if playout.past:
+            row["past"] = i in playout.past
         if played.admitted_N is not None:
             row["admitted"] = bool(played.admitted_N[i])
         if i in refused:
@@ -137,6 +139,8 @@ def refused_rows(played: SelfPlayRound) -> Iterator[dict[str, Any]]:
     place = {"admitted": False}
     if not played.playout.written_N.all():
         place["replayed"] = False
+    if played.playout.past:
+        place["past"] = False
     for row, found in written.refused.items():
         if int(written.answered_C[row]) >= 0:
             continue

@@ -63,6 +63,8 @@ _DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs/lsp",
 }
 
+#: The commands that Lightning does not have.
+_OWN = ("pilot", "plan", "export", "evaluate", "crossplay", "chat")
 _TERMINATED = 143  # the status that a shell gives a process ended by SIGTERM
 # the module's default objective, written so that a printed config contains it
 _OBJECTIVE: dict[str, Any] = {"class_path": "lsp_lightning.Learnability"}
@@ -101,7 +103,7 @@ class SelfPlayCLI(LightningCLI):
 
         Only this one, because building the parsers of all commands takes half of the startup time.
         """
-        more = {name: {"model", "datamodule"} for name in ("pilot", "plan", "export", "chat")}
+        more = {name: {"model", "datamodule"} for name in _OWN}
         return {self._typed: {**LightningCLI.subcommands(), **more}[self._typed]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -1,6 +1,8 @@
 """The commands that Lightning does not have. Each is a method, and its arguments become flags."""
 
+import contextlib
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +15,7 @@ from lsp_lightning.datamodule import SelfPlayDataModule
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.models.policy import Policy
 from lsp_lightning.module import SelfPlayModule
+from lsp_lightning.rewards import Reward
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.runs.checkpoint import read_checkpoint
 from lsp_lightning.training import resume
@@ -92,6 +95,55 @@ class SelfPlayTrainer(Trainer):
         form = export_run(policy, record["base"], form, target, record)
         print(f"exported to {target}/ ({form}); its README.md shows how to load it")
 
+    def crossplay(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule,
+        ckpt_path: str | None = None,
+        players: list[str] | None = None,
+        queries: int = 64,
+        answers: int = 4,
+        out: Path | None = None,
+        json: bool = False,
+    ) -> None:
+        """Let Challengers and Solvers of several rounds play against each other.
+
+        Each policy writes queries, and each answers all of them. The matrix tells whether later
+        Challengers are harder and later Solvers better.
+
+        Args:
+            model: the module.
+            datamodule: its data.
+            ckpt_path: the run's checkpoint.
+            players: who plays: base, trained (the checkpoint), snapshots (adapters that the run has
+                kept, see checkpoint.snapshots), and folders of adapters of the same base; null is
+                [base, snapshots, trained].
+            queries: queries of each Challenger.
+            answers: answers of each Solver to each query.
+            out: file to write; null takes crossplay.json in the run's folder.
+            json: print the result as JSON instead of tables.
+        """
+        from lsp_lightning.cli import crossplay
+
+        if ckpt_path is None:
+            raise ConfigError("ckpt_path", "is not set", "give a run's checkpoints/last.ckpt")
+        module, data = _narrowed(model, datamodule)
+        sizes = crossplay.Sizes(queries, answers)
+        with contextlib.redirect_stdout(sys.stderr):  # stdout gets the result alone
+            rewards = crossplay.check(module, data, sizes)
+            checkpoint, run = read_checkpoint(ckpt_path), RunFolder(self.default_root_dir)
+            who = crossplay.contenders(players, run, resume.rounds_of(checkpoint))
+            try:
+                for reward in rewards:
+                    reward.setup(self, module, "crossplay")
+                policy = load_policy(module, checkpoint, self.strategy.root_device)
+                found = crossplay.play(policy, rewards, data, who, sizes)
+            finally:
+                for reward in rewards:
+                    reward.teardown(self, module, "crossplay")
+            crossplay.write(found, out or run.crossplay_path, sizes)
+        crossplay.print_result(found, sizes, json)
+
     def chat(
         self,
         model: LightningModule,
@@ -113,6 +165,61 @@ class SelfPlayTrainer(Trainer):
         check_role(data, role)
         checkpoint = None if ckpt_path is None else read_checkpoint(ckpt_path)
         chat(load_policy(module, checkpoint, self.strategy.root_device), data, role)
+
+    def evaluate(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule,
+        ckpt_path: str | None = None,
+        prompts: str | None = None,
+        tasks: str | None = None,
+        judge: Reward | None = None,
+        draws: int | None = None,
+        temperature: float | None = None,
+        limit: int | None = None,
+        out: Path | None = None,
+        json: bool = False,
+    ) -> None:
+        """Measure a policy against the frozen base: win rates, pass@k on tasks, benchmarks.
+
+        Without prompts and tasks, the run's data.test or else data.heldout is used. A command that
+        was stopped goes on where it was; the same command again prints its result at once.
+
+        Args:
+            model: the module.
+            datamodule: its data.
+            ckpt_path: the run's checkpoint; null evaluates the policy before training.
+            prompts: file of prompts for win rates, in a format of PromptFile or AlpacaEval's.
+            tasks: files of tasks with solutions for pass@k, and names of benchmarks (gsm8k, ifeval,
+                humaneval), separated by commas.
+            judge: the reward that compares two answers; null takes the run's comparable reward.
+            draws: answers to each prompt or task, at most 64; null is 4, and for benchmarks one
+                greedy answer.
+            temperature: sampling temperature; null takes that of data.solver.
+            limit: most prompts or tasks of a file, spread over it; null takes all.
+            out: folder to write; null takes "evaluations" in the run's folder.
+            json: print the result as JSON instead of a table.
+        """
+        from lsp_lightning.cli.evaluate import Evaluator, print_results, writable
+        from lsp_lightning.cli.evaluation_settings import Typed, prepare, read_plan
+        from lsp_lightning.evaluation.identity import settings_of
+
+        module, data = _narrowed(model, datamodule)
+        with contextlib.redirect_stdout(sys.stderr):  # stdout gets the result alone
+            plan = read_plan(Typed(prompts, tasks, judge, draws, temperature, limit), module, data)
+            folder = writable(out or RunFolder(self.default_root_dir).evaluations_path)
+            identities = {id(reward): settings_of(reward) for reward in plan.rewards}
+            try:
+                prepare(plan, module, self)
+                checkpoint = None if ckpt_path is None else read_checkpoint(ckpt_path)
+                policy = load_policy(module, checkpoint, self.strategy.root_device)
+                rounds = 0 if checkpoint is None else resume.rounds_of(checkpoint)
+                evaluator = Evaluator(plan, module, data, policy, rounds, folder, identities)
+                results = evaluator.run()
+            finally:
+                for reward in plan.rewards:
+                    reward.teardown(self, module, "evaluate")
+        print_results(results, json)
 
 
 def _narrowed(

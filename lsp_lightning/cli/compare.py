@@ -1,11 +1,10 @@
 """``lsp-lightning show RUN --compare N``: queries of the first and the last round side by side."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from lsp_lightning.runs.transcripts import by_query, is_answer
+from lsp_lightning.runs.transcripts import by_query, is_answer, is_number, malformed
 from lsp_lightning.text.terminal import columns, escaped, wrap
 
 #: Lines of one query or answer.
@@ -44,11 +43,6 @@ def side_by_side(rows: Sequence[Row], count: int, width: int) -> Iterator[str]:
         yield from _beside(_told(before, room), _told(after, room), room)
 
 
-def malformed(row: Row) -> bool:
-    """Whether a verifier found no right answer to the row's query."""
-    return any(value is True for name, value in row.items() if name.endswith("/malformed"))
-
-
 def _groups(rows: Sequence[Row], number: int) -> list[list[Row]]:
     """The answers of each query of a round, in the order of the round."""
     return list(by_query(row for row in rows if row["round"] == number))
@@ -62,7 +56,7 @@ def _told(group: Sequence[Row], room: int) -> list[str]:
     if group[0].get("valid") is False:  # the pilot counts such a query as invalid alone too
         fault = "invalid, "
     scores = [row.get("R") for row in group]
-    known = [float(s) for s in scores if isinstance(s, bool | int | float) and not math.isnan(s)]
+    known = [float(score) for score in scores if is_number(score)]
     mean = f"{sum(known) / len(known):.2f}" if known else "-"
     label = f"{fault}mean R {mean}, an answer:"
     below = [*wrap(label, room - 2, _LINES), *_lines(str(group[0]["answer"]), room - 2)]

@@ -29,9 +29,13 @@ COMMANDS = {
     "validate": "score the held-out tasks that are for choosing settings",
     "test": "score the held-out tasks that are for reporting",
     "predict": "answer the held-out queries and write the answers to a file",
+    "evaluate": "measure a policy against the base: win rates, pass@k, benchmarks",
+    "crossplay": "let Challengers and Solvers of several rounds play against each other",
+    "show": "print the queries and answers of a run with their scores",
+    "report": "write a page about runs: verdicts, curves, queries and answers",
+    "reproduce": "play the paper's comparisons again and say what is seen (an hour)",
     "plan": "estimate GPU memory before loading anything",
     "export": "export the trained adapter or merged model",
-    "show": "print the queries and answers of a run with their scores",
     "chat": "chat with the base model or a trained checkpoint",
     "list": "list settings: every setting with its default and meaning",
 }
@@ -57,9 +61,12 @@ examples:
   lsp-lightning fit --config configs/tiny_lsp.yaml --data.group_size 16 --trainer.max_steps 200
   lsp-lightning fit --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt --trainer.max_steps 300
   lsp-lightning test --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
+  lsp-lightning evaluate --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt --draws 16
   lsp-lightning export --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt --form merged --out my_model
   lsp-lightning chat --ckpt_path runs/tiny_lsp/checkpoints/last.ckpt
   lsp-lightning show runs/tiny_lsp --round -1
+  lsp-lightning report runs/tiny_lsp
+  lsp-lightning reproduce --arms base grpo lsp --seeds 0 1 2
 """
 
 
@@ -91,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
-        lines = [f"  {name:<10}{meaning}" for name, meaning in COMMANDS.items()]
+        lines = [f"  {name:<11}{meaning}" for name, meaning in COMMANDS.items()]
         print(HELP.format(commands="\n".join(lines)), end="")
         return 0
     if args[0] == "--version":
@@ -104,11 +111,19 @@ def _run(args: list[str]) -> int:
         from lsp_lightning.cli.show import show
 
         return show(args[1:])
+    if args[0] == "report":
+        from lsp_lightning.cli.report import report
+
+        return report(args[1:])
+    if args[0] == "reproduce":
+        from lsp_lightning.cli.reproduce import reproduce
+
+        return reproduce(args[1:])
     if args[0] == "list":
         from lsp_lightning.cli.settings import list_topic
 
         return list_topic(args[1:])
-    args, trust = without_trust(args)
+    args, trust = without_trust(with_json(args))
     permissions, run = None, run_with_config(args)
     if run is not None:
         permissions = None if trust else Permissions(run.path, args)
@@ -162,6 +177,15 @@ def _inside(folder: Path) -> str:
         if checkpoint.is_file():
             return f"give {shlex.quote(str(checkpoint))}"
     return _CHECKPOINT
+
+
+def with_json(args: Sequence[str]) -> list[str]:
+    """The arguments with ``--json true`` in place of ``--json`` alone."""
+    following = [*args[1:], ""]
+    return [
+        f"{arg}=true" if arg == "--json" and after not in ("true", "false") else arg
+        for arg, after in zip(args, following, strict=True)
+    ]
 
 
 def without_trust(args: Sequence[str]) -> tuple[list[str], bool]:

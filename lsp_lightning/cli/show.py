@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from lsp_lightning.cli.compare import malformed, side_by_side
+from lsp_lightning.cli.compare import side_by_side
 from lsp_lightning.errors import ConfigError, in_one_line
 from lsp_lightning.runs import RunFolder
 from lsp_lightning.runs.breadth_table import breadth_lines
-from lsp_lightning.runs.transcripts import is_answer
+from lsp_lightning.runs.transcripts import is_answer, is_number, verdict, yes_or_no
 from lsp_lightning.text.terminal import cut, escaped, width_of, wrap
 
 _USAGE = "write lsp-lightning show runs/NAME [--round T] [--sort round | reward | quality]"
@@ -125,14 +125,7 @@ def table(rows: Sequence[Row], width: int, binary: set[str]) -> Iterator[str]:
         if before is None:
             continue
         scores = f"{_score(row.get('R'))}  {_score(row.get('Q'))}"
-        yield from _lines(f"{'':5}  {scores}  {_verdict(row, binary):<9}  ", row["answer"], width)
-
-
-def yes_or_no(rows: Sequence[Row]) -> set[str]:
-    """Columns of the rewards that score only 0 and 1."""
-    names = {name for row in rows for name in row if name.startswith("reward/")}
-    scores = {name: [row[name] for row in rows if row.get(name) is not None] for name in names}
-    return {name for name, found in scores.items() if found and all(x in (0, 1) for x in found)}
+        yield from _lines(f"{'':5}  {scores}  {verdict(row, binary):<9}  ", row["answer"], width)
 
 
 def _passage_line(round_: object, passage: object, width: int) -> Iterator[str]:
@@ -147,18 +140,9 @@ def _fault(row: Row) -> str:
         return cut(f"refused ({escaped(str(reason)[:_REASON])})", _REASON)
     if row.get("valid") is False:
         return "invalid"
-    marks = {"replayed": row.get("replayed") is True, "not admitted": row.get("admitted") is False}
+    marks = {name: row.get(name) is True for name in ("past", "replayed")}
+    marks["not admitted"] = row.get("admitted") is False
     return ", ".join(mark for mark, holds in marks.items() if holds)
-
-
-def _verdict(row: Row, binary: set[str]) -> str:
-    if malformed(row):
-        return "malformed"
-    known = [row.get(name) for name in sorted(binary)]
-    scores = [score for score in known if score is not None]
-    if len(scores) == 1:
-        return "right" if scores[0] == 1 else "wrong"
-    return "unjudged" if math.isnan(_number(row.get("R"), math.nan)) else ""
 
 
 def _lines(before: str, text: object, width: int, lines: int = _LINES) -> Iterator[str]:
@@ -181,9 +165,7 @@ def _score(value: object) -> str:
 
 def _number(value: object, default: float) -> float:
     """A score, or ``default`` if it was not judged."""
-    if isinstance(value, bool | int | float) and not math.isnan(value):
-        return float(value)
-    return default
+    return float(value) if is_number(value) else default
 
 
 def _of_round(rows: Sequence[dict[str, Any]], number: int) -> list[dict[str, Any]]:

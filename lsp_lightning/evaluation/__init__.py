@@ -1,1 +1,1 @@
-"""Scores of a policy on held-out tasks."""
+"""Evaluations of a policy: held-out tasks in a run, win rates and pass@k after it."""

@@ -101,8 +101,8 @@ class Challenger(QuerySource):
             return num_queries
         if self.documents is None:
             return 1
-        if num_queries % self.documents.per_passage or self.pool is not None:
-            return num_queries  # with a pool, the number of new queries varies
+        if num_queries % self.documents.per_passage or self.shares_rounds:
+            return num_queries
         return num_queries // self.documents.per_passage
 
     def longest_prompt(self, codec: ChatCodec | None) -> int | None:

@@ -1,4 +1,4 @@
-"""The queries of a round: from the source, through the gate, and with those of the pool."""
+"""The queries of a round: from the source, through the gate, and with those from earlier rounds."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -8,9 +8,11 @@ import torch
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.game.gate import Gate
+from lsp_lightning.game.past import PastChallenger
 from lsp_lightning.game.player import Player
 from lsp_lightning.game.pool import Pool, PooledQuery
 from lsp_lightning.game.queries import QueryBatch, QuerySource, check_batch
+from lsp_lightning.seeding import derive_seed
 from lsp_lightning.types import Refused, Rollouts, Written
 
 Value = TypeVar("Value")
@@ -24,11 +26,12 @@ def draw_queries(
     seed: int,
     gate: Gate | None = None,
     pool: Pool | None = None,
+    past: PastChallenger | None = None,
 ) -> QueryBatch:
     """The queries of one round; with a gate they may be fewer than ``num_queries``.
 
-    The pool's come last. Those that have rested also stand in for queries that the gate
-    refused to the end.
+    New queries come first, then those of an earlier policy, then the pool's. Queries of the pool
+    that have rested also stand in for queries that the gate refused to the end.
 
     Args:
         player: the policy, to write queries with.
@@ -38,25 +41,61 @@ def draw_queries(
         seed: the run's seed.
         gate: which queries may be played; None lets all pass.
         pool: good queries of earlier rounds; None has none.
+        past: an earlier policy that writes a share of the queries; None has none.
     """
     source.pool, source.per_round = pool, num_queries
     share = pool.most_replays(num_queries) if pool else 0
     replays = pool.replays(share, index, seed) if pool else []
-    new = num_queries - len(replays)
+    taken = [query.text for query in replays]
+    earlier = _earlier(player, source, num_queries, index, seed, gate, past, taken) if past else []
+    new = num_queries - len(replays) - len(earlier)
     batch = source.draw(player, new, index, seed)
     check_batch(batch, source, new)
     if gate is not None and batch.written is not None:
-        taken = [query.text for query in replays]
+        taken += [query.text for query in earlier]
         batch = _Gated(player, source, gate, new, taken).filled(batch, index, seed)
     accepted = () if batch.all_refused else batch.texts
-    missing = num_queries - len(replays) - len(accepted)
+    missing = num_queries - len(replays) - len(earlier) - len(accepted)
     if pool and missing:
         passages = (batch.passages or (None,) * len(batch.texts))[: len(accepted)]
-        known = {*zip(accepted, passages, strict=True), *(query.key for query in replays)}
+        known = {*zip(accepted, passages, strict=True)}
+        known |= {query.key for query in (*replays, *earlier)}
         replays += pool.replays(missing, index, seed, known)
-    if replays and batch.all_refused:
+    if (replays or earlier) and batch.all_refused:
         batch = _without_queries(batch)
-    return _with_replays(batch, replays)
+    return _with_more(batch, earlier, replays)
+
+
+def _earlier(
+    player: Player,
+    source: QuerySource,
+    num_queries: int,
+    index: int,
+    seed: int,
+    gate: Gate | None,
+    past: PastChallenger,
+    taken: Sequence[str],
+) -> list[PooledQuery]:
+    """Queries of an earlier policy, without invalid ones and those that the gate refuses."""
+    count = past.queries(num_queries)
+    if not count:
+        return []
+    batch = source.draw(past.player(player), count, index, derive_seed(seed, "past"))
+    check_batch(batch, source, count)
+    written = batch.written
+    valid = written.to_queries(written.valid_C, count, True).tolist() if written else [True] * count
+    refusals = gate.refusals(batch.texts, valid, taken) if gate else [None] * count
+    found = zip(
+        batch.texts,
+        batch.solutions or (None,) * count,
+        batch.passages or (None,) * count,
+        strict=True,
+    )
+    return [
+        PooledQuery(text, solution, passage)
+        for (text, solution, passage), fits, refused in zip(found, valid, refusals, strict=True)
+        if fits and refused is None
+    ]
 
 
 @dataclass(frozen=True)
@@ -167,14 +206,17 @@ def _without_queries(batch: QueryBatch) -> QueryBatch:
     return QueryBatch((), written, examples=batch.examples)
 
 
-def _with_replays(batch: QueryBatch, replays: Sequence[PooledQuery]) -> QueryBatch:
-    """The batch with queries of the pool at its end."""
-    if not replays:
+def _with_more(
+    batch: QueryBatch, earlier: Sequence[PooledQuery], replays: Sequence[PooledQuery]
+) -> QueryBatch:
+    """The batch with queries of an earlier policy and of the pool at its end."""
+    n, more = len(batch.texts), [*earlier, *replays]
+    if not more:
         return batch
-    n = len(batch.texts)
     return replace(
         batch,
-        texts=(*batch.texts, *(query.text for query in replays)),
-        solutions=(*(batch.solutions or (None,) * n), *(query.solution for query in replays)),
-        passages=(*(batch.passages or (None,) * n), *(query.passage for query in replays)),
+        texts=(*batch.texts, *(query.text for query in more)),
+        solutions=(*(batch.solutions or (None,) * n), *(query.solution for query in more)),
+        passages=(*(batch.passages or (None,) * n), *(query.passage for query in more)),
+        past=tuple(range(n, n + len(earlier))),
     )

@@ -6,7 +6,14 @@ from typing import Any
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.game.query_files import read_rows
-from lsp_lightning.game.query_keys import QUERY_EXAMPLE, other_keys, query_of, solution_of
+from lsp_lightning.game.query_keys import (
+    QUERY_EXAMPLE,
+    SUBSET_KEYS,
+    other_keys,
+    plain_name,
+    query_of,
+    solution_of,
+)
 from lsp_lightning.game.rows import read_each
 
 _MOST_KEYS = 8
@@ -20,6 +27,8 @@ class Query:
     """The question or task."""
     solution: object | None = None
     """The known answer or tests; None if there are none."""
+    subset: str | None = None
+    """The part of its file that it belongs to; None if the file names none."""
 
 
 class QueryFile(list[Query]):
@@ -38,7 +47,7 @@ def read_queries(path: str, key: str) -> QueryFile:
     ignored = dict[str, None]()
 
     def read(row: Mapping[str, Any]) -> Query:
-        query = Query(query_of(row), solution_of(row))
+        query = Query(query_of(row), solution_of(row), _subset_of(row))
         ignored.update(dict.fromkeys(filter(None, other_keys(row))))
         return query
 
@@ -47,6 +56,13 @@ def read_queries(path: str, key: str) -> QueryFile:
         raise ConfigError(key, f"{path!r} contains no queries", QUERY_EXAMPLE)
     queries.ignored = tuple(ignored)
     return queries
+
+
+def _subset_of(row: Mapping[str, Any]) -> str | None:
+    """The name of a row's subset, by the first key that has one."""
+    named = {plain_name(name): value for name, value in row.items()}
+    found = (named.get(key) for key in SUBSET_KEYS)
+    return next((text.strip() for text in found if isinstance(text, str) and text.strip()), None)
 
 
 def counted(queries: Sequence[Query], noun: str) -> str:

@@ -32,6 +32,8 @@ class QueryBatch:
     """The passage that each query was written about, or None."""
     examples: tuple[str, ...] = ()
     """The example queries that the Challenger was shown, each once."""
+    past: tuple[int, ...] = ()
+    """The places of the queries that an earlier policy wrote."""
 
     @property
     def all_refused(self) -> bool:
@@ -57,6 +59,9 @@ class QuerySource(ABC):
     pool: Pool | None = None
     #: N, the queries of a round, those of the pool included. It is set before each draw.
     per_round: int | None = None
+    #: Whether a pool or an earlier policy takes places of the rounds, so that :meth:`draw` is asked
+    #: for fewer than N queries, and not in each round for as many.
+    shares_rounds: bool = False
 
     @abstractmethod
     def draw(self, player: Player, num_queries: int, index: int, seed: int) -> QueryBatch:
@@ -65,8 +70,7 @@ class QuerySource(ABC):
         Args:
             player: the policy, to write queries with (``player.respond``) and to encode prompts
                 (``player.codec``).
-            num_queries: how many to return; with a pool fewer than N, and not in each round as
-                many.
+            num_queries: how many to return; fewer than N if ``shares_rounds``.
             index: the round, from 0.
             seed: the run's seed. The same seed and round must give the same queries, or resuming
                 is not exact: derive what you need from both (``lsp_lightning.seeding``).

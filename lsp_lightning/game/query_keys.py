@@ -17,6 +17,8 @@ QUERY_KEYS = ("query", "prompt", "question", "problem", "instruction", "input")
 SOLUTION_KEYS = ("solution", "answer", "reference", "ground_truth")
 #: Names of the known answer in some data sets. A misspelt key is never taken for one of them.
 OTHER_SOLUTION_KEYS = ("final_answer", "expected_answer", "correct_answer", "target")
+#: Names of the part of a file that a query belongs to, as in AlpacaEval.
+SUBSET_KEYS = ("subset", "dataset")
 #: Names that a file of documents may use for a text.
 TEXT_KEYS = ("text", "passage", "document", "content", "context")
 #: Names of a conversation, in which a query may be hidden.
@@ -74,8 +76,8 @@ def is_text_key(name: str) -> bool:
 
 
 def is_read(name: str) -> bool:
-    """Whether a column may hold a query or a solution."""
-    return plain_name(name) in QUERY_KEYS + SOLUTION_KEYS + OTHER_SOLUTION_KEYS
+    """Whether a column may hold a query, a solution or the name of a subset."""
+    return plain_name(name) in QUERY_KEYS + SOLUTION_KEYS + OTHER_SOLUTION_KEYS + SUBSET_KEYS
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from lsp_lightning.errors import warn
 from lsp_lightning.functional import solve_rates
 from lsp_lightning.game.drawing import draw_queries
 from lsp_lightning.game.gate import Gate
+from lsp_lightning.game.past import PastChallenger
 from lsp_lightning.game.player import Player
 from lsp_lightning.game.pool import Pool
 from lsp_lightning.game.queries import QueryBatch, QuerySource
@@ -41,6 +42,7 @@ def play_round(
     passage_prompt: str | None = None,
     gate: Gate | None = None,
     pool: Pool | None = None,
+    past: PastChallenger | None = None,
     index: int = 0,
     seed: int = 0,
 ) -> SelfPlayRound:
@@ -59,15 +61,17 @@ def play_round(
         gate: which queries enter training; None takes all. Call its ``connect`` first if a check
             judges with the reference.
         pool: good queries of earlier rounds to play again; None plays none.
+        past: an earlier policy that writes a share of the queries; None plays without one. Call its
+            ``prepare`` before each round.
         index: the round, from 0; with ``seed`` it fixes everything that is sampled.
         seed: the seed of the run.
     """
     seconds: dict[str, float] = {}
     with _timed(seconds, "queries"):
-        batch = draw_queries(player, source, num_queries, index, seed, gate, pool)
+        batch = draw_queries(player, source, num_queries, index, seed, gate, pool, past)
     with _timed(seconds, "answers"):
         answers = player.respond(
-            _solver_prompts(player.codec, batch, solver_prompt, passage_prompt),
+            solver_prompts(player.codec, batch, solver_prompt, passage_prompt),
             group_size,
             sampling,
             derive_seed(seed, index, "answers"),
@@ -82,6 +86,7 @@ def play_round(
         passages=batch.passages,
         examples=batch.examples,
         seed=derive_seed(seed, index, "rewards"),
+        past=batch.past,
     )
     with _timed(seconds, "rewards"):
         scored = _scored(rewards, playout)
@@ -133,7 +138,7 @@ def _scored(rewards: Sequence[Reward], playout: Playout) -> Scored:
         return unjudged(rewards, playout)
 
 
-def _solver_prompts(
+def solver_prompts(
     codec: ChatCodec, batch: QueryBatch, solver_prompt: str, passage_prompt: str | None
 ) -> list[list[int]]:
     """The tokens of each query's prompt. Neither text can imitate the tags around the passage."""

@@ -1,4 +1,4 @@
-"""The gate and the pool of a run: what is checked, remembered and logged of both together."""
+"""The gate, the pool and the earlier policy of a run: checked, remembered and logged together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.game.gate import Gate
+from lsp_lightning.game.past import PastChallenger
 from lsp_lightning.game.pool import Pool
 from lsp_lightning.game.queries import QuerySource
 from lsp_lightning.rewards import Reward, require_limits
@@ -22,23 +23,32 @@ class Selection:
     """The gate, or None."""
     pool: Pool | None
     """The pool, or None."""
+    past: PastChallenger | None = None
+    """The earlier policy, or None."""
 
     def check(self, source: QuerySource, num_queries: int) -> None:
-        """Raise ConfigError unless the gate and the pool fit to the source of N queries."""
-        parts = {"data.gate": (self.gate, Gate), "data.pool": (self.pool, Pool)}
+        """Raise ConfigError unless the parts fit to the source of N queries."""
+        parts: dict[str, tuple[object, type]] = {
+            "data.gate": (self.gate, Gate),
+            "data.pool": (self.pool, Pool),
+            "data.past": (self.past, PastChallenger),
+        }
         for key, (part, kind) in parts.items():
             if part is not None and not isinstance(part, kind):
                 raise ConfigError(key, f"is {part!r}", f"pass a {kind.__name__}, or null for none")
             if part is not None and not source.selfplay:
                 problem = "is for queries that the Challenger writes, but they come from a file"
                 raise ConfigError(key, problem, "leave it out")
-        if self.pool is None:
-            if getattr(source, "examples_from_pool", False):
-                key = "data.queries.init_args.examples_from_pool"
-                raise ConfigError(key, "is true, but data.pool is null", "set data.pool, or false")
-        elif num_queries - self.pool.most_replays(num_queries) < 2:
-            problem = f"is {self.pool.share}, which leaves the Challenger fewer than 2 queries"
-            raise ConfigError("data.pool.share", problem, "lower it, or raise data.num_queries")
+        if self.pool is None and getattr(source, "examples_from_pool", False):
+            key = "data.queries.init_args.examples_from_pool"
+            raise ConfigError(key, "is true, but data.pool is null", "set data.pool, or false")
+        shares = {} if self.pool is None else {"pool": self.pool.most_replays(num_queries)}
+        if self.past is not None:
+            shares["past"] = self.past.queries(num_queries)
+        if shares and num_queries - sum(shares.values()) < 2:
+            key = max(shares, key=lambda name: shares[name])
+            problem = "leaves the Challenger fewer than 2 new queries a round"
+            raise ConfigError(f"data.{key}.share", problem, "lower it, or raise data.num_queries")
 
     def check_rewards(self, rewards: Sequence[Reward]) -> None:
         """Raise ConfigError if a solve rate is asked for, but R has no known limits."""
@@ -48,24 +58,45 @@ class Selection:
                 problem = "needs task rewards with a lowest and a highest score"
                 require_limits(rewards, key, problem, "set it to null")
 
+    def check_policy(self, has_adapter: bool, served: bool) -> None:
+        """Raise ConfigError if an earlier policy is asked for, but its weights cannot be used.
+
+        Args:
+            has_adapter: whether an adapter is trained.
+            served: whether a server samples.
+        """
+        if self.past is None:
+            return
+        if not has_adapter:
+            problem = "keeps copies of what is trained, which is the whole model"
+            raise ConfigError("data.past", problem, "set model.lora, or leave data.past out")
+        if served:
+            problem = "needs the weights of an earlier round, which the server does not have"
+            raise ConfigError(
+                "data.past", problem, "leave it out, or sample in this process (LocalRollouts)"
+            )
+
     def metrics(self, played: SelfPlayRound) -> dict[str, Tensor | float]:
-        """The pool's size and how many of its queries the round played; 0 for what refused none."""
+        """The pool's size and how many queries came from elsewhere; 0 for what refused none."""
         reasons = [] if self.gate is None else self.gate.reasons
         found: dict[str, Tensor | float] = {f"gate/{reason}": 0.0 for reason in reasons}
         if self.pool is not None:
             found["pool/size"] = float(len(self.pool))
-            found["pool/replayed"] = float((~played.playout.written_N).sum())
+            found["pool/replayed"] = float(played.playout.replayed_N.sum())
+        if self.past is not None:
+            found["past/queries"] = float(len(played.playout.past))
         return found
 
     def observe(self, played: SelfPlayRound) -> None:
         """Remember a round; called once, after its update."""
-        for part in self._parts().values():
-            part.observe(played)
+        for part in (self.gate, self.pool):
+            if part is not None:  # an empty pool is a part too
+                part.observe(played)
 
     def describe(self) -> dict[str, Any]:
         """The settings to compare when a run is resumed: plain values only."""
         found = {name: part.describe() for name, part in self._parts().items()}
-        return {"gate": None, "pool": None, **found}
+        return {"gate": None, "pool": None, "past": None, **found}
 
     def state_dict(self) -> dict[str, Any]:
         """The state to save in a checkpoint."""
@@ -82,7 +113,7 @@ class Selection:
         if self.gate is not None:
             self.gate.close()
 
-    def _parts(self) -> dict[str, Gate | Pool]:
+    def _parts(self) -> dict[str, Gate | Pool | PastChallenger]:
         """The parts that there are; an empty pool is one too."""
-        parts = {"gate": self.gate, "pool": self.pool}
+        parts = {"gate": self.gate, "pool": self.pool, "past": self.past}
         return {name: part for name, part in parts.items() if part is not None}

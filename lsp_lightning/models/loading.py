@@ -64,6 +64,7 @@ def load_model(
     dtype: torch.dtype,
     quantized: Quantization | None = None,
     device: torch.device = _CPU,
+    key: str = KEY,
 ) -> Any:
     """A causal LM in eval mode.
 
@@ -75,8 +76,8 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
-    check_base(base)
-    return without_dropout(_load(AutoModelForCausalLM, base, KEY, dtype, quantized, device))
+    check_base(base, key)
+    return without_dropout(_load(AutoModelForCausalLM, base, key, dtype, quantized, device))
 
 
 def load_classifier(

@@ -101,32 +101,70 @@ def next_token_logprobs(
         max_tokens: most tokens of one forward pass; a longer prompt gets a separate pass.
     """
     results: dict[int, Tensor] = {}
-    for part, last in _last_hidden_states(model, prompts, pad_id, max_tokens):
+    for part, rows in _last_hidden_states(model, prompts, [1] * len(prompts), pad_id, max_tokens):
         # on the CPU: (n, V) of all prompts takes much memory
-        logprobs = head_logits(model, last).float().log_softmax(dim=-1).cpu()
+        logprobs = head_logits(model, torch.cat(rows)).float().log_softmax(dim=-1).cpu()
         results.update(zip(part, logprobs, strict=True))
     return torch.stack([results[i] for i in range(len(prompts))])
 
 
-def _last_hidden_states(
-    model: Any, prompts: Sequence[Sequence[int]], pad_id: int, max_tokens: int
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield the indices of some prompts and the hidden state after each, (n, H).
+def continuation_logprobs(
+    model: Any,
+    contexts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[int]],
+    pad_id: int,
+    max_tokens: int,
+) -> list[tuple[float, bool]]:
+    """Log-prob of each continuation at temperature 1, and whether greedy decoding would give it.
 
-    Models that share prefixes compute the common start of prompts (a judge's rubric) once.
+    The logits of a row's continuation are computed alone: those of the whole row, over a large
+    vocabulary, would take more memory than the model.
+
+    Args:
+        model: a causal LM in inference state.
+        contexts: token ids, at least one for each continuation.
+        continuations: token ids, at least one for each context.
+        pad_id: fills up shorter rows.
+        max_tokens: most tokens of one forward pass; a longer row gets a separate pass.
+    """
+    results: dict[int, tuple[float, bool]] = {}
+    pairs = zip(contexts, continuations, strict=True)
+    inputs = [[*context, *continuation][:-1] for context, continuation in pairs]
+    lengths = [len(continuation) for continuation in continuations]
+    for part, rows in _last_hidden_states(model, inputs, lengths, pad_id, max_tokens):
+        for i, hidden in zip(part, rows, strict=True):
+            targets = torch.tensor(continuations[i], device=hidden.device)
+            logits = head_logits(model, hidden).float()
+            chosen = logits.log_softmax(dim=-1).gather(1, targets[:, None])
+            results[i] = float(chosen.sum()), bool((logits.argmax(dim=-1) == targets).all())
+    return [results[i] for i in range(len(inputs))]
+
+
+def _last_hidden_states(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    counts: Sequence[int],
+    pad_id: int,
+    max_tokens: int,
+) -> Iterator[tuple[list[int], list[Tensor]]]:
+    """Yield the indices of some rows, and the hidden states of the last ``counts`` tokens of each.
+
+    Models that share prefixes compute the common start of rows (a judge's rubric) once.
     """
     device = next(model.parameters()).device
     if shares_prefixes(model):
-        for part, tree in trees_within(prompts, max_tokens):
+        for part, tree in trees_within(rows, max_tokens):
             ids, positions = tree.tokens.to(device), tree.positions.to(device)
             attention = TreeAttention.of(tree).to(device)
             hidden = hidden_states(model, ids[None], positions[None], attention)[0]
-            yield part, hidden[torch.stack([row[-1] for row in tree.rows]).to(device)]
+            last = [row[-counts[i] :] for i, row in zip(part, tree.rows, strict=True)]
+            yield part, [hidden[places.to(device)] for places in last]
         return
-    for part in by_token_budget([len(prompt) for prompt in prompts], max_tokens):
-        ids, mask = (x.to(device) for x in pad_right([prompts[i] for i in part], pad_id))
+    for part in by_token_budget([len(row) for row in rows], max_tokens):
+        ids, mask = (x.to(device) for x in pad_right([rows[i] for i in part], pad_id))
+        ends = mask.sum(1).tolist()
         hidden = hidden_states(model, ids)
-        yield part, hidden[torch.arange(len(part), device=device), mask.sum(1) - 1]
+        yield part, [h[n - counts[i] : n] for i, h, n in zip(part, hidden, ends, strict=True)]
 
 
 def check_head(model: Any) -> None:

@@ -199,13 +199,17 @@ class Policy(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write the trained adapter in peft's layout, or the whole model; and the tokenizer."""
-        model: Any = self.model
-        if self._copies:
-            model.save_pretrained(folder)
+        if self.has_adapter:
+            self.save_adapter(folder)
         else:
-            model.save_pretrained(folder, selected_adapters=[_TRAINED])
-            name_base(folder, self.base)
+            self.causal_lm.save_pretrained(folder)
         self.codec.tokenizer.save_pretrained(folder)
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the trained adapter in peft's layout, without the tokenizer."""
+        model: Any = self.model
+        model.save_pretrained(folder, selected_adapters=[_TRAINED])
+        name_base(folder, self.base)
 
 
 def with_adapter(

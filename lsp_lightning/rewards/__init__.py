@@ -2,6 +2,7 @@
 
 from lsp_lightning.rewards.base import Judgement, LoadedModel, Reward, RewardError
 from lsp_lightning.rewards.function import FunctionReward
+from lsp_lightning.rewards.judge.local import LocalJudge
 from lsp_lightning.rewards.judge.reward import JudgeReward
 from lsp_lightning.rewards.length import LengthReward
 from lsp_lightning.rewards.limits import require_limits
@@ -32,6 +33,7 @@ __all__ = [
     "Judgement",
     "LengthReward",
     "LoadedModel",
+    "LocalJudge",
     "NoveltyReward",
     "PreferenceReward",
     "RarityReward",

@@ -46,14 +46,14 @@ class Stretch:
 def stretches(rows: Iterable[Row]) -> list[Stretch]:
     """About ten stretches of a run with about the same number of rounds each; none without rows.
 
-    Replayed queries are left out: they were written before.
+    Queries of the pool and of an earlier policy are left out.
 
     Args:
         rows: rows of the transcripts, in the order of the rounds.
     """
     queries = [group[0] for group in by_query(rows)]
     rounds = sorted({row["round"] for row in queries})
-    written = [row for row in queries if row.get("replayed") is not True]
+    written = [row for row in queries if not (row.get("replayed") or row.get("past"))]
     has_gate = any(row.get(name) is not None for row in queries for name in ("admitted", "refused"))
     names = sorted({name for row in written for name in row if _is_kind(row, name)})
     if not rounds:

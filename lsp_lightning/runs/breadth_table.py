@@ -59,7 +59,7 @@ def _labels(names: Sequence[str]) -> dict[str, str]:
 def _meaning(has_gate: bool, kinds: Iterable[str]) -> str:
     parts = {
         "rounds": "counted from 0, as for show --round",
-        "queries": "all queries of these rounds, without replays from the pool",
+        "queries": "all queries of these rounds, without those from earlier ones",
         "passed": "share that the gate let through",
         "distinct": "different queries of all",
         "distinct_2": "different word pairs of all",

@@ -65,14 +65,52 @@ class RunFolder:
         return self.path / "checkpoints" / PREVIOUS
 
     @property
+    def snapshots_path(self) -> Path:
+        """Folder of the adapters that a run keeps, see ``checkpoint.snapshots``."""
+        return self.path / "snapshots"
+
+    def snapshot_path(self, rounds: int) -> Path:
+        """Folder of the adapter after so many rounds."""
+        return self.snapshots_path / f"round-{rounds:05}"
+
+    def snapshots(self) -> dict[int, Path]:
+        """The folders of the kept adapters by the number of rounds that they had played."""
+        found = {}
+        for path in sorted(self.snapshots_path.glob("round-*")):
+            number = path.name.removeprefix("round-")
+            if number.isdecimal() and path.is_dir():
+                found[int(number)] = path
+        return dict(sorted(found.items()))
+
+    @property
     def transcripts_path(self) -> Path:
         """Folder of the queries and answers, as Parquet files."""
         return self.path / "transcripts"
 
     @property
+    def crossplay_path(self) -> Path:
+        """The result of ``crossplay``, as JSON."""
+        return self.path / "crossplay.json"
+
+    @property
     def predictions_path(self) -> Path:
         """The answers that ``predict`` wrote, as JSON lines."""
         return self.path / "predictions.jsonl"
+
+    @property
+    def evaluations_path(self) -> Path:
+        """Folder of the results of ``evaluate``, one JSON file each."""
+        return self.path / "evaluations"
+
+    @property
+    def warnings_path(self) -> Path:
+        """The warnings about a collapse, as JSON lines."""
+        return self.path / "warnings.jsonl"
+
+    @property
+    def report_path(self) -> Path:
+        """The page that ``report`` writes by default."""
+        return self.path / "report.html"
 
     @property
     def wandb_id_path(self) -> Path:
@@ -124,13 +162,11 @@ class RunFolder:
         Raises:
             ConfigError: there are no metrics, or they cannot be read.
         """
-        rows = []
-        for row in csv.DictReader(self._text(self.metrics_path).splitlines()):
-            try:
-                rows.append({name: float(value) for name, value in row.items() if value})
-            except (TypeError, ValueError) as error:  # cut off by a crash, or changed by hand
-                raise self._unreadable(self.metrics_path, error) from error
-        return rows
+        table = csv.DictReader(self._text(self.metrics_path).splitlines())
+        try:
+            return [{name: float(value) for name, value in row.items() if value} for row in table]
+        except (TypeError, ValueError, csv.Error) as error:  # cut off by a crash, changed by hand
+            raise self._unreadable(self.metrics_path, error) from error
 
     def summary(self) -> dict[str, Any]:
         """Rounds, seconds and held-out scores of a run that has ended.
@@ -146,6 +182,16 @@ class RunFolder:
         if not isinstance(found, dict):
             raise self._unreadable(self.summary_path, "not a JSON object")
         return found
+
+    def warnings(self) -> list[dict[str, Any]]:
+        """The warnings of a collapse: each has a ``round``, a ``symptom`` and a ``text``.
+
+        Empty if there are none; lines that are no warnings are skipped.
+        """
+        with suppress(OSError, UnicodeDecodeError):
+            lines = self.warnings_path.read_text(encoding="utf-8").split("\n")
+            return [found for line in lines if (found := _warning(line)) is not None]
+        return []
 
     def transcripts(self, skipped: Callable[[str], None] = warn) -> list[dict[str, Any]]:
         """One row for each answer: its round, query, text, scores and findings about the query.
@@ -186,3 +232,15 @@ class RunFolder:
     def _unreadable(self, path: Path, reason: object) -> ConfigError:
         problem = f"cannot read {str(path)!r} ({reason})"
         return ConfigError("run", problem, "fix or restore the file")
+
+
+def _warning(line: str) -> dict[str, Any] | None:
+    """A line of ``warnings.jsonl``; None if it is not a warning."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or type(found.get("round")) is not int:
+        return None
+    whole = all(isinstance(found.get(name), str) for name in ("symptom", "text"))
+    return found if whole else None

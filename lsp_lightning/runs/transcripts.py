@@ -4,9 +4,10 @@ The run may be a stranger's, so a file is skipped if it is not one that a run wr
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from lsp_lightning.errors import in_one_line
 
@@ -41,6 +42,42 @@ def by_query(rows: Iterable[RowT]) -> Iterator[list[RowT]]:
 def _query_of(row: Mapping[str, Any]) -> tuple[object, ...]:
     """What tells a query from those beside it; transcripts of the first versions have no number."""
     return row["round"], row.get("number"), row["query"], is_answer(row)
+
+
+def malformed(row: Mapping[str, Any]) -> bool:
+    """Whether a verifier found no right answer to the row's query."""
+    return any(value is True for name, value in row.items() if name.endswith("/malformed"))
+
+
+def yes_or_no(rows: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Columns of the rewards that score only 0 and 1."""
+    scores: dict[str, bool] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name.startswith("reward/") and value is not None:
+                scores[name] = scores.get(name, True) and value in (0, 1)
+    return {name for name, binary in scores.items() if binary}
+
+
+def verdict(row: Mapping[str, Any], binary: Collection[str]) -> str:
+    """What the rewards say about an answer: malformed, right, wrong or unjudged; else empty.
+
+    Args:
+        row: a row of the transcripts.
+        binary: the rewards that score 1 for right and 0 for wrong (:func:`yes_or_no`).
+    """
+    if malformed(row):
+        return "malformed"
+    known = [row.get(name) for name in sorted(binary)]
+    scores = [score for score in known if score is not None]
+    if len(scores) == 1:
+        return "right" if scores[0] == 1 else "wrong"
+    return "" if is_number(row.get("R")) else "unjudged"
+
+
+def is_number(score: object) -> TypeGuard[float]:
+    """Whether a score is there: None and NaN stand for one that could not be judged."""
+    return isinstance(score, bool | int | float) and not math.isnan(score)
 
 
 def read_transcripts(folder: Path, skipped: Callable[[str], None]) -> list[Row]:

@@ -1,14 +1,15 @@
-"""How varied texts are: word pairs, similarity, and copies of examples. Imports nothing heavy.
+"""How varied texts are: word pairs, similarity, compression, copies. Imports nothing heavy.
 
 Texts are compared in the form of :func:`lsp_lightning.text.compared.compared`.
 """
 
 import math
+import zlib
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
 
-from lsp_lightning.text.compared import compared
+from lsp_lightning.text.compared import beginning, compared
 
 #: Most texts that are looked at, so that large rounds stay cheap.
 MOST_TEXTS = 64
@@ -57,6 +58,20 @@ def mean_similarity(texts: Sequence[str]) -> float:
         return math.nan
     total = float(cdist(shown, shown, scorer=Indel.normalized_similarity).sum())
     return (total - n) / (n * (n - 1))  # without each text beside itself
+
+
+def zlib_ratio(texts: Sequence[str]) -> float:
+    """Compressed size of the texts, one a line, divided by their size in bytes; NaN without text.
+
+    Repetition lowers it. Random characters raise it, for a few short texts to 1 and above. More
+    text compresses better: compare rounds of about the same size.
+    """
+    lines = "\n".join(beginning(text) for text in spread_out(texts))
+    joined = lines.encode("utf-8", errors="replace")  # a player may write half a surrogate pair
+    if not joined.strip():
+        return math.nan
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)  # without a header: rounds can be 100 bytes
+    return len(packer.compress(joined) + packer.flush()) / len(joined)
 
 
 def share_near(texts: Sequence[str], others: Sequence[str]) -> float:

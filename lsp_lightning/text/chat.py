@@ -188,9 +188,8 @@ class ChatCodec:
         turns = _Turns((("user", "x"), ("assistant", "{answer}")), "", False)
         mark = _SENTINEL.format(0)
         behind = self._render(turns, {"answer": mark}).rpartition(mark)[2]
-        return [
-            i for i in self._plain.tokenize(behind.lstrip())[:1] if i in self._plain.control_ids
-        ]
+        first = self._plain.tokenize(behind.lstrip())[:1]
+        return [i for i in first if i in self._plain.control_ids]
 
     def _encode(
         self, turns: "_Turns", slots: Mapping[str, str], may_hide: bool = False
@@ -250,17 +249,17 @@ class ChatCodec:
         )
 
     def _spelled(self, ids: Sequence[int]) -> str:
-        text = self.tokenizer.decode(
-            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-        return str(text)
+        keep = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+        return str(self.tokenizer.decode(list(ids), **keep))
 
     def _render(self, turns: "_Turns", slots: Mapping[str, str]) -> str:
         messages = [{"role": r, "content": fill(t, slots)} for r, t in turns.templates]
-        rendered = self._template.render(messages, turns.reply)
-        if not turns.prefix:
-            return rendered
-        return rendered + self._thinking.before(rendered, turns.prefix) + turns.prefix
+        return self.render(messages, turns.reply, turns.prefix)
+
+    def render(self, messages: Sequence[Mapping[str, str]], reply: bool, prefix: str = "") -> str:
+        """Render trusted messages; with the header of a reply and its trusted start if given."""
+        rendered = self._template.render(messages, reply)
+        return rendered + self._thinking.before(rendered, prefix) + prefix if prefix else rendered
 
     def _expected_controls(self, turns: "_Turns", slots: Mapping[str, str]) -> Counter[int]:
         """Count the template's control tokens, by rendering it with harmless slots."""

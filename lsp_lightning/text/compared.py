@@ -6,6 +6,11 @@ from lsp_lightning.text.fencing import fold
 _COMPARED_CHARACTERS = 500
 
 
+def beginning(text: str) -> str:
+    """The part of a text that is looked at."""
+    return text[:_COMPARED_CHARACTERS]
+
+
 def compared(text: str) -> str:
     """The form in which texts are compared: without case, white space and invisible characters."""
-    return " ".join(fold(text[:_COMPARED_CHARACTERS]).casefold().split())
+    return " ".join(fold(beginning(text)).casefold().split())

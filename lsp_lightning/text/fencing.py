@@ -35,6 +35,8 @@ def fence(text: str, tags: Iterable[str] = JUDGE_TAGS) -> str:
 
 def fold(text: str) -> str:
     """The text without invisible format characters, in its compatibility form (NFKC)."""
+    if text.isascii():  # has neither
+        return text
     visible = (char for char in text if unicodedata.category(char) != "Cf")
     return unicodedata.normalize("NFKC", "".join(visible))
 

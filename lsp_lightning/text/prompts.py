@@ -225,6 +225,10 @@ neither is better."""
 COMPARE_TAGS = ("instruction", "first", "second", "Winner")
 
 
+#: The start of the judge's reply, if its verdict is read from the next token.
+WINNER_PREFIX = "<Winner>"
+
+
 class Winner(StrEnum):
     """Which of two answers a judge finds better."""
 

@@ -1,5 +1,6 @@
 """The metrics of a round."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,8 @@ from torch import Tensor
 from lsp_lightning.functional import dead_groups, group_std, query_values
 from lsp_lightning.game.objectives import Advantages
 from lsp_lightning.rewards.scoring import unfilled
+from lsp_lightning.text.breadth import distinct_2, spread_out, zlib_ratio
+from lsp_lightning.text.code_like import is_code_like
 from lsp_lightning.training.gradient import UpdateStats
 from lsp_lightning.training.query_metrics import query_metrics
 from lsp_lightning.types import Rollouts, SelfPlayRound
@@ -54,6 +57,7 @@ def round_metrics(
         metrics[f"kl/{role}"] = stats.log_ratio_R[rows]
         metrics[f"entropy/{role}"] = stats.entropy_R[rows]
     metrics |= stats.sampler
+    metrics |= solved_metrics(played)
     metrics |= query_metrics(played)
     metrics |= _answer_metrics(played.playout.answers)
     for name, scores in played.components.items():
@@ -86,10 +90,40 @@ def _answer_metrics(answers: Rollouts) -> dict[str, Tensor | float]:
     metrics: dict[str, Tensor | float] = {
         "answers/tokens": answers.completion_mask.sum(1).float(),
         "answers/truncated": answers.truncated.float(),
+        **answer_text_metrics(answers.spoken),
     }
     if (unclosed := answers.unclosed_thoughts) is not None:
         metrics["answers/unclosed_thoughts"] = unclosed.float()
     return metrics
+
+
+def answer_text_metrics(texts: Sequence[str]) -> dict[str, float]:
+    """How varied the answers are, and the share of them that is code; of at most 64 answers."""
+    shown = spread_out(texts)
+    return {
+        "answers/distinct_2": distinct_2(shown),
+        "answers/zlib": zlib_ratio(shown),
+        "answers/code": sum(map(is_code_like, shown)) / len(shown) if shown else math.nan,
+    }
+
+
+def solved_metrics(played: SelfPlayRound) -> dict[str, Tensor | float]:
+    """Solve rates of the judged queries that the Challenger wrote, or else of all judged ones.
+
+    Nothing if R has no limits, so that no answer is known to be right or wrong.
+    """
+    rates_N = played.solve_rates_N
+    if rates_N is None:
+        return {}
+    judged_N = played.judged_N
+    asked_N = judged_N & played.playout.written_N
+    rates = rates_N[asked_N if asked_N.any() else judged_N]
+    # the mean of several answers may miss an end by rounding
+    return {
+        "solve_rate": rates,
+        "queries/unsolved": torch.isclose(rates, torch.zeros(()), atol=1e-6).float(),
+        "queries/solved": torch.isclose(rates, torch.ones(()), atol=1e-6).float(),
+    }
 
 
 def _solver_total(played: SelfPlayRound) -> Tensor:

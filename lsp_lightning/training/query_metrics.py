@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lsp_lightning.text.breadth import distinct_2, mean_similarity, share_near
+from lsp_lightning.text.breadth import distinct_2, mean_similarity, share_near, zlib_ratio
 from lsp_lightning.types import Playout, SelfPlayRound, Written
 
 
@@ -45,6 +45,7 @@ def _of_texts(texts: Sequence[str]) -> dict[str, Tensor | float]:
         "queries/duplicate": 1 - len(set(texts)) / len(texts) if texts else math.nan,
         "queries/distinct_2": distinct_2(texts),
         "queries/similarity": mean_similarity(texts),
+        "queries/zlib": zlib_ratio(texts),
         "queries/characters": torch.tensor([float(len(text)) for text in texts]),
     }
 

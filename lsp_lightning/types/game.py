@@ -75,6 +75,8 @@ class Playout:
     """The example queries that the Challenger was shown in this round, each once."""
     seed: int = 0
     """The seed of rewards that sample."""
+    past: tuple[int, ...] = ()
+    """The queries that an earlier policy wrote, as places among the N."""
 
     def __post_init__(self) -> None:
         n = len(self.query_texts)
@@ -101,6 +103,13 @@ class Playout:
         if self.written is None:
             return torch.zeros(n, dtype=torch.bool)
         return self.written.to_queries(torch.ones_like(self.written.valid_C), n, False)
+
+    @property
+    def replayed_N(self) -> Tensor:
+        """(N,) bool: neither this policy nor an earlier one wrote the query for this round."""
+        replayed_N = ~self.written_N
+        replayed_N[list(self.past)] = False
+        return replayed_N
 
     @property
     def written_texts(self) -> tuple[str, ...]:

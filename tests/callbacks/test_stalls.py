@@ -230,6 +230,23 @@ def test_it_is_said_again_only_after_it_was_gone_for_long():
     assert said(*[True] * 6, *[False] * 5, *[True] * 6) == [5, 16]
 
 
+def test_others_can_ask_what_lasts_and_what_was_named_also_after_a_resume():
+    watch, right = StallWatch(), reward()
+    bad = judged_by(right, scores=[[[0.0] * 3] * 2])
+    for index in range(5):
+        assert watch.causes == ({"all wrong": False} if index else {})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            watch.observe(replace(bad, index=index), list(stalls(bad, [right], None)))
+    assert watch.causes == {"all wrong": True}
+    resumed = StallWatch()
+    resumed.load_state_dict(json.loads(json.dumps(watch.state_dict())))
+    assert resumed.causes == watch.causes
+    with warnings.catch_warnings():  # it is not named again
+        warnings.simplefilter("error")
+        resumed.observe(replace(bad, index=5), list(stalls(bad, [right], None)))
+
+
 def test_the_line_names_the_cause_and_a_key():
     watch, right = StallWatch(), reward()
     played = judged_by(right, scores=[[[0.0] * 3] * 2])

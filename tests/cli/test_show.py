@@ -450,7 +450,7 @@ def test_a_run_without_a_gate_or_of_an_older_version_has_a_table_too(run, capfd)
     ]
     # the queries may come from a file as well
     told = " ".join(lines[4:])
-    assert "; queries: all queries of these rounds, without replays from the pool; " in told
+    assert "; queries: all queries of these rounds, without those from earlier ones; " in told
     assert "Challenger" not in told
 
 

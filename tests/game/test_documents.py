@@ -9,7 +9,17 @@ import torch
 from fast import assert_fast
 from tiny_models import qwen_tokenizer
 
-from lsp_lightning import Challenger, ConfigError, Gate, Matches, Player, Pool, Sampling
+from lsp_lightning import (
+    Challenger,
+    ConfigError,
+    Gate,
+    Matches,
+    PastChallenger,
+    Player,
+    Pool,
+    Sampling,
+    SelfPlayDataModule,
+)
 from lsp_lightning.errors import SelfPlayWarning
 from lsp_lightning.game import documents
 from lsp_lightning.game.documents import Documents, passages_of, read_passages
@@ -394,10 +404,14 @@ def test_the_longest_passage_is_that_of_most_tokens(tmp_path):
     assert found.longest(codec) == (smiles, len(codec.encode_plain(smiles)))
 
 
-def test_the_number_of_prompts_varies_with_a_pool(texts):
+def test_the_number_of_prompts_varies_if_others_take_places_of_a_round(texts):
     challenger = Challenger(documents=texts, queries_per_passage=2)
     assert challenger.num_prompts(8) == 4
-    challenger.pool = Pool()
+    SelfPlayDataModule(challenger, pool=Pool())
+    assert challenger.num_prompts(8) == 8
+    SelfPlayDataModule(challenger)
+    assert challenger.num_prompts(8) == 4
+    SelfPlayDataModule(challenger, past=PastChallenger())
     assert challenger.num_prompts(8) == 8
 
 

@@ -102,3 +102,14 @@ def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path):
             read_checkpoint(str(path))
     torch.save({"state_dict": {"a": torch.ones(2)}, "lsp_lightning": {}}, path)
     assert read_checkpoint(str(path))["state_dict"]["a"].tolist() == [1, 1]
+
+
+def test_warnings_are_read_line_by_line_and_what_is_none_is_skipped(run):
+    assert run.warnings() == []
+    whole = {"round": 12, "symptom": "too hard", "text": "rounds 3-12: ..."}
+    other = [{"round": "12"}, [], None, {**whole, "text": 3}, {**whole, "round": True}]
+    lines = [json.dumps(line) for line in (whole, *other)]
+    run.warnings_path.write_text("\n".join([*lines, "[" * 100_000, json.dumps(whole)[:20]]))
+    assert run.warnings() == [whole]
+    run.warnings_path.write_bytes(b"\xff\n")
+    assert run.warnings() == []

@@ -1,4 +1,4 @@
-"""Runs with a gate and a pool by the command line: resumed exactly, and every part counted."""
+"""Runs with a gate, a pool and an earlier policy: resumed exactly, and every part counted."""
 
 import csv
 import shutil
@@ -31,7 +31,7 @@ data:
     init_args:
       prompt: pkg:lsp_lightning/tinyworld/prompts/challenger.txt
       sampling: {max_new_tokens: 28}
-  num_queries: 8
+  num_queries: 12
   group_size: 4
   solver: {max_new_tokens: 8}
   gate:
@@ -41,12 +41,13 @@ data:
       - class_path: lsp_lightning.WellFormed
         init_args: {verifier: lsp_lightning.tinyworld.verifier.TinyWorldVerifier}
       - class_path: lsp_lightning.Novel
-        init_args: {near: 0.7, memory: 8}
+        init_args: {near: 0.8, memory: 8}
   pool:
     share: 0.25
     size: 6
     rest: 1
     solve_rate: [0.05, 0.95]
+  past: {share: 0.5, age: 1}
 trainer:
   accelerator: cpu
   max_steps: 4
@@ -112,20 +113,22 @@ def resumed(runs: Path, folder: Path, change=lambda checkpoint: None) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("untouched_process")
-def test_every_part_of_the_gate_and_the_pool_has_something_to_do(runs):
+def test_every_part_has_something_to_do(runs):
     """A test of the tests below, and of the metrics."""
     rows = metrics(runs / "whole")
     assert len(rows) == ROUNDS
     for row in rows:
         drawn, replayed = float(row["gate/drawn"]), float(row["pool/replayed"])
+        past = float(row["past/queries"])
         reasons = [
             float(row.get(f"gate/{name}", 0)) for name in ("invalid", "malformed", "repeated")
         ]
         assert float(row["gate/passed"]) + sum(reasons) == pytest.approx(1)
         accepted = float(row["gate/passed"]) * drawn
-        assert float(row["gate/played"]) == pytest.approx(accepted + replayed)
-        assert float(row["gate/played"]) <= 8 <= drawn + replayed
+        assert float(row["gate/played"]) == pytest.approx(accepted + replayed + past)
+        assert float(row["gate/played"]) <= 12 <= drawn + replayed + past
     assert any(float(row["pool/replayed"]) > 0 for row in rows)
+    assert any(float(row["past/queries"]) > 0 for row in rows[KILLED:])
     assert any(float(row["gate/admitted"]) < 1 for row in rows)
     assert any("gate/malformed" in row for row in rows)
     assert any("gate/repeated" in row for row in rows[KILLED:])
@@ -141,8 +144,8 @@ def test_a_killed_run_goes_on_bit_for_bit(runs, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("untouched_process")
-@pytest.mark.parametrize("part", ["gate", "pool"])
-def test_without_either_state_the_run_would_be_another_one(runs, tmp_path, part):
+@pytest.mark.parametrize("part", ["gate", "pool", "past"])
+def test_without_one_of_the_states_the_run_would_be_another_one(runs, tmp_path, part):
     folder = resumed(runs, tmp_path, lambda state: state.pop(part))
     assert metrics(folder)[:KILLED] == metrics(runs / "whole")[:KILLED]
     assert metrics(folder) != metrics(runs / "whole")

@@ -1,7 +1,10 @@
 """How varied texts are, against numbers worked out by hand."""
 
 import math
+import random
+import string
 import time
+import zlib
 
 import pytest
 
@@ -11,6 +14,7 @@ from lsp_lightning.text.breadth import (
     mean_similarity,
     share_near,
     spread_out,
+    zlib_ratio,
 )
 
 
@@ -42,6 +46,7 @@ def test_without_texts_there_is_no_number():
     for found in (
         *(distinct_2([]), distinct_2([" "]), mean_similarity([]), mean_similarity(["a"])),
         *(share_near([], ["a"]), share_near(["a"], [])),
+        *(zlib_ratio([]), zlib_ratio([" ", ""])),
     ):
         assert math.isnan(found)
 
@@ -63,3 +68,24 @@ def test_a_large_round_of_long_texts_is_cheap():
     start = time.perf_counter()
     distinct_2(texts), mean_similarity(texts), share_near(texts, texts)
     assert time.perf_counter() - start < 2
+
+
+def test_the_compressed_size_is_that_of_the_lines_without_a_header():
+    # zlib's format adds 2 bytes before and 4 after
+    joined = "one line\nanother line"
+    assert zlib_ratio(["one line", "another line"]) == pytest.approx(
+        (len(zlib.compress(joined.encode())) - 6) / len(joined)
+    )
+
+
+def test_repetition_lowers_the_compressed_size_and_noise_raises_it():
+    draw = random.Random(0)
+    words = ["what", "is", "the", "sum", "of", "seven", "and", "how", "many", "apples", "are"]
+    prose = [" ".join(draw.choices(words, k=8)) for _ in range(16)]
+    noise = ["".join(draw.choices(string.printable[:90], k=40)) for _ in range(16)]
+    alike = [prose[0]] * 16
+    assert zlib_ratio(alike) < 0.2 < zlib_ratio(prose) < 0.6 < zlib_ratio(noise)
+
+
+def test_half_a_surrogate_pair_has_a_size_too():
+    assert zlib_ratio(["\ud800 a"]) > 0

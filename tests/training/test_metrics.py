@@ -5,12 +5,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from handmade import playout, rollouts, scored_round
+from handmade import gated, playout, rollouts, scored_round
 
 from lsp_lightning import Paper
 from lsp_lightning.runtime.means import Means
 from lsp_lightning.training.gradient import UpdateStats
-from lsp_lightning.training.metrics import info_metrics, round_metrics
+from lsp_lightning.training.metrics import (
+    answer_text_metrics,
+    info_metrics,
+    round_metrics,
+    solved_metrics,
+)
 from lsp_lightning.types import Role, Written
 
 NAN = float("nan")
@@ -203,3 +208,36 @@ def test_what_rewards_tell_never_hides_what_is_measured():
     assert found["kl/solver"] == 1
     assert found["queries/size"] == 2
     assert found["mine/cut"] == 0.5
+
+
+def test_solve_rates_are_those_of_judged_queries_that_were_written():
+    # of three written queries one is refused, so that two are played, and a replayed one
+    played = gated(["ab", "xy", "zz"], {1: "repeated"}, replayed=["old"])
+    rates = torch.tensor([0.0, 1.0, 0.5])
+    assert len(played.playout.query_texts) == 3
+    found = {
+        name: float(torch.as_tensor(value).float().mean())
+        for name, value in solved_metrics(replace(played, solve_rates_N=rates)).items()
+    }
+    of_written = rates[played.playout.written_N]
+    assert found["solve_rate"] == pytest.approx(float(of_written.mean()))
+    assert found["queries/unsolved"] == pytest.approx(float((of_written == 0).float().mean()))
+    assert found["queries/solved"] == pytest.approx(float((of_written == 1).float().mean()))
+    assert solved_metrics(replace(played, solve_rates_N=None)) == {}  # R has no limits
+
+
+def test_solve_rates_of_a_file_are_those_of_all_judged_queries():
+    played = scored_round([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]], judged=[True, True, False])
+    played = replace(played, playout=replace(played.playout, written=None))
+    found = solved_metrics(replace(played, solve_rates_N=torch.tensor([1 - 1e-7, 0.0, 0.0])))
+    assert {name: float(value.mean()) for name, value in found.items()} == pytest.approx(
+        {"solve_rate": 1 / 2, "queries/unsolved": 1 / 2, "queries/solved": 1 / 2}
+    )
+
+
+def test_answers_are_looked_at_without_their_thinking():
+    found = answer_text_metrics(["print(1)", "the sum is 4", "the sum is 5", ""])
+    assert found["answers/code"] == pytest.approx(1 / 4)
+    # print(1), and three pairs in each of the others, of which (the sum) and (sum is) repeat
+    assert found["answers/distinct_2"] == pytest.approx(5 / 7)
+    assert all(map(math.isnan, answer_text_metrics([]).values()))

@@ -1,6 +1,5 @@
 """A reward from a judge model on an OpenAI-compatible server."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -21,6 +20,7 @@ from lsp_lightning.rewards.base import (
 from lsp_lightning.rewards.grading import JudgeTemplate, grade_scores, judged_texts
 from lsp_lightning.rewards.judge.client import ChatClient
 from lsp_lightning.rewards.judge.protocol import Failure, Reply
+from lsp_lightning.rewards.judge.ring import Ring, points
 from lsp_lightning.runtime.background import Prefetcher
 from lsp_lightning.runtime.http import Client
 from lsp_lightning.text.fencing import without_controls
@@ -29,7 +29,6 @@ from lsp_lightning.text.prompts import (
     COMPARE_TAGS,
     JUDGE,
     JUDGE_TAGS,
-    Winner,
     parse_grade,
     parse_winner,
 )
@@ -44,13 +43,6 @@ _MODES = {
     "grade": (JUDGE, ("instruction", "response"), JUDGE_TAGS),
     "compare": (COMPARE, ("instruction", "first", "second"), COMPARE_TAGS),
 }
-#: The same verdict if the two answers are shown in the other order.
-_SWAPPED = {
-    Winner.FIRST: Winner.SECOND,
-    Winner.SECOND: Winner.FIRST,
-    Winner.TIE: Winner.TIE,
-}
-_FIRST_WINS = {Winner.FIRST: 1.0, Winner.SECOND: 0.0, Winner.TIE: 0.5}
 
 T = TypeVar("T")
 
@@ -105,6 +97,7 @@ class JudgeReward(Reward):
     ) -> None:
         super().__init__(weight, name, require_answers(enters, name))
         require_one_of(mode, get_args(JudgeMode), f"{_KEY}.mode")
+        self.url, self.model = url, model
         self.mode: JudgeMode = mode
         self.comparable = mode == "grade"
         self.needs_group = mode == "compare"
@@ -162,32 +155,10 @@ class JudgeReward(Reward):
         return replace(judgement, metrics={**judgement.metrics, **metrics})
 
     def _compared(self, playout: Playout) -> Judgement:
-        n, g = len(playout.query_texts), playout.group_size
-        if g < 2:
-            raise RewardError("a single answer cannot be compared; use mode: grade")
-        texts = judged_texts(playout)
-        pairs = [(i * g + j, i * g + k) for i in range(n) for j, k in _ring(g)]
-        unlike = [(a, b) for a, b in pairs if _response(texts[a]) != _response(texts[b])]
-        prompts = [
-            self._filled(
-                {
-                    **{s: text for s, text in texts[first].items() if s != "response"},
-                    "first": texts[first]["response"],
-                    "second": texts[second]["response"],
-                }
-            )
-            for a, b in unlike
-            for first, second in ((a, b), (b, a))
-        ]
-        winners, metrics = self._read(prompts, parse_winner)
-        verdicts = list(zip(winners[::2], winners[1::2], strict=True))
-        wins = dict.fromkeys(pairs, 0.5) | dict(
-            zip(unlike, map(_first_wins, verdicts), strict=True)
-        )
-        disagreed = [there != _SWAPPED[back] for there, back in verdicts if there and back]
-        if disagreed:
-            metrics["order_disagreement"] = torch.tensor(disagreed).float()
-        return Judgement(_mean_wins(wins, n * g).view(n, g), metrics=metrics)
+        ring = Ring.of(playout, "use mode: grade")
+        winners, metrics = self._read([self._filled(texts) for texts in ring.shown], parse_winner)
+        judgement = ring.judgement([points(winner) for winner in winners])
+        return replace(judgement, metrics={**metrics, **judgement.metrics})
 
     def _filled(self, texts: Mapping[str, str]) -> str:
         """The judge's prompt. The template's tags and chat control tokens are disarmed in the
@@ -231,30 +202,3 @@ class JudgeReward(Reward):
 
 def _share(truths: Iterable[bool]) -> Tensor:
     return torch.tensor([float(truth) for truth in truths])
-
-
-def _response(texts: Mapping[str, str]) -> str:
-    return texts["response"].strip()
-
-
-def _ring(g: int) -> list[tuple[int, int]]:
-    """Each of ``g`` answers with the next one, the last with the first; two make one pair."""
-    return [(0, 1)] if g == 2 else [(j, (j + 1) % g) for j in range(g)]
-
-
-def _first_wins(verdicts: tuple[Winner | None, Winner | None]) -> float:
-    """Points of a pair's first answer by the verdicts in both orders; NaN if one is missing."""
-    there, back = verdicts
-    if there is None or back is None:
-        return math.nan
-    return _FIRST_WINS[there] if there == _SWAPPED[back] else 0.5
-
-
-def _mean_wins(wins: Mapping[tuple[int, int], float], answers: int) -> Tensor:
-    """Each answer's mean over its judged pairs, NaN if it has none. -> (answers,)"""
-    scores: list[list[float]] = [[] for _ in range(answers)]
-    for (first, second), won in wins.items():
-        if not math.isnan(won):
-            scores[first].append(won)
-            scores[second].append(1 - won)
-    return torch.tensor([fmean(points) if points else math.nan for points in scores])

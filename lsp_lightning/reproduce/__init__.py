@@ -1,0 +1,1 @@
+"""The comparisons of the paper, played again: arms, their runs, their scores and what they say."""
