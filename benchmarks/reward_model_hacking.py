@@ -15,83 +15,49 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.reward_model_scores import MODELS, Board, Row
+import yaml
+
+from benchmarks.reward_model_scores import Board, Row
 from benchmarks.runs import Arm, folder, play_all, window
 from benchmarks.runs import cell as mean_and_spread
-from benchmarks.tiny_long import arguments, read_rows, write_rows
-from benchmarks.two_reward_models import adapter_after
+from benchmarks.tiny_long import ROOT, arguments, read_rows, write_rows
+from lsp_lightning.runs import RunFolder
 
 RESULT = Path(__file__).with_name("reward_model_hacking.json")
 EVERY = 15
-#: Seeds of an arm that is confirmed.
-MAIN = 3
 CONTROL = "learnability"
 
-_KEEP = {
-    "class_path": "benchmarks.two_reward_models.KeepAdapters",
-    "init_args": {"every": EVERY},
-}
-_ALL = ["--trainer.callbacks", json.dumps(_KEEP), "--data.heldout", "null"]
+_ALL = ["--checkpoint.snapshots", str(EVERY), "--data.heldout", "null"]
 _ALL += ["--trainer.val_check_interval", "null"]
-_LEARNABILITY = ["--model.objective", "lsp_lightning.Learnability", *_ALL]
 
 
-def _rewards(*task: Mapping[str, object], quality: float = 2.0) -> list[str]:
-    """The argument for the preset's rewards with these task rewards and this weight of Q."""
-    judge = {
-        "name": "self_reward",
-        "weight": quality,
-        "prompt": "pkg:lsp_lightning/tinyworld/prompts/judge.txt",
-    }
-    truth = {
-        "name": "true_score",
-        "weight": 0.0,
-        "verifier": "lsp_lightning.tinyworld.verifier.TinyWorldVerifier",
-    }
-    rewards = [
-        *task,
-        {"class_path": "lsp_lightning.SelfReward", "init_args": judge},
-        {"class_path": "lsp_lightning.VerifiableReward", "init_args": truth},
-    ]
-    return ["--model.rewards", json.dumps(rewards)]
-
-
-def _model(which: str, name: str, weight: float, standardize: bool = True) -> dict[str, object]:
-    settings = {"model": MODELS[which], "name": name, "weight": weight, "standardize": standardize}
-    return {"class_path": "lsp_lightning.PreferenceReward", "init_args": settings}
-
-
-_PAID = _model("paid", "preference", 1.0)
-_WATCH = _model("watch", "watch", 0.0, standardize=False)
-_MEAN = (_model("paid", "preference", 0.5), _model("watch", "watch", 0.5))
-_MINIMUM = {
-    "class_path": "benchmarks.two_reward_models.MinimumReward",
-    "init_args": {"models": list(MODELS.values())},
-}
-#: Both reward models, logged beside their minimum.
-_LOGGED = (_model("paid", "preference", 0.0, standardize=False), _WATCH)
-
-
-def _beta(beta: float) -> list[str]:
-    return ["--model.beta", str(beta)]
+def _learnability(
+    beta: float = 0.05, paid: float = 1.0, quality: float = 2.0, watch: float = 0.0
+) -> Arm:
+    """The preset with `Learnability`, and the weights of its rewards; a paid watch is standardised
+    as the other reward model is."""
+    text = (ROOT / "configs/tiny_preference.yaml").read_text(encoding="utf-8")
+    rewards = yaml.safe_load(text)["model"]["rewards"]
+    for reward, weight in zip(rewards, (paid, quality, watch, 0.0), strict=True):
+        reward["init_args"]["weight"] = weight
+    rewards[2]["init_args"]["standardize"] = watch > 0
+    given = ["--model.objective", "lsp_lightning.Learnability", "--model.beta", str(beta)]
+    return "tiny_preference", [*_ALL, *given, "--model.rewards", json.dumps(rewards)]
 
 
 #: Label of each arm, with its preset and further arguments.
 ARMS: dict[str, Arm] = {
-    CONTROL: ("tiny_preference", _LEARNABILITY),
+    CONTROL: _learnability(),
+    "beta 0.2": _learnability(beta=0.2),
+    "beta 0.5": _learnability(beta=0.5),
+    "Q 8": _learnability(quality=8.0),
+    "mean of two": _learnability(paid=0.5, watch=0.5),
+    "mean of two, beta 0.2": _learnability(beta=0.2, paid=0.5, watch=0.5),
     "paper": ("tiny_preference", _ALL),
     "paper without Q": ("tiny_preference_zero", _ALL),
-    "beta 0.2": ("tiny_preference", [*_LEARNABILITY, *_beta(0.2)]),
-    "beta 0.5": ("tiny_preference", [*_LEARNABILITY, *_beta(0.5)]),
-    "Q 4": ("tiny_preference", [*_LEARNABILITY, *_rewards(_PAID, _WATCH, quality=4.0)]),
-    "Q 8": ("tiny_preference", [*_LEARNABILITY, *_rewards(_PAID, _WATCH, quality=8.0)]),
-    "mean of two": ("tiny_preference", [*_LEARNABILITY, *_rewards(*_MEAN)]),
-    "minimum of two": ("tiny_preference", [*_LEARNABILITY, *_rewards(_MINIMUM, *_LOGGED)]),
-    "mean of two, beta 0.2": (
-        "tiny_preference",
-        [*_LEARNABILITY, *_rewards(*_MEAN), *_beta(0.2)],
-    ),
 }
+#: The arms for which stopping early is compared.
+STOPPED = (CONTROL, "beta 0.2", "paper")
 #: Figures of the queries that the Challenger wrote, means over the rounds since the row before.
 METRICS = {
     "paid score": "reward/preference",
@@ -102,14 +68,14 @@ METRICS = {
     "answer tokens": "answers/tokens",
     "KL": "kl/solver",
 }
-#: Which held-out figure of the dev tasks decides the round whose adapter is kept; None: the last.
-RULES: dict[str, str | None] = {
-    "last round": None,
+#: Which held-out figure of the dev tasks decides the round whose adapter is kept.
+RULES = {
     "best for the paid model": "dev, sampled, paid wins",
     "best for the watch": "dev, sampled, watch wins",
-    "best for the watch, greedy": "dev, greedy, watch wins",
     "best in truth": "dev, sampled, true",
 }
+_TRUE = ("test, sampled, true", "test, greedy, true")
+_WINS = ("test, sampled, paid wins", "test, sampled, watch wins")
 
 
 def main() -> None:
@@ -143,13 +109,13 @@ def run_rows(board: Board, run: Path, rounds: int, every: int = EVERY) -> list[R
             name: round(window(run, metric, end - every + 1, end), 4)
             for name, metric in METRICS.items()
         }
-        rows.append({"round": end, **figures, **board.row(adapter_after(run, end))})
+        rows.append({"round": end, **figures, **board.row(RunFolder(run).snapshot_path(end))})
     return rows
 
 
-def kept(rows: Sequence[Row], rule: str | None) -> Row:
-    """The row whose adapter a rule keeps: the first with the highest figure; None: the last."""
-    return rows[-1] if rule is None else max(rows, key=lambda row: row[rule])
+def kept(rows: Sequence[Row], figure: str) -> Row:
+    """The row whose adapter is kept: the first with the highest figure."""
+    return max(rows, key=lambda row: row[figure])
 
 
 def runs_of(rows: Mapping[str, list[Row]]) -> dict[str, dict[int, list[Row]]]:
@@ -164,90 +130,62 @@ def runs_of(rows: Mapping[str, list[Row]]) -> dict[str, dict[int, list[Row]]]:
 def table(args: argparse.Namespace) -> None:
     """Print the tables."""
     rows = read_rows(RESULT)
-    for lines in (during_lines(rows), stopping_lines(rows)):
+    for lines in (course_lines(rows), outcome_lines(rows)):
         print("\n".join(lines), end="\n\n")
 
 
-def during_lines(rows: Mapping[str, list[Row]]) -> list[str]:
-    """A Markdown table: what an arm's reward models and the truth say about its queries and at its
-    end about the test tasks."""
-    heads = ["arm", "seeds", "paid", "watch", "true", "malformed", "KL"]
-    heads += ["paid wins", "watch wins", "sampled", "- control", "greedy", "- control"]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+def course_lines(rows: Mapping[str, list[Row]]) -> list[str]:
+    """A Markdown table: means over the seeds at a fifth, three fifths and the end of the runs."""
     arms = runs_of(rows)
-    control = arms.get(CONTROL, {})
-    if control:
-        base = [[run[0]] for run in control.values()]
-        ends = [cell for name in _AT_THE_END for cell in _end(base, name)]
-        lines.append(f"| base | {len(base)} | | | | | | {' | '.join(ends)} |")
+    lines = [
+        "| arm | seeds | malformed | KL | paid wins | watch wins | sampled | greedy |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    base = [run[0] for run in arms[CONTROL].values()]
+    cells = [f"{mean(row[name] for row in base):.2f}" for name in (*_WINS, *_TRUE)]
+    lines.append(f"| base | {len(base)} | | | {' | '.join(cells)} |")
     for arm, runs in arms.items():
-        played = list(runs.values())
-        cells = [_course(played, name) for name in ("paid score", "watch score", "true score")]
-        cells += [_course(played, "malformed"), cell([run[-1]["KL"] for run in played])]
-        for name in _AT_THE_END:
-            compared = [] if arm == CONTROL else differences(runs, control, name)
-            cells += _end(played, name, compared)
+        cells = [_course(list(runs.values()), name) for name in ("malformed", "KL", *_WINS, *_TRUE)]
         lines.append(f"| {arm} | {len(runs)} | {' | '.join(cells)} |")
     return lines
 
 
-_WINS = ("test, sampled, paid wins", "test, sampled, watch wins")
-_TRUE = ("test, sampled, true", "test, greedy, true")
-_AT_THE_END = (*_WINS, *_TRUE)
-
-
-def differences(
-    runs: Mapping[int, Sequence[Row]], control: Mapping[int, Sequence[Row]], name: str
-) -> list[float]:
-    """The differences to the control in the last row, one for each seed that both have."""
-    return [runs[seed][-1][name] - control[seed][-1][name] for seed in runs if seed in control]
-
-
-def _end(runs: Sequence[Sequence[Row]], name: str, compared: Sequence[float] = ()) -> list[str]:
-    """The cells of a figure in the last row; true scores have one for the differences, too."""
-    found = [cell([run[-1][name] for run in runs])]
-    return [*found, _signed(compared) or "-"] if name in _TRUE else found
-
-
-def cell(values: Sequence[float]) -> str:
-    """Mean and standard deviation over the seeds; the figure alone if there is one seed."""
-    return mean_and_spread(values) if len(values) > 1 else f"{values[0]:.3f}"
-
-
-def _signed(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:+.3f}" for value in values)
-
-
 def _course(runs: Sequence[Sequence[Row]], name: str) -> str:
-    """Means over the seeds of the first, the middle and the last window."""
-    chosen = (1, len(runs[0]) // 2, len(runs[0]) - 1)
-    return ", ".join(f"{mean(run[i][name] for run in runs):.2f}" for i in chosen)
+    last = len(runs[0]) - 1
+    return ", ".join(
+        f"{mean(run[last * fifths // 5][name] for run in runs):.2f}" for fifths in (1, 3, 5)
+    )
 
 
-def stopping_lines(rows: Mapping[str, list[Row]]) -> list[str]:
-    """A Markdown table: the adapter that each rule keeps, and its true scores of the test tasks.
-
-    Arms that were only tried, with fewer than ``MAIN`` seeds, are left out.
-    """
+def outcome_lines(rows: Mapping[str, list[Row]]) -> list[str]:
+    """A Markdown table: the true scores on the test tasks of the adapters that are kept, and the
+    differences to the control's last round, the mean and every seed."""
+    arms = runs_of(rows)
+    control = {seed: run[-1] for seed, run in arms[CONTROL].items()}
     lines = [
-        "| arm | seeds | kept adapter | rounds | sampled | - last | greedy | - last |",
-        "|---|---|---|---|---|---|---|---|",
+        "| arm | kept adapter | rounds | sampled | - control | greedy | - control |",
+        "|---|---|---|---|---|---|---|",
+        _outcome("base | -", {seed: run[0] for seed, run in arms[CONTROL].items()}, control),
     ]
-    confirmed = {arm: runs for arm, runs in runs_of(rows).items() if len(runs) >= MAIN}
-    for arm, runs in confirmed.items():
-        for rule, figure in RULES.items():
-            chosen = [kept(run, figure) for run in runs.values()]
-            cells = [", ".join(str(row["round"]) for row in chosen)]
-            for way in ("sampled", "greedy"):
-                name = f"test, {way}, true"
-                gains = [
-                    row[name] - run[-1][name]
-                    for row, run in zip(chosen, runs.values(), strict=True)
-                ]
-                cells.append(cell([row[name] for row in chosen]))
-                cells.append("-" if figure is None else _signed(gains))
-            lines.append(f"| {arm} | {len(runs)} | {rule} | {' | '.join(cells)} |")
+    for arm, runs in arms.items():
+        last = {seed: run[-1] for seed, run in runs.items()}
+        lines.append(_outcome(f"{arm} | last round", last, {} if arm == CONTROL else control))
+        for rule, figure in RULES.items() if arm in STOPPED else ():
+            chosen = {seed: kept(run, figure) for seed, run in runs.items()}
+            lines.append(_outcome(f"{arm} | {rule}", chosen, control))
     return lines
+
+
+def _outcome(label: str, chosen: Mapping[int, Row], control: Mapping[int, Row]) -> str:
+    """A line about the rows that are kept, by seed."""
+    cells = [", ".join(f"{row['round']:.0f}" for row in chosen.values())]
+    for name in _TRUE:
+        values = [row[name] for row in chosen.values()]
+        cells.append(mean_and_spread(values) if len(values) > 1 else f"{values[0]:.3f}")
+        gains = [row[name] - control[seed][name] for seed, row in chosen.items() if seed in control]
+        each = ", ".join(f"{gain:+.3f}" for gain in gains)
+        cells.append(f"{mean(gains):+.3f} ({each})" if len(gains) > 1 else each or "-")
+    return f"| {label} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
