@@ -74,6 +74,7 @@ RULES = {
     "best for the watch": "dev, sampled, watch wins",
     "best in truth": "dev, sampled, true",
 }
+_QUERIES = ("malformed", "family entropy", "KL")
 _TRUE = ("test, sampled, true", "test, greedy, true")
 _WINS = ("test, sampled, paid wins", "test, sampled, watch wins")
 
@@ -137,15 +138,15 @@ def table(args: argparse.Namespace) -> None:
 def course_lines(rows: Mapping[str, list[Row]]) -> list[str]:
     """A Markdown table: means over the seeds at a fifth, three fifths and the end of the runs."""
     arms = runs_of(rows)
-    lines = [
-        "| arm | seeds | malformed | KL | paid wins | watch wins | sampled | greedy |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
     base = [run[0] for run in arms[CONTROL].values()]
     cells = [f"{mean(row[name] for row in base):.2f}" for name in (*_WINS, *_TRUE)]
-    lines.append(f"| base | {len(base)} | | | {' | '.join(cells)} |")
+    lines = [
+        "| arm | seeds | malformed | entropy | KL | paid wins | watch wins | sampled | greedy |",
+        "|---|---|---|---|---|---|---|---|---|",
+        f"| base | {len(base)} | | | | {' | '.join(cells)} |",
+    ]
     for arm, runs in arms.items():
-        cells = [_course(list(runs.values()), name) for name in ("malformed", "KL", *_WINS, *_TRUE)]
+        cells = [_course(list(runs.values()), name) for name in (*_QUERIES, *_WINS, *_TRUE)]
         lines.append(f"| {arm} | {len(runs)} | {' | '.join(cells)} |")
     return lines
 
