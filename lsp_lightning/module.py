@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lsp_lightning.callbacks.close_engine import ClosesEngine
 from lsp_lightning.callbacks.stalls import StallWatch
 from lsp_lightning.datamodule import SelfPlayDataModule, check_precision
-from lsp_lightning.diagnosis import CollapseWatch
+from lsp_lightning.diagnosis.collapse import CollapseWatch
 from lsp_lightning.errors import ConfigError
 from lsp_lightning.evaluation.hooks import ScoresHeldOut
 from lsp_lightning.functional import KLForm

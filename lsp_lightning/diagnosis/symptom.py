@@ -40,6 +40,8 @@ class Symptom:
     """Rounds in the window."""
     style: Literal["share", "number"] = "share"
     """How its values are printed: in percent, or with three digits."""
+    is_collapse: bool = False
+    """Whether a run that has it has collapsed; otherwise it needs a closer look."""
     of_challenger: bool = False
     """Whether it is about queries that the Challenger writes; others cannot get worse."""
     follows: tuple[str, ...] = ()

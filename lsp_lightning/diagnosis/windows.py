@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from lsp_lightning.diagnosis.comparison import Comparison, limit, standard_error
 from lsp_lightning.diagnosis.symptom import Symptom
 from lsp_lightning.diagnosis.symptoms import SYMPTOMS
 
 #: Rounds at the beginning of a run that later ones are compared with.
 FIRST_ROUNDS = 5
-#: A difference to the first rounds of fewer standard errors may be chance: rounds can be small.
-_ERRORS = 3.0
 #: Logged in each round in which the Challenger wrote queries, and in no other.
 _WRITTEN = "queries/tokens"
 
@@ -100,14 +99,12 @@ class Windows:
         self._told: dict[str, int] = {}  # rounds in a row without a symptom that was found
         self._before: dict[str, float] = {}  # held-out scores before training
 
-    def observe(self, index: int, row: Row, stalls: Mapping[str, bool]) -> list[Finding]:
-        """Look at a round. -> the symptoms that are found now.
+    def add(self, index: int, row: Row) -> dict[str, list[Symptom]]:
+        """Remember a round without looking for symptoms. -> those that each metric may show.
 
         Args:
             index: the round's number, from 0.
             row: its metrics; NaN counts as missing.
-            stalls: why the round teaches nothing, and whether the user has been told of this cause:
-                see :attr:`lsp_lightning.callbacks.stalls.StallWatch.causes`.
         """
         known = sorted(name for name, value in row.items() if not math.isnan(value))
         written = _WRITTEN in known
@@ -118,9 +115,21 @@ class Windows:
         for name in known:
             if shown_by[name] or name in self._divisors:
                 self._series.setdefault(name, _Series()).add(index, row[name], self._most)
+        return shown_by
+
+    def observe(self, index: int, row: Row, stalls: Mapping[str, bool]) -> list[Finding]:
+        """Look at a round. -> the symptoms that are found now.
+
+        Args:
+            index: the round's number, from 0.
+            row: its metrics; NaN counts as missing.
+            stalls: why the round teaches nothing, and whether the user has been told of this cause:
+                see :attr:`lsp_lightning.callbacks.stalls.StallWatch.causes`.
+        """
+        shown_by = self.add(index, row)
         verdicts: defaultdict[str, list[Finding | bool]] = defaultdict(list)
-        for name in known:
-            for symptom in shown_by[name]:
+        for name, symptoms in shown_by.items():
+            for symptom in symptoms:
                 verdict = self._judge(symptom, name, index)
                 if verdict is not None:
                     verdicts[symptom.name].append(verdict)
@@ -145,6 +154,12 @@ class Windows:
             if shown is not None or not any(math.isnan(scores[name]) for name in names):
                 found += self._new(symptom, shown, {})
         return found
+
+    def comparisons(self) -> list[Comparison]:
+        """Every metric beside the limits of the symptoms that it shows, in their order."""
+        pairs = [(s, name) for s in self._of_rounds for name in self._series if s.matches(name)]
+        found = (self._compare(symptom, name) for symptom, name in pairs)
+        return [compared for compared in found if compared is not None]
 
     def mark(self, names: Iterable[str]) -> None:
         """Count these symptoms as found already."""
@@ -177,20 +192,29 @@ class Windows:
 
     def _judge(self, symptom: Symptom, name: str, index: int) -> Finding | bool | None:
         """The finding, False if the run does not have the symptom, or None if it is too early."""
+        compared = self._compare(symptom, name)
+        if compared is None or not compared.is_beyond:
+            return None if compared is None else False
+        first = self._series[name].start(symptom.rounds)
+        now, before = compared.now / compared.unit, compared.before / compared.unit_before
+        return Finding(symptom, name, first, index, now, before)
+
+    def _compare(self, symptom: Symptom, name: str) -> Comparison | None:
+        """The metric beside the symptom's limit; None while it is too early."""
         series = self._series[name]
         first, window = series.first, series.window(symptom.rounds)
         if not window:
             return None
-        now, before, error = fmean(window), fmean(first), math.hypot(_error(first), _error(window))
+        now, before, unit, unit_before = fmean(window), fmean(first), 1.0, 1.0
+        error = math.hypot(standard_error(first), standard_error(window))
         if symptom.per is not None:
             divisor = self._series.get(symptom.per, _Series())
-            under, under_first = divisor.window(symptom.rounds), divisor.first
-            if not under or fmean(under) <= 0 or fmean(under_first) <= 0:
+            under = divisor.window(symptom.rounds)
+            if not under or fmean(under) <= 0 or fmean(divisor.first) <= 0:
                 return None
-            now, before, error = now / fmean(under), before / fmean(under_first), 0.0
-        if not _is_beyond(symptom, now, before, error):
-            return False
-        return Finding(symptom, name, series.start(symptom.rounds), index, now, before)
+            unit, unit_before, error = fmean(under), fmean(divisor.first), 0.0
+        beyond = unit * limit(symptom, before / unit_before, error)
+        return Comparison(symptom, name, now, before, beyond, unit, unit_before)
 
     def _fall(self, symptom: Symptom, name: str, index: int, scores: Row) -> Finding | None:
         now, before = scores[name], self._before.get(name, math.nan)
@@ -220,32 +244,3 @@ class Windows:
         elif not explained:  # otherwise StallWatch may be about to name it
             self._told[name] = 0
             yield found
-
-
-def _is_beyond(symptom: Symptom, now: float, before: float, error: float) -> bool:
-    """Whether a mean fulfils all conditions of a symptom.
-
-    Args:
-        symptom: the symptom.
-        now: the mean in the window.
-        before: the mean in the first rounds.
-        error: the standard error of the difference of the two.
-    """
-    sign = 1 if symptom.worse == "above" else -1
-    limits = [symptom.bound]
-    if symptom.change is not None or symptom.factor is not None:
-        limits.append(before + sign * _ERRORS * error)
-    if symptom.change is not None:
-        limits.append(before + sign * symptom.change)
-    if symptom.factor is not None:
-        if before <= 0:  # a multiple of it says nothing
-            return False
-        limits.append(before * symptom.factor)
-    return all(sign * now > sign * limit for limit in limits if limit is not None)
-
-
-def _error(values: Sequence[float]) -> float:
-    """The standard error of the mean of values, by their spread over the rounds."""
-    n, center = len(values), fmean(values)
-    variance = sum((value - center) ** 2 for value in values) / max(1, n - 1)
-    return math.sqrt(variance / n)

@@ -171,7 +171,7 @@ class Charts:
         )
 
     def _indicator(self, name: str, group: Sequence[tuple[int, Indicator]]) -> Chart:
-        chart = self._chart(group[0][1].title, shown(name, 80), {"": name})
+        chart = self._chart(name, group[0][1].symptoms, {"": name})
         for number, indicator in group:
             now = figure(indicator.now)
             chart.states.append({"run": number, "level": indicator.level, "text": now})

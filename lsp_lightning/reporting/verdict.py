@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lsp_lightning.diagnosis import SYMPTOMS
 from lsp_lightning.reporting.indicators import Indicator, Level, indicators, worst
 from lsp_lightning.reporting.reading import Run
 from lsp_lightning.reporting.series import series
 from lsp_lightning.reporting.texts import short, shown
 
-#: A change of this many standard errors counts; a fall from the best of many scorings needs more.
-_ERRORS, _ERRORS_OF_BEST = 2, 3
+#: A gain of this many standard errors counts, and a fall of as many as the watch warns of.
+_ERRORS = 2
+_ERRORS_OF_FALL = max(symptom.errors for symptom in SYMPTOMS if symptom.errors is not None)
 _KINDS = {
     "solved": "held-out tasks solved",
     "win_rate": "held-out win rate",
@@ -37,11 +39,11 @@ class Change:
 
     @property
     def level(self) -> Level:
-        """Alarm if it fell by more than two standard errors of the difference."""
+        """Alarm if it fell by more than three standard errors of the difference."""
         gain, error = self.after - self.before, self.error
         if math.isnan(gain) or math.isnan(error):
             return "unknown"
-        return "alarm" if gain < -_ERRORS * error else "ok"
+        return "alarm" if gain < -_ERRORS_OF_FALL * error else "ok"
 
     @property
     def error(self) -> float:
@@ -99,7 +101,9 @@ def judge(run: Run) -> Verdict:
         if change.level == "alarm"
     ]
     problems += [("watch", text) for text in (_fall(run, c) for c in changes) if text]
-    problems += [(i.level, i.says) for level in ("alarm", "watch") for i in _at(found, level)]
+    problems += [
+        (i.level, i.says) for level in ("alarm", "watch") for i in _at(found, level) if i.problem
+    ]
     problems.sort(key=lambda problem: problem[0] != "alarm")
     known = [indicator.level for indicator in found if indicator.level != "unknown"]
     level = worst([*known, *(level for level, _ in problems)])
@@ -173,7 +177,7 @@ def _fall(run: Run, change: Change) -> str:
         return ""
     best = max(values, key=lambda step: values[step])
     spread = math.hypot(errors.get(best, math.nan), change.after_error)
-    if not values[best] - change.after > _ERRORS_OF_BEST * spread:
+    if not values[best] - change.after > _ERRORS_OF_FALL * spread:
         return ""
     peak = shown(change.text(values[best]), 20)
     return f"{_ANSWERS[change.answers]} were better before: {peak} after round {best + 1:,}"

@@ -49,6 +49,17 @@ class Arm:
         return tuple("-".join(names[: i + 1]) for i in range(len(names)))
 
 
+#: What an arm of twice the same stage shows.
+CONTINUED = "control: the first stage goes on for as many rounds"
+
+
+def two_stages(
+    first: Stage, second: Stage, label: str, about: str, control: str | None = None
+) -> Arm:
+    """A main arm of two stages, named after them."""
+    return Arm(f"{first.name}-{second.name}", label, about, (first, second), control=control)
+
+
 @dataclass(frozen=True)
 class Costs:
     """What was measured once on a known machine, to estimate time and disk."""

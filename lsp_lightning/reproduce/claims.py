@@ -40,9 +40,11 @@ class Claim:
     def verdict(self, found: Interval) -> Verdict:
         """Whether the interval of the difference lies wholly on one side of the limit.
 
-        An interval that contains the limit decides nothing, and neither does a single seed, which
-        has no interval.
+        An interval that contains the limit decides nothing, and neither does a single seed: another
+        run could differ more than its tasks do.
         """
+        if found.over == "tasks":
+            return "not decided"
         limit = -MARGIN if self.kind == "no worse" else 0.0
         if found.low > limit:
             return "not seen" if self.kind == "below" else "seen here"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,14 +25,17 @@ WINDOW = 5
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over seeds with its 95 % t-interval."""
+    """A mean over seeds, or over the tasks of a single one, with its 95 % t-interval."""
 
     mean: float
     """NaN without a seed."""
     half: float
-    """Half the width; NaN for a single seed."""
+    """Half the width; NaN if it is unknown."""
     n: int
     """Number of seeds."""
+    over: Literal["seeds", "tasks"] = "seeds"
+    """What the interval is over: with a single seed it is over the tasks of that one run, and says
+    nothing about how another run would differ."""
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Interval":
@@ -92,28 +96,41 @@ def difference(one: Row, other: Row, figure: str) -> float:
 
     Scores are compared on the tasks that neither of both has met in its training.
     """
-    a, b = one.measured, other.measured
-    unmet = _unmet(a) & _unmet(b)
-    if figure == "sampled, unmet":
-        return float((_shares(a) - _shares(b))[unmet].mean())
-    if figure == "greedy":
-        greedy = (torch.tensor(found.greedy, dtype=torch.float64) for found in (a, b))
-        first, second = greedy
-        return float((first - second)[unmet].mean())
-    if figure.startswith("curve@"):
-        k, few = int(figure.removeprefix("curve@")), unmet[:: a.curve_every]
-        curves = (_curve(a), _curve(b))
-        if not all(k in curve for curve in curves):
-            return math.nan
-        return float((curves[0][k] - curves[1][k])[few].mean())
+    by_task = _by_task(one, other, figure)
+    if by_task is not None:
+        return float(by_task.mean())
     figures = (one.figures(), other.figures())
     return figures[0].get(figure, math.nan) - figures[1].get(figure, math.nan)
 
 
 def compared(one: Mapping[int, Row], other: Mapping[int, Row], figure: str) -> Interval:
-    """The difference of two arms, paired by seed, over the seeds that both have."""
+    """The difference of two arms, paired by seed, over the seeds that both have.
+
+    With one seed a score has an interval over its tasks, paired by task.
+    """
     seeds = sorted(set(one) & set(other))
+    if len(seeds) == 1:
+        by_task = _by_task(one[seeds[0]], other[seeds[0]], figure)
+        if by_task is not None:
+            return Interval(*t_interval(by_task), 1, "tasks")
     return Interval.of([difference(one[seed], other[seed], figure) for seed in seeds])
+
+
+def _by_task(one: Row, other: Row, figure: str) -> Tensor | None:
+    """The difference in a score on each task that neither has met; None if it is no such score."""
+    a, b = one.measured, other.measured
+    unmet = _unmet(a) & _unmet(b)
+    if figure == "sampled, unmet":
+        return (_shares(a) - _shares(b))[unmet]
+    if figure == "greedy":
+        first, second = (torch.tensor(found.greedy, dtype=torch.float64) for found in (a, b))
+        return (first - second)[unmet]
+    if figure.startswith("curve@"):
+        k = int(figure.removeprefix("curve@"))
+        curves = (_curve(a), _curve(b))
+        if all(k in curve for curve in curves):
+            return (curves[0][k] - curves[1][k])[unmet[:: a.curve_every]]
+    return None
 
 
 def _shares(found: Measured) -> Tensor:

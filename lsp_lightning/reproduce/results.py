@@ -111,9 +111,13 @@ def _of_claim(found: Decided) -> dict[str, Any]:
     }
 
 
-def _interval(found: Interval) -> dict[str, float | int | None]:
+def _interval(found: Interval) -> dict[str, float | int | str | None]:
     ends = {"mean": found.mean, "low": found.low, "high": found.high}
-    return {**{name: _number(value) for name, value in ends.items()}, "n": found.n}
+    return {
+        **{name: _number(value) for name, value in ends.items()},
+        "n": found.n,
+        "over": found.over,
+    }
 
 
 def _number(value: float) -> float | None:

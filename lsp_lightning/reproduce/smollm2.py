@@ -1,8 +1,14 @@
 """The main arms of SmolLM2-135M-Instruct, which writes instructions that a program checks."""
 
-from typing import Any
-
-from lsp_lightning.reproduce.arms import Arm, Costs, Stage, World, preset_config
+from lsp_lightning.reproduce.arms import (
+    CONTINUED,
+    Arm,
+    Costs,
+    Stage,
+    World,
+    preset_config,
+    two_stages,
+)
 
 #: The preset that we recommend, and where its model is kept.
 PRESET = "laptop_smollm2_135m"
@@ -19,35 +25,29 @@ def smollm2_world() -> World:
     right = [reward for reward in paid if reward["class_path"] == "lsp_lightning.VerifiableReward"]
     answers = [reward for reward in paid if reward["class_path"] not in _CHALLENGERS]
     examples = {"class_path": "lsp_lightning.PromptFile", "init_args": {"path": _EXAMPLES}}
-    grpo = {"model": {"rewards": answers}, "data": {"queries": examples}}
-
-    def arm(name: str, label: str, about: str, changes: dict[str, Any]) -> Arm:
-        return Arm(name, label, about, (Stage(name, PRESET, changes),))
-
+    grpo = Stage("grpo", PRESET, {"model": {"rewards": answers}, "data": {"queries": examples}})
+    lsp = Stage("lsp", PRESET)
+    zero = Stage("zero", PRESET, {"model": {"objective": _PAPER, "rewards": right}})
+    paper = Stage("paper", PRESET, {"model": {"objective": _PAPER, "rewards": answers}})
+    more = "grpo-grpo"
+    cooler = "control: what a lower temperature gives without training"
     return World(
         name="smollm2",
         arms=(
             Arm("base", "base", "the model before training"),
-            Arm(
-                "base-0.7",
-                "base, temperature 0.7",
-                "control: what a lower temperature gives without training",
-                temperature=0.7,
-            ),
-            arm("grpo", "GRPO with data", "48 instructions from a file", grpo),
-            arm("zero", "LSP-Zero", "R alone", {"model": {"objective": _PAPER, "rewards": right}}),
-            arm(
-                "paper",
-                "LSP, paper's form",
-                "-V + VQ; Q is the length reward",
-                {"model": {"objective": _PAPER, "rewards": answers}},
-            ),
-            arm("lsp", "LSP, recommended", "our recommended preset", {}),
+            Arm("base-0.7", "base, temperature 0.7", cooler, temperature=0.7),
+            Arm("grpo", "GRPO with data", "48 instructions from a file", (grpo,)),
+            Arm("zero", "LSP-Zero", "R alone", (zero,)),
+            Arm("paper", "LSP, paper's form", "-V + VQ; Q is the length reward", (paper,)),
+            Arm("lsp", "LSP, recommended", "our recommended preset", (lsp,)),
+            two_stages(grpo, lsp, "GRPO, then LSP", "LSP improves what data have taught?", more),
+            two_stages(grpo, grpo, "GRPO, then GRPO", CONTINUED),
+            two_stages(lsp, grpo, "LSP, then GRPO", "LSP as a start for RL?", more),
         ),
         preset=PRESET,
         tasks="pkg:lsp_lightning/data/instruction_tasks.jsonl",
         rounds=60,
-        seeds=(0, 1, 2),
+        seeds=(0,),
         costs=Costs(
             round={PRESET: 70.0},
             start=30.0,

@@ -58,11 +58,13 @@ _CLAIMS = (
     "version 3 and version 1, which have other judges. Ours are shares of tasks solved, so only "
     "the direction of a difference can be compared. *Seen here*: the whole interval is on the "
     f"claimed side; *as good as* allows {MARGIN:g}. *Not seen*: it is wholly on the other side. "
-    "Each verdict is about one interval: among twenty, one is wrong by chance."
+    "Each verdict is about one interval: among twenty, one is wrong by chance. With one seed the "
+    "interval is over the tasks and decides nothing: another run may differ more."
 )
 _DIFFERENCES = (
     "Sampled score of the arm minus that of another one with the same seed, on the tasks that "
-    "neither has met. *Its control* is the arm that goes on with its first stage (see the labels)."
+    "neither has met. *Its control* is the arm that goes on with its first stage (see the labels). "
+    "With one seed the interval is over the tasks: it leaves out how much runs differ."
 )
 _QUERIES = (
     "Share solved of the unmet tasks of each level; then the queries that the trained policy "

@@ -3,7 +3,15 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from lsp_lightning.reproduce.arms import Arm, Costs, Stage, World, preset_config
+from lsp_lightning.reproduce.arms import (
+    CONTINUED,
+    Arm,
+    Costs,
+    Stage,
+    World,
+    preset_config,
+    two_stages,
+)
 
 #: The preset that we recommend.
 RECOMMENDED = "tiny_lsp"
@@ -45,11 +53,6 @@ def _base(temperature: float) -> Arm:
     return Arm(name, label, about, temperature=temperature)
 
 
-def _two(first: Stage, second: Stage, label: str, about: str, control: str | None = None) -> Arm:
-    return Arm(f"{first.name}-{second.name}", label, about, (first, second), control=control)
-
-
-_CONTINUED = "control: the first stage goes on for as many rounds"
 _MAIN = (
     Arm("base", "base", "the model before training"),
     *map(_base, (0.7, 0.5, 0.3)),
@@ -64,22 +67,24 @@ _MAIN = (
     Arm("zero", "LSP-Zero", "the zero-sum game: no Q", (Stage("zero", "tiny_lsp_zero"),)),
     Arm("paper", "LSP, paper's form", "the Challenger is paid -V + VQ", (_PAPERS,)),
     Arm("lsp", "LSP, recommended", "our recommended preset", (_LSP,)),
-    _two(
+    two_stages(
         _GRPO, _PAPERS, "GRPO, then LSP (paper)", "LSP improves what data have taught?", "grpo-grpo"
     ),
-    _two(
+    two_stages(
         _GRPO,
         _LSP,
         "GRPO, then LSP (recommended)",
         "LSP improves what data have taught?",
         "grpo-grpo",
     ),
-    _two(_GRPO, _GRPO, "GRPO, then GRPO", _CONTINUED),
-    _two(_PAPERS, _GRPO, "LSP (paper), then GRPO", "LSP as a start for RL?", "grpo-grpo"),
-    _two(_LSP, _GRPO, "LSP (recommended), then GRPO", "LSP as a start for RL?", "lsp-lsp"),
-    _two(_LSP, _LSP, "LSP, then LSP (recommended)", _CONTINUED),
-    _two(_FEW, _LSP, "48 queries, then LSP (recommended)", "LSP when data run out?", "few-few"),
-    _two(_FEW, _FEW, "48 queries, then the same", _CONTINUED),
+    two_stages(_GRPO, _GRPO, "GRPO, then GRPO", CONTINUED),
+    two_stages(_PAPERS, _GRPO, "LSP (paper), then GRPO", "LSP as a start for RL?", "grpo-grpo"),
+    two_stages(_LSP, _GRPO, "LSP (recommended), then GRPO", "LSP as a start for RL?", "lsp-lsp"),
+    two_stages(_LSP, _LSP, "LSP, then LSP (recommended)", CONTINUED),
+    two_stages(
+        _FEW, _LSP, "48 queries, then LSP (recommended)", "LSP when data run out?", "few-few"
+    ),
+    two_stages(_FEW, _FEW, "48 queries, then the same", CONTINUED),
 )
 
 

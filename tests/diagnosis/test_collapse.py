@@ -22,7 +22,8 @@ from lsp_lightning import (
 )
 from lsp_lightning.callbacks import RoundCheckpoint, RunTable
 from lsp_lightning.cli.main import main
-from lsp_lightning.diagnosis import SYMPTOMS, CollapseWatch, Finding
+from lsp_lightning.diagnosis import SYMPTOMS, Finding
+from lsp_lightning.diagnosis.collapse import CollapseWatch
 from lsp_lightning.errors import SelfPlayWarning
 from lsp_lightning.rewards import Verifier
 from lsp_lightning.runs import RunFolder

@@ -109,7 +109,7 @@ def test_all_charts_are_drawn_without_errors_and_requests(shown):
         "return [...document.querySelectorAll('[data-chart], [data-heat]')]"
         ".map(e => e.dataset.drawn === 'yes' && e.querySelector('.main-svg') !== null)"
     )
-    assert len(drawn) == 12
+    assert len(drawn) == 14
     assert all(drawn)
     assert shown.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert "50.0% ± 2.0%" in " ".join(texts(shown, ".scores"))

@@ -6,8 +6,9 @@ from itertools import pairwise
 import pytest
 from report_runs import collapsed, healthy, write_run
 
+from lsp_lightning.diagnosis import SYMPTOMS, Windows
 from lsp_lightning.reporting.charts import Charts
-from lsp_lightning.reporting.indicators import BOUNDS, indicators
+from lsp_lightning.reporting.indicators import indicators
 from lsp_lightning.reporting.reading import Run, read_runs
 from lsp_lightning.reporting.series import first_and_now, smoothed, thinned
 from lsp_lightning.reporting.settings import differing, flat, main_settings
@@ -34,8 +35,11 @@ def test_a_healthy_and_a_collapsed_run_are_told_apart(tmp_path):
     good, bad = map(judge, read_runs([str(path) for path in paths]))
     assert (good.level, good.headline, good.problems) == ("ok", "improved", [])
     assert (bad.level, bad.headline) == ("alarm", "collapsed")
-    assert [level for level, _ in bad.problems] == [*["alarm"] * 3, "watch"]
-    assert "malformed queries (verifiable) 0.16 \u2192 0.89" in " ".join(t for _, t in bad.problems)
+    assert [level for level, _ in bad.problems] == ["alarm", "alarm"]
+    assert bad.problems[1][1] == (
+        "malformed queries: the Challenger is leaving the task "
+        "(queries/verifiable/malformed 0.13 \u2192 0.89)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,11 +48,13 @@ def test_a_healthy_and_a_collapsed_run_are_told_apart(tmp_path):
     [
         (0.5, 0.56, "ok", True),
         (0.5, 0.55, "ok", False),
-        (0.5, 0.45, "ok", False),
-        (0.5, 0.44, "alarm", False),
+        (0.5, 0.42, "ok", False),
+        (0.5, 0.41, "alarm", False),
     ],
 )
-def test_a_change_counts_beyond_two_standard_errors(tmp_path, before, after, level, gain):
+def test_a_gain_counts_beyond_two_standard_errors_and_a_fall_beyond_three(
+    tmp_path, before, after, level, gain
+):
     (run,) = read_runs([str(write_run(tmp_path / "run", heldout=(before, after)))])
     (change,) = judge(run).changes
     assert (change.level, change.is_gain, change.n) == (level, gain, 400)
@@ -67,35 +73,60 @@ def test_a_fall_from_the_best_is_seen_while_the_run_is_playing():
     assert verdict.changes[0].text(verdict.changes[0].before) == "?"
 
 
-def test_bounds_on_the_value_the_rise_and_the_ratio():
-    flat_, late = [0.1] * 50, [0.1] * 40 + [0.55] * 10
-    assert levels(run_of(queries__x__malformed=late)) == {"queries/x/malformed": "alarm"}
-    assert levels(run_of(queries__x__malformed=late[:-5])) == {"queries/x/malformed": "watch"}
-    assert levels(run_of(queries__similarity=late)) == {"queries/similarity": "alarm"}
-    assert levels(run_of(queries__similarity=[0.55] * 50)) == {"queries/similarity": "ok"}
-    assert levels(run_of(queries__distinct_2=[0.9] * 40 + [0.5] * 10)) == {
-        "queries/distinct_2": "watch"
-    }
-    assert levels(run_of(queries__zlib=late)) == {"queries/zlib": "alarm"}
-    assert levels(run_of(queries__zlib=flat_)) == {"queries/zlib": "ok"}
+def later(metric, before, after, rounds=10):
+    """A run whose metric has one value for 15 rounds and another one after them."""
+    values = [before] * 15 + [after] * rounds
+    return run_of(**{metric: values, "queries__tokens": [9.0] * len(values)})
 
 
-def test_a_value_that_is_no_share_has_no_bounds():
-    assert levels(run_of(value=[0.5] * 9 + [0.01] * 9)) == {"value": "alarm"}
-    assert levels(run_of(value=[1.5] * 9 + [0.01] * 9)) == {"value": "ok"}
+def test_limits_are_those_of_the_watch():
+    assert levels(later("queries__x__malformed", 0.1, 0.35))["queries/x/malformed"] == "alarm"
+    assert levels(later("queries__x__malformed", 0.1, 0.29))["queries/x/malformed"] == "ok"
+    assert levels(later("queries__similarity", 0.3, 0.75))["queries/similarity"] == "watch"
+    assert levels(later("queries__similarity", 0.5, 0.75))["queries/similarity"] == "ok"
+    assert levels(later("entropy__solver", 1.0, 2.1))["entropy/solver"] == "watch"
+    assert levels(later("entropy__solver", 1.0, 0.01, rounds=20))["entropy/solver"] == "watch"
+
+
+@pytest.mark.parametrize("symptom", [s for s in SYMPTOMS if s.errors is None], ids=lambda s: s.name)
+def test_a_run_has_a_symptom_exactly_when_the_watch_warns_of_it(symptom):
+    worse = 1 if symptom.worse == "above" else -1
+    name = symptom.metrics[0].replace("NAME", "x")
+    start = symptom.bound if symptom.bound is not None and symptom.per is None else 0.5
+    for way in (worse, -worse):
+        end = start + way * (symptom.change or 0) + way * 0.01
+        end = max(end, start * symptom.factor * 1.1) if symptom.factor and way > 0 else end
+        end = min(end, start * symptom.factor * 0.5) if symptom.factor and way < 0 else end
+        table = [
+            {
+                "step": t,
+                "queries/tokens": 1.0,
+                symptom.per or "x": 0.3,
+                name: start if t < 9 else end,
+            }
+            for t in range(40)
+        ]
+        windows = Windows()
+        found = [one for row in table for one in windows.observe(row["step"], row, {})]
+        warned = {one.symptom.name for one in found}
+        beyond = {"alarm", "watch"} & {levels(Run("run", metrics=table))[name]}
+        assert bool(beyond) == (symptom.name in warned or bool(warned & set(symptom.follows)))
+
+
+def test_what_explains_a_symptom_is_named_alone():
+    values = {"queries__x__malformed": 0.9, "dead_groups": 0.99}
+    run = run_of(
+        **{name: [0.1] * 15 + [value] * 20 for name, value in values.items()},
+        queries__tokens=[9.0] * 35,
+    )
+    assert levels(run) == {"queries/x/malformed": "alarm", "dead_groups": "watch"}
+    assert [text[:9] for _, text in judge(run).problems] == ["malformed"]
 
 
 def test_a_metric_without_values_and_a_short_run_are_not_judged():
-    assert levels(run_of(queries__zlib=[math.nan] * 9)) == {"queries/zlib": "unknown"}
-    assert judge(run_of(queries__zlib=[math.nan] * 9)).headline == "nothing to judge yet"
-    assert levels(run_of(queries__zlib=[0.1, 0.9])) == {"queries/zlib": "ok"}
-
-
-def test_every_bound_is_on_the_side_that_it_says():
-    for bound in BOUNDS:
-        limits = bound.limits(0.5)
-        if bound.alarm is not None:
-            assert (limits["alarm"] > limits["watch"]) == (bound.side == "above"), bound
+    assert levels(run_of(dead_groups=[math.nan] * 40)) == {"dead_groups": "unknown"}
+    assert judge(run_of(dead_groups=[math.nan] * 40)).headline == "nothing to judge yet"
+    assert levels(run_of(dead_groups=[0.1] * 5 + [0.99] * 9)) == {"dead_groups": "unknown"}
 
 
 def test_smoothing_keeps_constants_gaps_and_the_mean_of_a_line():
@@ -129,11 +160,8 @@ def test_charts_have_both_players_user_metrics_and_held_out_with_errors(tmp_path
     assert "reward/mine" in by_title
     assert "Value V" not in by_title  # it equals mean R here
     assert "queries/similarity" not in by_title  # it is an indicator
-    (similarity,) = [c for c in charts.indicators if c.unit == "queries/similarity"]
-    assert [limit["y"] for limit in similarity.limits] == [
-        0.4,
-        0.6,
-    ]  # the first rounds' .2, and more
+    (similarity,) = [c for c in charts.indicators if c.title == "queries/similarity"]
+    assert [limit["y"] for limit in similarity.limits] == [0.7]
     assert {limit["run"] for limit in similarity.limits} == {None}
 
 

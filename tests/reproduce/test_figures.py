@@ -16,6 +16,8 @@ from lsp_lightning.reproduce.results import as_json
 from lsp_lightning.reproduce.tables import cell, markdown
 from lsp_lightning.reproduce.tiny import tiny_world
 
+_SCORE = "sampled, unmet"
+
 
 def row(right, met=(0, 0, 0, 0), greedy=(1, 1, 0, 0), curve=(), **queries):
     measured = Measured(
@@ -105,6 +107,16 @@ def test_claims_about_arms_that_were_not_measured_are_left_out():
     assert decide(claims, {"lsp": rows["lsp"], "base": {1: row((1, 1, 0, 0))}}) == []
 
 
+def test_a_single_seed_has_an_interval_over_its_tasks_which_decides_nothing():
+    found = compared({0: row((4, 4, 4, 4))}, {0: row((0, 0, 0, 1)), 1: row((4, 4, 4, 4))}, _SCORE)
+    # 1, 1, 1, 3/4: std 1/8, error 1/16
+    assert (found.mean, found.n, found.over) == (15 / 16, 1, "tasks")
+    assert found.half == pytest.approx(3.182446 / 16)
+    assert found.low > 0
+    assert Claim("x", "lsp", "base").verdict(found) == "not decided"
+    assert compared({0: row((4, 4, 4, 4))}, {1: row((4, 4, 4, 4))}, _SCORE).n == 0
+
+
 def test_cells():
     assert cell(Interval(0.8744, 0.0081, 5)) == "0.874 [0.866, 0.882]"
     assert cell(Interval(0.5, math.nan, 1)) == "0.500"
@@ -149,7 +161,10 @@ def test_results_are_json_without_nan(world, rows, tmp_path):
     assert found["arms"]["lsp"]["seeds"]["1"]["right"] == "4 3 3 1"
     assert found["arms"]["lsp"]["seeds"]["1"]["pass@k"]["1"] == 0.875
     minus = found["arms"]["lsp"]["minus"]["base"]["sampled, unmet"]
-    assert minus == {"mean": 0.375, "low": None, "high": None, "n": 1}
+    # 4, 3, 3, 0 minus 2, 1, 1, 0 of 4: .5, .5, .5, 0; std .25, quantile 3.1824
+    bounds = [pytest.approx(0.375 + sign * 3.182446 * 0.125, abs=1e-6) for sign in (-1, 1)]
+    assert [minus.pop(end) for end in ("low", "high")] == bounds
+    assert minus == {"mean": 0.375, "n": 1, "over": "tasks"}
     claims = {claim["claim"]: claim["verdict"] for claim in found["claims"]["paper"]}
     assert claims["LSP improves on the base without data"] == "not decided"
 

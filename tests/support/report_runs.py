@@ -35,6 +35,7 @@ def healthy(share: float) -> dict[str, float]:
         "entropy/challenger": 1.0,
         "queries/verifiable/malformed": 0.1,
         "queries/similarity": 0.2,
+        "queries/tokens": 9.0,
         "reward/mine": share,
     }
 
