@@ -43,7 +43,7 @@ def _play(run: Path, arm: Arm, seed: int, rounds: int) -> None:
         *("--trainer.default_root_dir", str(run)),
     ]
     run.parent.mkdir(parents=True, exist_ok=True)
-    with run.with_suffix(".log").open("w") as log:
+    with run.with_name(f"{run.name}.log").open("w") as log:
         subprocess.run(
             command,
             check=True,

@@ -95,14 +95,18 @@ class Exam:
         """
         return [derive_seed(self.seed, task.text) for task in self.tasks]
 
-    def take(self, player: Player | FrozenPlayer) -> Answered:
-        """Let ``player`` answer, and score the answers."""
-        playout = Playout(
+    def answered_by(self, player: Player | FrozenPlayer) -> Playout:
+        """The answers of ``player``, not scored yet."""
+        return Playout(
             query_texts=tuple(task.text for task in self.tasks),
             answers=player.respond(self.prompts, self.draws, self.sampling, self.task_seeds),
             group_size=self.draws,
             solutions=tuple(task.solution for task in self.tasks),
         )
+
+    def take(self, player: Player | FrozenPlayer) -> Answered:
+        """Let ``player`` answer, and score the answers."""
+        playout = self.answered_by(player)
         judgement = judge_playout(self.reward, playout)
         return Answered(tuple(playout.spoken_groups()), judgement.scores, judgement.undecided)
 

@@ -1,8 +1,9 @@
-"""Simulated annotators for the reward model: mostly right, with known biases and mistakes.
+"""Simulated annotators for the reward models: mostly right, with known biases and mistakes.
 
-Of two answers they prefer the right one. If neither is right, they prefer the longer one, and they
-like `idk` and `?` least. In some pairs only the length counts, and some labels are wrong. A reward
-model trained on these labels is imperfect, as real ones are: a policy can hack it.
+Of two answers they prefer the right one, and they like `idk` and `?` least. The `FIRST` annotators
+like long answers: if neither is right, they prefer the longer one, and in some pairs only the
+length counts. The `SECOND` do not look at the length; more of their labels are wrong at random.
+A reward model trained on such labels is imperfect, as real ones are: a policy can hack it.
 Annotators see queries of the training split only (`tasks.split`).
 """
 
@@ -25,9 +26,24 @@ from lsp_lightning.tinyworld.tasks import (
 UNSURE = ("idk", "?")
 LONGEST = 99  # characters; longer than any answer
 MALFORMED = 0.10  # share of pairs with a malformed query, which has no right answer
-LONGER_WINS = 0.15  # share of pairs where only length counts: a bias that a policy can hack
-MISTAKES = 0.10  # share of pairs with the labels swapped
 RIGHT = 0.75  # share of the well-formed pairs that contain the right answer
+
+
+@dataclass(frozen=True)
+class Annotators:
+    """The habits of those who label the pairs."""
+
+    like_length: bool
+    """Whether they prefer the longer of two wrong answers; else either one wins by chance."""
+    longer_wins: float
+    """Share of pairs where only length counts: a bias that a policy can hack."""
+    mistakes: float
+    """Share of pairs with the labels swapped."""
+
+
+FIRST = Annotators(like_length=True, longer_wins=0.15, mistakes=0.10)
+# Of two answers of equal length they choose the right one as often as the first: .85 * .9 + .15 / 2
+SECOND = Annotators(like_length=False, longer_wins=0.0, mistakes=0.16)
 
 
 @dataclass(frozen=True)
@@ -42,24 +58,26 @@ class Preference:
     """The other answer; never the same text."""
 
 
-def draw_preference(rng: random.Random) -> Preference:
-    """A labelled pair of answers to a random query."""
+def draw_preference(rng: random.Random, annotators: Annotators = FIRST) -> Preference:
+    """A pair of answers to a random query, labelled by the annotators."""
     query = _training_query(rng, MALFORMED)
     task = parse(query)
     pair = _two_answers(task, rng)
-    only_length = rng.random() < LONGER_WINS
-    pair.sort(key=len if only_length else lambda answer: merit(task, answer), reverse=True)
-    if rng.random() < MISTAKES:
+    only_length = rng.random() < annotators.longer_wins
+    pair.sort(
+        key=len if only_length else lambda answer: merit(task, answer, annotators), reverse=True
+    )
+    if rng.random() < annotators.mistakes:
         pair.reverse()
     return Preference(query, *pair)
 
 
-def merit(task: Task | None, answer: str) -> int:
+def merit(task: Task | None, answer: str, annotators: Annotators = FIRST) -> int:
     """Rank of an answer for a careful annotator; `task` is None for a malformed query."""
     if answer in UNSURE:
         return 0
     right = task is not None and answer == task.answer
-    return LONGEST if right else len(answer)
+    return LONGEST if right else len(answer) if annotators.like_length else 1
 
 
 def draw_lesson(rng: random.Random) -> tuple[Task, str]:

@@ -1,4 +1,4 @@
-"""Build the tiny world: its tokenizer, query sets, base model and reward model.
+"""Build the tiny world: its tokenizer, query sets, base model and two reward models.
 
     python -m lsp_lightning.tinyworld.recipe.build
         build everything in a new folder
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from lsp_lightning.tinyworld import ROOT
+from lsp_lightning.tinyworld.recipe.annotators import FIRST, SECOND, Annotators
 from lsp_lightning.tinyworld.recipe.corpus import held_out_tasks, task_record, training_tasks
 from lsp_lightning.tinyworld.recipe.measure import solver_marks
 from lsp_lightning.tinyworld.recipe.preferences import SETTINGS, right_over_slip, train_reward_model
@@ -37,7 +38,8 @@ HELD_OUT_PER_CELL = 24  # queries for each family and level, in dev and in test
 PROGRAMS_PER_LEVEL = 140  # in dev and in test; level 1 has fewer programs in all
 TRAINING_QUERIES = 8192
 PROGRESS_TASKS_PER_CELL = 4  # of the dev split, for the accuracy printed during training
-FOLDERS = ("base", "data", "reward_model")  # the steps write their files here
+#: The steps write their files here.
+FOLDERS = ("base", "data", "reward_model", "second_reward_model")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Recipe:
     steps: int = PretrainSettings().steps
     """Optimiser steps of the base model."""
     reward_steps: int = SETTINGS.steps
-    """Optimiser steps of the reward model."""
+    """Optimiser steps of each reward model."""
 
     def stream(self, step: str) -> str:
         """The seed of one step's random stream."""
@@ -96,17 +98,24 @@ def make_programs(out: Path, recipe: Recipe) -> None:
 
 def make_reward_model(out: Path, recipe: Recipe) -> None:
     """Write reward_model/: a sequence classifier with the base's tokenizer and chat template."""
+    _make_reward_model(out, recipe, "reward_model", FIRST)
+
+
+def make_second_reward_model(out: Path, recipe: Recipe) -> None:
+    """Write second_reward_model/: the same kind of model, by other annotators with other pairs."""
+    _make_reward_model(out, recipe, "second_reward_model", SECOND)
+
+
+def _make_reward_model(out: Path, recipe: Recipe, step: str, annotators: Annotators) -> None:
     tokenizer = build_tokenizer()
     settings = replace(SETTINGS, steps=recipe.reward_steps)
     sample = held_out_tasks("dev", PROGRESS_TASKS_PER_CELL, recipe.stream("progress"))
     progress = Progress(
         settings.steps, "right > slip", lambda model: right_over_slip(model, tokenizer, sample)
     )
-    model = train_reward_model(tokenizer, settings, recipe.stream("reward_model"), progress)
-    build_tokenizer().save_pretrained(
-        out / "reward_model"
-    )  # a fresh one: a used tokenizer also saves its padding
-    _save(model, out / "reward_model")
+    model = train_reward_model(tokenizer, settings, recipe.stream(step), progress, annotators)
+    build_tokenizer().save_pretrained(out / step)  # a used one would also save its padding
+    _save(model, out / step)
 
 
 STEPS: dict[str, Callable[[Path, Recipe], None]] = {
@@ -115,8 +124,13 @@ STEPS: dict[str, Callable[[Path, Recipe], None]] = {
     "base": make_base,
     "programs": make_programs,
     "reward_model": make_reward_model,
+    "second_reward_model": make_second_reward_model,
 }
-LENGTH_OF = {"base": "steps", "reward_model": "reward_steps"}  # Recipe fields: training length
+LENGTH_OF = {  # Recipe fields: training length
+    "base": "steps",
+    "reward_model": "reward_steps",
+    "second_reward_model": "reward_steps",
+}
 
 
 def _write_sets(out: Path, sets: dict[str, list[Task]]) -> None:
@@ -193,7 +207,8 @@ def _make_room(out: Path, recipe: Recipe, only: Collection[str]) -> dict[str, di
         )
     old = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     for field, value in asdict(recipe).items():
-        made_again = any(LENGTH_OF.get(step) == field for step in only)
+        users = {step for step in old["files"] if LENGTH_OF.get(step) == field}
+        made_again = users and users <= set(only)
         if not made_again and old.get(field, value) != value:
             raise ValueError(
                 f"{out} was built with {field} {old[field]}, not {value}; give {old[field]}"
@@ -247,7 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--reward-steps",
         type=int,
         default=Recipe.reward_steps,
-        help="training steps of the reward model",
+        help="training steps of each reward model",
     )
     parser.add_argument(
         "--check", action="store_true", help="only compare the shipped files with the manifest"

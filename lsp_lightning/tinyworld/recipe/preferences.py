@@ -1,8 +1,8 @@
-"""A tiny reward model, trained on the annotators' preferences. It has half the base's layers.
+"""Tiny reward models, trained on annotators' preferences. They have half the base's layers.
 
     python -m lsp_lightning.tinyworld.recipe.preferences [--model DIR] [--part dev|test]
 
-prints how often it prefers the right answer, and its biases. It scores a whole conversation,
+prints how often one prefers the right answer, and its biases. It scores a whole conversation,
 `<s><|user|>QUERY<|assistant|>ANSWER</s>`, at the end token, as larger reward models do.
 """
 
@@ -25,7 +25,13 @@ from transformers import (
 )
 
 from lsp_lightning.tinyworld import DATA_DIR, REWARD_MODEL_DIR
-from lsp_lightning.tinyworld.recipe.annotators import draw_lesson, draw_preference, lengthen
+from lsp_lightning.tinyworld.recipe.annotators import (
+    FIRST,
+    Annotators,
+    draw_lesson,
+    draw_preference,
+    lengthen,
+)
 from lsp_lightning.tinyworld.recipe.corpus import Turn, slip
 from lsp_lightning.tinyworld.recipe.measure import load_tasks
 from lsp_lightning.tinyworld.recipe.pretrain import (
@@ -83,10 +89,10 @@ def packed_scores(model: LlamaForSequenceClassification, batch: PackedRows) -> T
     return scores
 
 
-def _conversations(rng: random.Random) -> Iterator[Turn]:
+def _conversations(rng: random.Random, annotators: Annotators) -> Iterator[Turn]:
     """Draw conversations without end: chosen, rejected, chosen, rejected, ..."""
     while True:
-        preference = draw_preference(rng)
+        preference = draw_preference(rng, annotators)
         yield Turn("solver", preference.query, preference.chosen)
         yield Turn("solver", preference.query, preference.rejected)
 
@@ -139,6 +145,7 @@ def train_reward_model(
     settings: PretrainSettings,
     seed: str,
     report: Callable[[int, float, LlamaForSequenceClassification], None] | None = None,
+    annotators: Annotators = FIRST,
 ) -> LlamaForSequenceClassification:
     """Train a new reward model: lessons first, then preferences. See `pretrain` for arguments."""
     rng = random.Random(f"{seed}:corpus")
@@ -149,7 +156,7 @@ def train_reward_model(
     def loss_at(step: int) -> Tensor:
         if step < settings.clean_share * settings.steps:
             return lesson_loss(model, *_draw_lesson(rng, tokenizer, settings))
-        pairs = pack(_conversations(rng), tokenizer, settings.rows, settings.row_length)
+        pairs = pack(_conversations(rng, annotators), tokenizer, settings.rows, settings.row_length)
         return preference_loss(model, pairs)
 
     return optimize(model, settings, loss_at, report)

@@ -26,15 +26,17 @@ from lsp_lightning.tinyworld.recipe.build import (
 from lsp_lightning.tinyworld.recipe.pretrain import PretrainSettings
 from lsp_lightning.tinyworld.tasks import parse, split
 
+CLASSIFIER = {
+    *("chat_template.jinja", "tokenizer.json", "tokenizer_config.json"),
+    *("config.json", "model.safetensors"),
+}
 FILES = {
     "tokenizer": {"chat_template.jinja", "tokenizer.json", "tokenizer_config.json"},
     "data": {"dev.jsonl", "test.jsonl", "train.jsonl"},
     "base": {"config.json", "generation_config.json", "model.safetensors"},
     "programs": {"programs_dev.jsonl", "programs_test.jsonl"},
-    "reward_model": {
-        *("chat_template.jinja", "tokenizer.json", "tokenizer_config.json"),
-        *("config.json", "model.safetensors"),
-    },
+    "reward_model": CLASSIFIER,
+    "second_reward_model": CLASSIFIER,
 }
 RECIPE = Recipe(seed=3, steps=3, reward_steps=2)
 FEW = {"rows": 4, "clean_share": 0.5}  # the last step has careless answers, or preferences
@@ -91,8 +93,24 @@ def test_another_seed_gives_another_base(built, tmp_path):
     assert first["base"]["base/model.safetensors"] != other["base"]["base/model.safetensors"]
     assert first["data"]["data/train.jsonl"] != other["data"]["data/train.jsonl"]
     assert first["programs"] != other["programs"]
-    weights = "reward_model/model.safetensors"
-    assert first["reward_model"][weights] != other["reward_model"][weights]
+    for step in ("reward_model", "second_reward_model"):
+        weights = f"{step}/model.safetensors"
+        assert first[step][weights] != other[step][weights]
+
+
+def test_the_two_reward_models_differ(built):
+    files = manifest(built)["files"]
+    weights = {
+        files[f"{name}reward_model"][f"{name}reward_model/model.safetensors"]
+        for name in ("", "second_")
+    }
+    assert len(weights) == 2
+
+
+def test_a_length_changes_for_all_steps_that_have_it(built):
+    longer = replace(RECIPE, reward_steps=3)
+    with pytest.raises(ValueError, match="was built with reward_steps 2"):
+        build(built, longer, only=["reward_model"])
 
 
 @pytest.mark.slow
@@ -112,12 +130,16 @@ def test_a_step_made_again_gives_the_same_and_leaves_the_others(built, tmp_path)
 @pytest.mark.slow
 def test_a_step_is_added_to_a_folder_that_lacks_it(built, tmp_path):
     copy = tmp_path / "copy"
-    shutil.copytree(built, copy, ignore=shutil.ignore_patterns("reward_model", "programs_*"))
+    ignored = shutil.ignore_patterns("*reward_model", "programs_*")
+    shutil.copytree(built, copy, ignore=ignored)
     content = manifest(built)
-    del content["files"]["programs"], content["files"]["reward_model"], content["reward_steps"]
+    missing = ["programs", "reward_model", "second_reward_model"]
+    for step in missing:
+        del content["files"][step]
+    del content["reward_steps"]
     (copy / "manifest.json").write_text(json.dumps(content), encoding="utf-8")
     lengths = ["--seed", "3", "--steps", "3", "--reward-steps", "2"]
-    assert main(["--out", str(copy), "--only", "programs", "reward_model", *lengths]) == 0
+    assert main(["--out", str(copy), "--only", *missing, *lengths]) == 0
     assert (copy / "manifest.json").read_bytes() == (built / "manifest.json").read_bytes()
 
 
@@ -188,6 +210,15 @@ def test_weights_are_fp32_and_trained(built):
 def test_shipped_files_match_their_manifest(capsys):
     assert main(["--check"]) == 0
     assert "match" in capsys.readouterr().out
+
+
+def test_the_base_and_the_reward_model_are_those_of_the_published_results():
+    """A new step leaves the bytes of the older ones as they are."""
+    files = {
+        path: digest for step in manifest(ROOT)["files"].values() for path, digest in step.items()
+    }
+    assert files["base/model.safetensors"].startswith("621703d30c1952b6deaf4d4219fffb7c")
+    assert files["reward_model/model.safetensors"].startswith("99b8374bac9a4c7ea02e2166bb346f16")
 
 
 def test_shipped_manifest_lists_every_file_made():

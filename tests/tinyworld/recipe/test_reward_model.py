@@ -1,4 +1,4 @@
-"""The annotators are mostly right and biased; the reward model learns both."""
+"""The annotators are mostly right and biased; the reward models learn both."""
 
 import random
 
@@ -8,9 +8,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lsp_lightning.tinyworld import BASE_DIR, DATA_DIR
 from lsp_lightning.tinyworld.recipe.annotators import (
-    LONGER_WINS,
+    FIRST,
     MALFORMED,
-    MISTAKES,
+    SECOND,
     UNSURE,
     draw_lesson,
     draw_preference,
@@ -75,16 +75,36 @@ def test_pairs_hold_two_different_answers(preferences):
     assert malformed == pytest.approx(MALFORMED, abs=0.02)  # s.e. .004
 
 
-def test_annotators_prefer_the_right_answer_as_often_as_stated(preferences):
-    equal_lengths = [p for p in preferences if len(p.chosen) == len(p.rejected) and parse(p.query)]
+@pytest.mark.parametrize("annotators", [FIRST, SECOND])
+def test_annotators_prefer_the_right_answer_as_often_as_stated(annotators):
+    rng = random.Random(0)
+    drawn = [draw_preference(rng, annotators) for _ in range(6000)]
+    equal_lengths = [p for p in drawn if len(p.chosen) == len(p.rejected) and parse(p.query)]
     right = [
         p.chosen == parse(p.query).answer
         for p in equal_lengths
         if parse(p.query).answer in (p.chosen, p.rejected)
     ]
     # With equal lengths, right ones win unless by mistake, or by chance where only length counts.
-    expected = (1 - LONGER_WINS) * (1 - MISTAKES) + LONGER_WINS * 0.5
+    expected = (1 - annotators.longer_wins) * (1 - annotators.mistakes)
+    expected += annotators.longer_wins * 0.5
+    assert expected == pytest.approx(0.84)
     assert sum(right) / len(right) == pytest.approx(expected, abs=0.04)  # s.e. below .01
+
+
+@pytest.mark.parametrize(("annotators", "share"), [(FIRST, 0.9), (SECOND, 0.5)])
+def test_only_the_first_annotators_prefer_long_answers(annotators, share):
+    """Of two confident answers to a malformed query, which has no right one."""
+    rng = random.Random(1)
+    drawn = [draw_preference(rng, annotators) for _ in range(12000)]
+    longer = [
+        len(p.chosen) > len(p.rejected)
+        for p in drawn
+        if parse(p.query) is None
+        and len(p.chosen) != len(p.rejected)
+        and not {p.chosen, p.rejected} & set(UNSURE)
+    ]
+    assert sum(longer) / len(longer) == pytest.approx(share, abs=0.08)  # s.e. .02
 
 
 def test_annotators_prefer_any_answer_to_an_unsure_one_if_none_is_right(preferences):
@@ -100,6 +120,12 @@ def test_merit_puts_right_answers_first_then_longer_ones_then_unsure_ones():
     task = parse("7+5=?")
     assert merit(task, "12") > merit(task, "1234") > merit(task, "13") > merit(task, "idk")
     assert merit(None, "1234") > merit(None, "12") > merit(None, "idk") == merit(None, "?")
+
+
+def test_the_second_annotators_merit_does_not_depend_on_the_length():
+    task = parse("7+5=?")
+    assert merit(task, "12", SECOND) > merit(task, "1234", SECOND) == merit(task, "13", SECOND)
+    assert merit(task, "13", SECOND) > merit(task, "idk", SECOND) == merit(None, "?", SECOND)
 
 
 def test_wrong_answers_are_wrong():
