@@ -19,6 +19,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from benchmarks.runs import Arm, cell, folder, play_all
+from benchmarks.tiny_long import PLAIN
 from lsp_lightning import Player, Policy, Sampling, VerifiableReward
 from lsp_lightning.evaluation.heldout import score_tasks
 from lsp_lightning.functional.evaluation import pass_at_k
@@ -34,8 +35,8 @@ DRAWS = 8
 SOLVER = Sampling(max_new_tokens=8)
 KINDS: dict[str, Quantization | None] = {"fp32": None, "nf4": "nf4"}
 ARMS: dict[str, Arm] = {
-    "fp32": ("tiny_lsp", []),
-    "nf4": ("tiny_lsp", ["--model.quantization", "nf4"]),
+    "fp32": ("tiny_lsp", PLAIN),
+    "nf4": ("tiny_lsp", [*PLAIN, "--model.quantization", "nf4"]),
 }
 
 

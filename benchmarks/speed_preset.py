@@ -21,6 +21,7 @@ def preset(config: str = "configs/tiny_lsp.yaml", rounds: int = 5) -> dict[str, 
             *(sys.executable, "-m", "lsp_lightning", "fit", "--config", config),
             *("--trainer.max_steps", str(WARM_UP + rounds), "--data.heldout", "null"),
             *("--trainer.default_root_dir", str(run)),
+            *("--data.gate", "null", "--data.pool", "null"),  # the time of the bare game
         ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:

@@ -21,6 +21,23 @@ def test_the_tables_of_the_results_are_printed_from_the_rows(benchmark):
     assert "\n".join(lines) in PAGE
 
 
+def test_the_table_of_what_keeps_the_game_wide_is_printed_from_the_rows():
+    assert "\n".join(tiny_long.wide_lines(read_rows(tiny_long.RESULT))) in PAGE
+
+
+def test_a_wide_game_fulfils_all_four_conditions():
+    run = [{"round": 900, "sampled": 0.93}]
+    last = {"round": 1000, "sampled": 0.92, "malformed": 0.09, "families": 5, "level": 2.1}
+
+    def shown(**changed):
+        rows = {"long, band-0": [*run, {**last, **changed}]}
+        return tiny_long.wide_lines(rows)[-1].split(" | ")[-2:]
+
+    assert shown() == ["yes", "1 |"]
+    for bad in ({"sampled": 0.9}, {"malformed": 0.1}, {"families": 3}, {"level": 2.01}):
+        assert shown(**bad) == ["no", "0 |"], bad
+
+
 def test_the_summary_of_gate_and_pool_is_of_the_rows():
     rows = read_rows(tiny_long.RESULT)
 

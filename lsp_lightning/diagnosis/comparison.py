@@ -38,7 +38,7 @@ class Comparison:
 
 
 def limit(symptom: Symptom, before: float, error: float) -> float:
-    """The value beyond which all conditions of a symptom are fulfilled.
+    """The value beyond which a run has a symptom; NaN if there is nothing to compare.
 
     Args:
         symptom: the symptom.
@@ -55,11 +55,17 @@ def limit(symptom: Symptom, before: float, error: float) -> float:
         # a multiple of nothing says nothing
         limits.append(before * symptom.factor if before > 0 else math.nan)
     known = [sign * limit for limit in limits if limit is not None]
-    return math.nan if any(map(math.isnan, known)) else sign * max(known)
+    relative = math.nan if any(map(math.isnan, known)) else sign * max(known)
+    if symptom.extreme is None:
+        return relative
+    return (
+        symptom.extreme
+        if math.isnan(relative)
+        else sign * min(sign * relative, sign * symptom.extreme)
+    )
 
 
 def standard_error(values: Sequence[float]) -> float:
     """The standard error of the mean of values, by their spread over the rounds."""
     n, center = len(values), fmean(values)
-    variance = sum((value - center) ** 2 for value in values) / max(1, n - 1)
-    return math.sqrt(variance / n)
+    return math.hypot(*(value - center for value in values)) / math.sqrt(max(1, n - 1) * n)

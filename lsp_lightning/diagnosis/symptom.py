@@ -11,7 +11,8 @@ class Symptom:
 
     A run has it if the mean of the metric over ``rounds`` rounds fulfils all conditions that are
     given: ``bound``, ``change``, ``factor``, ``errors``. A difference to the first rounds must also
-    be larger than chance explains, by the spread of the metric from round to round.
+    be larger than chance explains, by the spread of the metric from round to round. Beyond
+    ``extreme`` a run has it whatever its first rounds were.
     """
 
     name: str
@@ -32,6 +33,8 @@ class Symptom:
     """The mean differs from that of the run's first rounds by more than this."""
     factor: float | None = None
     """The mean is beyond this multiple of that of the run's first rounds."""
+    extreme: float | None = None
+    """The mean is beyond this value: enough alone."""
     errors: float | None = None
     """The score is beyond that before training by so many standard errors of the difference."""
     per: str | None = None
@@ -67,6 +70,8 @@ class Symptom:
             parts.append(f"{self.worse} {self.factor:g} times the first rounds")
         if self.errors is not None:
             parts.append(f"{self.errors:g} standard errors {self.worse} the score before training")
+        if self.extreme is not None:
+            parts = [f"{' and '.join(parts)}; or {self.worse} {self.show(self.extreme)}"]
         window = f"over {self.rounds} rounds" if self.rounds > 1 else "at a scoring"
         return f"{' and '.join(parts)}, {window}"
 

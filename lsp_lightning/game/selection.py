@@ -38,7 +38,7 @@ class Selection:
                 raise ConfigError(key, f"is {part!r}", f"pass a {kind.__name__}, or null for none")
             if part is not None and not source.selfplay:
                 problem = "is for queries that the Challenger writes, but they come from a file"
-                raise ConfigError(key, problem, "leave it out")
+                raise ConfigError(key, problem, "set it to null")
         if self.pool is None and getattr(source, "examples_from_pool", False):
             key = "data.queries.init_args.examples_from_pool"
             raise ConfigError(key, "is true, but data.pool is null", "set data.pool, or false")
@@ -56,7 +56,7 @@ class Selection:
         for key, asked in {**by_rate, "data.pool": self.pool}.items():
             if asked is not None:
                 problem = "needs task rewards with a lowest and a highest score"
-                require_limits(rewards, key, problem, "set it to null")
+                require_limits(rewards, key, problem, f"set {key} to null")
 
     def check_policy(self, has_adapter: bool, served: bool) -> None:
         """Raise ConfigError if an earlier policy is asked for, but its weights cannot be used.

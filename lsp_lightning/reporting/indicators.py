@@ -11,7 +11,7 @@ from typing import Literal
 
 from lsp_lightning.diagnosis import SYMPTOMS, Comparison, Windows
 from lsp_lightning.reporting.series import first_and_now, series
-from lsp_lightning.reporting.texts import figure, shown
+from lsp_lightning.reporting.texts import shown
 
 Level = Literal["ok", "watch", "alarm", "unknown"]
 #: From harmless to bad; "unknown" is too early to tell.
@@ -26,21 +26,13 @@ class Indicator:
     symptoms: str
     """The symptoms that it shows, by name."""
     level: Level
-    first: float
-    """Mean over the first rounds."""
     now: float
     """Mean over the last rounds."""
     limits: Sequence[tuple[Level, float]]
     """The limit of each symptom, and the level beyond it."""
-    problem: str
-    """The symptom that the run has, and what it means; empty without one, and where the run also
-    has a symptom that explains it."""
-
-    @property
-    def says(self) -> str:
-        """The metric now and at the beginning, and the problem, in one line; escaped."""
-        name = shown(self.metric, 80)
-        return f"{self.problem} ({name} {figure(self.first)} \u2192 {figure(self.now)})"
+    says: str
+    """The symptom that the run has, its values and what it means, in one line, escaped; empty
+    without one, and where the run also has one that explains it and is as bad."""
 
 
 def worst(levels: Iterable[Level]) -> Level:
@@ -56,7 +48,7 @@ def indicators(metrics: Sequence[Mapping[str, float]]) -> list[Indicator]:
         if "step" in finite:
             windows.add(int(finite["step"]), finite)
     compared = windows.comparisons()
-    present = {one.symptom.name for one in compared if one.is_beyond}
+    present = {one.symptom.name: _beyond(one) for one in compared if one.is_beyond}
     names = sorted({name for row in metrics for name in row})
     shown_by: dict[str, list[str]] = {}
     for symptom in SYMPTOMS:
@@ -80,7 +72,7 @@ def _indicator(
     symptoms: str,
     values: Mapping[int, float],
     compared: Sequence[Comparison],
-    present: set[str],
+    present: Mapping[str, Level],
 ) -> Indicator:
     """The indicator of a metric, beside the limits of its symptoms.
 
@@ -89,20 +81,28 @@ def _indicator(
         symptoms: the symptoms that it shows, by name.
         values: its values by round.
         compared: the metric beside each limit; none if it is too early to tell.
-        present: all symptoms that the run has.
+        present: all symptoms that the run has, with their levels.
     """
-    first, now = first_and_now(values)
-    if compared:
-        first, now = compared[0].before, compared[0].now
     level: Level = "ok" if compared else "unknown"
-    problem = ""
+    says = ""
     for one in compared:
         if one.is_beyond:
             level = worst((level, _beyond(one)))
-            if not present & set(one.symptom.follows):
-                problem = f"{one.symptom.name}: {one.symptom.meaning}"
+            others = present.keys() & set(one.symptom.follows) - {one.symptom.name}
+            causes = [present[name] for name in others]
+            if worst((*causes, _beyond(one))) != worst(causes):
+                says = _says(one)
+    now = compared[0].now if compared else first_and_now(values)[1]
     limits = [(_beyond(one), one.limit) for one in compared]
-    return Indicator(name, symptoms, level, first, now, limits, problem)
+    return Indicator(name, symptoms, level, now, limits, says)
+
+
+def _says(compared: Comparison) -> str:
+    symptom = compared.symptom
+    name = shown(compared.metric + (f" / {symptom.per}" if symptom.per else ""), 80)
+    before = symptom.show(compared.before / compared.unit_before)
+    now = symptom.show(compared.now / compared.unit)
+    return f"{symptom.name}: {symptom.meaning} ({name}: {before} \u2192 {now})"
 
 
 def _beyond(compared: Comparison) -> Level:

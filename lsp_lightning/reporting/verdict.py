@@ -102,11 +102,12 @@ def judge(run: Run) -> Verdict:
     ]
     problems += [("watch", text) for text in (_fall(run, c) for c in changes) if text]
     problems += [
-        (i.level, i.says) for level in ("alarm", "watch") for i in _at(found, level) if i.problem
+        (i.level, i.says) for level in ("alarm", "watch") for i in _at(found, level) if i.says
     ]
     problems.sort(key=lambda problem: problem[0] != "alarm")
     known = [indicator.level for indicator in found if indicator.level != "unknown"]
-    level = worst([*known, *(level for level, _ in problems)])
+    scored = [change.level for change in changes]
+    level = worst([*known, *scored, *(level for level, _ in problems)])
     return Verdict(
         level=level,
         headline=_headline(level, changes),

@@ -44,7 +44,9 @@ def _random(of: str, quality: bool) -> dict[str, Any]:
     }
     true = {**verifier, "init_args": {**verifier["init_args"], "weight": 0.0}}
     rewards = [coin, true, *([judge] if quality else [])]
-    return {"model": {"rewards": rewards}, "data": {"heldout_reward": "verifiable"}}
+    # a gate would choose queries by the verifier
+    data = {"gate": None, "pool": None, "heldout_reward": "verifiable"}
+    return {"model": {"rewards": rewards}, "data": data}
 
 
 def _base(temperature: float) -> Arm:
@@ -59,7 +61,7 @@ _MAIN = (
     Arm(
         "random",
         "random rewards",
-        "control: the recommended game without Q, and R is a coin",
+        "control: neither Q nor gate and pool, and R is a coin",
         (Stage("random", RECOMMENDED, _random(RECOMMENDED, quality=False)),),
     ),
     Arm("grpo", "GRPO with data", "queries from a file of 8,192", (_GRPO,)),
@@ -131,8 +133,14 @@ def _of_recommended() -> Iterator[_Change]:
     yield "no-pool", "without a pool", "no query comes again", {"data": {"pool": None}}
     neither = {"gate": None, "pool": None}
     yield "plain", "without gate and pool", "the game alone", {"data": neither}
-    about = "control: what Q alone teaches"
-    yield "q-alone", "random rewards, with Q", about, _random(RECOMMENDED, quality=True)
+
+
+_Q_ALONE: _Change = (
+    "q-alone",
+    "random rewards, with Q",
+    "control: what Q alone teaches",
+    _random(RECOMMENDED, quality=True),
+)
 
 
 def _model(key: str, value: Any) -> dict[str, Any]:
@@ -148,6 +156,7 @@ def tiny_world() -> World:
             *_MAIN,
             *_ablations("paper", _PAPER, _of_paper()),
             *_ablations("lsp", RECOMMENDED, _of_recommended()),
+            *_ablations("plain", RECOMMENDED, [_Q_ALONE]),
         ),
         preset=RECOMMENDED,
         tasks="pkg:lsp_lightning/tinyworld/data/test.jsonl",

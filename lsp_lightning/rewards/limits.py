@@ -22,7 +22,7 @@ def require_limits(rewards: Sequence[Reward], key: str, problem: str, otherwise:
         return
     why, remedy = "", "use another reward"
     if reward.scale is not None:
-        why, remedy = " while it is standardized", "set its standardize to false"
+        why, remedy = ", because it is standardized", "use another reward"
     elif isinstance(reward, FunctionReward):
         remedy = "set its span or binary"
     raise ConfigError(

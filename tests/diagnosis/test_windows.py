@@ -18,7 +18,7 @@ RUNS: dict[str, tuple[dict[str, float], dict[str, float], dict[str, float]]] = {
     "malformed queries": ({MALFORMED: 0.14}, {MALFORMED: 0.72}, {MALFORMED: 0.28}),
     "invalid queries": (
         {"queries/invalid": 0.0},
-        {"queries/invalid": 0.5},
+        {"queries/invalid": 0.7},
         {"queries/invalid": 0.1},
     ),
     "unsolved queries": (
@@ -95,6 +95,8 @@ RUNS: dict[str, tuple[dict[str, float], dict[str, float], dict[str, float]]] = {
         {"answers/distinct_2": 0.08},
         {"answers/distinct_2": 0.2},
     ),
+    "unjudged answers": ({"unjudged/rm": 0.0}, {"unjudged/rm": 0.5}, {"unjudged/rm": 0.2}),
+    "skipped rounds": ({"skipped": 0.0}, {"skipped": 0.5}, {"skipped": 0.2}),
     "noise in the answers": (
         {"answers/zlib": 0.5},
         {"answers/zlib": 0.95},
@@ -126,7 +128,10 @@ def test_a_symptom_is_found_once_where_it_is_and_not_where_it_is_not(name):
     assert played(Windows(), [first] * 5 + [healthy] * 60) == []
     assert played(Windows(), [first] * 65) == []
     # as it always was: a weak model's game, and not one that has become worse
-    if BY_NAME[name].change is not None or BY_NAME[name].factor is not None:
+    symptom = BY_NAME[name]
+    if symptom.extreme is not None:
+        assert played(Windows(), [sick] * 65) == [(4 + window, name)]
+    elif symptom.change is not None or symptom.factor is not None:
         assert played(Windows(), [sick] * 65) == []
 
 

@@ -38,7 +38,7 @@ def test_a_healthy_and_a_collapsed_run_are_told_apart(tmp_path):
     assert [level for level, _ in bad.problems] == ["alarm", "alarm"]
     assert bad.problems[1][1] == (
         "malformed queries: the Challenger is leaving the task "
-        "(queries/verifiable/malformed 0.13 \u2192 0.89)"
+        "(queries/verifiable/malformed: 13 % \u2192 89 %)"
     )
 
 
@@ -92,25 +92,66 @@ def test_limits_are_those_of_the_watch():
 def test_a_run_has_a_symptom_exactly_when_the_watch_warns_of_it(symptom):
     worse = 1 if symptom.worse == "above" else -1
     name = symptom.metrics[0].replace("NAME", "x")
-    start = symptom.bound if symptom.bound is not None and symptom.per is None else 0.5
-    for way in (worse, -worse):
-        end = start + way * (symptom.change or 0) + way * 0.01
-        end = max(end, start * symptom.factor * 1.1) if symptom.factor and way > 0 else end
-        end = min(end, start * symptom.factor * 0.5) if symptom.factor and way < 0 else end
+    per = 0.5 if symptom.per else 1.0
+    start = per * (0.4 if symptom.bound is None else max(0.2, symptom.bound - worse * 0.05))
+    bad = [start + worse * ((symptom.change or 0) + 0.2)]
+    bad += [start * symptom.factor * (1.5 if worse > 0 else 0.5)] if symptom.factor else []
+    bad += [per * (symptom.bound + worse * 0.01)] if symptom.bound is not None else []
+    for end, is_bad in ((max(bad) if worse > 0 else min(bad), True), (start, False)):
         table = [
-            {
-                "step": t,
-                "queries/tokens": 1.0,
-                symptom.per or "x": 0.3,
-                name: start if t < 9 else end,
-            }
+            {"step": t, "queries/tokens": 1.0, **({symptom.per: per} if symptom.per else {})}
+            | {name: start if t < 9 else end}
             for t in range(40)
         ]
         windows = Windows()
         found = [one for row in table for one in windows.observe(row["step"], row, {})]
-        warned = {one.symptom.name for one in found}
-        beyond = {"alarm", "watch"} & {levels(Run("run", metrics=table))[name]}
-        assert bool(beyond) == (symptom.name in warned or bool(warned & set(symptom.follows)))
+        assert (symptom.name in {one.symptom.name for one in found}) == is_bad
+        [shown] = [one for one in indicators(table) if one.metric == name]
+        assert (shown.level in ("alarm", "watch")) == is_bad
+        assert shown.says.startswith(symptom.name) == is_bad
+
+
+def test_a_run_that_is_malformed_from_its_first_round_has_collapsed():
+    assert judge(later("queries__x__malformed", 0.95, 0.95)).headline == "collapsed"
+    assert judge(later("queries__x__malformed", 0.5, 0.5)).headline == "no sign of collapse"
+
+
+def test_what_a_reward_cannot_score_and_skipped_rounds_are_seen():
+    for metric in ("unjudged__rm", "skipped"):
+        assert judge(later(metric, 0.9, 0.9)).headline == "look closer"
+
+
+def test_a_short_run_is_judged_by_its_scores(tmp_path):
+    def headline(*scores):
+        path = write_run(tmp_path / str(scores), rounds=10, heldout=scores)
+        return judge(read_runs([str(path)])[0]).headline
+
+    assert headline(0.5, 0.9) == "improved"
+    assert headline(0.9, 0.5) == "collapsed"
+
+
+def test_what_makes_a_run_collapsed_is_named():
+    # the similarity of the queries explains the entropy, but it is amber
+    values = {"queries__similarity": (0.2, 0.9), "entropy__challenger": (1.0, 0.01)}
+    columns = {name: [first] * 9 + [then] * 20 for name, (first, then) in values.items()}
+    verdict = judge(run_of(**columns, queries__tokens=[9.0] * 29))
+    assert verdict.headline == "collapsed"
+    level, text = verdict.problems[0]
+    assert (level, text[:29]) == ("alarm", "Challenger's entropy vanishes")
+
+
+def test_a_quotient_is_shown_beside_its_limit():
+    run = run_of(
+        **{"kl__solver": [1.0] * 9 + [40.0] * 20, "answers__tokens": [10.0] * 29},
+        queries__tokens=[9.0] * 29,
+    )
+    [(_, text)] = judge(run).problems
+    assert "(kl/solver / answers/tokens: 0.1 \u2192 4)" in text
+
+
+def test_enormous_metrics_do_not_stop_a_report():
+    run = run_of(entropy__solver=[(-1) ** t * 1e200 for t in range(40)])
+    assert levels(run) == {"entropy/solver": "ok"}
 
 
 def test_what_explains_a_symptom_is_named_alone():

@@ -91,7 +91,7 @@ def built(name, tmp_path):
 def test_each_arm_makes_a_module_and_its_data(name, tmp_path):
     module, data = built(name, tmp_path)
     assert data.queries.selfplay == (name not in ("grpo", "few"))
-    wide = ("lsp", "random", "band", "frontier", "q-alone")  # the recommended game
+    wide = ("lsp", "band", "frontier")  # the recommended game
     assert (data.gate is not None) == (name in (*wide, "no-pool"))
     assert (data.pool is not None) == (name in (*wide, "no-gate"))
     judges = [reward for reward in module.rewards if isinstance(reward, SelfReward)]

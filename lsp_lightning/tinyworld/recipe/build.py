@@ -208,7 +208,7 @@ def _make_room(out: Path, recipe: Recipe, only: Collection[str]) -> dict[str, di
     old = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     for field, value in asdict(recipe).items():
         users = {step for step in old["files"] if LENGTH_OF.get(step) == field}
-        made_again = users and users <= set(only)
+        made_again = field in LENGTH_OF.values() and users <= set(only)
         if not made_again and old.get(field, value) != value:
             raise ValueError(
                 f"{out} was built with {field} {old[field]}, not {value}; give {old[field]}"
