@@ -50,6 +50,7 @@ _SLOW = ["--model.alpha_ch", "0.2"]
 _CHANGES = {
     "alpha_ch 0.5": ["--model.alpha_ch", "0.5"],
     "alpha_ch 1": ["--model.alpha_ch", "1"],
+    "beta 0.02": ["--model.beta", "0.02"],
     "beta 0.2": ["--model.beta", "0.2"],
     "Q 0.5": ["--model.rewards", json.dumps(_HALF_Q)],
     "gate to 0.8": ["--data.gate.solve_rate", "[0.1, 0.8]"],
