@@ -55,14 +55,10 @@ def limit(symptom: Symptom, before: float, error: float) -> float:
         # a multiple of nothing says nothing
         limits.append(before * symptom.factor if before > 0 else math.nan)
     known = [sign * limit for limit in limits if limit is not None]
-    relative = math.nan if any(map(math.isnan, known)) else sign * max(known)
-    if symptom.extreme is None:
-        return relative
-    return (
-        symptom.extreme
-        if math.isnan(relative)
-        else sign * min(sign * relative, sign * symptom.extreme)
-    )
+    enough = [] if symptom.extreme is None else [sign * symptom.extreme]
+    if not any(map(math.isnan, known)):
+        enough.append(max(known))
+    return sign * min(enough, default=math.nan)
 
 
 def standard_error(values: Sequence[float]) -> float:

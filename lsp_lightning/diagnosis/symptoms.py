@@ -1,7 +1,8 @@
 """The symptoms of a collapse: which metric shows each of them, from which value on, what helps.
 
 The limits are set by runs that collapsed and runs that did not: ``benchmarks/collapse_watch.py``
-replays them, and docs/runs-and-metrics.md has its table.
+replays them, and docs/runs-and-metrics.md has its table. Limits that none of these runs reached,
+such as those of unjudged answers, skipped rounds and ``extreme``, are chosen by hand.
 """
 
 from lsp_lightning.diagnosis.answer_symptoms import OF_ANSWERS
