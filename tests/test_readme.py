@@ -83,7 +83,9 @@ def test_every_shell_line_is_of_a_kind_that_is_checked_here(page):
 
 
 @pytest.mark.parametrize("line", OURS)
-def test_a_command_names_existing_keys_and_configs(line, monkeypatch, capsys, untouched_process):
+def test_a_command_names_existing_keys_and_configs(
+    line, tmp_path, monkeypatch, capsys, untouched_process
+):
     monkeypatch.chdir(ROOT)
     command, *flags = shlex.split(line)[1:]
     assert command in COMMANDS
@@ -92,10 +94,8 @@ def test_a_command_names_existing_keys_and_configs(line, monkeypatch, capsys, un
     if command == "list":
         assert main([command, *flags]) == 0
         return
-    if command in (
-        "show",
-        "report",
-    ):  # a run that was not played here, but its flags are read first
+    if command in ("show", "report"):
+        monkeypatch.chdir(tmp_path)  # without the run; its flags are read first
         assert main([command, *flags]) == 2
         assert capsys.readouterr().err.startswith("error: run: no folder 'runs/")
         return
