@@ -40,8 +40,9 @@ class Learnability(Objective):
         advantage_scale: AdvantageScale = "none",
         invalid_query: InvalidQuery = "lowest",
         uncertainty: float = 0.0,
+        penalty: float = 0.0,
     ) -> None:
-        super().__init__(advantage_scale, invalid_query)
+        super().__init__(advantage_scale, invalid_query, penalty)
         require_number(uncertainty, _UNCERTAINTY, least=0)
         self.uncertainty = uncertainty
         self._largest = 0.0
