@@ -22,6 +22,7 @@ class Band(Objective):
         high: upper end of the band, below 1.
         advantage_scale: see :class:`Objective`.
         invalid_query: see :class:`Objective`.
+        penalty: see :class:`Objective`.
     """
 
     def __init__(

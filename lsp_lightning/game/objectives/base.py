@@ -113,8 +113,8 @@ class Objective(ABC):
         """The reward of each written query minus the mean of its baseline group. -> (C,).
 
         A query that was not answered, or that the gate did not admit, has the lowest reward of the
-        round, without an answer less the penalty. A query whose answers could not be judged gets
-        advantage 0 and does not affect the others.
+        round, less the penalty if a check refused it. A query whose answers could not be judged
+        gets advantage 0 and does not affect the others.
         """
         rewards_N = challenger_rewards(
             self._checked_rewards(played), played.quality_NG, played.challenger_N
@@ -126,7 +126,8 @@ class Objective(ABC):
             return advantages_C
         rewards_C = rewards_N[written.answered_C]
         admitted_C = answered_C & played.trained_N[written.answered_C]
-        bad = ~answered_C
+        bad = torch.zeros_like(admitted_C)
+        bad[list(written.refused)] = True
         if self.invalid_query != "as_scored":
             bad = bad | ~written.valid_C
         if self.invalid_query == "malformed_lowest" and played.malformed_N is not None:

@@ -33,6 +33,7 @@ class Learnability(Objective):
             least certain answers is paid if all queries are solved; less, the fewer are
             (:func:`lsp_lightning.functional.uncertainty`). A query is solved if all its answers
             have the highest possible R. 0 pays nothing; more needs an R with known limits.
+        penalty: see :class:`Objective`.
     """
 
     def __init__(
