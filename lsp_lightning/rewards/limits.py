@@ -21,10 +21,12 @@ def require_limits(rewards: Sequence[Reward], key: str, problem: str, otherwise:
     if reward is None:
         return
     why, remedy = "", "use another reward"
-    if reward.scale is not None:
-        why, remedy = ", because it is standardized", "use another reward"
-    elif isinstance(reward, FunctionReward):
+    if isinstance(reward, FunctionReward):
         remedy = "set its span or binary"
+    if reward.scale is not None:
+        why = " while it is standardized"
+        if isinstance(reward, FunctionReward):
+            remedy = "set its standardize to false"
     raise ConfigError(
         key, f"{problem}, but reward {reward.name!r} has none{why}", f"{remedy}, or {otherwise}"
     )

@@ -42,7 +42,7 @@ UNREADABLE = {"class_path": "lsp_lightning.WellFormed", "init_args": {"verifier"
 FAST = {
     f"{one('gate.solve_rate', [0.1, 0.9])} {PREFERENCE}": (
         "data.gate.solve_rate: needs task rewards with a lowest and a highest score, but reward "
-        "'preference' has none; use another reward, or set it to null"
+        "'preference' has none; use another reward, or set data.gate.solve_rate to null"
     ),
     f"{one('gate.redraws', 2)} {GRPO}": "data.gate: is for queries that the Challenger writes, bu",
     check("lsp_lightning.WellFormed", verifier=verifier("MathVerifier")): "data.gate.checks.WellF",

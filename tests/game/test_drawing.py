@@ -376,7 +376,7 @@ def test_replays_bring_their_solutions_and_passages():
 
 @pytest.mark.parametrize(("n", "share"), [(2, 0.5), (4, 0.9)])
 def test_a_share_that_leaves_the_challenger_nothing_to_compare_is_refused(n, share):
-    with pytest.raises(ConfigError, match=r"^data\.pool\.share: leaves .* fewer than 2 new"):
+    with pytest.raises(ConfigError, match=r"^data\.pool\.share: is .* leaves .* fewer than 2 new"):
         SelfPlayDataModule(num_queries=n, pool=Pool(share=share))
     SelfPlayDataModule(num_queries=4, pool=Pool(share=0.5))
 

@@ -9,7 +9,7 @@ from lsp_lightning.sandbox import BubblewrapSandbox, Limits, MontySandbox, Sandb
 
 #: Part of the command line of every process that these tests sandbox, to find survivors.
 MARKER = f"sandbox-of-the-tests-{os.getpid()}"
-LIMITS = Limits(seconds=0.6, memory_mib=128, output_bytes=10_000)
+LIMITS = Limits(seconds=1.0, memory_mib=128, output_bytes=10_000)
 
 
 @pytest.fixture(scope="session")
