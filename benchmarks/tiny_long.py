@@ -56,6 +56,8 @@ _CHANGES = {
     "gate to 0.8": ["--data.gate.solve_rate", "[0.1, 0.8]"],
     "band": ["--model.objective", "lsp_lightning.Band"],
     "frontier": ["--model.objective", "lsp_lightning.Frontier"],
+    "penalty 0.7": ["--model.objective.penalty", "0.7"],
+    "penalty 0.7, beta 0.02": ["--model.objective.penalty", "0.7", "--model.beta", "0.02"],
     "novelty": ["--model.rewards+", json.dumps(_NOVELTY)],
     "past": ["--data.past", "{share: 0.25, age: 50}"],
 }

@@ -196,6 +196,22 @@ def test_what_each_row_is_paid(objective, invalid_query):
     )
 
 
+@pytest.mark.parametrize("invalid_query", ["lowest", "malformed_lowest", "as_scored"])
+@pytest.mark.parametrize("objective", PAYS)
+def test_a_penalty_is_taken_off_what_was_refused_or_breaks_the_form(objective, invalid_query):
+    punished = [1]  # the refused row, and those that the setting names
+    punished += [6] if invalid_query != "as_scored" else []
+    punished += [0] if invalid_query == "malformed_lowest" else []
+    without = objective(invalid_query=invalid_query).advantages(gated_round())
+    found = objective(invalid_query=invalid_query, penalty=0.6).advantages(gated_round())
+    change = [-0.6 if row in punished else 0.0 for row in range(7)]
+    # the mean is over all rows but the unjudged one, whose advantage stays 0
+    expected = [0.0 if row == 4 else c - sum(change) / 6 for row, c in enumerate(change)]
+    difference = found.challenger_C - without.challenger_C
+    torch.testing.assert_close(difference, torch.tensor(expected))
+    torch.testing.assert_close(found.solver_NG, without.solver_NG)
+
+
 def test_a_query_outside_of_the_range_still_counts_for_the_least():
     # -V = -1 is what the round pays least, though the query is shut out: 0 and -1 around -1/2
     played = scored_round([[1.0, 1.0], [0.0, 0.0]])

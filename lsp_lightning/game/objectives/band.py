@@ -22,6 +22,7 @@ class Band(Objective):
         high: upper end of the band, below 1.
         advantage_scale: see :class:`Objective`.
         invalid_query: see :class:`Objective`.
+        penalty: see :class:`Objective`.
     """
 
     def __init__(
@@ -30,8 +31,9 @@ class Band(Objective):
         high: float = 0.75,
         advantage_scale: AdvantageScale = "none",
         invalid_query: InvalidQuery = "lowest",
+        penalty: float = 0.0,
     ) -> None:
-        super().__init__(advantage_scale, invalid_query)
+        super().__init__(advantage_scale, invalid_query, penalty)
         if not 0 < low <= high < 1:
             raise ConfigError(
                 "model.objective", f"low is {low}, high is {high}", "set 0 < low <= high < 1"

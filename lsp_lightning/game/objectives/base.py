@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from lsp_lightning.errors import ConfigError, require_one_of, warn
+from lsp_lightning.errors import ConfigError, require_number, require_one_of, warn
 from lsp_lightning.functional import (
     AdvantageScale,
     challenger_advantages,
@@ -48,20 +48,28 @@ class Objective(ABC):
         invalid_query: the reward of a query that breaks the form rules: lowest is the lowest reward
             of the round; malformed_lowest is the same, also for a query that a verifier found
             malformed; as_scored treats it like any other query.
+        penalty: how much less than this lowest reward such a query pays, and one that a check of
+            the gate refused. Without answers there is no VQ, whose low value would punish it.
     """
 
     # defaults for a subclass that does not call this __init__
     advantage_scale: AdvantageScale = "none"
     invalid_query: InvalidQuery = "lowest"
+    penalty: float = 0.0
 
     def __init__(
-        self, advantage_scale: AdvantageScale = "none", invalid_query: InvalidQuery = "lowest"
+        self,
+        advantage_scale: AdvantageScale = "none",
+        invalid_query: InvalidQuery = "lowest",
+        penalty: float = 0.0,
     ) -> None:
         key = "model.objective.init_args"
         require_one_of(advantage_scale, get_args(AdvantageScale), f"{key}.advantage_scale")
         require_one_of(invalid_query, get_args(InvalidQuery), f"{key}.invalid_query")
         self.advantage_scale = advantage_scale
+        require_number(penalty, f"{key}.penalty", least=0)
         self.invalid_query = invalid_query
+        self.penalty = penalty
 
     @abstractmethod
     def challenger_rewards(self, played: SelfPlayRound) -> Tensor:
@@ -105,8 +113,8 @@ class Objective(ABC):
         """The reward of each written query minus the mean of its baseline group. -> (C,).
 
         A query that was not answered, or that the gate did not admit, has the lowest reward of the
-        round. A query whose answers could not be judged gets advantage 0 and does not affect the
-        others.
+        round, less the penalty if a check refused it. A query whose answers could not be judged
+        gets advantage 0 and does not affect the others.
         """
         rewards_N = challenger_rewards(
             self._checked_rewards(played), played.quality_NG, played.challenger_N
@@ -118,16 +126,18 @@ class Objective(ABC):
             return advantages_C
         rewards_C = rewards_N[written.answered_C]
         admitted_C = answered_C & played.trained_N[written.answered_C]
-        lowest = ~admitted_C
+        bad = torch.zeros_like(admitted_C)
+        bad[list(written.refused)] = True
         if self.invalid_query != "as_scored":
-            lowest = lowest | ~written.valid_C
+            bad = bad | ~written.valid_C
         if self.invalid_query == "malformed_lowest" and played.malformed_N is not None:
-            lowest = lowest | played.malformed_N[written.answered_C]
+            bad = bad | played.malformed_N[written.answered_C]
         # an own objective may be undefined where the gate shuts queries out
         known_C = judged_C & (admitted_C | rewards_C.isfinite())
         if not known_C.any():
             return advantages_C
-        rewards_C = torch.where(lowest, rewards_C[known_C].min(), rewards_C)
+        lowest = rewards_C[known_C].min()
+        rewards_C = torch.where(bad | ~admitted_C, lowest, rewards_C) - self.penalty * bad
         counted_C = judged_C | ~answered_C
         for baseline in set(written.baseline_C[counted_C].tolist()):
             rows = counted_C & (written.baseline_C == baseline)

@@ -33,6 +33,7 @@ class Learnability(Objective):
             least certain answers is paid if all queries are solved; less, the fewer are
             (:func:`lsp_lightning.functional.uncertainty`). A query is solved if all its answers
             have the highest possible R. 0 pays nothing; more needs an R with known limits.
+        penalty: see :class:`Objective`.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class Learnability(Objective):
         advantage_scale: AdvantageScale = "none",
         invalid_query: InvalidQuery = "lowest",
         uncertainty: float = 0.0,
+        penalty: float = 0.0,
     ) -> None:
-        super().__init__(advantage_scale, invalid_query)
+        super().__init__(advantage_scale, invalid_query, penalty)
         require_number(uncertainty, _UNCERTAINTY, least=0)
         self.uncertainty = uncertainty
         self._largest = 0.0
