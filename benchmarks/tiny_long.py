@@ -32,8 +32,14 @@ LEAST_SHARE = 0.05
 _PRESET = yaml.safe_load((ROOT / "configs/tiny_lsp.yaml").read_text(encoding="utf-8"))
 GATE = ["--data.gate", json.dumps(_PRESET["data"]["gate"])]
 _POOL = ["--data.pool", json.dumps(_PRESET["data"]["pool"])]
-#: The recommended preset without a gate and a pool, with a slower Challenger.
-PLAIN = ["--data.gate", "null", "--data.pool", "null", "--model.alpha_ch", "0.2"]
+#: The recommended preset with the settings that it had before these runs.
+EARLIER = [
+    *("--model.alpha_ch", "0.2"),
+    *("--model.beta", "0.05"),
+    *("--model.objective.init_args.penalty", "0"),
+]
+#: The same without a gate and a pool.
+PLAIN = [*EARLIER, "--data.gate", "null", "--data.pool", "null"]
 _ADDED = {"": [], ", gate": GATE, ", pool": _POOL, ", gate and pool": [*GATE, *_POOL]}
 _NO_REST = ["--data.pool.rest", "0"]
 #: The pool as it was at first.
@@ -45,7 +51,6 @@ _UNSURE = ["--model.objective.uncertainty", "0.5"]
 _NOVELTY = {"class_path": "lsp_lightning.NoveltyReward", "init_args": {"weight": 0.1}}
 _R, _Q = _PRESET["model"]["rewards"]
 _HALF_Q = [_R, {**_Q, "init_args": {**_Q["init_args"], "weight": 0.5}}]
-_SLOW = ["--model.alpha_ch", "0.2"]
 #: What could be changed in the game with a gate and a pool, one at a time.
 _CHANGES = {
     "alpha_ch 0.5": ["--model.alpha_ch", "0.5"],
@@ -84,7 +89,7 @@ ARMS: dict[str, Arm] = (
             [*PLAIN, *_UNSURE, *GATE, *_POOL, "--data.gate.solve_rate", "[0.1, 1.0]"],
         ),
     }
-    | {f"long, {change}": ("tiny_lsp", [*_SLOW, *extra]) for change, extra in _CHANGES.items()}
+    | {f"long, {change}": ("tiny_lsp", [*EARLIER, *extra]) for change, extra in _CHANGES.items()}
 )
 
 Figures = dict[str, float]

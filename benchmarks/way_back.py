@@ -14,7 +14,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.runs import Arm, folder, play_all
-from benchmarks.tiny_long import GATE, PLAIN, Figures, arguments, read_rows, windows, write_rows
+from benchmarks.tiny_long import (
+    EARLIER,
+    GATE,
+    PLAIN,
+    Figures,
+    arguments,
+    read_rows,
+    windows,
+    write_rows,
+)
 
 RESULT = Path(__file__).with_name("way_back.json")
 EVERY, ROUNDS, START_ROUNDS = 25, 150, 200
@@ -27,7 +36,7 @@ ARMS: dict[str, Arm] = {
     "uncertainty 0.5": ("tiny_lsp", [*PLAIN, "--model.objective.uncertainty", "0.5"]),
     "uncertainty 1": ("tiny_lsp", [*PLAIN, "--model.objective.uncertainty", "1.0"]),
     "gate": ("tiny_lsp", [*PLAIN, *GATE]),
-    "gate and pool": ("tiny_lsp", ["--model.alpha_ch", "0.2"]),
+    "gate and pool": ("tiny_lsp", EARLIER),
 }
 
 

@@ -123,11 +123,13 @@ def _of_paper() -> Iterator[_Change]:
 
 
 def _of_recommended() -> Iterator[_Change]:
+    shared = preset_config(RECOMMENDED)["model"]["objective"]["init_args"]
     for name, about in (
         ("Band", "the Challenger is paid for solve rates from .25 to .75"),
         ("Frontier", "the Challenger is paid for hard queries that are solved once"),
     ):
-        change = _model("objective", {"class_path": f"lsp_lightning.{name}"})
+        objective = {"class_path": f"lsp_lightning.{name}", "init_args": shared}
+        change = _model("objective", objective)
         yield name.lower(), f"objective {name}", about, change
     yield "no-gate", "without a gate", "all queries train", {"data": {"gate": None}}
     yield "no-pool", "without a pool", "no query comes again", {"data": {"pool": None}}
