@@ -7,15 +7,14 @@ Chromium and its driver (Debian: chromium, chromium-driver).
 """
 
 import argparse
-import shutil
 import tempfile
 from pathlib import Path
 from statistics import mean
 
 from plotly.graph_objects import Figure, Scatter
 from plotly.subplots import make_subplots
-from selenium import webdriver
 
+from benchmarks.photograph import photograph
 from benchmarks.tiny_long import RESULT, Figures, arm_of, read_rows
 
 #: Figures with their titles.
@@ -31,7 +30,11 @@ _ARMS = {
     "paper, gate and pool": ("paper's objective, gate and pool", "#d62728", "solid"),
     "learnability": ("Learnability", "#1f77b4", "dot"),
     "learnability, gate and pool": ("Learnability, gate and pool", "#1f77b4", "solid"),
-    "long, alpha_ch 0.5": ("the same with alpha_ch 0.5 (recommended)", "#2ca02c", "solid"),
+    "long, penalty 0.7, beta 0.03": (
+        "the same with penalty 0.7 and beta 0.03 (recommended)",
+        "#2ca02c",
+        "solid",
+    ),
     "long, band": ("the same with Band", "#9467bd", "solid"),
     "long, past": ("the same with an earlier Challenger", "#8c564b", "solid"),
 }
@@ -65,23 +68,6 @@ def figure(rows: dict[str, list[Figures]]) -> Figure:
         height=_HEIGHT,
     )
     return found
-
-
-def photograph(page: Path, png: Path) -> None:
-    """Write what a browser shows of a page."""
-    options = webdriver.ChromeOptions()
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):
-        options.add_argument(flag)
-    options.add_argument(f"--window-size={_WIDTH + 20},{_HEIGHT + 300}")
-    options.binary_location = shutil.which("chromium") or ""
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    browser = webdriver.Chrome(options=options, service=service)
-    try:
-        browser.get(page.as_uri())
-        plot = browser.find_element("css selector", ".plotly-graph-div")
-        png.write_bytes(plot.screenshot_as_png)
-    finally:
-        browser.quit()
 
 
 def main() -> None:

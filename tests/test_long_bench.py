@@ -1,5 +1,6 @@
 """The evidence about long games: its tables stand in the results, and its figures are of runs."""
 
+import json
 from pathlib import Path
 from statistics import mean
 
@@ -23,6 +24,19 @@ def test_the_tables_of_the_results_are_printed_from_the_rows(benchmark):
 
 def test_the_table_of_what_keeps_the_game_wide_is_printed_from_the_rows():
     assert "\n".join(tiny_long.wide_lines(read_rows(tiny_long.RESULT))) in PAGE
+
+
+def test_the_cross_play_of_the_results_is_of_the_file():
+    found = json.loads((ROOT / "benchmarks/crossplay.json").read_text("utf-8"))
+
+    def rating(role, i):
+        one = found["ratings"][role][i]
+        return f"{one['rating']:+.0f} [{one['low']:+.0f}, {one['high']:+.0f}]"
+
+    for i, player in enumerate(found["players"]):
+        cells = [f"{share:.2f}" for share in [*found["solve_rate"][i], found["malformed"][i]]]
+        line = " | ".join([player, *cells, rating("challenger", i), rating("solver", i)])
+        assert f"| {line} |" in PAGE
 
 
 def test_a_wide_game_fulfils_all_four_conditions():

@@ -1,0 +1,33 @@
+"""What a browser shows of a page, as a picture."""
+
+import shutil
+from pathlib import Path
+
+from selenium import webdriver
+
+_FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars")
+
+
+def photograph(
+    page: Path, png: Path, selector: str = ".plotly-graph-div", size: tuple[int, int] = (1220, 1060)
+) -> None:
+    """Write a picture of one element of a page, without the buttons of plots.
+
+    Args:
+        page: an HTML file.
+        png: the picture.
+        selector: CSS selector of the element.
+        size: width and height of the window, in pixels.
+    """
+    options = webdriver.ChromeOptions()
+    for flag in (*_FLAGS, f"--window-size={size[0]},{size[1]}"):
+        options.add_argument(flag)
+    options.binary_location = shutil.which("chromium") or ""
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    browser = webdriver.Chrome(options=options, service=service)
+    try:
+        browser.get(page.as_uri())
+        browser.execute_script("document.querySelectorAll('.modebar').forEach(bar => bar.remove())")
+        png.write_bytes(browser.find_element("css selector", selector).screenshot_as_png)
+    finally:
+        browser.quit()
