@@ -2,20 +2,23 @@
 
 python -m benchmarks.reproduced runs/reproduce
 
-Copies results.json to reproduced_tiny.json (reproduced_smollm2.json), and photographs two plots of
-plots.html into docs/images. Needs Chromium and its driver (Debian: chromium, chromium-driver).
+Copies results.json to reproduced_tiny.json (reproduced_smollm2.json) without the lists of single
+tasks and rounds, and photographs two plots of plots.html into docs/images. Needs Chromium and its
+driver (Debian: chromium, chromium-driver).
 """
 
 import argparse
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.photograph import photograph
+from lsp_lightning.runs.writing import write_text
 
 ROOT = Path(__file__).parents[1]
+#: What is long, and what nothing here is computed from.
+_LISTS = ("heldout over rounds", "queries over rounds", "right", "met")
 #: Plots of the page that are kept: its id there, and the name of the picture.
 _PICTURES = {"figure-0": "scores", "figure-1": "rounds"}
 
@@ -38,7 +41,11 @@ def main() -> None:
     folder: Path = parser.parse_args().folder
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     world = results["world"]
-    shutil.copyfile(folder / "results.json", result_path(world))
+    for arm in results["arms"].values():
+        for seed in arm["seeds"].values():
+            for name in _LISTS:
+                del seed[name]
+    write_text(result_path(world), json.dumps(results, indent=1) + "\n")
     for figure, name in _PICTURES.items():
         png = ROOT / f"docs/images/reproduced-{world}-{name}.png"
         photograph(folder.resolve() / "plots.html", png, f"#{figure}")

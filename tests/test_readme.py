@@ -228,7 +228,7 @@ def test_a_page_opens_with_what_its_reader_can_do_afterwards(page):
 
 
 def test_figures_of_the_readme_are_those_of_the_pages():
-    figures = re.findall(r"\d\.\d+ ± \d\.\d+", README)
+    figures = re.findall(r"\d\.\d+ \[\d\.\d+, \d\.\d+\]", README)
     assert figures
     assert {figure for figure in figures if figure not in RESULTS} == set()
     rows = re.findall(r"^\|.*`(configs/gpu\w[\w.]*)`.*\| ([\d.]+) \|$", README, flags=re.MULTILINE)

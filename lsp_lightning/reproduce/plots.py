@@ -13,14 +13,16 @@ _COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 #: Arms that are drawn at first; a click on the legend shows the others.
 _FIRST = {"base", "random", "grpo", "few", "zero", "paper", "lsp"}
+#: Seeds that an interval of the final scores is drawn from.
+_FEWEST = 3
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta http-equiv="Content-Security-Policy"
 content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:">
 <style>body {{ font: 16px sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em }}</style>
 </head><body><h1>{title}</h1>
-<p>Means over seeds, with 95 % t-intervals over the seeds. Click an arm in a legend to show or hide
-it; double-click to show it alone.</p>
+<p>Means over seeds, with 95 % t-intervals over the seeds; final scores have one from three seeds
+on. Click an arm in a legend to show or hide it; double-click to show it alone.</p>
 {figures}
 </body></html>
 """
@@ -56,20 +58,31 @@ def page(world: World, rounds: int, rows: Rows) -> str:
 
 
 def _scores(title: str, arms: Sequence[Arm], rows: Rows) -> go.Figure:
-    found = [
-        Interval.of([row.figures()["sampled, unmet"] for row in rows[arm.name].values()])
+    """A dot for each seed, and the mean of each arm with its interval."""
+    seeds = {
+        arm.label: [row.figures()["sampled, unmet"] for row in rows[arm.name].values()]
         for arm in arms
-    ]
-    figure = go.Figure(
-        go.Scatter(
-            x=[interval.mean for interval in found],
-            y=[arm.label for arm in arms],
-            error_x={"array": [interval.half for interval in found]},
-            mode="markers",
-            marker={"color": _COLOURS[1], "size": 9},
-            text=[f"{arm.about} (n = {i.n})" for arm, i in zip(arms, found, strict=True)],
-        )
+    }
+    found = [Interval.of(values) for values in seeds.values()]
+    dots = go.Scatter(
+        x=[value for values in seeds.values() for value in values],
+        y=[label for label, values in seeds.items() for _ in values],
+        name="seeds",
+        mode="markers",
+        marker={"color": _COLOURS[2], "size": 5, "opacity": 0.5},
+        hoverinfo="skip",
     )
+    means = go.Scatter(
+        x=[interval.mean for interval in found],
+        y=list(seeds),
+        # one over two seeds is twelve times as wide as their spread
+        error_x={"array": [i.half if i.n >= _FEWEST else None for i in found]},
+        name="mean",
+        mode="markers",
+        marker={"color": _COLOURS[1], "size": 9},
+        text=[f"{arm.about} (n = {i.n})" for arm, i in zip(arms, found, strict=True)],
+    )
+    figure = go.Figure([means, dots])
     figure.update_yaxes(autorange="reversed")
     height = 160 + 24 * len(arms)
     return figure.update_layout(
