@@ -62,7 +62,6 @@ _CHANGES = {
     "band": ["--model.objective", "lsp_lightning.Band"],
     "frontier": ["--model.objective", "lsp_lightning.Frontier"],
     "penalty 0.7": ["--model.objective.penalty", "0.7"],
-    "penalty 0.7, beta 0.02": ["--model.objective.penalty", "0.7", "--model.beta", "0.02"],
     "penalty 0.7, beta 0.03": ["--model.objective.penalty", "0.7", "--model.beta", "0.03"],
     "novelty": ["--model.rewards+", json.dumps(_NOVELTY)],
     "past": ["--data.past", "{share: 0.25, age: 50}"],

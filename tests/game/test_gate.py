@@ -147,7 +147,7 @@ PAYS = {
 }
 
 
-def gated_round():
+def gated_round(last_malformed=False):
     played = scored_round(REWARDS, judged=[True] * 4 + [False, True], binary=True)
     valid = torch.tensor([True] * 6 + [False])
     rows = Written(
@@ -161,7 +161,7 @@ def gated_round():
         played,
         playout=replace(played.playout, written=rows),
         admitted_N=torch.tensor([True, True, True, False, True, True]),
-        malformed_N=torch.tensor([False, True, False, False, False, False]),
+        malformed_N=torch.tensor([False, True, False, False, False, last_malformed]),
     )
 
 
@@ -196,14 +196,19 @@ def test_what_each_row_is_paid(objective, invalid_query):
     )
 
 
+@pytest.mark.parametrize("last_malformed", [False, True])
 @pytest.mark.parametrize("invalid_query", ["lowest", "malformed_lowest", "as_scored"])
 @pytest.mark.parametrize("objective", PAYS)
-def test_a_penalty_is_taken_off_what_was_refused_or_breaks_the_form(objective, invalid_query):
+def test_a_penalty_is_taken_off_what_was_refused_or_breaks_the_form(
+    objective, invalid_query, last_malformed
+):
     punished = [1]  # the refused row, and those that the setting names
     punished += [6] if invalid_query != "as_scored" else []
     punished += [0] if invalid_query == "malformed_lowest" else []
-    without = objective(invalid_query=invalid_query).advantages(gated_round())
-    found = objective(invalid_query=invalid_query, penalty=0.6).advantages(gated_round())
+    without = objective(invalid_query=invalid_query).advantages(gated_round(last_malformed))
+    found = objective(invalid_query=invalid_query, penalty=0.6).advantages(
+        gated_round(last_malformed)
+    )
     change = [-0.6 if row in punished else 0.0 for row in range(7)]
     # the mean is over all rows but the unjudged one, whose advantage stays 0
     expected = [0.0 if row == 4 else c - sum(change) / 6 for row, c in enumerate(change)]

@@ -24,7 +24,7 @@ class Gate:
     Before they are answered, queries must follow the form rules and pass all checks. Those that do
     not are drawn again. After they are answered, a range of solve rates can leave further ones out;
     these are not drawn again. A query that is shut out pays the Challenger the lowest reward of the
-    round, and the Solver learns nothing from it.
+    round, less the objective's penalty if it was refused, and the Solver learns nothing from it.
 
     Args:
         checks: the checks, in order; each sees what those before it accepted.

@@ -113,8 +113,8 @@ class Objective(ABC):
         """The reward of each written query minus the mean of its baseline group. -> (C,).
 
         A query that was not answered, or that the gate did not admit, has the lowest reward of the
-        round, less the penalty if a check refused it. A query whose answers could not be judged
-        gets advantage 0 and does not affect the others.
+        round. So has one that breaks the form rules or that a check refused, less the penalty. A
+        query whose answers could not be judged gets advantage 0 and does not affect the others.
         """
         rewards_N = challenger_rewards(
             self._checked_rewards(played), played.quality_NG, played.challenger_N
@@ -131,7 +131,7 @@ class Objective(ABC):
         if self.invalid_query != "as_scored":
             bad = bad | ~written.valid_C
         if self.invalid_query == "malformed_lowest" and played.malformed_N is not None:
-            bad = bad | played.malformed_N[written.answered_C]
+            bad = bad | (answered_C & played.malformed_N[written.answered_C])
         # an own objective may be undefined where the gate shuts queries out
         known_C = judged_C & (admitted_C | rewards_C.isfinite())
         if not known_C.any():
