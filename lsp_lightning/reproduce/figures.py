@@ -19,6 +19,8 @@ from lsp_lightning.runs import RunFolder
 
 #: Rounds that figures of the end of a run are averaged over.
 _LAST = 10
+#: Seeds that an interval is shown from: one over two seeds is 12.7 times as wide as their distance.
+FEWEST = 3
 #: Rounds that a point of a curve about queries is averaged over.
 WINDOW = 5
 
@@ -36,12 +38,15 @@ class Interval:
     over: Literal["seeds", "tasks"] = "seeds"
     """What the interval is over: with a single seed it is over the tasks of that one run, and says
     nothing about how another run would differ."""
+    values: tuple[float, ...] = ()
+    """The value of each seed; empty if it is not over seeds."""
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Interval":
         """The interval of one value for each seed; NaN values are left out."""
         known = [value for value in values if not math.isnan(value)]
-        return cls(*t_interval(torch.tensor(known, dtype=torch.float64)), len(known))
+        mean, half = t_interval(torch.tensor(known, dtype=torch.float64))
+        return cls(mean, half, len(known), values=tuple(known))
 
     @property
     def low(self) -> float:

@@ -6,15 +6,13 @@ import plotly.graph_objects as go
 import plotly.io
 
 from lsp_lightning.reproduce.arms import Arm, World
-from lsp_lightning.reproduce.figures import Interval, Row
+from lsp_lightning.reproduce.figures import FEWEST, Interval, Row
 
 #: Colours that stay apart for most kinds of colour blindness (Okabe and Ito), then repeated dashed.
 _COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 #: Arms that are drawn at first; a click on the legend shows the others.
 _FIRST = {"base", "random", "grpo", "few", "zero", "paper", "lsp"}
-#: Seeds that an interval of the final scores is drawn from.
-_FEWEST = 3
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta http-equiv="Content-Security-Policy"
@@ -75,8 +73,7 @@ def _scores(title: str, arms: Sequence[Arm], rows: Rows) -> go.Figure:
     means = go.Scatter(
         x=[interval.mean for interval in found],
         y=list(seeds),
-        # one over two seeds is twelve times as wide as their spread
-        error_x={"array": [i.half if i.n >= _FEWEST else None for i in found]},
+        error_x={"array": [i.half if i.n >= FEWEST else None for i in found]},
         name="mean",
         mode="markers",
         marker={"color": _COLOURS[1], "size": 9},

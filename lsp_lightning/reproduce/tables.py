@@ -6,7 +6,7 @@ from statistics import mean
 
 from lsp_lightning.reproduce.arms import Arm, World
 from lsp_lightning.reproduce.claims import MARGIN, OURS, PAPER, Decided, decide
-from lsp_lightning.reproduce.figures import Interval, Row, compared
+from lsp_lightning.reproduce.figures import FEWEST, Interval, Row, compared
 
 _SCORE = "sampled, unmet"
 #: Columns of the first table: head, figure, digits.
@@ -76,7 +76,8 @@ _CURVE = (
     "does sometimes raises pass@1 and leaves pass@64 as it was."
 )
 _ABLATIONS = (
-    "Each differs in one setting from the arm in the second column. Few seeds make wide intervals."
+    "Each differs in one setting from the arm in the second column. With two seeds both values "
+    "stand in place of an interval."
 )
 
 
@@ -90,13 +91,18 @@ def _introduction(world: World, rounds: int) -> str:
 
 
 def cell(found: Interval, digits: int = 3, sign: str = "") -> str:
-    """A mean with its interval, as ``0.874 [0.866, 0.882]``; "-" if nothing is known."""
+    """A mean with its interval, as ``0.874 [0.866, 0.882]``; "-" if nothing is known.
+
+    With two seeds their values take its place, as ``0.874 (0.870, 0.878)``.
+    """
     if math.isnan(found.mean):
         return "-"
     style = f"z{sign}.{digits}f" if not sign else f"{sign}z.{digits}f"
     text = f"{found.mean:{style}}"
     if math.isnan(found.half):
         return text
+    if 1 < len(found.values) < FEWEST:
+        return f"{text} ({', '.join(f'{value:{style}}' for value in found.values)})"
     return f"{text} [{found.low:{style}}, {found.high:{style}}]"
 
 

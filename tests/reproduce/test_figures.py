@@ -122,6 +122,9 @@ def test_cells():
     assert cell(Interval(0.5, math.nan, 1)) == "0.500"
     assert cell(Interval(-0.0001, 0.01, 3), 3, "+") == "+0.000 [-0.010, +0.010]"
     assert cell(Interval(math.nan, math.nan, 0)) == "-"
+    assert cell(Interval.of([0.87, 0.88])) == "0.875 (0.870, 0.880)"
+    assert cell(Interval.of([-0.1, 0.3]), 1, "+") == "+0.1 (-0.1, +0.3)"
+    assert cell(Interval.of([0.1, 0.2, 0.3]), 2) == "0.20 [-0.05, 0.45]"
 
 
 @pytest.fixture
@@ -142,9 +145,9 @@ def test_the_tables_have_a_row_for_each_measured_arm(world, rows):
     assert len(tables) == 5
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
-    assert "| LSP, recommended | 2 | 0.656 [" in tables[0]  # 10.5 of 16
+    assert "| LSP, recommended | 2 | 0.656 (0.625, 0.688) |" in tables[0]  # 10 and 11 of 16
     # unmet tasks: 10 or 11 of 16 minus 4 of 16
-    assert "| LSP, recommended | 2 | +0.406 [" in tables[1]
+    assert "| LSP, recommended | 2 | +0.406 (+0.375, +0.438) |" in tables[1]
     assert "without a gate | LSP, recommended |" in tables[-1]
     assert "nan" not in text
     # the paper's versions have columns of their own
