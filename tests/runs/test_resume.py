@@ -112,6 +112,7 @@ def test_what_an_objective_counts_is_not_one_of_its_settings():
         "class": "Counting",
         "advantage_scale": "std",
         "invalid_query": "lowest",
+        "penalty": 0.0,
         "rate": 0.25,
     }
 
