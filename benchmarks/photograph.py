@@ -1,32 +1,32 @@
-"""What a browser shows of a page, as a picture."""
+"""Pictures of plots, taken by a browser."""
 
 import shutil
 from pathlib import Path
 
 from selenium import webdriver
 
-#: Takes the buttons of plots away, and lines that only a click on the legend shows.
+#: Remove the buttons of plots, and lines that are hidden until a click on the legend.
 _TIDY = """
 document.querySelectorAll(".modebar").forEach(bar => bar.remove());
 document.querySelectorAll(".plotly-graph-div").forEach(plot => Plotly.deleteTraces(plot,
   plot.data.flatMap((trace, i) => trace.visible === "legendonly" ? [i] : [])));
 """
-_FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars")
+_FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"),
+    "--window-size=1220,3200",  # in pixels; a plot beyond its edge would be cut off
+)
 
 
-def photograph(
-    page: Path, png: Path, selector: str = ".plotly-graph-div", size: tuple[int, int] = (1220, 3200)
-) -> None:
-    """Write a picture of one element of a page, as one sees it without touching anything.
+def photograph(page: Path, png: Path, selector: str = ".plotly-graph-div") -> None:
+    """Write a picture of one plot of a page.
 
     Args:
         page: an HTML file.
         png: the picture.
-        selector: CSS selector of the element.
-        size: width and height of the window, in pixels.
+        selector: CSS selector of the plot.
     """
     options = webdriver.ChromeOptions()
-    for flag in (*_FLAGS, f"--window-size={size[0]},{size[1]}"):
+    for flag in _FLAGS:
         options.add_argument(flag)
     options.binary_location = shutil.which("chromium") or ""
     service = webdriver.ChromeService(shutil.which("chromedriver"))

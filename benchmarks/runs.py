@@ -78,6 +78,6 @@ def window(run: Path, metric: str, start: int, end: int) -> float:
 
 
 def cell(values: Sequence[float]) -> str:
-    """Mean and standard deviation over the seeds, as ``0.790 ± 0.008``."""
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.3f} ± {spread:.3f}"
+    """Mean and standard deviation over the seeds, as ``0.790 ± 0.008``; of one seed its value."""
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"

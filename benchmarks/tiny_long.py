@@ -32,7 +32,7 @@ LEAST_SHARE = 0.05
 _PRESET = yaml.safe_load((ROOT / "configs/tiny_lsp.yaml").read_text(encoding="utf-8"))
 GATE = ["--data.gate", json.dumps(_PRESET["data"]["gate"])]
 _POOL = ["--data.pool", json.dumps(_PRESET["data"]["pool"])]
-#: The recommended preset with the settings that it had before these runs.
+#: The recommended preset with a stronger KL term and no penalty: what the arms change.
 EARLIER = [
     *("--model.alpha_ch", "0.2"),
     *("--model.beta", "0.05"),
@@ -325,7 +325,7 @@ def _cells(runs: Sequence[Sequence[Figures]]) -> list[str]:
     scores = [at(end, "sampled") for end in _ENDS]
     fewest = min(row["families"] for run in runs for row in run)
     return [
-        *(cell(values) if len(runs) > 1 else f"{values[0]:.3f}" for values in scores),
+        *map(cell, scores),
         *(f"{mean(at(last, name)):.2f}" for name in _SHARES),
         f"{mean(at(last, 'families')):.1f}",
         f"{fewest:.0f}",

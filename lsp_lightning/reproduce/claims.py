@@ -89,7 +89,7 @@ PAPER = (
 )
 
 #: What the paper does not ask.
-OURS = (
+FURTHER = (
     Claim("random rewards do not improve on the base", "base", "random", kind="no worse"),
     Claim("when data run out, LSP adds to what they taught", "few-lsp", "few-few"),
     Claim("LSP without data beats 48 fixed queries", "lsp", "few"),

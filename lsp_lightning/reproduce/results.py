@@ -6,7 +6,7 @@ from typing import Any
 
 from lsp_lightning import __version__
 from lsp_lightning.errors import ConfigError
-from lsp_lightning.reproduce.claims import OURS, PAPER, Decided, decide
+from lsp_lightning.reproduce.claims import FURTHER, PAPER, Decided, decide
 from lsp_lightning.reproduce.comparison import Comparison
 from lsp_lightning.reproduce.figures import Interval, Row, compared, read_rows
 from lsp_lightning.reproduce.plots import page
@@ -75,7 +75,7 @@ def as_json(comparison: Comparison, rows: Rows) -> dict[str, Any]:
         "arms": arms,
         "claims": {
             "paper": [_of_claim(found) for found in decide(PAPER, rows)],
-            "ours": [_of_claim(found) for found in decide(OURS, rows)],
+            "further": [_of_claim(found) for found in decide(FURTHER, rows)],
         },
     }
 

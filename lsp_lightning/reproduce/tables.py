@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
 
 from lsp_lightning.reproduce.arms import Arm, World
-from lsp_lightning.reproduce.claims import MARGIN, OURS, PAPER, Decided, decide
+from lsp_lightning.reproduce.claims import FURTHER, MARGIN, PAPER, Decided, decide
 from lsp_lightning.reproduce.figures import FEWEST, Interval, Row, compared
 
 _SCORE = "sampled, unmet"
@@ -39,7 +39,7 @@ def markdown(world: World, rounds: int, rows: Rows) -> str:
     ablations = [arm for arm in world.arms if arm.changes is not None and arm.name in rows]
     parts = [_introduction(world, rounds)]
     parts += ["## Claims of the paper", _CLAIMS, _claims(world, decide(PAPER, rows), True)]
-    parts += ["## Further questions", _claims(world, decide(OURS, rows), False)]
+    parts += ["## Further questions", _claims(world, decide(FURTHER, rows), False)]
     parts += ["## Scores", _table(main, [_seeds(rows), *_columns(rows, _COLUMNS)])]
     parts += ["## Differences", _DIFFERENCES, _table(main, _differences(world, rows))]
     parts += ["## Levels and queries", _QUERIES]

@@ -10,7 +10,7 @@ from benchmarks.laptop_arms import arms as laptop_arms
 from lsp_lightning import Learnability, Paper, SelfReward, VerifiableReward
 from lsp_lightning.paths import resolve
 from lsp_lightning.reproduce.arms import PRESETS, merged, preset_config
-from lsp_lightning.reproduce.claims import OURS, PAPER
+from lsp_lightning.reproduce.claims import FURTHER, PAPER
 from lsp_lightning.reproduce.comparison import Comparison, Measure, Play
 from lsp_lightning.reproduce.controls import coin
 from lsp_lightning.reproduce.measure import _built
@@ -51,7 +51,7 @@ def test_names_tell_arms_and_their_stages_apart(world):
 
 def test_claims_are_about_arms_of_the_tiny_world():
     names = {arm.name for arm in tiny_world().arms}
-    assert {name for claim in (*PAPER, *OURS) for name in (claim.arm, claim.other)} <= names
+    assert {name for claim in (*PAPER, *FURTHER) for name in (claim.arm, claim.other)} <= names
 
 
 def test_the_few_queries_are_mostly_easy_ones_of_the_training_file():

@@ -180,3 +180,15 @@ def test_the_page_of_plots_needs_no_network(world, rows):
     assert html.count("Plotly.newPlot(") >= 4
     assert len(html) < 6_000_000
     assert "LSP, recommended" in html
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_final_scores_show_each_seed_and_an_interval_from_three_seeds_on(world, seeds):
+    scores = (4, 3, 2)[:seeds]
+    rows = {"lsp": {seed: row((score, 0, 0, 0)) for seed, score in enumerate(scores)}}
+    html = page(world, 100, rows)
+    [array] = re.findall(r'"error_x":\{"array":(\[[^]]*\])', html)
+    # of 16: std 1/16, quantile 4.302653, over the root of 3
+    expected = [pytest.approx(4.302653 / 16 / math.sqrt(3), abs=1e-6)] if seeds == 3 else [None]
+    assert json.loads(array) == expected
+    assert f'"x":{json.dumps([score / 16 for score in scores], separators=(",", ":"))}' in html

@@ -24,7 +24,7 @@ def known(value):
 def test_each_claim_stands_there_with_its_difference_and_verdict(world):
     claims = read_results(world.name)["claims"]
     assert claims["paper"]
-    for claim in [*claims["paper"], *claims["ours"]]:
+    for claim in [*claims["paper"], *claims["further"]]:
         mean = known(claim["mean"])
         found = Interval(mean, known(claim["high"]) - mean, claim["n"])
         end = f"| {cell(found, 3, '+')} | {claim['n']} | {claim['verdict']} |"
